@@ -1,0 +1,93 @@
+//! What is known of a registry before it runs.
+
+use crate::{
+    error::{BuildError, DependencyError, RegisterError},
+    id::{AnyId, ServiceId},
+    observe::Observer,
+    registry::{self, Registry},
+    store::{Publish, Store},
+    sync::raw::NoSlab,
+};
+
+/// A registry in the making: services and edges that are known beforehand, and the observer.
+///
+/// Both can be added while the registry runs, too; here the closures of all services are computed once, in
+/// [`build`](Self::build), and not with every edge.
+///
+/// ```
+/// use mainstay::{Event, EventKind, Observer, Registry};
+/// use std::sync::mpsc;
+///
+/// struct Ready(mpsc::Sender<String>);
+///
+/// impl Observer for Ready {
+///     fn event(&self, _: &Registry, event: &Event<'_>) {
+///         if let EventKind::Ready = event.kind {
+///             self.0.send(event.service.to_string()).ok();
+///         }
+///     }
+/// }
+///
+/// let (sender, ready) = mpsc::channel();
+/// let mut builder = Registry::builder(1)?.observer(Ready(sender));
+/// let port = builder.register::<u16>("port")?;
+/// let registry = builder.build();
+///
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+/// assert_eq!(ready.recv()?, "port");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Builder {
+    store: Store,
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl Builder {
+    pub(crate) fn new(capacity: usize) -> Result<Self, BuildError> {
+        match Store::new(capacity) {
+            Ok(store) => Ok(Self { store, observer: None }),
+            Err(NoSlab::Capacity) => Err(BuildError::Capacity { capacity }),
+            Err(NoSlab::Numbers) => Err(BuildError::TooManyRegistries),
+        }
+    }
+
+    /// Whom to tell what happens. There is one, and it is set for good: what is not observed costs nothing.
+    /// It is not told of services that are registered here.
+    #[must_use]
+    pub fn observer(self, observer: impl Observer) -> Self {
+        Self { observer: Some(Box::new(observer)), ..self }
+    }
+
+    /// As [`Registry::register`].
+    ///
+    /// # Errors
+    ///
+    /// As there; it is not closed.
+    pub fn register<T: Send + Sync + 'static>(
+        &mut self,
+        name: &str,
+    ) -> Result<ServiceId<T>, RegisterError> {
+        registry::register(&self.store, name).map(|(id, _)| id)
+    }
+
+    /// As [`Registry::add_dependency`].
+    ///
+    /// # Errors
+    ///
+    /// As there: a cycle is refused at once, by the edge that closes it.
+    pub fn add_dependency(
+        &mut self,
+        dependent: impl Into<AnyId>,
+        dependency: impl Into<AnyId>,
+    ) -> Result<(), DependencyError> {
+        registry::declare(&self.store, dependent.into(), dependency.into(), Publish::Later)
+    }
+
+    /// The registry.
+    #[must_use]
+    pub fn build(self) -> Registry {
+        self.store.publish_all_rows();
+        Registry::new(self.store, self.observer)
+    }
+}

@@ -1,0 +1,371 @@
+//! One small error for each operation. Each says what happened, to which service, and gives back what was
+//! refused.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    failure::Failure,
+    id::{AnyId, Name},
+    store::Phase,
+};
+
+/// The id belongs to another registry than the one that was asked.
+///
+/// ```
+/// use mainstay::{GetError, Registry};
+///
+/// let (mine, other) = (Registry::with_capacity(1)?, Registry::with_capacity(1)?);
+/// let id = other.register::<u16>("port")?;
+/// assert!(matches!(mine.get(id), Err(GetError::ForeignId(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{id:?} is not of this registry")]
+pub struct ForeignId {
+    /// The id that was given.
+    pub id: AnyId,
+}
+
+/// Why [`Registry::builder`](crate::Registry::builder) built nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The slab is allocated at once, and for so many services it was not possible.
+    #[error("no registry for {capacity} services: more than can be numbered or allocated")]
+    Capacity {
+        /// What was asked for.
+        capacity: usize,
+    },
+    /// A process can make 2^32 - 2 registries in its life: their numbers are never used again.
+    #[error("this process has made as many registries as it can number")]
+    TooManyRegistries,
+}
+
+/// Why a name was not registered.
+///
+/// ```
+/// use mainstay::{RegisterError, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// registry.register::<u16>("port")?;
+/// assert!(matches!(registry.register::<String>("port"), Err(RegisterError::WrongType { .. })));
+/// assert!(matches!(registry.register::<String>("host"), Err(RegisterError::Capacity { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The name stands for a service of another type.
+    #[error("{service} holds {registered}, not {requested}")]
+    WrongType {
+        /// The service.
+        service: Name,
+        /// Its type, as it was registered.
+        registered: &'static str,
+        /// The type that was asked for.
+        requested: &'static str,
+    },
+    /// The registry is full.
+    #[error("no room for {service}: the registry was built for {capacity} services")]
+    Capacity {
+        /// The service that did not fit.
+        service: Name,
+        /// How many fit.
+        capacity: usize,
+    },
+    /// The registry is closed.
+    #[error("{service} was not registered: the registry is closed")]
+    Closed {
+        /// The service.
+        service: Name,
+    },
+}
+
+/// Why a name led to no id.
+///
+/// ```
+/// use mainstay::{LookupError, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// assert!(matches!(registry.find("port"), Err(LookupError::UnknownName { .. })));
+/// registry.register::<u16>("port")?;
+/// assert!(matches!(registry.id::<String>("port"), Err(LookupError::WrongType { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// No service has this name.
+    #[error("there is no service named {name:?}")]
+    UnknownName {
+        /// The name.
+        name: Name,
+    },
+    /// The service has another type.
+    #[error("{service} holds {registered}, not {requested}")]
+    WrongType {
+        /// The service.
+        service: Name,
+        /// Its type, as it was registered.
+        registered: &'static str,
+        /// The type that was asked for.
+        requested: &'static str,
+    },
+}
+
+/// The services of a dependency cycle: each depends on the next, and the last is the first again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot depend on {}: {}", .path[0], .path[1], Arrows(.path))]
+pub struct Cycle {
+    /// At least two names. The first edge is the one that was refused.
+    pub path: Vec<Name>,
+}
+
+struct Arrows<'a>(&'a [Name]);
+
+impl fmt::Display for Arrows<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, name) in self.0.iter().enumerate() {
+            write!(f, "{}{name}", if i == 0 { "" } else { " -> " })?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an edge was not declared.
+///
+/// ```
+/// use mainstay::{DependencyError, Registry};
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let (a, b) = (registry.register::<u8>("a")?, registry.register::<u8>("b")?);
+/// registry.add_dependency(b, a)?;
+/// let refused = registry.add_dependency(a, b).unwrap_err();
+/// assert_eq!(refused.to_string(), "a cannot depend on b: a -> b -> a");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DependencyError {
+    /// It would close a cycle.
+    #[error(transparent)]
+    Cycle(#[from] Cycle),
+    /// One of the ids is of another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignId),
+}
+
+/// Why the provider's role was refused.
+///
+/// ```
+/// use mainstay::{ProvideError, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let first = registry.provide(port)?;
+/// assert!(matches!(registry.provide(port), Err(ProvideError::AlreadyProvided { .. })));
+/// drop(first);
+/// assert!(registry.provide(port).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvideError {
+    /// Somebody else provides it.
+    #[error("{service} has a provider already")]
+    AlreadyProvided {
+        /// The service.
+        service: Name,
+    },
+    /// The registry is closed.
+    #[error("{service} cannot be provided: the registry is closed")]
+    Closed {
+        /// The service.
+        service: Name,
+    },
+    /// The id is of another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignId),
+}
+
+/// Why no attempt began.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// The registry is closed.
+    #[error("no attempt at {service}: the registry is closed")]
+    Closed {
+        /// The service.
+        service: Name,
+    },
+    /// The service was held, or failing, for as long as was allowed.
+    #[error("no attempt at {service} within {after:?}")]
+    TimedOut {
+        /// The service.
+        service: Name,
+        /// How long was waited.
+        after: Duration,
+    },
+}
+
+/// Why an attempt did not get its dependency.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitForError {
+    /// The attempt was overtaken by a failure: give it up and begin again.
+    #[error("overtaken: {0}")]
+    Overtaken(Failure),
+    /// The dependency depends on the service that waits.
+    #[error(transparent)]
+    Cycle(#[from] Cycle),
+    /// The registry is closed.
+    #[error("{service} does not come any more: the registry is closed")]
+    Closed {
+        /// The dependency.
+        service: Name,
+    },
+    /// The dependency was not there in time.
+    #[error("{service} was not ready within {after:?}")]
+    TimedOut {
+        /// The dependency.
+        service: Name,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The id is of another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignId),
+}
+
+/// Why a wait ended without what it waited for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The registry is closed.
+    #[error("the wait for {service} is over: the registry is closed")]
+    Closed {
+        /// The service.
+        service: Name,
+    },
+    /// It took too long.
+    #[error("{service} did not change within {after:?}")]
+    TimedOut {
+        /// The service.
+        service: Name,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The id is of another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignId),
+}
+
+/// There is no value to read at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{service} is not ready: {phase} in generation {generation}")]
+pub struct NotReady {
+    /// The service.
+    pub service: Name,
+    /// What it was doing when it was looked at. Never `Ready`.
+    pub phase: Phase,
+    /// The generation that it was in.
+    pub generation: u64,
+}
+
+/// Why there was nothing to read.
+///
+/// ```
+/// use mainstay::{GetError, Phase, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// match registry.get(port) {
+///     Err(GetError::NotReady(why)) => assert_eq!(why.phase, Phase::Down),
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GetError {
+    /// The service has no value now.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// The id is of another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignId),
+}
+
+/// Why several services were not read together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GetAllError {
+    /// One of the services has no value now.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// They changed under every look.
+    #[error("{service} or another changed during each of {looks} looks")]
+    Contended {
+        /// The service that had changed at the last look.
+        service: Name,
+        /// How often was looked.
+        looks: u32,
+    },
+    /// One of the ids is of another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignId),
+}
+
+/// Why a value was not published. It comes back.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError<T> {
+    /// A failure overtook the attempt: what it was built from is gone.
+    #[error("not published: {failure}")]
+    Overtaken {
+        /// What was built.
+        value: T,
+        /// What overtook it.
+        failure: Failure,
+    },
+    /// The registry is closed.
+    #[error("{service} was not published: the registry is closed")]
+    Closed {
+        /// What was built.
+        value: T,
+        /// The service.
+        service: Name,
+    },
+}
+
+impl<T> ReadyError<T> {
+    /// What was not published.
+    pub fn into_value(self) -> T {
+        match self {
+            Self::Overtaken { value, .. } | Self::Closed { value, .. } => value,
+        }
+    }
+}
+
+// A value need not be printable for its refusal to be.
+impl<T> fmt::Debug for ReadyError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadyError({self})")
+    }
+}
+
+/// Why a value was not replaced. The new one comes back.
+#[derive(Clone, thiserror::Error)]
+#[error("not replaced: {failure}")]
+pub struct ReplaceError<T> {
+    /// What was to take the place.
+    pub value: T,
+    /// What took the running instance down.
+    pub failure: Failure,
+}
+
+impl<T> fmt::Debug for ReplaceError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplaceError({self})")
+    }
+}

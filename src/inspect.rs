@@ -1,0 +1,186 @@
+//! Looking in: how the services are, and the graph between them.
+
+use std::{collections::HashMap, fmt::Write};
+
+use crate::{
+    failure::Failure,
+    id::{AnyId, Name},
+    store::{Phase, Store, Use},
+};
+
+/// How one service is. Its parts are read one after another, not at one instant.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ServiceStatus {
+    /// The service.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub id: AnyId,
+    /// Its name.
+    pub name: Name,
+    /// The type of its values, as the compiler prints it.
+    pub type_name: &'static str,
+    /// What it is doing.
+    pub phase: Phase,
+    /// How often it has failed so far.
+    pub generation: u64,
+    /// Whether somebody has the role of providing it.
+    pub provided: bool,
+    /// How many are waiting for it to be ready: readers, and attempts at its dependents.
+    pub waiting: u32,
+    /// What it is built from.
+    pub dependencies: Vec<Dependency>,
+    /// What is built from it.
+    pub dependents: Vec<Name>,
+    /// The last attempt that was given up since it went down, or else the failure that took it down. It stays
+    /// while the service is ready again.
+    pub last_failure: Option<Failure>,
+}
+
+/// One edge of the graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Dependency {
+    /// What is depended on.
+    pub name: Name,
+    /// Declared once and for all; else discovered by an attempt that waited.
+    pub declared: bool,
+}
+
+impl ServiceStatus {
+    pub(crate) fn of(store: &Store, index: u32) -> Self {
+        let (slot, service) = (store.slot(index), store.service(index));
+        let state = slot.state.load();
+        let dependency = |(index, use_): (u32, Use)| Dependency {
+            name: store.name(index),
+            declared: use_ == Use::Declared,
+        };
+        Self {
+            id: store.id(index),
+            name: service.name.clone(),
+            type_name: service.type_name,
+            phase: state.phase(),
+            generation: state.generation(),
+            provided: service.provided.is_up(),
+            waiting: slot.waiting.get(),
+            dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
+            dependents: store.dependents(index).into_iter().map(|i| store.name(i)).collect(),
+            last_failure: store.last_failure(index),
+        }
+    }
+}
+
+/// All services of a registry, in the order of their registration.
+///
+/// With the feature `serde` it can be serialised: services with their edges are the graph.
+///
+/// ```
+/// let mut builder = mainstay::Registry::builder(2)?;
+/// let config = builder.register::<String>("config")?;
+/// let port = builder.register::<u16>("port")?;
+/// builder.add_dependency(port, config)?;
+/// let listing = builder.build().list();
+///
+/// assert_eq!(listing.services.len(), 2);
+/// assert_eq!(listing.get("port").unwrap().dependencies[0].name, "config");
+/// assert!(listing.to_dot().contains(r#""config" -> "port""#));
+/// // Why is there no port? Because there is no config.
+/// assert_eq!(listing.blockers("port")[0].name, "config");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Listing {
+    /// The services.
+    pub services: Vec<ServiceStatus>,
+}
+
+impl Listing {
+    pub(crate) fn of(store: &Store) -> Self {
+        Self { services: (0..store.len()).map(|index| ServiceStatus::of(store, index)).collect() }
+    }
+
+    /// The service with this name.
+    pub fn get(&self, name: &str) -> Option<&ServiceStatus> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// Where it is stuck: the services that are not ready although nothing that they depend on keeps them,
+    /// among `name` and all that it depends on. Empty where `name` is ready, or unknown.
+    pub fn blockers(&self, name: &str) -> Vec<&ServiceStatus> {
+        let by_name: HashMap<&str, &ServiceStatus> =
+            self.services.iter().map(|service| (&*service.name, service)).collect();
+        let mut blockers: Vec<&ServiceStatus> = Vec::new();
+        let mut seen = Vec::new();
+        let mut next: Vec<&ServiceStatus> = by_name.get(name).copied().into_iter().collect();
+        while let Some(service) = next.pop() {
+            if service.phase == Phase::Ready || seen.contains(&service.id) {
+                continue;
+            }
+            seen.push(service.id);
+            let down: Vec<&ServiceStatus> = service
+                .dependencies
+                .iter()
+                .filter_map(|dependency| by_name.get(&*dependency.name).copied())
+                .filter(|dependency| dependency.phase != Phase::Ready)
+                .collect();
+            if down.is_empty() {
+                blockers.push(service);
+            }
+            next.extend(down);
+        }
+        blockers
+    }
+
+    /// The graph in the DOT language of Graphviz. Arrows run the way a failure does, from a dependency to its
+    /// dependents; discovered edges are dashed.
+    pub fn to_dot(&self) -> String {
+        let mut dot = String::from("digraph services {\n    node [shape=box, style=filled];\n");
+        for service in &self.services {
+            let colour = match service.phase {
+                Phase::Ready => "palegreen",
+                Phase::Starting => "khaki",
+                Phase::Down => "lightpink",
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                dot,
+                "    {} [label={}, fillcolor={colour}];",
+                quoted(&service.name),
+                quoted(&format!(
+                    "{}\n{}, generation {}",
+                    service.name, service.phase, service.generation
+                )),
+            );
+        }
+        for service in &self.services {
+            for dependency in &service.dependencies {
+                let style = if dependency.declared { "solid" } else { "dashed" };
+                let (from, to) = (quoted(&dependency.name), quoted(&service.name));
+                let _ = writeln!(dot, "    {from} -> {to} [style={style}];");
+            }
+        }
+        dot.push_str("}\n");
+        dot
+    }
+}
+
+/// A quoted string of the DOT language: a backslash escapes a quote, itself in labels, and a line's end.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            // Graphviz reads its input as C strings.
+            '\0' => quoted.push('\u{fffd}'),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

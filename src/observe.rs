@@ -1,0 +1,154 @@
+//! What happens, told to whom it may concern.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    failure::Failure,
+    id::{AnyId, Name},
+    registry::Registry,
+    sync::shielded,
+};
+
+/// Something that happened to one service.
+///
+/// Events of different threads may arrive in another order than they took place: go by the generation.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// The service's name.
+    pub service: &'a Name,
+    /// The service.
+    pub id: AnyId,
+    /// The generation of the service that this happened to.
+    pub generation: u64,
+    /// How long it took; what that is stands with each [`EventKind`].
+    pub took: Duration,
+    /// What happened.
+    pub kind: EventKind<'a>,
+}
+
+/// What happened to a service, and what [`Event::took`] means for it: zero where nothing is said.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum EventKind<'a> {
+    /// It was registered.
+    Registered,
+    /// An attempt has begun. Took: the wait for it.
+    Begun,
+    /// Somebody begins to wait for it to be ready, as it is not.
+    WaitBegun {
+        /// The service whose attempt waits; `None` for a reader.
+        by: Option<&'a Name>,
+    },
+    /// That wait is over, in whatever way. Took: the wait.
+    WaitEnded {
+        /// The service whose attempt waited.
+        by: Option<&'a Name>,
+    },
+    /// An instance was published. Took: the attempt.
+    Ready,
+    /// The instance was replaced by another of its generation.
+    Replaced,
+    /// The instance went down. Took: the cascade that did it.
+    Failed(&'a Failure),
+    /// The attempt was overtaken by a failure. Took: the cascade that did it.
+    Overtaken(&'a Failure),
+    /// The attempt was given up. Took: the attempt.
+    GivenUp(&'a Failure),
+    /// The registry was closed.
+    Closed,
+}
+
+impl fmt::Display for EventKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = |f: &mut fmt::Formatter<'_>, what: &str, by: &Option<&Name>| match by {
+            Some(name) => write!(f, "{what} by {name}"),
+            None => f.write_str(what),
+        };
+        match self {
+            Self::Registered => f.write_str("registered"),
+            Self::Begun => f.write_str("begun"),
+            Self::WaitBegun { by: who } => by(f, "waited for", who),
+            Self::WaitEnded { by: who } => by(f, "no longer waited for", who),
+            Self::Ready => f.write_str("ready"),
+            Self::Replaced => f.write_str("replaced"),
+            Self::Failed(failure) => write!(f, "failed: {failure}"),
+            Self::Overtaken(failure) => write!(f, "overtaken: {failure}"),
+            Self::GivenUp(failure) => write!(f, "given up: {}", failure.reason),
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+/// Is told what happens in a registry, by the thread that does it, right after it is done.
+///
+/// It is never called inside a cascade or under a lock, and may call the registry, also to fail services (each
+/// of which is an event again). A slow observer slows the thread that caused the event. A panic is reported
+/// by the panic hook and ends there.
+///
+/// It is set with [`Builder::observer`](crate::Builder::observer), where there is an example.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn event(&self, registry: &Registry, event: &Event<'_>);
+}
+
+impl Registry {
+    pub(crate) fn emit(&self, index: u32, generation: u64, took: Duration, kind: EventKind<'_>) {
+        let Some(observer) = &self.shared().observer else { return };
+        let (service, id) = (&self.store().service(index).name, self.store().id(index));
+        shielded(|| observer.event(self, &Event { service, id, generation, took, kind }));
+    }
+
+    /// A wait for `service` to be ready begins: it is counted and told.
+    pub(crate) fn wait_begins(&self, service: u32, by: Option<u32>) {
+        self.store().slot(service).waiting.add();
+        self.emit_wait(service, by, Duration::ZERO, |by| EventKind::WaitBegun { by });
+    }
+
+    /// It ends.
+    pub(crate) fn wait_ends(&self, service: u32, by: Option<u32>, took: Duration) {
+        self.store().slot(service).waiting.remove();
+        self.emit_wait(service, by, took, |by| EventKind::WaitEnded { by });
+    }
+
+    fn emit_wait<'a>(
+        &'a self,
+        service: u32,
+        by: Option<u32>,
+        took: Duration,
+        kind: impl Fn(Option<&'a Name>) -> EventKind<'a>,
+    ) {
+        let generation = self.store().slot(service).state.load().generation();
+        let by = by.map(|by| &self.store().service(by).name);
+        self.emit(service, generation, took, kind(by));
+    }
+}
+
+/// Turns every event into one of `tracing`: failures at `WARN`, the rest at `DEBUG`, under the target
+/// `mainstay`, with the fields `service`, `generation` and `took` (in seconds).
+///
+/// ```
+/// use mainstay::{Registry, TracingObserver};
+///
+/// let registry = Registry::builder(8)?.observer(TracingObserver).build();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "tracing")]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TracingObserver;
+
+#[cfg(feature = "tracing")]
+impl Observer for TracingObserver {
+    fn event(&self, _: &Registry, event: &Event<'_>) {
+        use EventKind::{Failed, GivenUp, Overtaken};
+
+        let (service, generation) = (&**event.service, event.generation);
+        let took = event.took.as_secs_f64();
+        match event.kind {
+            Failed(_) | Overtaken(_) | GivenUp(_) => {
+                tracing::warn!(target: "mainstay", service, generation, took, "{}", event.kind);
+            }
+            _ => tracing::debug!(target: "mainstay", service, generation, took, "{}", event.kind),
+        }
+    }
+}

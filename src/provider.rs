@@ -1,0 +1,495 @@
+//! The provider's loop: begin, wait for what it is built from, ready, failed, and again.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    error::{BeginError, ReadyError, ReplaceError, WaitError, WaitForError},
+    failure::{Cascade, Failure, Reason},
+    id::ServiceId,
+    observe::EventKind,
+    registry::{self, Registry},
+    store::{Instance, Refused, Target},
+    sync::Count,
+    wait::{Wait, sealed::Condition},
+};
+
+/// The exclusive role of providing one service; from [`Registry::provide`].
+///
+/// Its work is a loop of four steps, the same on an executor (`.await`) and on a plain thread (`.wait()`).
+/// Dropping the provider fails the service, and the role is free again.
+///
+/// ```
+/// use mainstay::{BeginError, Registry, ServiceId, WaitError};
+/// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+///
+/// async fn provide_greeting(registry: Registry, name: ServiceId<String>) -> Result {
+///     let greeting = registry.register::<String>("greeting")?;
+///     let provider = registry.provide(greeting)?;
+///     loop {
+///         let attempt = match provider.begin().await {
+///             Err(BeginError::Closed { .. }) => return Ok(()),
+///             attempt => attempt?,
+///         };
+///         let Ok(name) = attempt.wait_for(name).await else { continue };
+///         // Refused if `name` has failed meanwhile: begin again.
+///         let Ok(running) = attempt.ready(format!("hello, {}", **name)) else { continue };
+///         if let Ok(failure) = running.failed().await {
+///             eprintln!("{failure}");
+///         }
+///     }
+/// }
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let name = registry.register::<String>("name")?;
+/// let task = std::thread::spawn({
+///     let registry = registry.clone();
+///     move || pollster::block_on(provide_greeting(registry, name)).map_err(|e| e.to_string())
+/// });
+///
+/// let provider = registry.provide(name)?;
+/// let world = provider.begin().wait()?.ready("world".to_string())?;
+/// # let greeting = registry.register::<String>("greeting")?;
+/// assert_eq!(**registry.wait_ready(greeting).wait()?, "hello, world");
+///
+/// world.fail("moved on");
+/// let _moon = provider.begin().wait()?.ready("moon".to_string())?;
+/// assert_eq!(**registry.wait_ready(greeting).wait()?, "hello, moon");
+///
+/// registry.close();
+/// task.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Provider<T: Send + Sync + 'static> {
+    registry: Registry,
+    id: ServiceId<T>,
+}
+
+impl<T: Send + Sync + 'static> Provider<T> {
+    pub(crate) fn new(registry: Registry, id: ServiceId<T>) -> Self {
+        Self { registry, id }
+    }
+
+    /// The service.
+    pub fn id(&self) -> ServiceId<T> {
+        self.id
+    }
+
+    /// Begins an attempt, once the slot is free: the last instance has failed, no attempt is under way, and no
+    /// cascade is on its way to it.
+    ///
+    /// # Errors
+    ///
+    /// [`BeginError`]: the registry is closed, or the time is up.
+    pub fn begin(
+        &self,
+    ) -> Wait<impl Condition<Output = Result<Attempt<T>, BeginError>> + use<'_, T>> {
+        Wait::new(Free { provider: self, since: None })
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Provider<T> {
+    fn drop(&mut self) {
+        let reason = Reason::dropped(Reason::ProviderDropped);
+        self.registry.cascade(self.id.index(), Target::Any, reason);
+        self.registry.store().service(self.id.index()).provided.lower();
+    }
+}
+
+struct Free<'a, T: Send + Sync + 'static> {
+    provider: &'a Provider<T>,
+    since: Option<Instant>,
+}
+
+impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
+    type Output = Result<Attempt<T>, BeginError>;
+
+    fn look(&mut self) -> Option<Self::Output> {
+        let Provider { registry, id } = self.provider;
+        let store = registry.store();
+        if store.is_closed() {
+            return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
+        }
+        let generation = store.begin(id.index())?;
+        let waited = self.since.map(|since| since.elapsed()).unwrap_or_default();
+        registry.emit(id.index(), generation, waited, EventKind::Begun);
+        Some(Ok(Attempt {
+            registry: registry.clone(),
+            id: *id,
+            generation,
+            begun: Instant::now(),
+            discovered: Count::new(),
+            over: false,
+        }))
+    }
+
+    fn slots(&self) -> (u32, Option<u32>) {
+        (self.provider.id.index(), None)
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.provider.registry
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        let service = self.provider.registry.store().name(self.provider.id.index());
+        Err(BeginError::TimedOut { service, after })
+    }
+
+    fn begins(&mut self) {
+        self.since = Some(Instant::now());
+    }
+}
+
+/// The exclusive right to publish one instance of a service, under one generation.
+///
+/// It ends by [`ready`](Self::ready), or is given back: by [`fail`](Self::fail), which says why, or by being
+/// dropped, also when a panic unwinds through it. A failure of the service, or of something that the attempt
+/// has waited for, overtakes it: what it builds will not be published.
+pub struct Attempt<T: Send + Sync + 'static> {
+    registry: Registry,
+    id: ServiceId<T>,
+    generation: u64,
+    begun: Instant,
+    /// How many discovered edges it has used.
+    discovered: Count,
+    /// It was published, or given back.
+    over: bool,
+}
+
+impl<T: Send + Sync + 'static> Attempt<T> {
+    /// The generation that it builds for: how often the service had failed when it began.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Waits until a service is ready, and makes it a dependency: when that instance fails, this attempt is
+    /// overtaken, or what came of it fails.
+    ///
+    /// A dependency that was not declared is discovered by this, and dropped again when an attempt that did
+    /// not wait for it is published. Locks the topology; a new edge has it compute the closures that change.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitForError`]: the attempt was overtaken, the dependency depends on this service, the registry was
+    /// closed, the time is up, or the id is foreign.
+    ///
+    /// ```
+    /// use mainstay::{Registry, WaitForError};
+    ///
+    /// let registry = Registry::with_capacity(2)?;
+    /// let (a, b) = (registry.register::<u8>("a")?, registry.register::<u8>("b")?);
+    /// let (provide_a, provide_b) = (registry.provide(a)?, registry.provide(b)?);
+    ///
+    /// let _a = provide_a.begin().wait()?.ready(1)?;
+    /// let attempt = provide_b.begin().wait()?;
+    /// assert_eq!(**attempt.wait_for(a).wait()?, 1);
+    ///
+    /// // The other way round nobody would ever be ready.
+    /// registry.fail(a, "again")?;
+    /// let attempt = provide_a.begin().wait()?;
+    /// # registry.add_dependency(b, a)?;
+    /// match attempt.wait_for(b).wait() {
+    ///     Err(WaitForError::Cycle(cycle)) => assert_eq!(cycle.path, ["a", "b", "a"]),
+    ///     _ => unreachable!(),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
+        Wait::new(Dependency { attempt: self, id: dependency, known: false })
+    }
+
+    /// Whether it was overtaken: a long build may look now and then, and stop.
+    pub fn is_overtaken(&self) -> bool {
+        !self.registry.store().is_starting(self.id.index(), self.generation)
+    }
+
+    /// Waits until it is overtaken: for a build to be stopped, as by a `select`.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]: the registry was closed, or the time is up.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let provider = registry.provide(port)?;
+    /// let attempt = provider.begin().wait()?;
+    /// assert!(!attempt.is_overtaken());
+    /// registry.fail(port, "start again")?;
+    /// assert!(attempt.is_overtaken());
+    /// assert_eq!(attempt.overtaken().wait()?.reason.to_string(), "start again");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn overtaken(
+        &self,
+    ) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
+        Wait::new(Over { registry: &self.registry, id: self.id, generation: self.generation })
+    }
+
+    /// Publishes the instance. Whoever reads after this finds it; whoever waited for it is woken.
+    ///
+    /// Lock-free where the attempt used all the edges that the service has; else it locks the topology after
+    /// the publication, to drop those that it did not use. Drops the last instance's value, where nobody else
+    /// holds it; a panic in its `Drop` is reported by the panic hook and ends there.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadyError`] with the value: the attempt was overtaken, or the registry closed. Nobody has seen the
+    /// value then. In the one case that it was overtaken in the very moment of its publication, it comes back
+    /// as soon as the readers that are just comparing its generation have let go of it.
+    pub fn ready(mut self, value: T) -> Result<Running<T>, ReadyError<T>> {
+        let store = self.registry.store();
+        let index = self.id.index();
+        if store.is_closed() {
+            return Err(ReadyError::Closed { value, service: store.name(index) });
+        }
+        match store.publish(self.id, self.generation, value, self.discovered.get()) {
+            Ok(()) => {
+                self.over = true;
+                let took = self.begun.elapsed();
+                self.registry.emit(index, self.generation, took, EventKind::Ready);
+                let registry = self.registry.clone();
+                Ok(Running { registry, id: self.id, generation: self.generation })
+            }
+            Err(Refused(value)) => {
+                let failure = store.failure(index, self.generation);
+                Err(ReadyError::Overtaken { value, failure })
+            }
+        }
+    }
+
+    /// Gives the attempt up, and says why: the reason is the service's
+    /// [`last_failure`](crate::ServiceStatus::last_failure) until its next one. Who waits for the service
+    /// waits on.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let provider = registry.provide(port)?;
+    /// provider.begin().wait()?.fail("no such address");
+    /// let failure = registry.status(port)?.last_failure.unwrap();
+    /// assert_eq!(failure.to_string(), "port failed: no such address");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fail(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) {
+        self.give_back(Reason::error(reason));
+    }
+
+    fn give_back(&mut self, reason: Reason) {
+        if self.over {
+            return;
+        }
+        self.over = true;
+        let (store, index) = (self.registry.store(), self.id.index());
+        if store.give_back(index, self.generation, reason, self.discovered.get()) {
+            if let Some(failure) = store.last_failure(index) {
+                let took = self.begun.elapsed();
+                self.registry.emit(index, self.generation, took, EventKind::GivenUp(&failure));
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Attempt<T> {
+    fn drop(&mut self) {
+        self.give_back(Reason::dropped(Reason::AttemptDropped));
+    }
+}
+
+struct Dependency<'a, T: Send + Sync + 'static, D> {
+    attempt: &'a Attempt<T>,
+    id: ServiceId<D>,
+    /// The edge is published.
+    known: bool,
+}
+
+impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependency<'_, T, D> {
+    type Output = Result<Arc<Instance<D>>, WaitForError>;
+
+    fn look(&mut self) -> Option<Self::Output> {
+        let Attempt { registry, id, generation, discovered, .. } = self.attempt;
+        let (store, index) = (registry.store(), id.index());
+        let dependency = match registry.index(self.id.into()) {
+            Ok(dependency) => dependency,
+            Err(foreign) => return Some(Err(foreign.into())),
+        };
+        if self.attempt.is_overtaken() {
+            return Some(Err(WaitForError::Overtaken(store.failure(index, *generation))));
+        }
+        if store.is_closed() {
+            return Some(Err(WaitForError::Closed { service: store.name(dependency) }));
+        }
+        if !self.known {
+            match store.discover(index, dependency, *generation) {
+                Ok(true) => discovered.add(),
+                Ok(false) => {}
+                Err(cycle) => return Some(Err(registry::named(store, cycle).into())),
+            }
+            self.known = true;
+        }
+        store.read_to_build(self.id).map(Ok)
+    }
+
+    fn slots(&self) -> (u32, Option<u32>) {
+        (self.attempt.id.index(), Some(self.id.index()))
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.attempt.registry
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        let service = self.attempt.registry.store().name(self.id.index());
+        Err(WaitForError::TimedOut { service, after })
+    }
+
+    fn begins(&mut self) {
+        let by = Some(self.attempt.id.index());
+        self.attempt.registry.wait_begins(self.id.index(), by);
+    }
+
+    fn ends(&mut self, took: Duration) {
+        let by = Some(self.attempt.id.index());
+        self.attempt.registry.wait_ends(self.id.index(), by, took);
+    }
+}
+
+/// The handle of a published instance. Dropping it fails the service.
+pub struct Running<T: Send + Sync + 'static> {
+    registry: Registry,
+    id: ServiceId<T>,
+    generation: u64,
+}
+
+impl<T: Send + Sync + 'static> Running<T> {
+    /// The generation of the instance.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The instance, with the value of now; `None` once it has failed.
+    pub fn instance(&self) -> Option<Arc<Instance<T>>> {
+        let instance = self.registry.get_arc(self.id).ok()?;
+        (Instance::generation(&instance) == self.generation).then_some(instance)
+    }
+
+    /// Waits until the instance has failed: who failed first, of which generation, and why.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]: the registry was closed while it had not failed, or the time is up.
+    pub fn failed(&self) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
+        Wait::new(Over { registry: &self.registry, id: self.id, generation: self.generation })
+    }
+
+    /// Puts another value in this one's place, for a change that dependents need not be rebuilt for: they
+    /// stay as they are, and no reader finds the service not ready in between. Lock-free.
+    ///
+    /// Where dependents must be rebuilt, [`fail`](Self::fail) and begin again. Where the new value is equal to
+    /// the old one, do neither: compare it with [`instance`](Self::instance) first.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceError`] with the value: the instance has failed.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let limit = registry.register::<u32>("limit")?;
+    /// let provider = registry.provide(limit)?;
+    /// let running = provider.begin().wait()?.ready(100)?;
+    /// running.replace(200)?;
+    /// assert_eq!(*registry.get(limit)?, 200);
+    /// registry.fail(limit, "unlimited")?;
+    /// assert_eq!(running.replace(300).unwrap_err().value, 300);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
+        let (store, index) = (self.registry.store(), self.id.index());
+        match store.replace(self.id, self.generation, value) {
+            Ok(()) => {
+                self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
+                Ok(())
+            }
+            Err(Refused(value)) => {
+                let failure = store.failure(index, self.generation);
+                Err(ReplaceError { value, failure })
+            }
+        }
+    }
+
+    /// Fails the instance, and what depends on it, for this reason. An instance that has failed already is
+    /// left to that failure.
+    pub fn fail(self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Cascade {
+        self.end(Reason::error(reason))
+    }
+
+    fn end(&self, reason: Reason) -> Cascade {
+        let target = Target::Generation(self.generation);
+        self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.end(Reason::dropped(Reason::RunningDropped));
+        self.registry.store().clear(self.id, self.generation);
+    }
+}
+
+/// A generation of a service is over.
+struct Over<'a, T> {
+    registry: &'a Registry,
+    id: ServiceId<T>,
+    generation: u64,
+}
+
+impl<T> Condition for Over<'_, T> {
+    type Output = Result<Failure, WaitError>;
+
+    fn look(&mut self) -> Option<Self::Output> {
+        let (store, index) = (self.registry.store(), self.id.index());
+        if store.slot(index).state.load().generation() > self.generation {
+            return Some(Ok(store.failure(index, self.generation)));
+        }
+        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(index) }))
+    }
+
+    fn slots(&self) -> (u32, Option<u32>) {
+        (self.id.index(), None)
+    }
+
+    fn registry(&self) -> &Registry {
+        self.registry
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
+    }
+}
+
+macro_rules! debug_by_service {
+    ($($type:ident $(, $generation:ident)?;)+) => {
+        $(impl<T: Send + Sync + 'static> fmt::Debug for $type<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut debug = f.debug_struct(stringify!($type));
+                debug.field("service", &self.registry.store().name(self.id.index()));
+                $(debug.field("generation", &self.$generation);)?
+                debug.finish()
+            }
+        })+
+    };
+}
+
+debug_by_service! {
+    Provider;
+    Attempt, generation;
+    Running, generation;
+}

@@ -1,0 +1,340 @@
+//! The hot path: reading one service, reading it again and again, reading several at one instant.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use crate::{
+    error::{ForeignId, GetAllError, GetError, NotReady},
+    id::{AnyId, ServiceId},
+    registry::Registry,
+    store::{Instance, Phase, Slot},
+    sync::{ArcCell, CellCache, Held},
+};
+
+/// A value in use: what [`Registry::get`] gives. It derefs to the value.
+///
+/// The value lives at least as long as the guard, also when its service fails meanwhile: a request that has
+/// begun with it can end with it. Hold it shortly: eight guards of a thread are cheap, more cost about as much
+/// as a clone of an `Arc` each. Where it was the last holder, dropping it runs the value's `Drop`.
+///
+/// ```
+/// use mainstay::{Guard, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+///
+/// let guard = registry.get(port)?;
+/// registry.fail(port, "closed")?;
+/// assert_eq!(*guard, 80);
+/// assert_eq!(Guard::generation(&guard), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Guard<T> {
+    /// Never empty: a guard is made only for an instance that was found.
+    held: Held<Instance<T>>,
+}
+
+impl<T> Guard<T> {
+    /// The generation of the service that the value belongs to.
+    pub fn generation(this: &Self) -> u64 {
+        Instance::generation(Self::instance(this))
+    }
+
+    /// The instance, as [`Registry::report`] takes it.
+    #[inline]
+    pub fn instance(this: &Self) -> &Instance<T> {
+        match &*this.held {
+            Some(instance) => instance,
+            None => unreachable!("a guard holds an instance"),
+        }
+    }
+}
+
+impl<T> Deref for Guard<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        Self::instance(self)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Guard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(Self::instance(self), f)
+    }
+}
+
+impl Registry {
+    /// The value of a service at this moment.
+    ///
+    /// Wait-free as far as arc-swap's `load` is (once in about 2^62 loads of a thread, and at a thread's first,
+    /// it does more): two loads and a comparison, no lock, no loop, and no write to memory that is shared.
+    /// Whoever has seen a service fail gets nothing that was built from what failed.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::NotReady`] where the service was not ready at some moment during the call;
+    /// [`GetError::ForeignId`].
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let greeting = registry.register::<String>("greeting")?;
+    /// let provider = registry.provide(greeting)?;
+    /// let _running = provider.begin().wait()?.ready("hello".to_string())?;
+    /// assert_eq!(registry.get(greeting)?.len(), 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
+        let (cell, slot) = self.open(id)?;
+        let held = cell.load();
+        // The state is read after the value: where it has the value's tag, the value was current then.
+        if is_current(held.as_deref(), slot) {
+            return Ok(Guard { held });
+        }
+        Err(self.not_ready(id.into(), slot))
+    }
+
+    /// The instance of a service at this moment, to be kept.
+    ///
+    /// As [`get`](Self::get), but it counts a reference, which is memory that readers share.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
+        let (cell, slot) = self.open(id)?;
+        let instance = cell.load_full();
+        if is_current(instance.as_deref(), slot) {
+            if let Some(instance) = instance {
+                return Ok(instance);
+            }
+        }
+        Err(self.not_ready(id.into(), slot))
+    }
+
+    /// The values of several services that were all current at one instant: a tuple of up to eight ids gives a
+    /// tuple of guards.
+    ///
+    /// Wait-free: it reads all, then looks whether any has changed, and again, 32 times at the most.
+    ///
+    /// # Errors
+    ///
+    /// [`GetAllError`]: one was not ready, they changed under every look, or an id is foreign.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let host = registry.register::<String>("host")?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let (h, p) = (registry.provide(host)?, registry.provide(port)?);
+    /// let _host = h.begin().wait()?.ready("localhost".to_string())?;
+    /// let _port = p.begin().wait()?.ready(80)?;
+    ///
+    /// let (host, port) = registry.get_all((host, port))?;
+    /// assert_eq!(format!("{}:{}", *host, *port), "localhost:80");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_all<I: Ids>(&self, ids: I) -> Result<I::Guards, GetAllError> {
+        const LOOKS: u32 = 32;
+        let mut looks = 0;
+        loop {
+            let guards = ids.get(self).map_err(|error| match error {
+                GetError::NotReady(why) => GetAllError::NotReady(why),
+                GetError::ForeignId(why) => GetAllError::ForeignId(why),
+            })?;
+            let Some(changed) = ids.changed(self, &guards) else { return Ok(guards) };
+            looks += 1;
+            if looks == LOOKS {
+                let service = self.store().name(changed.index);
+                return Err(GetAllError::Contended { service, looks });
+            }
+        }
+    }
+
+    /// A reader of one service that keeps what it has read, for a thread or task that reads it often.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignId`].
+    pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignId> {
+        let place = Place { registry: self.clone(), id };
+        place.open()?;
+        Ok(Cached { place, cache: None, held: None })
+    }
+
+    #[inline]
+    fn open<T>(&self, id: ServiceId<T>) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignId> {
+        self.store().open(id).ok_or_else(|| ForeignId { id: id.into() })
+    }
+
+    #[cold]
+    fn not_ready(&self, id: AnyId, slot: &Slot) -> GetError {
+        let state = slot.state.load();
+        let phase = match state.phase() {
+            // It came up, or changed its generation, while we looked.
+            Phase::Ready => Phase::Down,
+            phase => phase,
+        };
+        let service = self.store().name(id.index);
+        GetError::NotReady(NotReady { service, phase, generation: state.generation() })
+    }
+}
+
+/// Whether what was read from a slot's cell is what its state says is there.
+#[inline]
+fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
+    read.is_some_and(|instance| instance.tag == slot.state.load())
+}
+
+/// Keeps the instance of one service and looks whether it is still the one: two loads of one cache line, and
+/// no write. What [`Registry::cached`] gives.
+///
+/// It is for one thread or task at a time; each makes its own. An instance that has failed is kept until the
+/// next [`get`](Self::get), or until the reader is dropped.
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait()?.ready(80)?;
+///
+/// let mut cached = registry.cached(port)?;
+/// assert_eq!(**cached.get()?, 80);
+/// running.replace(81)?;
+/// assert_eq!(**cached.get()?, 81);
+/// registry.fail(port, "closed")?;
+/// assert!(cached.get().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Cached<T: 'static> {
+    place: Place<T>,
+    /// Looks whether the pointer has changed; gone while there is nothing worth keeping.
+    cache: Option<CellCache<Place<T>, Instance<T>>>,
+    /// What the cache showed last: to be lent out without another look.
+    held: Option<Arc<Instance<T>>>,
+}
+
+/// Where a cached reader looks.
+struct Place<T: 'static> {
+    registry: Registry,
+    id: ServiceId<T>,
+}
+
+impl<T> Clone for Place<T> {
+    fn clone(&self) -> Self {
+        Self { registry: self.registry.clone(), id: self.id }
+    }
+}
+
+impl<T> Place<T> {
+    #[inline]
+    fn open(&self) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignId> {
+        self.registry.open(self.id)
+    }
+}
+
+impl<T> Deref for Place<T> {
+    type Target = ArcCell<Instance<T>>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        match self.open() {
+            Ok((cell, _)) => cell,
+            Err(_) => unreachable!("the id was looked at when the reader was made"),
+        }
+    }
+}
+
+impl<T> Cached<T> {
+    /// The instance of the service at this moment. Wait-free; where it is the one that was read before, it
+    /// costs two loads.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::NotReady`].
+    #[inline]
+    pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
+        let (_, slot) = self.place.open()?;
+        let cache = self.cache.get_or_insert_with(|| CellCache::new(self.place.clone()));
+        let read = cache.load();
+        if !same(read, &self.held) {
+            self.held.clone_from(read);
+        }
+        // The look at the pointer may take effect after that at the state. Then the instance was current at
+        // one of the two: it has the tag that the state had, and was there before the state moved on.
+        if !is_current(self.held.as_deref(), slot) {
+            // Not kept: what an idle reader holds would live on.
+            (self.cache, self.held) = (None, None);
+            return Err(self.place.registry.not_ready(self.place.id.into(), slot));
+        }
+        match &self.held {
+            Some(instance) => Ok(instance),
+            None => unreachable!("nothing is never current"),
+        }
+    }
+}
+
+#[inline]
+fn same<T>(one: &Option<Arc<T>>, other: &Option<Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+mod sealed {
+    use super::{AnyId, GetError, Registry};
+
+    pub trait Ids {
+        type Guards;
+
+        fn get(&self, registry: &Registry) -> Result<Self::Guards, GetError>;
+
+        /// One that is no longer what was read, if there is any.
+        fn changed(&self, registry: &Registry, guards: &Self::Guards) -> Option<AnyId>;
+    }
+}
+
+/// A tuple of one to eight ids, as [`Registry::get_all`] takes it.
+pub trait Ids: sealed::Ids {}
+
+impl<I: sealed::Ids> Ids for I {}
+
+macro_rules! tuple_of_ids {
+    ($($T:ident $n:tt),+) => {
+        impl<$($T),+> sealed::Ids for ($(ServiceId<$T>,)+) {
+            type Guards = ($(Guard<$T>,)+);
+
+            fn get(&self, registry: &Registry) -> Result<Self::Guards, GetError> {
+                Ok(($(registry.get(self.$n)?,)+))
+            }
+
+            fn changed(&self, registry: &Registry, guards: &Self::Guards) -> Option<AnyId> {
+                $(if !registry.is_still(self.$n, &guards.$n) {
+                    return Some(self.$n.into());
+                })+
+                None
+            }
+        }
+    };
+}
+
+tuple_of_ids!(A 0);
+tuple_of_ids!(A 0, B 1);
+tuple_of_ids!(A 0, B 1, C 2);
+tuple_of_ids!(A 0, B 1, C 2, D 3);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+
+impl Registry {
+    /// Whether the guard's instance is still the one. It keeps its address from being used again, and a ready
+    /// tag never comes back: the same at two looks means the same all the time between them.
+    fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>) -> bool {
+        self.get(id).is_ok_and(|now| std::ptr::eq(Guard::instance(&now), Guard::instance(guard)))
+    }
+}

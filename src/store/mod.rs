@@ -1,0 +1,297 @@
+//! The concurrent core: slots, names and topology together. No public face; `docs/design.md` has the protocol.
+
+mod cascade;
+mod graph;
+mod instance;
+mod publish;
+mod slot;
+mod state;
+mod topology;
+mod wait;
+
+use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
+
+pub(crate) use self::{
+    cascade::{Fell, Target},
+    graph::{Cycle, Use},
+    publish::Refused,
+    slot::Slot,
+    topology::Publish,
+    wait::Waiter,
+};
+pub use self::{instance::Instance, state::Phase};
+
+use self::{
+    state::second_look_fence,
+    topology::{Change, Slots, Topology},
+};
+use crate::{
+    failure::{Failure, Reason},
+    id::{AnyId, Name, ServiceId},
+    sync::{
+        self, ArcCell, Count, Flag, Held, Mutex,
+        raw::{NoSlab, Slab},
+        shielded,
+    },
+};
+
+/// Why something of the store ended: kept where it began.
+pub(crate) struct Cause {
+    /// The generation that ended, or in which the attempt was made.
+    pub(crate) generation: u64,
+    pub(crate) reason: Reason,
+    pub(crate) at: SystemTime,
+}
+
+impl Cause {
+    /// Leaves a cause where others find it, unless that of a later generation is there.
+    fn leave(place: &ArcCell<Self>, generation: u64, reason: Reason) {
+        let cause = Arc::new(Self { generation, reason, at: SystemTime::now() });
+        loop {
+            let current = place.load_full();
+            if current.as_ref().is_some_and(|current| current.generation > generation) {
+                return;
+            }
+            if let Ok(previous) = place.replace(&current, Some(Arc::clone(&cause))) {
+                // A reason is a user's value, and so is its `Drop`.
+                shielded(|| drop((previous, current)));
+                return;
+            }
+        }
+    }
+}
+
+/// What is known of a service beside its slot. Written rarely.
+pub(crate) struct Service {
+    pub(crate) name: Name,
+    pub(crate) type_name: &'static str,
+    /// Somebody has the provider's role.
+    pub(crate) provided: Flag,
+    /// The last cascade that began here.
+    cause: ArcCell<Cause>,
+    /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
+    /// begins, and must not speak for it.
+    given_up: ArcCell<Cause>,
+    /// How many discovered edges lead from here; written under the topology's lock.
+    discovered: Count,
+}
+
+pub(crate) struct Store {
+    slab: Slab<Slot, Service>,
+    topology: Topology,
+    names: Mutex<HashMap<Name, u32>>,
+    closed: Flag,
+}
+
+/// Why a name was not registered.
+#[derive(Debug)]
+pub(crate) enum NotRegistered {
+    OtherType(&'static str),
+    Full,
+}
+
+impl Store {
+    pub(crate) fn new(capacity: usize) -> Result<Self, NoSlab> {
+        Ok(Self {
+            slab: Slab::new(capacity, Slot::new)?,
+            topology: Topology::new(),
+            names: Mutex::new(HashMap::new()),
+            closed: Flag::new(),
+        })
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    // Names and ids.
+
+    /// The id for the name, and whether it is new.
+    pub(crate) fn register<T: Send + Sync + 'static>(
+        &self,
+        name: &str,
+    ) -> Result<(ServiceId<T>, bool), NotRegistered> {
+        let mut names = sync::lock(&self.names);
+        if let Some(&index) = names.get(name) {
+            let key = self.slab.key::<Instance<T>>(index);
+            return match key {
+                Some(key) => Ok((ServiceId { key }, false)),
+                None => Err(NotRegistered::OtherType(self.service(index).type_name)),
+            };
+        }
+        if names.len() == self.capacity() {
+            return Err(NotRegistered::Full);
+        }
+        let index = self.topology.add_service();
+        let service = Service {
+            name: Name::new(name),
+            type_name: type_name::<T>(),
+            provided: Flag::new(),
+            cause: ArcCell::empty(),
+            given_up: ArcCell::empty(),
+            discovered: Count::new(),
+        };
+        names.insert(service.name.clone(), index);
+        let key = self.slab.register::<Instance<T>>(index, service);
+        let key = key.expect("services are numbered as they come, below the capacity");
+        Ok((ServiceId { key }, true))
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<AnyId> {
+        let index = sync::lock(&self.names).get(name).copied();
+        index.map(|index| self.id(index))
+    }
+
+    pub(crate) fn typed<T: 'static>(&self, id: AnyId) -> Option<ServiceId<T>> {
+        let index = self.index(id)?;
+        self.slab.key(index).map(|key| ServiceId { key })
+    }
+
+    pub(crate) fn id(&self, index: u32) -> AnyId {
+        AnyId { registry: self.slab.number(), index }
+    }
+
+    /// `None` for an id of another registry.
+    pub(crate) fn index(&self, id: AnyId) -> Option<u32> {
+        (id.registry == self.slab.number()).then_some(id.index)
+    }
+
+    /// How many there are. Whoever asks sees all that was registered before.
+    pub(crate) fn len(&self) -> u32 {
+        sync::lock(&self.names).len() as u32
+    }
+
+    pub(crate) fn service(&self, index: u32) -> &Service {
+        self.slab.meta(index).expect("an index is given out after its service is registered")
+    }
+
+    pub(crate) fn name(&self, index: u32) -> Name {
+        self.service(index).name.clone()
+    }
+
+    pub(crate) fn slot(&self, index: u32) -> &Slot {
+        self.slab.slot(index)
+    }
+
+    // Reading.
+
+    #[inline]
+    pub(crate) fn open<T>(&self, id: ServiceId<T>) -> Option<(&ArcCell<Instance<T>>, &Slot)> {
+        self.slab.open(id.key)
+    }
+
+    // Edges.
+
+    pub(crate) fn declare(
+        &self,
+        dependent: u32,
+        dependency: u32,
+        publish: Publish,
+    ) -> Result<(), Cycle> {
+        self.topology.declare(self, dependent, dependency, publish)
+    }
+
+    pub(crate) fn publish_all_rows(&self) {
+        self.topology.publish_all(self);
+    }
+
+    /// For an attempt of `dependent`: makes the edge known. True where the attempt had not used it before.
+    pub(crate) fn discover(
+        &self,
+        dependent: u32,
+        dependency: u32,
+        generation: u64,
+    ) -> Result<bool, Cycle> {
+        self.topology.discover(self, dependent, dependency, generation)
+    }
+
+    /// The current instance for an attempt to build on, once its edge is known: one that no cascade is on its
+    /// way to. `None` means that there will be another state.
+    pub(crate) fn read_to_build<T>(&self, id: ServiceId<T>) -> Option<Arc<Instance<T>>> {
+        let (cell, slot) = self.open(id)?;
+        second_look_fence();
+        let instance = cell.load_full()?;
+        let current = slot.state.load() == instance.tag;
+        (current && slot.condemned.load() == instance.tag.generation()).then_some(instance)
+    }
+
+    pub(crate) fn dependencies(&self, index: u32) -> Vec<(u32, Use)> {
+        let edges = self.topology.read(|graph| graph.dependencies(index));
+        edges.into_iter().map(|edge| (edge.service, edge.use_)).collect()
+    }
+
+    pub(crate) fn dependents(&self, index: u32) -> Vec<u32> {
+        let edges = self.topology.read(|graph| graph.dependents(index));
+        edges.into_iter().map(|edge| edge.service).collect()
+    }
+
+    // Causes.
+
+    /// What took the service down in `generation`, as far as the last cascade that reached it can tell.
+    pub(crate) fn failure(&self, index: u32, generation: u64) -> Failure {
+        let root = self.slot(index).failed_by.get();
+        let cause = self.service(root).cause.load();
+        self.describe(index, generation, root, cause)
+    }
+
+    /// The newest there is to tell of a service: an attempt given up since it last went down, or that.
+    pub(crate) fn last_failure(&self, index: u32) -> Option<Failure> {
+        let generation = self.slot(index).state.load().generation();
+        let given_up = self.service(index).given_up.load();
+        if given_up.as_ref().is_some_and(|cause| cause.generation == generation) {
+            return Some(self.describe(index, generation, index, given_up));
+        }
+        (generation > 0).then(|| self.failure(index, generation - 1))
+    }
+
+    fn describe(&self, index: u32, generation: u64, root: u32, cause: Held<Cause>) -> Failure {
+        let (root_generation, reason, at) = match &*cause {
+            Some(cause) => (cause.generation, cause.reason.clone(), cause.at),
+            // Not reached: a cascade leaves its cause before it raises anything.
+            None => (generation, Reason::error("unknown"), SystemTime::now()),
+        };
+        Failure {
+            service: self.name(index),
+            generation,
+            root: self.name(root),
+            root_generation,
+            reason,
+            at,
+        }
+    }
+
+    // Closing.
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_up()
+    }
+
+    /// True for the call that closed it. Wakes whoever waits.
+    pub(crate) fn close(&self) -> bool {
+        if !self.closed.raise() {
+            return false;
+        }
+        // A waiter that announces itself after its slot was dismissed sees the flag when it looks again.
+        for index in 0..self.len() {
+            let slot = self.slot(index);
+            if slot.state.dismiss() {
+                slot.changed.wake_all();
+            }
+        }
+        true
+    }
+}
+
+impl Slots for Store {
+    fn slot(&self, service: u32) -> &Slot {
+        self.slab.slot(service)
+    }
+
+    fn count_discovered(&self, service: u32, change: Change) {
+        let discovered = &self.service(service).discovered;
+        match change {
+            Change::More => discovered.add(),
+            Change::Fewer => discovered.remove(),
+        }
+    }
+}

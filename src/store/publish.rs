@@ -1,0 +1,183 @@
+//! An attempt's life at its slot: begun, published or given back, replaced, cleared away.
+
+use std::sync::Arc;
+
+use super::{
+    Cause, Phase, Store,
+    instance::Instance,
+    state::{Moved, Tag},
+};
+use crate::{
+    failure::Reason,
+    id::ServiceId,
+    sync::{ArcCell, shielded, yield_now},
+};
+
+/// What was not published, and comes back.
+pub(crate) struct Refused<T>(pub(crate) T);
+
+impl Store {
+    /// Begins an attempt, unless the slot is held or condemned; gives its generation.
+    pub(crate) fn begin(&self, index: u32) -> Option<u64> {
+        let slot = self.slot(index);
+        loop {
+            let seen = slot.state.load();
+            let generation = seen.generation();
+            // Condemned without being raised: a cascade is on its way, and will wake us.
+            if seen.phase() != Phase::Down || slot.condemned.load() != generation {
+                return None;
+            }
+            if slot.state.step_unnoticed(seen, Tag::starting(generation)).is_ok() {
+                return Some(generation);
+            }
+        }
+    }
+
+    /// Whether the attempt of this generation can still be published, as far as its slot shows.
+    pub(crate) fn is_starting(&self, index: u32, generation: u64) -> bool {
+        self.slot(index).state.load() == Tag::starting(generation)
+    }
+
+    /// Publishes the value of an attempt, or gives it back if a cascade overtook it. `discovered` is how
+    /// many discovered edges the attempt used.
+    ///
+    /// The value comes first, then the state: a reader compares the two, so that until the state moves the
+    /// value is nobody's. Lock-free where the attempt used every edge that there is; else it takes the
+    /// topology's lock after the publication, to drop those it did not use.
+    pub(crate) fn publish<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        generation: u64,
+        value: T,
+        discovered: u32,
+    ) -> Result<(), Refused<T>> {
+        let index = id.index();
+        let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
+        if !self.is_starting(index, generation) {
+            return Err(Refused(value));
+        }
+        let instance = self.instance(id, generation, value);
+        let Some(previous) = install(cell, &instance, |current| {
+            // An older attempt must not cover the value of a newer one.
+            current.is_none_or(|current| current.tag.generation() <= generation)
+        }) else {
+            return Err(Refused(alone(instance)));
+        };
+        let moved = match slot.state.step(Tag::starting(generation), instance.tag) {
+            Ok(moved) => moved,
+            Err(_) => {
+                cell.retract(&instance);
+                return Err(Refused(alone(instance)));
+            }
+        };
+        self.notify(index, moved);
+        if self.service(index).discovered.get() != discovered {
+            self.topology.settle(self, index, generation);
+        }
+        // The value that was there before: its `Drop` is the user's.
+        shielded(|| drop(previous));
+        Ok(())
+    }
+
+    /// Puts another value in the place of the running one, under the same tag. Lock-free.
+    pub(crate) fn replace<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        generation: u64,
+        value: T,
+    ) -> Result<(), Refused<T>> {
+        let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
+        let instance = self.instance(id, generation, value);
+        // Looked at before each try: a replacement that is put in after the state has moved takes its place
+        // just before that move, where no reader saw it.
+        let may = |current: Option<&Instance<T>>| {
+            current.is_some_and(|current| current.tag == instance.tag)
+                && slot.state.load() == instance.tag
+        };
+        match install(cell, &instance, may) {
+            Some(previous) => {
+                shielded(|| drop(previous));
+                Ok(())
+            }
+            None => Err(Refused(alone(instance))),
+        }
+    }
+
+    fn instance<T>(&self, id: ServiceId<T>, generation: u64, value: T) -> Arc<Instance<T>> {
+        Arc::new(Instance { tag: Tag::ready(generation), service: id.into(), value })
+    }
+
+    /// Gives an attempt back without a value. False where a cascade has taken it already.
+    pub(crate) fn give_back(&self, index: u32, generation: u64, reason: Reason, used: u32) -> bool {
+        if used > 0 {
+            self.topology.release(index, generation);
+        }
+        if !self.is_starting(index, generation) {
+            return false;
+        }
+        // Before the slot is free: the next attempt's reason comes after this one.
+        Cause::leave(&self.service(index).given_up, generation, reason);
+        match self.slot(index).state.step(Tag::starting(generation), Tag::down(generation)) {
+            Ok(moved) => {
+                self.notify(index, moved);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Takes the value of a failed generation out of its slot, so that it lives only as long as its readers.
+    ///
+    /// Not before the slot was raised: a reader that finds nothing takes the service for failed, and its
+    /// dependents may not have been by then. What is left for that reason goes with the next publication.
+    pub(crate) fn clear<T: Send + Sync + 'static>(&self, id: ServiceId<T>, generation: u64) {
+        let Some((cell, slot)) = self.open(id) else { return };
+        while slot.state.load().generation() > generation {
+            let current = cell.load_full();
+            match &current {
+                Some(instance) if instance.tag.generation() == generation => {}
+                _ => return,
+            }
+            if let Ok(previous) = cell.replace(&current, None) {
+                shielded(|| drop((previous, current)));
+                return;
+            }
+        }
+    }
+
+    fn notify(&self, index: u32, moved: Moved) {
+        if moved.waited {
+            self.slot(index).changed.wake_all();
+        }
+    }
+}
+
+/// Puts `instance` into the cell, as long as what is there `may` be covered; gives what was there.
+/// `None`: it may not.
+fn install<T>(
+    cell: &ArcCell<Instance<T>>,
+    instance: &Arc<Instance<T>>,
+    may: impl Fn(Option<&Instance<T>>) -> bool,
+) -> Option<[Option<Arc<Instance<T>>>; 2]> {
+    loop {
+        let current = cell.load_full();
+        if !may(current.as_deref()) {
+            return None;
+        }
+        if let Ok(previous) = cell.replace(&current, Some(Arc::clone(instance))) {
+            return Some([previous, current]);
+        }
+    }
+}
+
+/// The value of an instance that was never current, or is in no cell. A reader that is just comparing its
+/// tag may hold it for that moment, and no longer: it never reached a user.
+fn alone<T>(mut instance: Arc<Instance<T>>) -> T {
+    loop {
+        match Arc::try_unwrap(instance) {
+            Ok(instance) => return instance.value,
+            Err(shared) => instance = shared,
+        }
+        yield_now();
+    }
+}

@@ -1,0 +1,49 @@
+//! One slot: the words of one service, side by side in one cache line.
+
+use super::{
+    state::{Condemned, StateCell},
+    topology::{Row, new_row},
+    wait::WaitPoint,
+};
+use crate::sync::{AtomicU32, Count, Ordering};
+
+/// The hot words. The value's cell and the registration stand beside them, see `sync/raw.rs`.
+pub(crate) struct Slot {
+    pub(crate) state: StateCell,
+    pub(crate) condemned: Condemned,
+    pub(crate) changed: WaitPoint,
+    /// The closure of this service.
+    pub(crate) row: Row,
+    pub(crate) failed_by: FailedBy,
+    /// How many wait for it to be ready.
+    pub(crate) waiting: Count,
+}
+
+impl Slot {
+    pub(crate) fn new(index: u32) -> Self {
+        Self {
+            state: StateCell::new(),
+            condemned: Condemned::new(),
+            changed: WaitPoint::new(),
+            row: new_row(vec![index]),
+            failed_by: FailedBy(AtomicU32::new(index)),
+            waiting: Count::new(),
+        }
+    }
+}
+
+/// The root of the last cascade that reached the slot.
+pub(crate) struct FailedBy(AtomicU32);
+
+impl FailedBy {
+    /// Relaxed: it is set before the state is raised, which releases it, and read after the raised state was
+    /// seen. Where two cascades overlap either of them is right.
+    pub(crate) fn set(&self, root: u32) {
+        self.0.store(root, Ordering::Relaxed);
+    }
+
+    /// Relaxed: as `set`.
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

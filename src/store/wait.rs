@@ -1,0 +1,140 @@
+//! Waiting for a slot to change: listen, announce, look again, sleep.
+//!
+//! event-listener wakes tasks while it holds its lock, and its counts do not survive a waker that panics
+//! there. So it never sees a user's waker: each waiter gives it a [`Relay`], which only notes that it is due,
+//! and the notifier wakes the user's wakers once the lock is free, each shielded from the others. A waker
+//! may therefore panic, or run its task inline and come back here.
+//!
+//! A listener is always discarded, never just dropped: dropping a notified one would pass its notification on
+//! to another, and everybody has been notified anyway.
+
+use std::{
+    cell::RefCell,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use crate::sync::{Event, EventListener, Listener, shielded, thread_local};
+
+/// Where the waiters of one slot are kept.
+pub(crate) struct WaitPoint(Event);
+
+impl WaitPoint {
+    pub(crate) fn new() -> Self {
+        Self(Event::new())
+    }
+
+    /// Wakes everybody. Locks inside for as long as it takes to walk the list; wakers run after that.
+    pub(crate) fn wake_all(&self) {
+        self.0.notify(usize::MAX);
+        Relay::wake_due();
+    }
+}
+
+/// What event-listener wakes in a user's place.
+struct Relay {
+    /// A std mutex, also in a model: it is held for a swap of one word, during which nothing else happens.
+    user: Mutex<Option<Waker>>,
+}
+
+thread_local! {
+    /// Whom this thread has to wake once it holds no lock.
+    // loom's macro knows no `const` form.
+    #[allow(clippy::missing_const_for_thread_local)]
+    static DUE: RefCell<Vec<Arc<Relay>>> = RefCell::new(Vec::new());
+}
+
+impl Relay {
+    /// Remembers the waker for the next wake-up.
+    fn set(&self, waker: &Waker) {
+        // Cloning and dropping are the user's code too, and stay outside the lock.
+        let waker = waker.clone();
+        let previous = self.exchange(Some(waker));
+        drop(previous);
+    }
+
+    fn exchange(&self, waker: Option<Waker>) -> Option<Waker> {
+        mem::replace(&mut self.user.lock().unwrap_or_else(PoisonError::into_inner), waker)
+    }
+
+    fn wake_user(&self) {
+        if let Some(waker) = self.exchange(None) {
+            shielded(|| waker.wake());
+        }
+    }
+
+    fn wake_due() {
+        // One at a time: a waker that runs its task inline may come here again.
+        let mut due = DUE.try_with(|due| mem::take(&mut *due.borrow_mut())).unwrap_or_default();
+        for relay in due.drain(..) {
+            relay.wake_user();
+        }
+    }
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        let relay = Arc::clone(&self);
+        if DUE.try_with(|due| due.borrow_mut().push(relay)).is_err() {
+            // The thread is ending and has no list any more.
+            self.wake_user();
+        }
+    }
+}
+
+/// One waiter, on one slot or two.
+#[derive(Default)]
+pub(crate) struct Waiter {
+    listeners: [Option<EventListener>; 2],
+    relay: Option<Arc<Relay>>,
+}
+
+impl Waiter {
+    pub(crate) fn is_armed(&self) -> bool {
+        self.listeners.iter().any(Option::is_some)
+    }
+
+    /// Listens. The caller announces itself to the slot after this and then looks again.
+    pub(crate) fn listen(&mut self, point: &WaitPoint) {
+        let place = usize::from(self.listeners[0].is_some());
+        self.listeners[place] = Some(point.0.listen());
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        for listener in &mut self.listeners {
+            if let Some(listener) = listener.take() {
+                listener.discard();
+            }
+        }
+    }
+
+    /// Ready, and disarmed, once one of the slots has been notified.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let relay = self.relay.get_or_insert_with(|| Arc::new(Relay { user: Mutex::new(None) }));
+        relay.set(context.waker());
+        let waker = Waker::from(Arc::clone(relay));
+        let mut context = Context::from_waker(&waker);
+        let mut notified = false;
+        for listener in &mut self.listeners {
+            if let Some(listening) = listener {
+                if Pin::new(listening).poll(&mut context).is_ready() {
+                    *listener = None;
+                    notified = true;
+                }
+            }
+        }
+        if notified {
+            self.disarm();
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}

@@ -1,0 +1,87 @@
+//! A shared, replaceable `Arc`: arc-swap behind one type of ours.
+
+use std::{ops::Deref, sync::Arc};
+
+use arc_swap::{ArcSwapOption, Cache, Guard};
+
+/// What a load holds: cheap, protected, short-lived.
+pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
+
+/// A cell with an `Arc` in it, or nothing. Its loads are wait-free as far as arc-swap's are.
+///
+/// Nothing but "what was published is visible" is asked of its orderings: which value is current is
+/// decided by the state word beside it.
+pub(crate) struct ArcCell<T>(ArcSwapOption<T>);
+
+impl<T> ArcCell<T> {
+    pub(crate) fn empty() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+
+    #[inline]
+    pub(crate) fn load(&self) -> Held<T> {
+        self.0.load()
+    }
+
+    #[inline]
+    pub(crate) fn load_full(&self) -> Option<Arc<T>> {
+        self.0.load_full()
+    }
+
+    /// Puts `new` in if `current` is still there, and then gives `current` back for the caller to drop.
+    /// The comparison is by address, which `current` keeps from being used again.
+    pub(crate) fn replace(
+        &self,
+        current: &Option<Arc<T>>,
+        new: Option<Arc<T>>,
+    ) -> Result<Option<Arc<T>>, Changed> {
+        let previous = self.0.compare_and_swap(current, new);
+        let same = match (&*previous, current) {
+            (Some(previous), Some(current)) => Arc::ptr_eq(previous, current),
+            (None, None) => true,
+            _ => false,
+        };
+        if same { Ok(Guard::into_inner(previous)) } else { Err(Changed) }
+    }
+
+    /// Takes `mine` out again, if it is still there.
+    pub(crate) fn retract(&self, mine: &Arc<T>) {
+        let _ = self.replace(&Some(Arc::clone(mine)), None);
+    }
+}
+
+/// Another value was there.
+#[derive(Debug)]
+pub(crate) struct Changed;
+
+/// A held value that is looked at again by one load without protection.
+pub(crate) struct CellCache<A, T>(Cache<Inner<A>, Option<Arc<T>>>);
+
+/// Gives arc-swap the type that it knows.
+struct Inner<A>(A);
+
+impl<A, T> Deref for Inner<A>
+where
+    A: Deref<Target = ArcCell<T>>,
+{
+    type Target = ArcSwapOption<T>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.0.0
+    }
+}
+
+impl<A, T> CellCache<A, T>
+where
+    A: Deref<Target = ArcCell<T>>,
+{
+    pub(crate) fn new(cell: A) -> Self {
+        Self(Cache::new(Inner(cell)))
+    }
+
+    #[inline]
+    pub(crate) fn load(&mut self) -> &Option<Arc<T>> {
+        self.0.load()
+    }
+}

@@ -1,0 +1,111 @@
+//! The only module that names std's atomics, loom, arc-swap, crossbeam-epoch and event-listener.
+//!
+//! Everything above it says what it needs in these words, so that a model (`--cfg loom`) runs the same
+//! code. What is substituted there, and why that is faithful, stands in `model.rs`.
+
+pub(crate) mod raw;
+
+#[cfg(not(loom))]
+mod arc_cell;
+#[cfg(loom)]
+mod model;
+
+#[cfg(loom)]
+pub(crate) use self::model::{ArcCell, CellCache, Held, Pin, Snapshot, pin};
+#[cfg(not(loom))]
+pub(crate) use self::{
+    arc_cell::{ArcCell, CellCache, Held},
+    raw::{Pin, Snapshot, pin},
+};
+
+pub(crate) use event_listener::{Event, EventListener, Listener};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+    },
+    thread::yield_now,
+    thread_local,
+};
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+    },
+    thread::yield_now,
+    thread_local,
+};
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::PoisonError,
+};
+
+#[cfg(loom)]
+use loom::sync::MutexGuard;
+#[cfg(not(loom))]
+use std::sync::MutexGuard;
+
+/// Locks. No user code runs under any lock of this crate, so a poisoned one is still whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A switch that other threads look at.
+#[derive(Debug)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Whether it is on. Acquire: pairs with `raise` and `lower`.
+    pub(crate) fn is_up(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Switches it on; true for the one that did. Acquire pairs with `lower`, Release with `is_up`.
+    pub(crate) fn raise(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    /// Switches it off. Release: what was done under the flag is seen by the next that raises it.
+    pub(crate) fn lower(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A number for people and for shortcuts that may be stale; it orders nothing (Relaxed throughout).
+#[derive(Debug)]
+pub(crate) struct Count(AtomicU32);
+
+impl Count {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs user code (a `Drop`, an observer, a waker) that must not break the store or the caller when it
+/// panics: the panic has been reported by the panic hook, and ends here.
+pub(crate) fn shielded(user_code: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
+        // The payload may itself panic when it is dropped.
+        std::mem::forget(payload);
+    }
+}

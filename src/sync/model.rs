@@ -1,0 +1,193 @@
+//! What stands in for arc-swap and crossbeam-epoch inside a loom model.
+//!
+//! Both are invisible to loom (arc-swap) or would help the code under test (a pin of crossbeam-epoch is a
+//! SeqCst fence, which would hide a missing one of ours). Their stand-in is an index into a list of all
+//! values that were ever in the cell, in a loom atomic: published by Release, loaded by Acquire, nothing
+//! more. That is the weakest that arc-swap's documentation promises, so a model that holds here holds there.
+//! It is weaker in one thing that the real ones exclude: a load may be stale, and give a value that was
+//! replaced before. Values are freed when the cell is, at the end of a run, so retirement itself is not
+//! modelled here.
+//!
+//! The list is behind a std mutex that loom does not see. It orders nothing in the model, and no loom
+//! operation happens while it is held.
+
+use std::{
+    marker::PhantomData,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use loom::sync::atomic::{AtomicUsize, Ordering};
+
+const EMPTY: usize = usize::MAX;
+
+pub(crate) struct Held<T>(Option<Arc<T>>);
+
+impl<T> Deref for Held<T> {
+    type Target = Option<Arc<T>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// As `arc_cell::ArcCell`.
+pub(crate) struct ArcCell<T> {
+    current: AtomicUsize,
+    values: Mutex<Vec<Entry<T>>>,
+}
+
+struct Entry<T> {
+    /// Gone only where the value was retracted: the caller wants it alone.
+    kept: Option<Arc<T>>,
+    seen: Weak<T>,
+}
+
+impl<T> ArcCell<T> {
+    pub(crate) fn empty() -> Self {
+        Self { current: AtomicUsize::new(EMPTY), values: Mutex::new(Vec::new()) }
+    }
+
+    fn values<R>(&self, with: impl FnOnce(&mut Vec<Entry<T>>) -> R) -> R {
+        with(&mut self.values.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, value: Option<Arc<T>>) -> usize {
+        let Some(value) = value else { return EMPTY };
+        self.values(|values| {
+            let seen = Arc::downgrade(&value);
+            values.push(Entry { kept: Some(value), seen });
+            values.len() - 1
+        })
+    }
+
+    /// `None` where the value is gone: a stale index of a retracted value.
+    fn at(&self, index: usize) -> Option<Option<Arc<T>>> {
+        if index == EMPTY {
+            return Some(None);
+        }
+        self.values(|values| values[index].seen.upgrade().map(Some))
+    }
+
+    fn load_indexed(&self, order: Ordering) -> (usize, Option<Arc<T>>) {
+        let index = self.current.load(order);
+        if let Some(value) = self.at(index) {
+            return (index, value);
+        }
+        // The real cell never gives a value that is gone; the newest index never is.
+        let index = self.current.fetch_add(0, Ordering::Acquire);
+        (index, self.at(index).expect("the newest value is kept"))
+    }
+
+    pub(crate) fn load(&self) -> Held<T> {
+        Held(self.load_full())
+    }
+
+    pub(crate) fn load_full(&self) -> Option<Arc<T>> {
+        self.load_indexed(Ordering::Acquire).1
+    }
+
+    pub(crate) fn replace(
+        &self,
+        current: &Option<Arc<T>>,
+        new: Option<Arc<T>>,
+    ) -> Result<Option<Arc<T>>, Changed> {
+        // The index of `current`: a value is put in at most once, so there is at most one.
+        let expected = match current {
+            None => EMPTY,
+            Some(current) => {
+                let position = self.values(|values| {
+                    values.iter().position(|v| v.seen.as_ptr() == Arc::as_ptr(current))
+                });
+                position.ok_or(Changed)?
+            }
+        };
+        let new = self.add(new);
+        match self.current.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(current.clone()),
+            Err(_) => {
+                if new != EMPTY {
+                    self.values(|values| values[new].kept = None);
+                }
+                Err(Changed)
+            }
+        }
+    }
+
+    pub(crate) fn retract(&self, mine: &Arc<T>) {
+        let _ = self.replace(&Some(Arc::clone(mine)), None);
+        self.values(|values| {
+            for value in values {
+                if value.seen.as_ptr() == Arc::as_ptr(mine) {
+                    value.kept = None;
+                }
+            }
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Changed;
+
+/// As `arc_cell::CellCache`.
+pub(crate) struct CellCache<A, T> {
+    cell: A,
+    index: usize,
+    value: Option<Arc<T>>,
+}
+
+impl<A, T> CellCache<A, T>
+where
+    A: Deref<Target = ArcCell<T>>,
+{
+    pub(crate) fn new(cell: A) -> Self {
+        let (index, value) = cell.load_indexed(Ordering::Acquire);
+        Self { cell, index, value }
+    }
+
+    pub(crate) fn load(&mut self) -> &Option<Arc<T>> {
+        // Relaxed, as `arc_swap::Cache` does.
+        if self.cell.current.load(Ordering::Relaxed) != self.index {
+            (self.index, self.value) = self.cell.load_indexed(Ordering::Acquire);
+        }
+        &self.value
+    }
+}
+
+/// As `raw::Pin`; nothing is retired before the end of a run.
+pub(crate) struct Pin(());
+
+pub(crate) fn pin() -> Pin {
+    Pin(())
+}
+
+/// As `raw::Snapshot`. Its values live as long as the process: a model is small, and short.
+pub(crate) struct Snapshot<T: 'static> {
+    current: AtomicUsize,
+    values: Mutex<Vec<&'static T>>,
+    of: PhantomData<T>,
+}
+
+impl<T: Send + Sync + 'static> Snapshot<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            current: AtomicUsize::new(0),
+            values: Mutex::new(vec![Box::leak(Box::new(value))]),
+            of: PhantomData,
+        }
+    }
+
+    pub(crate) fn load<'p>(&self, _pin: &'p Pin) -> &'p T {
+        let index = self.current.load(Ordering::Acquire);
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)[index]
+    }
+
+    pub(crate) fn publish(&self, value: T, _pin: &Pin) {
+        let index = {
+            let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+            values.push(Box::leak(Box::new(value)));
+            values.len() - 1
+        };
+        self.current.store(index, Ordering::Release);
+    }
+}

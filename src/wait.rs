@@ -1,0 +1,215 @@
+//! One wait: a future on any executor, or a blocking call on a plain thread.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    registry::Registry,
+    store::{Slot, Waiter},
+};
+
+pub(crate) mod sealed {
+    use super::{Duration, Registry};
+
+    /// What is waited for.
+    pub trait Condition: Unpin {
+        type Output;
+
+        /// Looks once. Where it gives nothing, a change of one of the slots will make it worth another look.
+        fn look(&mut self) -> Option<Self::Output>;
+
+        /// The slots whose changes matter: one, or two.
+        fn slots(&self) -> (u32, Option<u32>);
+
+        fn registry(&self) -> &Registry;
+
+        fn timed_out(&self, after: Duration) -> Self::Output;
+
+        /// Called once, when the first look gave nothing.
+        fn begins(&mut self) {}
+
+        /// Called once after `begins`, when the wait ends in whatever way.
+        fn ends(&mut self, _took: Duration) {}
+    }
+}
+
+use sealed::Condition;
+
+/// A wait that has not ended: await it on any executor, or block a thread with [`wait`](Self::wait).
+///
+/// Nothing happens before it is polled. It may be dropped at any point; then it was never there, except that
+/// a dependency that an attempt has begun to wait for stays one until that service's next publication.
+/// Dropping the wait for an attempt to begin never leaves one begun.
+///
+/// Waking up goes through event-listener: the thread that makes the change holds a short lock of the slot's
+/// wait list while it marks the waiters, and calls their wakers after that. A waker that panics is reported by
+/// the panic hook and harms nobody else; one that runs its task in place is fine.
+///
+/// ```
+/// use mainstay::Registry;
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// assert!(registry.wait_ready(port).wait_timeout(Duration::from_millis(1)).is_err());
+///
+/// let waiter = std::thread::spawn({
+///     let registry = registry.clone();
+///     move || registry.wait_ready(port).wait().map(|port| **port)
+/// });
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+/// assert_eq!(waiter.join().unwrap()?, 80);
+/// // The same from async code, on whatever executor there is.
+/// assert_eq!(**pollster::block_on(registry.wait_ready(port))?, 80);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing is waited for unless it is awaited or `wait` is called"]
+pub struct Wait<C: Condition> {
+    condition: C,
+    waiter: Waiter,
+    /// Since when it has been waited; taken when the wait ends.
+    since: Option<Instant>,
+    done: bool,
+}
+
+impl<C: Condition> Wait<C> {
+    pub(crate) fn new(condition: C) -> Self {
+        Self { condition, waiter: Waiter::default(), since: None, done: false }
+    }
+
+    /// Blocks this thread until the wait ends.
+    pub fn wait(self) -> C::Output {
+        self.block(None)
+    }
+
+    /// Blocks this thread until the wait ends, or for this long; then the output is its error `TimedOut`.
+    pub fn wait_timeout(self, timeout: Duration) -> C::Output {
+        // A time that no clock can show is no limit.
+        self.block(Instant::now().checked_add(timeout))
+    }
+
+    /// Blocks this thread until the wait ends or this moment has come; then the output is its error
+    /// `TimedOut`. It looks once, even where the moment has passed.
+    pub fn wait_deadline(self, deadline: Instant) -> C::Output {
+        self.block(Some(deadline))
+    }
+
+    #[cfg(not(loom))]
+    fn block(mut self, deadline: Option<Instant>) -> C::Output {
+        use std::{
+            sync::{
+                Arc,
+                atomic::{AtomicBool, Ordering},
+            },
+            task::{Wake, Waker},
+            thread::{self, Thread},
+        };
+
+        /// Wakes a parked thread. The token says that it was this and not somebody else's `unpark`; Release
+        /// and Acquire make what the notifier did before visible to the thread, as `unpark` does.
+        struct Unpark {
+            thread: Thread,
+            token: AtomicBool,
+        }
+
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.token.store(true, Ordering::Release);
+                self.thread.unpark();
+            }
+        }
+
+        let begun = Instant::now();
+        let unpark = Arc::new(Unpark { thread: thread::current(), token: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&unpark));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(output) = Pin::new(&mut self).poll(&mut context) {
+                return output;
+            }
+            while !unpark.token.swap(false, Ordering::Acquire) {
+                match deadline {
+                    None => thread::park(),
+                    Some(deadline) => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            return self.condition.timed_out(begun.elapsed());
+                        }
+                        thread::park_timeout(left);
+                    }
+                }
+            }
+        }
+    }
+
+    #[cfg(loom)]
+    fn block(self, deadline: Option<Instant>) -> C::Output {
+        assert!(deadline.is_none(), "a model has no clock");
+        loom::future::block_on(self)
+    }
+
+    fn end(&mut self) {
+        self.waiter.disarm();
+        if let Some(since) = self.since.take() {
+            self.condition.ends(since.elapsed());
+        }
+    }
+}
+
+impl<C: Condition> Future for Wait<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        if this.done {
+            // A second look could begin a second attempt.
+            return Poll::Pending;
+        }
+        loop {
+            if !this.waiter.is_armed() {
+                if let Some(output) = this.condition.look() {
+                    this.done = true;
+                    this.end();
+                    return Poll::Ready(output);
+                }
+                if this.since.is_none() {
+                    this.since = Some(Instant::now());
+                    this.condition.begins();
+                }
+                this.arm();
+                // The slot may have moved before it knew of us.
+                if let Some(output) = this.condition.look() {
+                    this.done = true;
+                    this.end();
+                    return Poll::Ready(output);
+                }
+            }
+            if this.waiter.poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<C: Condition> Wait<C> {
+    fn arm(&mut self) {
+        let (first, second) = self.condition.slots();
+        let registry = self.condition.registry();
+        for slot in [Some(first), second].into_iter().flatten() {
+            let slot: &Slot = registry.store().slot(slot);
+            self.waiter.listen(&slot.changed);
+            slot.state.announce();
+        }
+    }
+}
+
+impl<C: Condition> Drop for Wait<C> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,211 @@
+//! The example server as a process of its own, in a directory of its own.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing takes this long; it only keeps a test that fails from hanging.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Server {
+    pub http: Http,
+    child: Child,
+    /// Held open, so that the server can print.
+    _stdout: ChildStdout,
+    directory: TempDir,
+}
+
+/// Asks the server; cheap to clone for many clients at a time.
+#[derive(Clone)]
+pub struct Http {
+    client: reqwest::Client,
+    base: String,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub retry_after: Option<String>,
+    pub text: String,
+}
+
+impl Server {
+    /// Starts the server without a configuration, so that it makes its own.
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let log = File::create(directory.path().join("stderr")).expect("a file for the log");
+        let mut child = Command::new(binary())
+            .args(["--listen", "127.0.0.1:0"])
+            .current_dir(&directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the server starts");
+        let stdout = child.stdout.take().expect("stdout is a pipe");
+        let (sender, first_line) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = BufReader::new(stdout);
+            let mut line = String::new();
+            let read = lines.read_line(&mut line);
+            let _ = sender.send(read.map(|_| (line, lines.into_inner())));
+        });
+        let said = first_line.recv_timeout(DEADLINE);
+        let (line, stdout) = match said {
+            Ok(Ok(said)) => said,
+            other => {
+                let _ = child.kill();
+                panic!("the server said nothing: {other:?}");
+            }
+        };
+        let Some(base) = line.trim().strip_prefix("listening on ").map(str::to_owned) else {
+            let _ = child.kill();
+            let log = fs::read_to_string(directory.path().join("stderr"));
+            panic!("the server said {line:?}, and on stderr {log:?}");
+        };
+        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build();
+        let http = Http { client: client.expect("a client"), base };
+        Self { http, child, _stdout: stdout, directory }
+    }
+
+    /// A file of the directory that the server made for itself.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("target/example-server").join(name)
+    }
+
+    /// Puts a new configuration in place of the old one, in one step.
+    pub fn configure(&self, text: &str) {
+        let new = self.file("server.toml.new");
+        fs::write(&new, text).expect("the new configuration is written");
+        fs::rename(&new, self.file("server.toml")).expect("it takes the place of the old one");
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("stderr")).expect("the log is there")
+    }
+
+    /// Asks for an end in order and waits for it.
+    #[cfg(unix)]
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(kill.expect("kill can be called").success());
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the server can be waited for") {
+                return status;
+            }
+            assert!(begun.elapsed() < DEADLINE, "the server does not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.log();
+            let tail = log.lines().rev().take(40).collect::<Vec<_>>();
+            eprintln!("the end of the server's log:");
+            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+impl Http {
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, "").await
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> Answer {
+        self.ask(Method::POST, path, body).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: &str) -> Answer {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        let response = request.body(body.to_owned()).send().await;
+        let response = response.unwrap_or_else(|error| panic!("{path}: no answer: {error:?}"));
+        let retry_after = response.headers().get("retry-after");
+        Answer {
+            status: response.status(),
+            retry_after: retry_after.map(|value| value.to_str().expect("a number").to_owned()),
+            text: response.text().await.expect("a body of text"),
+        }
+    }
+
+    /// Asks again and again until the answer is the one hoped for.
+    pub async fn until(&self, path: &str, what: &str, hoped: impl Fn(&Answer) -> bool) -> Answer {
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if hoped(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{path}: still not {what}, but {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
+
+/// `cargo test` builds the examples with the tests, `cargo test --test server` does not.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("the test has a path");
+        let profile = test.ancestors().nth(2).expect("it is in <target>/<profile>/deps");
+        let binary =
+            profile.join("examples").join(format!("server{}", std::env::consts::EXE_SUFFIX));
+        if modified(&binary) < newest_source() {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--example", "server"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+            if !cfg!(debug_assertions) {
+                cargo.arg("--release");
+            }
+            if let Some(target) = profile.parent() {
+                cargo.env("CARGO_TARGET_DIR", target);
+            }
+            let built = cargo.status().expect("cargo can be called");
+            assert!(built.success() && binary.exists(), "there is no {}", binary.display());
+        }
+        binary
+    })
+}
+
+/// When the file was written; `None`, which is less than any time, if there is none.
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+fn newest_source() -> Option<SystemTime> {
+    let mut newest = None;
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    open.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/server"));
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).expect("the sources are there") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                newest = newest.max(modified(&path));
+            }
+        }
+    }
+    newest
+}
