@@ -54,6 +54,21 @@ impl Builder {
 
     /// Whom to tell what happens. There is one, and it is set for good: what is not observed costs nothing.
     /// It is not told of services that are registered here.
+    ///
+    /// ```
+    /// use mainstay::{Event, Observer, Registry};
+    ///
+    /// struct Print;
+    ///
+    /// impl Observer for Print {
+    ///     fn event(&self, _: &Registry, event: &Event<'_>) {
+    ///         println!("{} {} {:?}: {}", event.service, event.generation, event.took, event.kind);
+    ///     }
+    /// }
+    ///
+    /// let registry = Registry::builder(8)?.observer(Print).build();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn observer(self, observer: impl Observer) -> Self {
         Self { observer: Some(Box::new(observer)), ..self }
@@ -64,6 +79,13 @@ impl Builder {
     /// # Errors
     ///
     /// As there; it is not closed.
+    ///
+    /// ```
+    /// let mut builder = mainstay::Registry::builder(1)?;
+    /// let port = builder.register::<u16>("port")?;
+    /// assert_eq!(builder.build().id::<u16>("port")?, port);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn register<T: Send + Sync + 'static>(
         &mut self,
         name: &str,
@@ -76,6 +98,14 @@ impl Builder {
     /// # Errors
     ///
     /// As there: a cycle is refused at once, by the edge that closes it.
+    ///
+    /// ```
+    /// let mut builder = mainstay::Registry::builder(2)?;
+    /// let (config, port) = (builder.register::<String>("config")?, builder.register::<u16>("port")?);
+    /// builder.add_dependency(port, config)?;
+    /// assert!(builder.add_dependency(config, port).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_dependency(
         &mut self,
         dependent: impl Into<AnyId>,
@@ -85,6 +115,12 @@ impl Builder {
     }
 
     /// The registry.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::builder(8)?.build();
+    /// assert_eq!(registry.capacity(), 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn build(self) -> Registry {
         self.store.publish_all_rows();

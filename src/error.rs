@@ -27,6 +27,13 @@ pub struct ForeignId {
 }
 
 /// Why [`Registry::builder`](crate::Registry::builder) built nothing.
+///
+/// ```
+/// use mainstay::{BuildError, Registry};
+///
+/// let refused = Registry::with_capacity(usize::MAX).unwrap_err();
+/// assert_eq!(refused, BuildError::Capacity { capacity: usize::MAX });
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -114,6 +121,18 @@ pub enum LookupError {
 }
 
 /// The services of a dependency cycle: each depends on the next, and the last is the first again.
+///
+/// ```
+/// use mainstay::{Cycle, DependencyError, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let a = registry.register::<u8>("a")?;
+/// let Err(DependencyError::Cycle(Cycle { path })) = registry.add_dependency(a, a) else {
+///     panic!("nothing can be built from itself");
+/// };
+/// assert_eq!(path, ["a", "a"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} cannot depend on {}: {}", .path[0], .path[1], Arrows(.path))]
 pub struct Cycle {
@@ -189,6 +208,23 @@ pub enum ProvideError {
 }
 
 /// Why no attempt began.
+///
+/// ```
+/// use mainstay::{BeginError, Registry};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait()?.ready(80)?;
+///
+/// // It is there, so there is nothing to begin.
+/// let began = provider.begin().wait_timeout(Duration::from_millis(1));
+/// assert!(matches!(began, Err(BeginError::TimedOut { .. })));
+/// registry.close();
+/// assert!(matches!(provider.begin().wait(), Err(BeginError::Closed { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BeginError {
@@ -209,6 +245,26 @@ pub enum BeginError {
 }
 
 /// Why an attempt did not get its dependency.
+///
+/// ```
+/// use mainstay::{Registry, WaitForError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let config = registry.register::<String>("config")?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+///
+/// let attempt = provider.begin().wait()?;
+/// let waited = attempt.wait_for(config).wait_timeout(Duration::from_millis(1));
+/// assert!(matches!(waited, Err(WaitForError::TimedOut { .. })));
+/// registry.fail(port, "start again")?;
+/// match attempt.wait_for(config).wait() {
+///     Err(WaitForError::Overtaken(failure)) => assert_eq!(failure.root, "port"),
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitForError {
@@ -238,6 +294,19 @@ pub enum WaitForError {
 }
 
 /// Why a wait ended without what it waited for.
+///
+/// ```
+/// use mainstay::{Registry, WaitError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let waited = registry.wait_ready(port).wait_timeout(Duration::from_millis(1));
+/// assert!(matches!(waited, Err(WaitError::TimedOut { .. })));
+/// registry.close();
+/// assert!(matches!(registry.wait_ready(port).wait(), Err(WaitError::Closed { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -261,6 +330,16 @@ pub enum WaitError {
 }
 
 /// There is no value to read at this moment.
+///
+/// ```
+/// use mainstay::{GetError, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let Err(GetError::NotReady(why)) = registry.get(port) else { panic!("nobody provides it") };
+/// assert_eq!(why.to_string(), "port is not ready: down in generation 0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{service} is not ready: {phase} in generation {generation}")]
 pub struct NotReady {
@@ -297,6 +376,20 @@ pub enum GetError {
 }
 
 /// Why several services were not read together.
+///
+/// ```
+/// use mainstay::{GetAllError, Registry};
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let (host, port) = (registry.register::<String>("host")?, registry.register::<u16>("port")?);
+/// let provider = registry.provide(host)?;
+/// let _host = provider.begin().wait()?.ready("localhost".to_string())?;
+/// match registry.get_all((host, port)) {
+///     Err(GetAllError::NotReady(why)) => assert_eq!(why.service, "port"),
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetAllError {
@@ -317,6 +410,24 @@ pub enum GetAllError {
 }
 
 /// Why a value was not published. It comes back.
+///
+/// ```
+/// use mainstay::{ReadyError, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let attempt = provider.begin().wait()?;
+/// registry.fail(port, "start again")?;
+/// match attempt.ready(80) {
+///     Err(ReadyError::Overtaken { value, failure }) => {
+///         assert_eq!(value, 80);
+///         assert_eq!(failure.to_string(), "port failed: start again");
+///     }
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadyError<T> {
@@ -340,6 +451,16 @@ pub enum ReadyError<T> {
 
 impl<T> ReadyError<T> {
     /// What was not published.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let attempt = provider.begin().wait()?;
+    /// registry.close();
+    /// assert_eq!(attempt.ready(80).unwrap_err().into_value(), 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_value(self) -> T {
         match self {
             Self::Overtaken { value, .. } | Self::Closed { value, .. } => value,
@@ -355,6 +476,18 @@ impl<T> fmt::Debug for ReadyError<T> {
 }
 
 /// Why a value was not replaced. The new one comes back.
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+/// let refused = running.replace(81).unwrap_err();
+/// assert_eq!(refused.value, 81);
+/// assert_eq!(refused.to_string(), "not replaced: port failed: closed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[error("not replaced: {failure}")]
 pub struct ReplaceError<T> {

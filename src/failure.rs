@@ -129,6 +129,19 @@ fn unix_seconds<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<
 }
 
 /// What a cascade did; see [`Registry::fail`](crate::Registry::fail).
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(2)?;
+/// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+/// let (p, q) = (registry.provide(config)?, registry.provide(port)?);
+/// let _config = p.begin().wait()?.ready("80".to_string())?;
+/// let attempt = q.begin().wait()?;
+/// attempt.wait_for(config).wait()?;
+///
+/// let cascade = registry.fail(config, "edited")?;
+/// assert_eq!((cascade.went_down, cascade.overtaken), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cascade {
@@ -139,6 +152,24 @@ pub struct Cascade {
 }
 
 /// What a report did; see [`Registry::report`](crate::Registry::report).
+///
+/// ```
+/// use mainstay::{Registry, Report};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let client = registry.register::<String>("client")?;
+/// let provider = registry.provide(client)?;
+/// let running = provider.begin().wait()?.ready("first".to_string())?;
+///
+/// let met = registry.get_arc(client)?;
+/// running.replace("second".to_string())?;
+/// assert_eq!(registry.report(&met, "reset by peer")?, Report::Replaced);
+///
+/// let met = registry.get_arc(client)?;
+/// assert!(matches!(registry.report(&met, "reset by peer")?, Report::Failed(_)));
+/// assert_eq!(registry.report(&met, "reset by peer")?, Report::AlreadyFailed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
     /// This report was the one that failed the instance.

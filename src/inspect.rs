@@ -9,6 +9,23 @@ use crate::{
 };
 
 /// How one service is. Its parts are read one after another, not at one instant.
+///
+/// ```
+/// use mainstay::{Phase, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+///
+/// let status = registry.status(port)?;
+/// assert_eq!((status.phase, status.generation), (Phase::Down, 1));
+/// assert_eq!(status.type_name, "u16");
+/// assert!(status.provided);
+/// assert_eq!(status.last_failure.unwrap().to_string(), "port failed: closed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -38,6 +55,16 @@ pub struct ServiceStatus {
 }
 
 /// One edge of the graph.
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(2)?;
+/// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+/// registry.add_dependency(port, config)?;
+/// let dependency = &registry.status(port)?.dependencies[0];
+/// assert_eq!(dependency.name, "config");
+/// assert!(dependency.declared);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -103,12 +130,34 @@ impl Listing {
     }
 
     /// The service with this name.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// registry.register::<u16>("port")?;
+    /// assert!(registry.list().get("port").is_some());
+    /// assert!(registry.list().get("host").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get(&self, name: &str) -> Option<&ServiceStatus> {
         self.services.iter().find(|service| service.name == *name)
     }
 
     /// Where it is stuck: the services that are not ready although nothing that they depend on keeps them,
     /// among `name` and all that it depends on. Empty where `name` is ready, or unknown.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// registry.add_dependency(port, config)?;
+    /// let provider = registry.provide(config)?;
+    /// provider.begin().wait()?.fail("line 3: no closing quote");
+    ///
+    /// let listing = registry.list();
+    /// let blocker = listing.blockers("port")[0];
+    /// let why = blocker.last_failure.as_ref().unwrap();
+    /// assert_eq!(why.to_string(), "config failed: line 3: no closing quote");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blockers(&self, name: &str) -> Vec<&ServiceStatus> {
         let by_name: HashMap<&str, &ServiceStatus> =
             self.services.iter().map(|service| (&*service.name, service)).collect();
@@ -136,6 +185,14 @@ impl Listing {
 
     /// The graph in the DOT language of Graphviz. Arrows run the way a failure does, from a dependency to its
     /// dependents; discovered edges are dashed.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// registry.add_dependency(port, config)?;
+    /// assert!(registry.list().to_dot().contains(r#""config" -> "port" [style=solid];"#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn to_dot(&self) -> String {
         let mut dot = String::from("digraph services {\n    node [shape=box, style=filled];\n");
         for service in &self.services {

@@ -1,5 +1,105 @@
 //! The long-lived parts of a server that depend on each other: provided, waited for, failed and rebuilt by
 //! chain, read wait-free.
+//!
+//! A server is made of *services*: a configuration read from somewhere, a database client built from it, a
+//! cache built on that client. Each is provided by some task, waited for by others, and read by every request.
+//! When the configuration changes or the client breaks, everything that was built on it has to be rebuilt, in
+//! order, while requests go on. A [`Registry`] holds such services.
+//!
+//! ```
+//! use mainstay::Registry;
+//!
+//! let registry = Registry::with_capacity(2)?;
+//! let config = registry.register::<u16>("config")?;
+//! let server = registry.register::<String>("server")?;
+//!
+//! // One task provides the configuration ...
+//! let provider = registry.provide(config)?;
+//! let provide_config = std::thread::spawn(move || {
+//!     for port in 8080.. {
+//!         let Ok(attempt) = provider.begin().wait() else { break };
+//!         let Ok(running) = attempt.ready(port) else { continue };
+//!         if running.failed().wait().is_err() {
+//!             break;
+//!         }
+//!     }
+//! });
+//!
+//! // ... another one what is built from it; `.await` does as well as `.wait()`.
+//! let provider = registry.provide(server)?;
+//! let provide_server = std::thread::spawn(move || {
+//!     while let Ok(attempt) = provider.begin().wait() {
+//!         let Ok(port) = attempt.wait_for(config).wait() else { continue };
+//!         let Ok(running) = attempt.ready(format!("localhost:{}", **port)) else { continue };
+//!         if running.failed().wait().is_err() {
+//!             break;
+//!         }
+//!     }
+//! });
+//!
+//! // A request reads them, wait-free.
+//! registry.wait_ready(server).wait()?;
+//! assert_eq!(*registry.get(server)?, "localhost:8080");
+//!
+//! // The configuration fails, the server with it, and both come back by themselves.
+//! let old = registry.get(server)?;
+//! assert_eq!(registry.fail(config, "edited")?.went_down, 2);
+//! registry.wait_ready(server).wait()?;
+//! assert_eq!(*registry.get(server)?, "localhost:8081");
+//! assert_eq!(*old, "localhost:8080"); // a request that was under way ends with what it has
+//!
+//! registry.close();
+//! provide_config.join().unwrap();
+//! provide_server.join().unwrap();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Words
+//!
+//! - A **service** has a name, the type of its values, and a place in the registry's slab, named by a
+//!   [`ServiceId`].
+//! - Its **generation** counts its failures.
+//! - An **instance** is one value, published under one generation: an [`Instance`].
+//! - Its **provider** builds instances, one after another: [`Provider`], [`Attempt`], [`Running`] are the steps.
+//! - Its **dependencies** are what its instances are built from: declared, or discovered as an attempt
+//!   [waits](Attempt::wait_for) for them. The edges must not form a cycle; one that would is refused with the
+//!   path.
+//! - A **cascade** is the failure of one service together with everything that depends on it.
+//!
+//! # Guarantees
+//!
+//! - Whoever has seen a service fail never after that reads something that was built from what failed.
+//! - What was built from something that failed meanwhile is never published; it comes back to its builder.
+//! - Once everything is quiet, no ready service rests on an instance that has failed. A failure that arrives
+//!   during a start is not lost.
+//! - When [`Registry::fail`] has returned, nothing of what it took down can be read.
+//! - A reader gets a value that was current at some instant during its call; several services can be read
+//!   [at one instant](Registry::get_all).
+//! - Of a thousand readers that [report](Registry::report) one broken instance one restarts it, and none hits
+//!   the next one.
+//! - A wait ends once what it waits for holds. It can be awaited on any executor, block a plain thread, and be
+//!   dropped at any point.
+//!
+//! What is *not* guaranteed, and the argument for each of these, stands in [the design][design].
+//!
+//! # Progress
+//!
+//! Reads are wait-free, as far as arc-swap's are; `fail`, `report`, `replace` and publication are lock-free over
+//! the slots, and take a short lock of the wait list of a slot where somebody waits; registering, changing
+//! edges, waiting and looking in take locks. Each item says its own.
+//!
+//! # Panics
+//!
+//! Nothing here panics on what a user passes in. User code that panics (in a value's `Drop`, an observer, a
+//! waker) is caught where the store runs it, after the panic hook has reported it; the store stays whole. A
+//! panic while a service is built gives the attempt back, with that as its reason.
+//!
+//! # Features
+//!
+//! None is on by default. `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts are
+//! `Serialize`. `tracing`: [`TracingObserver`](https://docs.rs/mainstay/latest/mainstay/struct.TracingObserver.html).
+//!
+//! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;

@@ -12,6 +12,30 @@ use crate::{
 /// Something that happened to one service.
 ///
 /// Events of different threads may arrive in another order than they took place: go by the generation.
+///
+/// ```
+/// use mainstay::{Event, Observer, Registry};
+/// use std::sync::mpsc;
+///
+/// struct Tell(mpsc::Sender<String>);
+///
+/// impl Observer for Tell {
+///     fn event(&self, _: &Registry, event: &Event<'_>) {
+///         self.0.send(format!("{} {}: {}", event.service, event.generation, event.kind)).ok();
+///     }
+/// }
+///
+/// let (sender, told) = mpsc::channel();
+/// let registry = Registry::builder(1)?.observer(Tell(sender)).build();
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+///
+/// let told: Vec<String> = told.try_iter().collect();
+/// assert_eq!(told, ["port 0: registered", "port 0: begun", "port 0: ready", "port 0: failed: port failed: closed"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event<'a> {
@@ -28,6 +52,30 @@ pub struct Event<'a> {
 }
 
 /// What happened to a service, and what [`Event::took`] means for it: zero where nothing is said.
+///
+/// ```
+/// use mainstay::{Event, EventKind, Observer, Registry};
+///
+/// /// Fails the whole when a part of it has failed.
+/// struct OneForAll;
+///
+/// impl Observer for OneForAll {
+///     fn event(&self, registry: &Registry, event: &Event<'_>) {
+///         if let (EventKind::Failed(failure), "part") = (&event.kind, &**event.service) {
+///             let whole = registry.find("whole").expect("it is registered");
+///             let _ = registry.fail(whole, failure.to_string());
+///         }
+///     }
+/// }
+///
+/// let registry = Registry::builder(2)?.observer(OneForAll).build();
+/// let (part, whole) = (registry.register::<u8>("part")?, registry.register::<u8>("whole")?);
+/// let (p, q) = (registry.provide(part)?, registry.provide(whole)?);
+/// let (_part, _whole) = (p.begin().wait()?.ready(1)?, q.begin().wait()?.ready(2)?);
+/// registry.fail(part, "broken")?;
+/// assert!(registry.get(whole).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum EventKind<'a> {
@@ -86,7 +134,32 @@ impl fmt::Display for EventKind<'_> {
 /// of which is an event again). A slow observer slows the thread that caused the event. A panic is reported
 /// by the panic hook and ends there.
 ///
-/// It is set with [`Builder::observer`](crate::Builder::observer), where there is an example.
+/// It is set with [`Builder::observer`](crate::Builder::observer).
+///
+/// ```
+/// use mainstay::{Event, EventKind, Observer, Registry};
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// static FAILURES: AtomicU32 = AtomicU32::new(0);
+///
+/// struct Count;
+///
+/// impl Observer for Count {
+///     fn event(&self, _: &Registry, event: &Event<'_>) {
+///         if let EventKind::Failed(_) = event.kind {
+///             FAILURES.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let registry = Registry::builder(1)?.observer(Count).build();
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+/// assert_eq!(FAILURES.load(Ordering::Relaxed), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// Something happened.
     fn event(&self, registry: &Registry, event: &Event<'_>);

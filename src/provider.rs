@@ -75,6 +75,14 @@ impl<T: Send + Sync + 'static> Provider<T> {
     }
 
     /// The service.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert_eq!(provider.id(), port);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn id(&self) -> ServiceId<T> {
         self.id
     }
@@ -85,6 +93,18 @@ impl<T: Send + Sync + 'static> Provider<T> {
     /// # Errors
     ///
     /// [`BeginError`]: the registry is closed, or the time is up.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let attempt = provider.begin().wait()?;
+    /// // Or, on an executor: provider.begin().await?
+    /// let running = attempt.ready(80)?;
+    /// running.fail("closed");
+    /// assert_eq!(provider.begin().wait()?.generation(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn begin(
         &self,
     ) -> Wait<impl Condition<Output = Result<Attempt<T>, BeginError>> + use<'_, T>> {
@@ -150,6 +170,21 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
 /// It ends by [`ready`](Self::ready), or is given back: by [`fail`](Self::fail), which says why, or by being
 /// dropped, also when a panic unwinds through it. A failure of the service, or of something that the attempt
 /// has waited for, overtakes it: what it builds will not be published.
+///
+/// ```
+/// # let registry = mainstay::Registry::with_capacity(1)?;
+/// # let port = registry.register::<u16>("port")?;
+/// # let provider = registry.provide(port)?;
+/// let attempt = provider.begin().wait()?;
+/// let number: Result<u16, _> = "eighty".parse();
+/// match number {
+///     Ok(number) => drop(attempt.ready(number)?),
+///     Err(error) => attempt.fail(error),
+/// }
+/// let failure = registry.status(port)?.last_failure.unwrap();
+/// assert_eq!(failure.to_string(), "port failed: invalid digit found in string");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Attempt<T: Send + Sync + 'static> {
     registry: Registry,
     id: ServiceId<T>,
@@ -163,6 +198,14 @@ pub struct Attempt<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> Attempt<T> {
     /// The generation that it builds for: how often the service had failed when it began.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert_eq!(provider.begin().wait()?.generation(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -207,6 +250,21 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     }
 
     /// Whether it was overtaken: a long build may look now and then, and stop.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let attempt = provider.begin().wait()?;
+    /// for _step in 0..3 {
+    ///     if attempt.is_overtaken() {
+    ///         return Ok(()); // and begin again
+    ///     }
+    ///     // ... a part of a long build
+    /// }
+    /// attempt.ready(80)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_overtaken(&self) -> bool {
         !self.registry.store().is_starting(self.id.index(), self.generation)
     }
@@ -245,6 +303,16 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// [`ReadyError`] with the value: the attempt was overtaken, or the registry closed. Nobody has seen the
     /// value then. In the one case that it was overtaken in the very moment of its publication, it comes back
     /// as soon as the readers that are just comparing its generation have let go of it.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait()?.ready(80)?;
+    /// assert_eq!(*registry.get(port)?, 80);
+    /// # drop(running);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ready(mut self, value: T) -> Result<Running<T>, ReadyError<T>> {
         let store = self.registry.store();
         let index = self.id.index();
@@ -363,6 +431,17 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependenc
 }
 
 /// The handle of a published instance. Dropping it fails the service.
+///
+/// ```
+/// # let registry = mainstay::Registry::with_capacity(1)?;
+/// # let port = registry.register::<u16>("port")?;
+/// # let provider = registry.provide(port)?;
+/// let running = provider.begin().wait()?.ready(80)?;
+/// assert!(registry.get(port).is_ok());
+/// drop(running);
+/// assert!(registry.get(port).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Running<T: Send + Sync + 'static> {
     registry: Registry,
     id: ServiceId<T>,
@@ -371,11 +450,33 @@ pub struct Running<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> Running<T> {
     /// The generation of the instance.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait()?.ready(80)?;
+    /// assert_eq!(running.generation(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// The instance, with the value of now; `None` once it has failed.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait()?.ready(80)?;
+    /// // An equal value is nothing to restart for.
+    /// let new = 80;
+    /// if running.instance().is_some_and(|old| **old != new) {
+    ///     running.fail("changed");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn instance(&self) -> Option<Arc<Instance<T>>> {
         let instance = self.registry.get_arc(self.id).ok()?;
         (Instance::generation(&instance) == self.generation).then_some(instance)
@@ -386,6 +487,17 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// # Errors
     ///
     /// [`WaitError`]: the registry was closed while it had not failed, or the time is up.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait()?.ready(80)?;
+    /// registry.fail(port, "closed")?;
+    /// let failure = running.failed().wait()?;
+    /// assert_eq!((failure.root_generation, failure.reason.to_string().as_str()), (0, "closed"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn failed(&self) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
         Wait::new(Over { registry: &self.registry, id: self.id, generation: self.generation })
     }
@@ -427,6 +539,15 @@ impl<T: Send + Sync + 'static> Running<T> {
 
     /// Fails the instance, and what depends on it, for this reason. An instance that has failed already is
     /// left to that failure.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait()?.ready(80)?;
+    /// assert_eq!(running.fail("changed on disk").went_down, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fail(self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Cascade {
         self.end(Reason::error(reason))
     }

@@ -6,7 +6,7 @@ use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady},
     id::{AnyId, ServiceId},
     registry::Registry,
-    store::{Instance, Phase, Slot},
+    store::{Instance, Phase, Slot, between_looks_fence},
     sync::{ArcCell, CellCache, Held},
 };
 
@@ -37,11 +37,31 @@ pub struct Guard<T> {
 
 impl<T> Guard<T> {
     /// The generation of the service that the value belongs to.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// assert_eq!(mainstay::Guard::generation(&registry.get(port)?), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generation(this: &Self) -> u64 {
         Instance::generation(Self::instance(this))
     }
 
     /// The instance, as [`Registry::report`] takes it.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let guard = registry.get(port)?;
+    /// registry.report(mainstay::Guard::instance(&guard), "address in use")?;
+    /// assert!(registry.get(port).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn instance(this: &Self) -> &Instance<T> {
         match &*this.held {
@@ -104,6 +124,16 @@ impl Registry {
     /// # Errors
     ///
     /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let kept = registry.get_arc(port)?;
+    /// std::thread::spawn(move || assert_eq!(**kept, 80)).join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
         let (cell, slot) = self.open(id)?;
         let instance = cell.load_full();
@@ -144,6 +174,7 @@ impl Registry {
                 GetError::NotReady(why) => GetAllError::NotReady(why),
                 GetError::ForeignId(why) => GetAllError::ForeignId(why),
             })?;
+            between_looks_fence();
             let Some(changed) = ids.changed(self, &guards) else { return Ok(guards) };
             looks += 1;
             if looks == LOOKS {
@@ -158,6 +189,18 @@ impl Registry {
     /// # Errors
     ///
     /// [`ForeignId`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// # let _running = provider.begin().wait()?.ready(80)?;
+    /// let mut cached = registry.cached(port)?;
+    /// for _request in 0..3 {
+    ///     assert_eq!(**cached.get()?, 80);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignId> {
         let place = Place { registry: self.clone(), id };
         place.open()?;
@@ -254,6 +297,16 @@ impl<T> Cached<T> {
     /// # Errors
     ///
     /// [`GetError::NotReady`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let mut cached = registry.cached(port)?;
+    /// assert_eq!(**cached.get()?, 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
         let (_, slot) = self.place.open()?;
@@ -299,6 +352,19 @@ mod sealed {
 }
 
 /// A tuple of one to eight ids, as [`Registry::get_all`] takes it.
+///
+/// ```
+/// use mainstay::{Ids, Registry, ServiceId};
+///
+/// fn readable(registry: &Registry, ids: impl Ids) -> bool {
+///     registry.get_all(ids).is_ok()
+/// }
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port: ServiceId<u16> = registry.register("port")?;
+/// assert!(!readable(&registry, (port,)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Ids: sealed::Ids {}
 
 impl<I: sealed::Ids> Ids for I {}

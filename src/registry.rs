@@ -73,6 +73,12 @@ impl Registry {
     /// # Errors
     ///
     /// As [`builder`](Self::builder).
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(64)?;
+    /// assert!(registry.list().services.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_capacity(capacity: usize) -> Result<Self, BuildError> {
         Ok(Self::builder(capacity)?.build())
     }
@@ -133,6 +139,14 @@ impl Registry {
     /// # Errors
     ///
     /// [`LookupError`]: there is no such name, or its type is another.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert_eq!(registry.id::<u16>("port")?, port);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn id<T: Send + Sync + 'static>(&self, name: &str) -> Result<ServiceId<T>, LookupError> {
         let id = self.find(name)?;
         self.store().typed(id).ok_or_else(|| {
@@ -150,6 +164,15 @@ impl Registry {
     /// # Errors
     ///
     /// [`LookupError::UnknownName`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let by_name = registry.find("port")?;
+    /// registry.fail(by_name, "asked for by an operator")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn find(&self, name: &str) -> Result<AnyId, LookupError> {
         self.store().find(name).ok_or_else(|| LookupError::UnknownName { name: Name::new(name) })
     }
@@ -164,6 +187,14 @@ impl Registry {
     /// # Errors
     ///
     /// [`DependencyError`]: the edge would close a cycle, or an id is foreign.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// registry.add_dependency(port, config)?;
+    /// assert_eq!(registry.status(config)?.dependents, ["port"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_dependency(
         &self,
         dependent: impl Into<AnyId>,
@@ -179,6 +210,16 @@ impl Registry {
     /// # Errors
     ///
     /// [`ProvideError`]: somebody has the role, the registry is closed, or the id is foreign.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert!(registry.provide(port).is_err());
+    /// drop(provider);
+    /// assert!(registry.provide(port).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn provide<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
@@ -329,11 +370,29 @@ impl Registry {
     /// # Errors
     ///
     /// [`ForeignId`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert_eq!(registry.status(port)?.generation, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn status(&self, id: impl Into<AnyId>) -> Result<ServiceStatus, ForeignId> {
         Ok(ServiceStatus::of(self.store(), self.index(id.into())?))
     }
 
     /// The status of every service, in the order of their registration.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// for service in registry.list().services {
+    ///     println!("{} is {}", service.name, service.phase);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn list(&self) -> Listing {
         Listing::of(self.store())
     }

@@ -83,11 +83,29 @@ impl<C: Condition> Wait<C> {
     }
 
     /// Blocks this thread until the wait ends.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait(self) -> C::Output {
         self.block(None)
     }
 
     /// Blocks this thread until the wait ends, or for this long; then the output is its error `TimedOut`.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// # use std::time::Duration;
+    /// assert!(registry.wait_ready(port).wait_timeout(Duration::from_millis(1)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_timeout(self, timeout: Duration) -> C::Output {
         // A time that no clock can show is no limit.
         self.block(Instant::now().checked_add(timeout))
@@ -95,6 +113,15 @@ impl<C: Condition> Wait<C> {
 
     /// Blocks this thread until the wait ends or this moment has come; then the output is its error
     /// `TimedOut`. It looks once, even where the moment has passed.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// # use std::time::Instant;
+    /// assert!(registry.wait_ready(port).wait_deadline(Instant::now()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_deadline(self, deadline: Instant) -> C::Output {
         self.block(Some(deadline))
     }

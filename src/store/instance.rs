@@ -32,11 +32,31 @@ pub struct Instance<T> {
 
 impl<T> Instance<T> {
     /// The generation of the service that this value belongs to. A replacement shares it.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let instance = registry.get_arc(port)?;
+    /// assert_eq!(mainstay::Instance::generation(&instance), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generation(this: &Self) -> u64 {
         this.tag.generation()
     }
 
     /// The service that this is an instance of.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let instance = registry.get_arc(port)?;
+    /// assert_eq!(mainstay::Instance::service(&instance), port.into());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn service(this: &Self) -> AnyId {
         this.service
     }

@@ -11,6 +11,7 @@ mod wait;
 
 use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
 
+pub(crate) use self::state::between_looks_fence;
 pub(crate) use self::{
     cascade::{Fell, Target},
     graph::{Cycle, Use},
@@ -82,6 +83,10 @@ pub(crate) struct Store {
     names: Mutex<HashMap<Name, u32>>,
     closed: Flag,
 }
+
+// One cache line a service, and no two services on one.
+#[cfg(not(loom))]
+const _: () = assert!(Slab::<Slot, Service>::ENTRY_BYTES == 64);
 
 /// Why a name was not registered.
 #[derive(Debug)]

@@ -102,6 +102,10 @@ pub(crate) enum NoSlab {
 }
 
 impl<S, M> Slab<S, M> {
+    /// What one entry takes.
+    #[cfg(not(loom))]
+    pub(crate) const ENTRY_BYTES: usize = size_of::<Entry<S, M>>();
+
     pub(crate) fn new(capacity: usize, slot: impl Fn(u32) -> S) -> Result<Self, NoSlab> {
         let size = u32::try_from(capacity).map_err(|_| NoSlab::Capacity)?;
         let mut entries = Vec::new();
