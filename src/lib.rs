@@ -131,3 +131,8 @@ pub use read::{Cached, Guard, Ids};
 pub use registry::Registry;
 pub use store::{Instance, Phase};
 pub use wait::Wait;
+
+/// Compiles and runs the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

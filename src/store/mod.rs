@@ -73,7 +73,8 @@ pub(crate) struct Service {
     /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
     /// begins, and must not speak for it.
     given_up: ArcCell<Cause>,
-    /// How many discovered edges lead from here; written under the topology's lock.
+    /// How many edges from here were discovered, whether or not they were declared since; written under the
+    /// topology's lock.
     discovered: Count,
 }
 

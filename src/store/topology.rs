@@ -25,7 +25,7 @@ pub(crate) struct Topology(Mutex<Graph>);
 pub(crate) trait Slots {
     fn slot(&self, service: u32) -> &Slot;
 
-    /// How many discovered edges the service has: an attempt that used as many has none to drop.
+    /// How many edges of the service were discovered: an attempt that used as many has none to drop.
     fn count_discovered(&self, service: u32, change: Change);
 }
 
@@ -62,8 +62,8 @@ impl Topology {
         match graph.edge(dependent, dependency) {
             Some(Use::Declared) => Ok(()),
             Some(Use::Discovered { .. }) => {
+                // It still counts as discovered: an attempt under way may have counted it as used.
                 graph.mark(dependent, dependency, Use::Declared);
-                slots.count_discovered(dependent, Change::Fewer);
                 Ok(())
             }
             None => add(&mut graph, slots, dependent, dependency, Use::Declared, publish),

@@ -36,12 +36,30 @@ use super::{ArcCell, shielded};
 /// The next slab's number. Relaxed: only that it is given once counts.
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// The right to read one cell as an `ArcCell<X>`; see invariant **K**.
+/// The right to use one cell as an `ArcCell<X>`; see invariant **K**.
+///
+/// Invariant in `X`, since the cell is read *and* written by it. Were it not, a key for functions that take any
+/// string could be turned into one for functions that take only static ones, such a function be published
+/// by it, and then be called with any string:
+///
+/// ```compile_fail
+/// # use mainstay::ServiceId;
+/// fn narrow(id: ServiceId<for<'a> fn(&'a str)>) -> ServiceId<fn(&'static str)> {
+///     id
+/// }
+/// ```
+///
+/// ```
+/// # use mainstay::ServiceId;
+/// fn same(id: ServiceId<fn(&'static str)>) -> ServiceId<fn(&'static str)> {
+///     id
+/// }
+/// ```
 pub(crate) struct Key<X> {
     number: NonZeroU32,
     index: u32,
     // A key owns nothing and is as free to travel as a number.
-    of: PhantomData<fn() -> X>,
+    of: PhantomData<fn(X) -> X>,
 }
 
 impl<X> Clone for Key<X> {

@@ -15,10 +15,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing takes this long; it only keeps a test that fails from hanging.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-pub struct Server {
-    pub http: Http,
+pub(crate) struct Server {
+    pub(crate) http: Http,
     child: Child,
     /// Held open, so that the server can print.
     _stdout: ChildStdout,
@@ -27,20 +27,20 @@ pub struct Server {
 
 /// Asks the server; cheap to clone for many clients at a time.
 #[derive(Clone)]
-pub struct Http {
+pub(crate) struct Http {
     client: reqwest::Client,
     base: String,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub retry_after: Option<String>,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) retry_after: Option<String>,
+    pub(crate) text: String,
 }
 
 impl Server {
     /// Starts the server without a configuration, so that it makes its own.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("stderr")).expect("a file for the log");
         let mut child = Command::new(binary())
@@ -78,24 +78,24 @@ impl Server {
     }
 
     /// A file of the directory that the server made for itself.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join("target/example-server").join(name)
     }
 
     /// Puts a new configuration in place of the old one, in one step.
-    pub fn configure(&self, text: &str) {
+    pub(crate) fn configure(&self, text: &str) {
         let new = self.file("server.toml.new");
         fs::write(&new, text).expect("the new configuration is written");
         fs::rename(&new, self.file("server.toml")).expect("it takes the place of the old one");
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("stderr")).expect("the log is there")
     }
 
     /// Asks for an end in order and waits for it.
     #[cfg(unix)]
-    pub fn terminate(&mut self) -> ExitStatus {
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         let kill = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(kill.expect("kill can be called").success());
@@ -124,11 +124,11 @@ impl Drop for Server {
 }
 
 impl Http {
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path, "").await
     }
 
-    pub async fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         self.ask(Method::POST, path, body).await
     }
 
@@ -145,7 +145,12 @@ impl Http {
     }
 
     /// Asks again and again until the answer is the one hoped for.
-    pub async fn until(&self, path: &str, what: &str, hoped: impl Fn(&Answer) -> bool) -> Answer {
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        what: &str,
+        hoped: impl Fn(&Answer) -> bool,
+    ) -> Answer {
         let begun = Instant::now();
         loop {
             let answer = self.get(path).await;
@@ -159,7 +164,7 @@ impl Http {
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 }

@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use crate::example_server::{Answer, Http};
 
-pub const SERVICES: [&str; 4] = ["config", "page", "database", "catalog"];
+pub(crate) const SERVICES: [&str; 4] = ["config", "page", "database", "catalog"];
 /// Countries that both databases have, with time zones outside of Europe that only one has.
 const COUNTRIES: [&str; 3] = ["RU", "ES", "PT"];
 
 /// A configuration whose name says which database it is for: `world-17` is for `world.sqlite`.
-pub fn configuration(name: &str) -> String {
+pub(crate) fn configuration(name: &str) -> String {
     let label = label_of(name);
     format!(
         "name = \"{name}\"\ndatabase = \"{label}.sqlite\"\ntitle = \"About {name}\"\ngreeting = \"Hello\"\n"
@@ -42,7 +42,7 @@ fn zones_of(country: &str, label: &str) -> usize {
         .count()
 }
 
-pub fn check_unavailable(answer: &Answer) {
+pub(crate) fn check_unavailable(answer: &Answer) {
     let body = answer.json();
     assert!(answer.retry_after.is_some(), "a 503 says when to try again");
     assert!(body["unavailable"].is_string(), "{body}");
@@ -52,17 +52,17 @@ pub fn check_unavailable(answer: &Answer) {
     }
 }
 
-pub fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// What one client saw, or all of them.
 #[derive(Default)]
-pub struct Seen {
-    pub answers: usize,
-    pub pages: usize,
-    pub refusals: usize,
-    pub names: BTreeSet<String>,
+pub(crate) struct Seen {
+    pub(crate) answers: usize,
+    pub(crate) pages: usize,
+    pub(crate) refusals: usize,
+    pub(crate) names: BTreeSet<String>,
     /// `catalog 9` was made from `database 7`, which was opened for `config 5`, which was `world-3`.
     made_from: BTreeMap<String, String>,
     latest: [u64; 3],
@@ -102,7 +102,7 @@ impl Seen {
         self.pages += 1;
     }
 
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.answers += other.answers;
         self.pages += other.pages;
         self.refusals += other.refusals;
@@ -123,7 +123,7 @@ impl Seen {
 }
 
 /// Asks without a pause until told to stop, and checks every answer.
-pub async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
+pub(crate) async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
     let mut seen = Seen::default();
     for round in 0..100_000 {
         if stop.load(Ordering::Relaxed) {
@@ -146,7 +146,7 @@ pub async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
 }
 
 /// Fails one service after the other, at times that have nothing to do with the rewrites.
-pub async fn saboteur(http: Http, stop: Arc<AtomicBool>) {
+pub(crate) async fn saboteur(http: Http, stop: Arc<AtomicBool>) {
     for service in SERVICES.into_iter().cycle().take(40) {
         if stop.load(Ordering::Relaxed) {
             break;
