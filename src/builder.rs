@@ -2,9 +2,8 @@
 
 use crate::{
     error::{BuildError, DependencyError, RegisterError},
-    id::{AnyId, ServiceId},
-    observe::Observer,
-    registry::{self, Registry},
+    registry::{self, Observer, Registry},
+    service::{AnyId, ServiceId},
     store::{Publish, Store},
     sync::raw::NoSlab,
 };
@@ -43,8 +42,48 @@ pub struct Builder {
     observer: Option<Box<dyn Observer>>,
 }
 
+impl Registry {
+    /// A registry with room for `capacity` services, all of them to be registered while it runs.
+    ///
+    /// Allocates one cache line for each at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`builder`](Self::builder).
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(64)?;
+    /// assert!(registry.list().services.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_capacity(capacity: usize) -> Result<Self, BuildError> {
+        Ok(Self::builder(capacity)?.build())
+    }
+
+    /// Begins a registry with an observer, or with services and edges that are known beforehand.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], where so many services cannot be allocated or numbered.
+    ///
+    /// ```
+    /// use mainstay::Registry;
+    ///
+    /// let mut builder = Registry::builder(2)?;
+    /// let config = builder.register::<String>("config")?;
+    /// let port = builder.register::<u16>("port")?;
+    /// builder.add_dependency(port, config)?;
+    /// let registry = builder.build();
+    /// assert_eq!(registry.status(config)?.dependents, ["port"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(capacity: usize) -> Result<Builder, BuildError> {
+        Builder::new(capacity)
+    }
+}
+
 impl Builder {
-    pub(crate) fn new(capacity: usize) -> Result<Self, BuildError> {
+    fn new(capacity: usize) -> Result<Self, BuildError> {
         match Store::new(capacity) {
             Ok(store) => Ok(Self { store, observer: None }),
             Err(NoSlab::Capacity) => Err(BuildError::Capacity { capacity }),

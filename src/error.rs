@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     failure::Failure,
-    id::{AnyId, Name},
+    service::{AnyId, Name},
     store::Phase,
 };
 

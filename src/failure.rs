@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
-use crate::id::Name;
+use crate::service::Name;
 
 /// What was given as the reason of a failure.
 ///

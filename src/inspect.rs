@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write};
 
 use crate::{
     failure::Failure,
-    id::{AnyId, Name},
+    service::{AnyId, Name},
     store::{Phase, Store, Use},
 };
 

@@ -104,15 +104,19 @@
 
 mod builder;
 mod error;
+mod event;
+mod fail;
 mod failure;
-mod id;
 mod inspect;
-mod observe;
 mod provider;
 mod read;
 mod registry;
+mod running;
+mod service;
 mod store;
 mod sync;
+#[cfg(feature = "tracing")]
+mod trace;
 mod wait;
 
 pub use builder::Builder;
@@ -120,16 +124,17 @@ pub use error::{
     BeginError, BuildError, Cycle, DependencyError, ForeignId, GetAllError, GetError, LookupError,
     NotReady, ProvideError, ReadyError, RegisterError, ReplaceError, WaitError, WaitForError,
 };
+pub use event::{Event, EventKind};
 pub use failure::{Cascade, Failure, Reason, Report};
-pub use id::{AnyId, Name, ServiceId};
 pub use inspect::{Dependency, Listing, ServiceStatus};
-#[cfg(feature = "tracing")]
-pub use observe::TracingObserver;
-pub use observe::{Event, EventKind, Observer};
-pub use provider::{Attempt, Provider, Running};
+pub use provider::{Attempt, Provider};
 pub use read::{Cached, Guard, Ids};
-pub use registry::Registry;
-pub use store::{Instance, Phase};
+pub use registry::{Observer, Registry};
+pub use running::Running;
+pub use service::{AnyId, Instance, Name, ServiceId};
+pub use store::Phase;
+#[cfg(feature = "tracing")]
+pub use trace::TracingObserver;
 pub use wait::Wait;
 
 /// Compiles and runs the README's example.

@@ -2,18 +2,18 @@
 
 use std::{
     error::Error,
-    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    error::{BeginError, ReadyError, ReplaceError, WaitError, WaitForError},
-    failure::{Cascade, Failure, Reason},
-    id::ServiceId,
-    observe::EventKind,
+    error::{BeginError, ProvideError, ReadyError, WaitError, WaitForError},
+    event::EventKind,
+    failure::{Failure, Reason},
     registry::{self, Registry},
-    store::{Instance, Refused, Target},
+    running::{Over, Running, debug_by_service},
+    service::{Instance, ServiceId},
+    store::{Refused, Store, Target},
     sync::Count,
     wait::{Wait, sealed::Condition},
 };
@@ -69,11 +69,39 @@ pub struct Provider<T: Send + Sync + 'static> {
     id: ServiceId<T>,
 }
 
-impl<T: Send + Sync + 'static> Provider<T> {
-    pub(crate) fn new(registry: Registry, id: ServiceId<T>) -> Self {
-        Self { registry, id }
+impl Registry {
+    /// Takes the exclusive role of providing a service.
+    ///
+    /// # Errors
+    ///
+    /// [`ProvideError`]: somebody has the role, the registry is closed, or the id is foreign.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert!(registry.provide(port).is_err());
+    /// drop(provider);
+    /// assert!(registry.provide(port).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn provide<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+    ) -> Result<Provider<T>, ProvideError> {
+        let index = self.index(id.into())?;
+        let service = self.store().service(index);
+        if self.is_closed() {
+            return Err(ProvideError::Closed { service: service.name.clone() });
+        }
+        if !service.provided.raise() {
+            return Err(ProvideError::AlreadyProvided { service: service.name.clone() });
+        }
+        Ok(Provider { registry: self.clone(), id })
     }
+}
 
+impl<T: Send + Sync + 'static> Provider<T> {
     /// The service.
     ///
     /// ```
@@ -151,8 +179,8 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
         (self.provider.id.index(), None)
     }
 
-    fn registry(&self) -> &Registry {
-        &self.provider.registry
+    fn store(&self) -> &Store {
+        self.provider.registry.store()
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
@@ -410,8 +438,8 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependenc
         (self.attempt.id.index(), Some(self.id.index()))
     }
 
-    fn registry(&self) -> &Registry {
-        &self.attempt.registry
+    fn store(&self) -> &Store {
+        self.attempt.registry.store()
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
@@ -430,187 +458,7 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependenc
     }
 }
 
-/// The handle of a published instance. Dropping it fails the service.
-///
-/// ```
-/// # let registry = mainstay::Registry::with_capacity(1)?;
-/// # let port = registry.register::<u16>("port")?;
-/// # let provider = registry.provide(port)?;
-/// let running = provider.begin().wait()?.ready(80)?;
-/// assert!(registry.get(port).is_ok());
-/// drop(running);
-/// assert!(registry.get(port).is_err());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Running<T: Send + Sync + 'static> {
-    registry: Registry,
-    id: ServiceId<T>,
-    generation: u64,
-}
-
-impl<T: Send + Sync + 'static> Running<T> {
-    /// The generation of the instance.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let running = provider.begin().wait()?.ready(80)?;
-    /// assert_eq!(running.generation(), 0);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// The instance, with the value of now; `None` once it has failed.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let running = provider.begin().wait()?.ready(80)?;
-    /// // An equal value is nothing to restart for.
-    /// let new = 80;
-    /// if running.instance().is_some_and(|old| **old != new) {
-    ///     running.fail("changed");
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn instance(&self) -> Option<Arc<Instance<T>>> {
-        let instance = self.registry.get_arc(self.id).ok()?;
-        (Instance::generation(&instance) == self.generation).then_some(instance)
-    }
-
-    /// Waits until the instance has failed: who failed first, of which generation, and why.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError`]: the registry was closed while it had not failed, or the time is up.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let running = provider.begin().wait()?.ready(80)?;
-    /// registry.fail(port, "closed")?;
-    /// let failure = running.failed().wait()?;
-    /// assert_eq!((failure.root_generation, failure.reason.to_string().as_str()), (0, "closed"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn failed(&self) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
-        Wait::new(Over { registry: &self.registry, id: self.id, generation: self.generation })
-    }
-
-    /// Puts another value in this one's place, for a change that dependents need not be rebuilt for: they
-    /// stay as they are, and no reader finds the service not ready in between. Lock-free.
-    ///
-    /// Where dependents must be rebuilt, [`fail`](Self::fail) and begin again. Where the new value is equal to
-    /// the old one, do neither: compare it with [`instance`](Self::instance) first.
-    ///
-    /// # Errors
-    ///
-    /// [`ReplaceError`] with the value: the instance has failed.
-    ///
-    /// ```
-    /// let registry = mainstay::Registry::with_capacity(1)?;
-    /// let limit = registry.register::<u32>("limit")?;
-    /// let provider = registry.provide(limit)?;
-    /// let running = provider.begin().wait()?.ready(100)?;
-    /// running.replace(200)?;
-    /// assert_eq!(*registry.get(limit)?, 200);
-    /// registry.fail(limit, "unlimited")?;
-    /// assert_eq!(running.replace(300).unwrap_err().value, 300);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
-        let (store, index) = (self.registry.store(), self.id.index());
-        match store.replace(self.id, self.generation, value) {
-            Ok(()) => {
-                self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
-                Ok(())
-            }
-            Err(Refused(value)) => {
-                let failure = store.failure(index, self.generation);
-                Err(ReplaceError { value, failure })
-            }
-        }
-    }
-
-    /// Fails the instance, and what depends on it, for this reason. An instance that has failed already is
-    /// left to that failure.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let running = provider.begin().wait()?.ready(80)?;
-    /// assert_eq!(running.fail("changed on disk").went_down, 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn fail(self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Cascade {
-        self.end(Reason::error(reason))
-    }
-
-    fn end(&self, reason: Reason) -> Cascade {
-        let target = Target::Generation(self.generation);
-        self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
-    }
-}
-
-impl<T: Send + Sync + 'static> Drop for Running<T> {
-    fn drop(&mut self) {
-        self.end(Reason::dropped(Reason::RunningDropped));
-        self.registry.store().clear(self.id, self.generation);
-    }
-}
-
-/// A generation of a service is over.
-struct Over<'a, T> {
-    registry: &'a Registry,
-    id: ServiceId<T>,
-    generation: u64,
-}
-
-impl<T> Condition for Over<'_, T> {
-    type Output = Result<Failure, WaitError>;
-
-    fn look(&mut self) -> Option<Self::Output> {
-        let (store, index) = (self.registry.store(), self.id.index());
-        if store.slot(index).state.load().generation() > self.generation {
-            return Some(Ok(store.failure(index, self.generation)));
-        }
-        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(index) }))
-    }
-
-    fn slots(&self) -> (u32, Option<u32>) {
-        (self.id.index(), None)
-    }
-
-    fn registry(&self) -> &Registry {
-        self.registry
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
-    }
-}
-
-macro_rules! debug_by_service {
-    ($($type:ident $(, $generation:ident)?;)+) => {
-        $(impl<T: Send + Sync + 'static> fmt::Debug for $type<T> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut debug = f.debug_struct(stringify!($type));
-                debug.field("service", &self.registry.store().name(self.id.index()));
-                $(debug.field("generation", &self.$generation);)?
-                debug.finish()
-            }
-        })+
-    };
-}
-
 debug_by_service! {
     Provider;
     Attempt, generation;
-    Running, generation;
 }

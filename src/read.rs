@@ -1,13 +1,14 @@
 //! The hot path: reading one service, reading it again and again, reading several at one instant.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
-    error::{ForeignId, GetAllError, GetError, NotReady},
-    id::{AnyId, ServiceId},
+    error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
     registry::Registry,
-    store::{Instance, Phase, Slot, between_looks_fence},
+    service::{AnyId, Instance, ServiceId},
+    store::{Phase, Slot, Store, Tag, between_looks_fence},
     sync::{ArcCell, CellCache, Held},
+    wait::{Wait, sealed::Condition},
 };
 
 /// A value in use: what [`Registry::get`] gives. It derefs to the value.
@@ -207,6 +208,30 @@ impl Registry {
         Ok(Cached { place, cache: None, held: None })
     }
 
+    /// Waits until a service is ready, and gives its instance.
+    ///
+    /// For readers. What a service is built *from* is waited for with
+    /// [`Attempt::wait_for`](crate::Attempt::wait_for), which makes it a dependency.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError`]: the registry is closed and the service not ready, the time is up, or the id is foreign.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_ready<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<T>>, WaitError>> + use<'_, T>> {
+        Wait::new(UntilReady { registry: self, id })
+    }
+
     #[inline]
     fn open<T>(&self, id: ServiceId<T>) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignId> {
         self.store().open(id).ok_or_else(|| ForeignId { id: id.into() })
@@ -228,7 +253,7 @@ impl Registry {
 /// Whether what was read from a slot's cell is what its state says is there.
 #[inline]
 fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
-    read.is_some_and(|instance| instance.tag == slot.state.load())
+    read.is_some_and(|instance| Tag::ready(instance.generation) == slot.state.load())
 }
 
 /// Keeps the instance of one service and looks whether it is still the one: two loads of one cache line, and
@@ -402,5 +427,45 @@ impl Registry {
     /// tag never comes back: the same at two looks means the same all the time between them.
     fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>) -> bool {
         self.get(id).is_ok_and(|now| std::ptr::eq(Guard::instance(&now), Guard::instance(guard)))
+    }
+}
+
+struct UntilReady<'a, T> {
+    registry: &'a Registry,
+    id: ServiceId<T>,
+}
+
+impl<T: Send + Sync + 'static> Condition for UntilReady<'_, T> {
+    type Output = Result<Arc<Instance<T>>, WaitError>;
+
+    fn look(&mut self) -> Option<Self::Output> {
+        if let Err(foreign) = self.registry.index(self.id.into()) {
+            return Some(Err(foreign.into()));
+        }
+        if let Ok(instance) = self.registry.get_arc(self.id) {
+            return Some(Ok(instance));
+        }
+        let store = self.registry.store();
+        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
+    }
+
+    fn slots(&self) -> (u32, Option<u32>) {
+        (self.id.index(), None)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
+    }
+
+    fn begins(&mut self) {
+        self.registry.wait_begins(self.id.index(), None);
+    }
+
+    fn ends(&mut self, took: Duration) {
+        self.registry.wait_ends(self.id.index(), None, took);
     }
 }

@@ -1,31 +1,21 @@
-//! The registry: services by name and id, their edges, failing, looking in, closing.
+//! The registry itself: its services by name and id, their edges, who observes it, looking in, closing.
+//!
+//! Its other operations stand with what they are about: `builder.rs`, `read.rs`, `provider.rs`, `fail.rs`.
 
-use std::{
-    any::type_name,
-    error::Error,
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 use crate::{
-    builder::Builder,
-    error::{
-        BuildError, Cycle, DependencyError, ForeignId, LookupError, ProvideError, RegisterError,
-        WaitError,
-    },
-    failure::{Cascade, Reason, Report},
-    id::{AnyId, Name, ServiceId},
+    error::{Cycle, DependencyError, ForeignId, LookupError, RegisterError},
+    event::{Event, EventKind},
     inspect::{Listing, ServiceStatus},
-    observe::{EventKind, Observer},
-    provider::Provider,
-    store::{self, Fell, Instance, NotRegistered, Publish, Store, Target},
-    wait::{Wait, sealed::Condition},
+    service::{AnyId, Name, ServiceId},
+    store::{self, NotRegistered, Publish, Store},
+    sync::shielded,
 };
 
 /// The services of a program: a handle, cheap to clone, to be moved into every task and thread that needs it.
 ///
-/// Reading is described at [`get`](Self::get), providing at [`Provider`], failing at [`fail`](Self::fail).
+/// Reading is described at [`get`](Self::get), providing at [`Provider`](crate::Provider), failing at [`fail`](Self::fail).
 ///
 /// ```
 /// use mainstay::Registry;
@@ -47,6 +37,43 @@ pub struct Registry {
     shared: Arc<Shared>,
 }
 
+/// Is told what happens in a registry, by the thread that does it, right after it is done.
+///
+/// It is never called inside a cascade or under a lock, and may call the registry, also to fail services (each
+/// of which is an event again). A slow observer slows the thread that caused the event. A panic is reported
+/// by the panic hook and ends there.
+///
+/// It is set with [`Builder::observer`](crate::Builder::observer).
+///
+/// ```
+/// use mainstay::{Event, EventKind, Observer, Registry};
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// static FAILURES: AtomicU32 = AtomicU32::new(0);
+///
+/// struct Count;
+///
+/// impl Observer for Count {
+///     fn event(&self, _: &Registry, event: &Event<'_>) {
+///         if let EventKind::Failed(_) = event.kind {
+///             FAILURES.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let registry = Registry::builder(1)?.observer(Count).build();
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+/// assert_eq!(FAILURES.load(Ordering::Relaxed), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn event(&self, registry: &Registry, event: &Event<'_>);
+}
+
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) observer: Option<Box<dyn Observer>>,
@@ -62,46 +89,9 @@ impl Registry {
         &self.shared.store
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    /// A registry with room for `capacity` services, all of them to be registered while it runs.
-    ///
-    /// Allocates one cache line for each at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`builder`](Self::builder).
-    ///
-    /// ```
-    /// let registry = mainstay::Registry::with_capacity(64)?;
-    /// assert!(registry.list().services.is_empty());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn with_capacity(capacity: usize) -> Result<Self, BuildError> {
-        Ok(Self::builder(capacity)?.build())
-    }
-
-    /// Begins a registry with an observer, or with services and edges that are known beforehand.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError`], where so many services cannot be allocated or numbered.
-    ///
-    /// ```
-    /// use mainstay::Registry;
-    ///
-    /// let mut builder = Registry::builder(2)?;
-    /// let config = builder.register::<String>("config")?;
-    /// let port = builder.register::<u16>("port")?;
-    /// builder.add_dependency(port, config)?;
-    /// let registry = builder.build();
-    /// assert_eq!(registry.status(config)?.dependents, ["port"]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn builder(capacity: usize) -> Result<Builder, BuildError> {
-        Builder::new(capacity)
+    /// Whether somebody is told what happens.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.shared.observer.is_some()
     }
 
     // Names, ids and edges.
@@ -201,165 +191,6 @@ impl Registry {
         dependency: impl Into<AnyId>,
     ) -> Result<(), DependencyError> {
         declare(self.store(), dependent.into(), dependency.into(), Publish::Now)
-    }
-
-    // Providing and waiting.
-
-    /// Takes the exclusive role of providing a service.
-    ///
-    /// # Errors
-    ///
-    /// [`ProvideError`]: somebody has the role, the registry is closed, or the id is foreign.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// assert!(registry.provide(port).is_err());
-    /// drop(provider);
-    /// assert!(registry.provide(port).is_ok());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn provide<T: Send + Sync + 'static>(
-        &self,
-        id: ServiceId<T>,
-    ) -> Result<Provider<T>, ProvideError> {
-        let index = self.index(id.into())?;
-        let service = self.store().service(index);
-        if self.is_closed() {
-            return Err(ProvideError::Closed { service: service.name.clone() });
-        }
-        if !service.provided.raise() {
-            return Err(ProvideError::AlreadyProvided { service: service.name.clone() });
-        }
-        Ok(Provider::new(self.clone(), id))
-    }
-
-    /// Waits until a service is ready, and gives its instance.
-    ///
-    /// For readers. What a service is built *from* is waited for with
-    /// [`Attempt::wait_for`](crate::Attempt::wait_for), which makes it a dependency.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError`]: the registry is closed and the service not ready, the time is up, or the id is foreign.
-    ///
-    /// ```
-    /// let registry = mainstay::Registry::with_capacity(1)?;
-    /// let port = registry.register::<u16>("port")?;
-    /// let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait()?.ready(80)?;
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn wait_ready<T: Send + Sync + 'static>(
-        &self,
-        id: ServiceId<T>,
-    ) -> Wait<impl Condition<Output = Result<Arc<Instance<T>>, WaitError>> + use<'_, T>> {
-        Wait::new(UntilReady { registry: self, id })
-    }
-
-    // Failing.
-
-    /// Fails a service and everything that depends on it, for a reason that all of them can name.
-    ///
-    /// The service may be ready; or starting, and then the attempt is overtaken and what it builds is never
-    /// published. One that is down stays as it is: nobody holds anything of it, and its next attempt begins
-    /// after this call.
-    ///
-    /// When it returns, none of the instances that there were can be read any more. While it runs, other
-    /// threads may see the dependents down and their dependency still ready, never the other way round.
-    /// Lock-free over the slots, one pass down the closure and one up; then it wakes the waiters, which locks
-    /// the wait lists of those slots that have any.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignId`].
-    ///
-    /// ```
-    /// let registry = mainstay::Registry::with_capacity(1)?;
-    /// let port = registry.register::<u16>("port")?;
-    /// assert_eq!(registry.fail(port, "nothing there")?.went_down, 0);
-    ///
-    /// let provider = registry.provide(port)?;
-    /// let attempt = provider.begin().wait()?;
-    /// assert_eq!(registry.fail(port, "start again")?.overtaken, 1);
-    /// let refused = attempt.ready(80).unwrap_err();
-    /// assert_eq!(refused.into_value(), 80);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn fail(
-        &self,
-        id: impl Into<AnyId>,
-        reason: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Result<Cascade, ForeignId> {
-        let index = self.index(id.into())?;
-        let fell = self.cascade(index, Target::Any, Reason::error(reason));
-        Ok(fell.unwrap_or_default())
-    }
-
-    /// Fails exactly the instance that the caller has found broken, and what depends on it.
-    ///
-    /// Of a thousand requests that met the same broken client one fails it, and none hits the next one.
-    /// Ordered as [`fail`](Self::fail), but it may return while the cascade of another thread is on its way.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignId`].
-    ///
-    /// ```
-    /// use mainstay::{Guard, Registry, Report};
-    ///
-    /// let registry = Registry::with_capacity(1)?;
-    /// let client = registry.register::<String>("client")?;
-    /// let provider = registry.provide(client)?;
-    /// let first = provider.begin().wait()?.ready("first".to_string())?;
-    ///
-    /// let met = registry.get(client)?;
-    /// assert!(matches!(registry.report(Guard::instance(&met), "reset by peer")?, Report::Failed(_)));
-    /// drop(first);
-    ///
-    /// let _second = provider.begin().wait()?.ready("second".to_string())?;
-    /// assert_eq!(registry.report(Guard::instance(&met), "reset by peer")?, Report::AlreadyFailed);
-    /// assert_eq!(*registry.get(client)?, "second");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn report<T: Send + Sync + 'static>(
-        &self,
-        broken: &Instance<T>,
-        reason: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Result<Report, ForeignId> {
-        let index = self.index(broken.service)?;
-        let generation = broken.tag.generation();
-        let replaced = self
-            .store()
-            .typed::<T>(broken.service)
-            .and_then(|id| self.store().open(id))
-            .and_then(|(cell, _)| cell.load_full())
-            .is_some_and(|now| now.tag == broken.tag && !std::ptr::eq(&*now, broken));
-        if replaced {
-            return Ok(Report::Replaced);
-        }
-        let fell = self.cascade(index, Target::Generation(generation), Reason::error(reason));
-        Ok(fell.map_or(Report::AlreadyFailed, Report::Failed))
-    }
-
-    /// Runs a cascade and tells the observer of it, once it is over.
-    pub(crate) fn cascade(&self, index: u32, target: Target, reason: Reason) -> Option<Cascade> {
-        let observed = self.shared.observer.is_some();
-        let begun = observed.then(Instant::now);
-        let Fell { counts, fallen } = self.store().fail(index, target, reason, observed)?;
-        let took = begun.map(|begun| begun.elapsed()).unwrap_or_default();
-        for fallen in fallen {
-            let generation = fallen.was.generation();
-            let failure = self.store().failure(fallen.index, generation);
-            let kind = match fallen.was.phase() {
-                store::Phase::Ready => EventKind::Failed(&failure),
-                _ => EventKind::Overtaken(&failure),
-            };
-            self.emit(fallen.index, generation, took, kind);
-        }
-        Some(counts)
     }
 
     // Looking in.
@@ -468,6 +299,38 @@ impl fmt::Debug for Registry {
     }
 }
 
+impl Registry {
+    pub(crate) fn emit(&self, index: u32, generation: u64, took: Duration, kind: EventKind<'_>) {
+        let Some(observer) = &self.shared.observer else { return };
+        let (service, id) = (&self.store().service(index).name, self.store().id(index));
+        shielded(|| observer.event(self, &Event { service, id, generation, took, kind }));
+    }
+
+    /// A wait for `service` to be ready begins: it is counted and told.
+    pub(crate) fn wait_begins(&self, service: u32, by: Option<u32>) {
+        self.store().slot(service).waiting.add();
+        self.emit_wait(service, by, Duration::ZERO, |by| EventKind::WaitBegun { by });
+    }
+
+    /// It ends.
+    pub(crate) fn wait_ends(&self, service: u32, by: Option<u32>, took: Duration) {
+        self.store().slot(service).waiting.remove();
+        self.emit_wait(service, by, took, |by| EventKind::WaitEnded { by });
+    }
+
+    fn emit_wait<'a>(
+        &'a self,
+        service: u32,
+        by: Option<u32>,
+        took: Duration,
+        kind: impl Fn(Option<&'a Name>) -> EventKind<'a>,
+    ) {
+        let generation = self.store().slot(service).state.load().generation();
+        let by = by.map(|by| &self.store().service(by).name);
+        self.emit(service, generation, took, kind(by));
+    }
+}
+
 pub(crate) fn register<T: Send + Sync + 'static>(
     store: &Store,
     name: &str,
@@ -497,44 +360,4 @@ pub(crate) fn declare(
 
 pub(crate) fn named(store: &Store, cycle: store::Cycle) -> Cycle {
     Cycle { path: cycle.into_iter().map(|index| store.name(index)).collect() }
-}
-
-struct UntilReady<'a, T> {
-    registry: &'a Registry,
-    id: ServiceId<T>,
-}
-
-impl<T: Send + Sync + 'static> Condition for UntilReady<'_, T> {
-    type Output = Result<Arc<Instance<T>>, WaitError>;
-
-    fn look(&mut self) -> Option<Self::Output> {
-        if let Err(foreign) = self.registry.index(self.id.into()) {
-            return Some(Err(foreign.into()));
-        }
-        if let Ok(instance) = self.registry.get_arc(self.id) {
-            return Some(Ok(instance));
-        }
-        let store = self.registry.store();
-        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
-    }
-
-    fn slots(&self) -> (u32, Option<u32>) {
-        (self.id.index(), None)
-    }
-
-    fn registry(&self) -> &Registry {
-        self.registry
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
-    }
-
-    fn begins(&mut self) {
-        self.registry.wait_begins(self.id.index(), None);
-    }
-
-    fn ends(&mut self, took: Duration) {
-        self.registry.wait_ends(self.id.index(), None, took);
-    }
 }

@@ -7,13 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    registry::Registry,
-    store::{Slot, Waiter},
-};
+use crate::store::{Slot, Store, Waiter};
 
 pub(crate) mod sealed {
-    use super::{Duration, Registry};
+    use super::{Duration, Store};
 
     /// What is waited for.
     pub trait Condition: Unpin {
@@ -25,7 +22,8 @@ pub(crate) mod sealed {
         /// The slots whose changes matter: one, or two.
         fn slots(&self) -> (u32, Option<u32>);
 
-        fn registry(&self) -> &Registry;
+        #[allow(private_interfaces)]
+        fn store(&self) -> &Store;
 
         fn timed_out(&self, after: Duration) -> Self::Output;
 
@@ -226,9 +224,9 @@ impl<C: Condition> Future for Wait<C> {
 impl<C: Condition> Wait<C> {
     fn arm(&mut self) {
         let (first, second) = self.condition.slots();
-        let registry = self.condition.registry();
+        let store = self.condition.store();
         for slot in [Some(first), second].into_iter().flatten() {
-            let slot: &Slot = registry.store().slot(slot);
+            let slot: &Slot = store.slot(slot);
             self.waiter.listen(&slot.changed);
             slot.state.announce();
         }

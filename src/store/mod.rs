@@ -2,7 +2,6 @@
 
 mod cascade;
 mod graph;
-mod instance;
 mod publish;
 mod slot;
 mod state;
@@ -11,16 +10,16 @@ mod wait;
 
 use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
 
-pub(crate) use self::state::between_looks_fence;
+pub use self::state::Phase;
 pub(crate) use self::{
     cascade::{Fell, Target},
     graph::{Cycle, Use},
     publish::Refused,
     slot::Slot,
+    state::{Tag, between_looks_fence},
     topology::Publish,
     wait::Waiter,
 };
-pub use self::{instance::Instance, state::Phase};
 
 use self::{
     state::second_look_fence,
@@ -28,7 +27,7 @@ use self::{
 };
 use crate::{
     failure::{Failure, Reason},
-    id::{AnyId, Name, ServiceId},
+    service::{AnyId, Instance, Name, ServiceId},
     sync::{
         self, ArcCell, Count, Flag, Held, Mutex,
         raw::{NoSlab, Slab},
@@ -217,8 +216,8 @@ impl Store {
         let (cell, slot) = self.open(id)?;
         second_look_fence();
         let instance = cell.load_full()?;
-        let current = slot.state.load() == instance.tag;
-        (current && slot.condemned.load() == instance.tag.generation()).then_some(instance)
+        let current = slot.state.load() == Tag::ready(instance.generation);
+        (current && slot.condemned.load() == instance.generation).then_some(instance)
     }
 
     pub(crate) fn dependencies(&self, index: u32) -> Vec<(u32, Use)> {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use super::{
     Cause, Phase, Store,
-    instance::Instance,
     state::{Moved, Tag},
 };
 use crate::{
     failure::Reason,
-    id::ServiceId,
+    service::{Instance, ServiceId},
     sync::{ArcCell, shielded, yield_now},
 };
 
@@ -59,11 +58,11 @@ impl Store {
         let instance = self.instance(id, generation, value);
         let Some(previous) = install(cell, &instance, |current| {
             // An older attempt must not cover the value of a newer one.
-            current.is_none_or(|current| current.tag.generation() <= generation)
+            current.is_none_or(|current| current.generation <= generation)
         }) else {
             return Err(Refused(alone(instance)));
         };
-        let moved = match slot.state.step(Tag::starting(generation), instance.tag) {
+        let moved = match slot.state.step(Tag::starting(generation), Tag::ready(generation)) {
             Ok(moved) => moved,
             Err(_) => {
                 cell.retract(&instance);
@@ -91,8 +90,8 @@ impl Store {
         // Looked at before each try: a replacement that is put in after the state has moved takes its place
         // just before that move, where no reader saw it.
         let may = |current: Option<&Instance<T>>| {
-            current.is_some_and(|current| current.tag == instance.tag)
-                && slot.state.load() == instance.tag
+            current.is_some_and(|current| current.generation == generation)
+                && slot.state.load() == Tag::ready(generation)
         };
         match install(cell, &instance, may) {
             Some(previous) => {
@@ -104,7 +103,7 @@ impl Store {
     }
 
     fn instance<T>(&self, id: ServiceId<T>, generation: u64, value: T) -> Arc<Instance<T>> {
-        Arc::new(Instance { tag: Tag::ready(generation), service: id.into(), value })
+        Arc::new(Instance { generation, service: id.into(), value })
     }
 
     /// Gives an attempt back without a value. False where a cascade has taken it already.
@@ -135,7 +134,7 @@ impl Store {
         while slot.state.load().generation() > generation {
             let current = cell.load_full();
             match &current {
-                Some(instance) if instance.tag.generation() == generation => {}
+                Some(instance) if instance.generation == generation => {}
                 _ => return,
             }
             if let Ok(previous) = cell.replace(&current, None) {

@@ -2,17 +2,16 @@
 
 use super::{
     state::{Condemned, StateCell},
-    topology::{Row, new_row},
     wait::WaitPoint,
 };
-use crate::sync::{AtomicU32, Count, Ordering};
+use crate::sync::{AtomicU32, Count, Ordering, Snapshot};
 
 /// The hot words. The value's cell and the registration stand beside them, see `sync/raw.rs`.
 pub(crate) struct Slot {
     pub(crate) state: StateCell,
     pub(crate) condemned: Condemned,
     pub(crate) changed: WaitPoint,
-    /// The closure of this service.
+    /// The closure of this service, itself first.
     pub(crate) row: Row,
     pub(crate) failed_by: FailedBy,
     /// How many wait for it to be ready.
@@ -25,12 +24,15 @@ impl Slot {
             state: StateCell::new(),
             condemned: Condemned::new(),
             changed: WaitPoint::new(),
-            row: new_row(vec![index]),
+            row: Snapshot::new(Box::from([index])),
             failed_by: FailedBy(AtomicU32::new(index)),
             waiting: Count::new(),
         }
     }
 }
+
+/// A service and its transitive dependents, dependencies before dependents.
+pub(crate) type Row = Snapshot<Box<[u32]>>;
 
 /// The root of the last cascade that reached the slot.
 pub(crate) struct FailedBy(AtomicU32);

@@ -9,14 +9,7 @@ use super::{
     graph::{Cycle, Graph, Use},
     slot::Slot,
 };
-use crate::sync::{self, Mutex, Pin, Snapshot, pin};
-
-/// A service and its transitive dependents, dependencies first.
-pub(crate) type Row = Snapshot<Box<[u32]>>;
-
-pub(crate) fn new_row(services: Vec<u32>) -> Row {
-    Snapshot::new(services.into_boxed_slice())
-}
+use crate::sync::{self, Mutex, Pin, pin};
 
 /// The graph behind its lock.
 pub(crate) struct Topology(Mutex<Graph>);

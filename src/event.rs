@@ -1,12 +1,10 @@
-//! What happens, told to whom it may concern.
+//! What happens to a service.
 
 use std::{fmt, time::Duration};
 
 use crate::{
     failure::Failure,
-    id::{AnyId, Name},
-    registry::Registry,
-    sync::shielded,
+    service::{AnyId, Name},
 };
 
 /// Something that happened to one service.
@@ -124,104 +122,6 @@ impl fmt::Display for EventKind<'_> {
             Self::Overtaken(failure) => write!(f, "overtaken: {failure}"),
             Self::GivenUp(failure) => write!(f, "given up: {}", failure.reason),
             Self::Closed => f.write_str("closed"),
-        }
-    }
-}
-
-/// Is told what happens in a registry, by the thread that does it, right after it is done.
-///
-/// It is never called inside a cascade or under a lock, and may call the registry, also to fail services (each
-/// of which is an event again). A slow observer slows the thread that caused the event. A panic is reported
-/// by the panic hook and ends there.
-///
-/// It is set with [`Builder::observer`](crate::Builder::observer).
-///
-/// ```
-/// use mainstay::{Event, EventKind, Observer, Registry};
-/// use std::sync::atomic::{AtomicU32, Ordering};
-///
-/// static FAILURES: AtomicU32 = AtomicU32::new(0);
-///
-/// struct Count;
-///
-/// impl Observer for Count {
-///     fn event(&self, _: &Registry, event: &Event<'_>) {
-///         if let EventKind::Failed(_) = event.kind {
-///             FAILURES.fetch_add(1, Ordering::Relaxed);
-///         }
-///     }
-/// }
-///
-/// let registry = Registry::builder(1)?.observer(Count).build();
-/// let port = registry.register::<u16>("port")?;
-/// let provider = registry.provide(port)?;
-/// let _running = provider.begin().wait()?.ready(80)?;
-/// registry.fail(port, "closed")?;
-/// assert_eq!(FAILURES.load(Ordering::Relaxed), 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub trait Observer: Send + Sync + 'static {
-    /// Something happened.
-    fn event(&self, registry: &Registry, event: &Event<'_>);
-}
-
-impl Registry {
-    pub(crate) fn emit(&self, index: u32, generation: u64, took: Duration, kind: EventKind<'_>) {
-        let Some(observer) = &self.shared().observer else { return };
-        let (service, id) = (&self.store().service(index).name, self.store().id(index));
-        shielded(|| observer.event(self, &Event { service, id, generation, took, kind }));
-    }
-
-    /// A wait for `service` to be ready begins: it is counted and told.
-    pub(crate) fn wait_begins(&self, service: u32, by: Option<u32>) {
-        self.store().slot(service).waiting.add();
-        self.emit_wait(service, by, Duration::ZERO, |by| EventKind::WaitBegun { by });
-    }
-
-    /// It ends.
-    pub(crate) fn wait_ends(&self, service: u32, by: Option<u32>, took: Duration) {
-        self.store().slot(service).waiting.remove();
-        self.emit_wait(service, by, took, |by| EventKind::WaitEnded { by });
-    }
-
-    fn emit_wait<'a>(
-        &'a self,
-        service: u32,
-        by: Option<u32>,
-        took: Duration,
-        kind: impl Fn(Option<&'a Name>) -> EventKind<'a>,
-    ) {
-        let generation = self.store().slot(service).state.load().generation();
-        let by = by.map(|by| &self.store().service(by).name);
-        self.emit(service, generation, took, kind(by));
-    }
-}
-
-/// Turns every event into one of `tracing`: failures at `WARN`, the rest at `DEBUG`, under the target
-/// `mainstay`, with the fields `service`, `generation` and `took` (in seconds).
-///
-/// ```
-/// use mainstay::{Registry, TracingObserver};
-///
-/// let registry = Registry::builder(8)?.observer(TracingObserver).build();
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[cfg(feature = "tracing")]
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TracingObserver;
-
-#[cfg(feature = "tracing")]
-impl Observer for TracingObserver {
-    fn event(&self, _: &Registry, event: &Event<'_>) {
-        use EventKind::{Failed, GivenUp, Overtaken};
-
-        let (service, generation) = (&**event.service, event.generation);
-        let took = event.took.as_secs_f64();
-        match event.kind {
-            Failed(_) | Overtaken(_) | GivenUp(_) => {
-                tracing::warn!(target: "mainstay", service, generation, took, "{}", event.kind);
-            }
-            _ => tracing::debug!(target: "mainstay", service, generation, took, "{}", event.kind),
         }
     }
 }
