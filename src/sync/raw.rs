@@ -82,6 +82,10 @@ impl<X> Key<X> {
 
 /// A fixed number of entries, each one cache line: a cell of a type chosen at registration, `M` that is
 /// given then, and `S` that is there from the start.
+///
+/// On a cache line of its own, too: every read goes through it, and its neighbours (the count of the handles,
+/// the locks) are written to.
+#[repr(align(64))]
 pub(crate) struct Slab<S, M> {
     number: NonZeroU32,
     entries: Box<[Entry<S, M>]>,
