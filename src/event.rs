@@ -31,7 +31,7 @@ use crate::{
 /// registry.fail(port, "closed")?;
 ///
 /// let told: Vec<String> = told.try_iter().collect();
-/// assert_eq!(told, ["port 0: registered", "port 0: begun", "port 0: ready", "port 0: failed: port failed: closed"]);
+/// assert_eq!(told, ["port 0: registered", "port 0: begun", "port 0: ready", "port 0: failed: closed"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -107,20 +107,27 @@ pub enum EventKind<'a> {
 
 impl fmt::Display for EventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = |f: &mut fmt::Formatter<'_>, what: &str, by: &Option<&Name>| match by {
+        let wait = |f: &mut fmt::Formatter<'_>, what: &str, by: &Option<&Name>| match by {
             Some(name) => write!(f, "{what} by {name}"),
             None => f.write_str(what),
+        };
+        let end = |f: &mut fmt::Formatter<'_>, what: &str, failure: &Failure| {
+            if failure.service == failure.root {
+                write!(f, "{what}: {}", failure.reason)
+            } else {
+                write!(f, "{what} with {}: {}", failure.root, failure.reason)
+            }
         };
         match self {
             Self::Registered => f.write_str("registered"),
             Self::Begun => f.write_str("begun"),
-            Self::WaitBegun { by: who } => by(f, "waited for", who),
-            Self::WaitEnded { by: who } => by(f, "no longer waited for", who),
+            Self::WaitBegun { by } => wait(f, "waited for", by),
+            Self::WaitEnded { by } => wait(f, "no longer waited for", by),
             Self::Ready => f.write_str("ready"),
             Self::Replaced => f.write_str("replaced"),
-            Self::Failed(failure) => write!(f, "failed: {failure}"),
-            Self::Overtaken(failure) => write!(f, "overtaken: {failure}"),
-            Self::GivenUp(failure) => write!(f, "given up: {}", failure.reason),
+            Self::Failed(failure) => end(f, "failed", failure),
+            Self::Overtaken(failure) => end(f, "overtaken", failure),
+            Self::GivenUp(failure) => end(f, "given up", failure),
             Self::Closed => f.write_str("closed"),
         }
     }

@@ -33,6 +33,8 @@ pub enum Reason {
     RunningDropped,
     /// The provider was dropped.
     ProviderDropped,
+    /// One of these was dropped after the registry was closed.
+    Closed,
 }
 
 impl Reason {
@@ -40,9 +42,15 @@ impl Reason {
         Self::Error(reason.into().into())
     }
 
-    /// `quiet`, or that a panic is what drops the thing.
-    pub(crate) fn dropped(quiet: Self) -> Self {
-        if std::thread::panicking() { Self::Panicked } else { quiet }
+    /// Why something is dropped: in a panic, as all is over, or, `otherwise`, just so.
+    pub(crate) fn dropped(closed: bool, otherwise: Self) -> Self {
+        if std::thread::panicking() {
+            Self::Panicked
+        } else if closed {
+            Self::Closed
+        } else {
+            otherwise
+        }
     }
 }
 
@@ -54,6 +62,7 @@ impl fmt::Display for Reason {
             Self::AttemptDropped => f.write_str("the attempt was dropped"),
             Self::RunningDropped => f.write_str("the running handle was dropped"),
             Self::ProviderDropped => f.write_str("the provider was dropped"),
+            Self::Closed => f.write_str("the registry was closed"),
         }
     }
 }
@@ -115,6 +124,15 @@ impl fmt::Display for Failure {
             write!(f, "{} failed: {}", self.service, self.reason)
         } else {
             write!(f, "{} went down with {}: {}", self.service, self.root, self.reason)
+        }
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.reason {
+            Reason::Error(error) => Some(&**error),
+            _ => None,
         }
     }
 }

@@ -150,7 +150,7 @@ impl Listing {
     /// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
     /// registry.add_dependency(port, config)?;
     /// let provider = registry.provide(config)?;
-    /// provider.begin().wait()?.fail("line 3: no closing quote");
+    /// provider.begin().wait()?.fail("line 3: no closing quote")?;
     ///
     /// let listing = registry.list();
     /// let blocker = listing.blockers("port")[0];

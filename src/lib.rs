@@ -7,7 +7,7 @@
 //! order, while requests go on. A [`Registry`] holds such services.
 //!
 //! ```
-//! use mainstay::Registry;
+//! use mainstay::{Registry, WaitForError};
 //!
 //! let registry = Registry::with_capacity(2)?;
 //! let config = registry.register::<u16>("config")?;
@@ -27,14 +27,18 @@
 //!
 //! // ... another one what is built from it; `.await` does as well as `.wait()`.
 //! let provider = registry.provide(server)?;
-//! let provide_server = std::thread::spawn(move || {
+//! let provide_server = std::thread::spawn(move || -> Result<(), WaitForError> {
 //!     while let Ok(attempt) = provider.begin().wait() {
-//!         let Ok(port) = attempt.wait_for(config).wait() else { continue };
+//!         let port = match attempt.wait_for(config).wait() {
+//!             Err(WaitForError::Overtaken(_)) => continue,
+//!             port => port?,
+//!         };
 //!         let Ok(running) = attempt.ready(format!("localhost:{}", **port)) else { continue };
-//!         if running.failed().wait().is_err() {
-//!             break;
+//!         if let Ok(failure) = running.failed().wait() {
+//!             eprintln!("{failure}");
 //!         }
 //!     }
+//!     Ok(())
 //! });
 //!
 //! // A request reads them, wait-free.
@@ -50,7 +54,7 @@
 //!
 //! registry.close();
 //! provide_config.join().unwrap();
-//! provide_server.join().unwrap();
+//! provide_server.join().unwrap().ok();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -23,8 +23,12 @@ use crate::{
 /// Its work is a loop of four steps, the same on an executor (`.await`) and on a plain thread (`.wait()`).
 /// Dropping the provider fails the service, and the role is free again.
 ///
+/// A provider that has to pause before it tries again best does so inside the next attempt, and ends the pause
+/// when that is [overtaken](Attempt::overtaken) or the registry closed: then a failure that is worth a new try at once
+/// is one.
+///
 /// ```
-/// use mainstay::{BeginError, Registry, ServiceId, WaitError};
+/// use mainstay::{BeginError, Registry, ServiceId, WaitForError};
 /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 ///
 /// async fn provide_greeting(registry: Registry, name: ServiceId<String>) -> Result {
@@ -35,7 +39,10 @@ use crate::{
 ///             Err(BeginError::Closed { .. }) => return Ok(()),
 ///             attempt => attempt?,
 ///         };
-///         let Ok(name) = attempt.wait_for(name).await else { continue };
+///         let name = match attempt.wait_for(name).await {
+///             Err(WaitForError::Overtaken(_)) => continue,
+///             name => name?,
+///         };
 ///         // Refused if `name` has failed meanwhile: begin again.
 ///         let Ok(running) = attempt.ready(format!("hello, {}", **name)) else { continue };
 ///         if let Ok(failure) = running.failed().await {
@@ -142,7 +149,7 @@ impl<T: Send + Sync + 'static> Provider<T> {
 
 impl<T: Send + Sync + 'static> Drop for Provider<T> {
     fn drop(&mut self) {
-        let reason = Reason::dropped(Reason::ProviderDropped);
+        let reason = Reason::dropped(self.registry.is_closed(), Reason::ProviderDropped);
         self.registry.cascade(self.id.index(), Target::Any, reason);
         self.registry.store().service(self.id.index()).provided.lower();
     }
@@ -207,7 +214,7 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
 /// let number: Result<u16, _> = "eighty".parse();
 /// match number {
 ///     Ok(number) => drop(attempt.ready(number)?),
-///     Err(error) => attempt.fail(error),
+///     Err(error) => attempt.fail(error)?,
 /// }
 /// let failure = registry.status(port)?.last_failure.unwrap();
 /// assert_eq!(failure.to_string(), "port failed: invalid digit found in string");
@@ -247,7 +254,8 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// # Errors
     ///
     /// [`WaitForError`]: the attempt was overtaken, the dependency depends on this service, the registry was
-    /// closed, the time is up, or the id is foreign.
+    /// closed, the time is up, or the id is foreign. Begin again after the first; after a cycle or a foreign id
+    /// that would be an endless loop.
     ///
     /// ```
     /// use mainstay::{Registry, WaitForError};
@@ -366,37 +374,45 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// [`last_failure`](crate::ServiceStatus::last_failure) until its next one. Who waits for the service
     /// waits on.
     ///
+    /// # Errors
+    ///
+    /// The [`Failure`] that has overtaken the attempt: the slot was free already, and the reason is not kept.
+    /// Begin again; where it still holds, the next attempt is there to say so.
+    ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
     /// let port = registry.register::<u16>("port")?;
     /// let provider = registry.provide(port)?;
-    /// provider.begin().wait()?.fail("no such address");
+    /// provider.begin().wait()?.fail("no such address")?;
     /// let failure = registry.status(port)?.last_failure.unwrap();
     /// assert_eq!(failure.to_string(), "port failed: no such address");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn fail(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) {
-        self.give_back(Reason::error(reason));
+    pub fn fail(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), Failure> {
+        self.give_back(Reason::error(reason))
     }
 
-    fn give_back(&mut self, reason: Reason) {
+    fn give_back(&mut self, reason: Reason) -> Result<(), Failure> {
         if self.over {
-            return;
+            return Ok(());
         }
         self.over = true;
         let (store, index) = (self.registry.store(), self.id.index());
-        if store.give_back(index, self.generation, reason, self.discovered.get()) {
-            if let Some(failure) = store.last_failure(index) {
-                let took = self.begun.elapsed();
-                self.registry.emit(index, self.generation, took, EventKind::GivenUp(&failure));
-            }
+        if !store.give_back(index, self.generation, reason, self.discovered.get()) {
+            return Err(store.failure(index, self.generation));
         }
+        if let Some(failure) = store.last_failure(index) {
+            let took = self.begun.elapsed();
+            self.registry.emit(index, self.generation, took, EventKind::GivenUp(&failure));
+        }
+        Ok(())
     }
 }
 
 impl<T: Send + Sync + 'static> Drop for Attempt<T> {
     fn drop(&mut self) {
-        self.give_back(Reason::dropped(Reason::AttemptDropped));
+        let reason = Reason::dropped(self.registry.is_closed(), Reason::AttemptDropped);
+        let _ = self.give_back(reason);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     registry::Registry,
     service::{AnyId, Instance, ServiceId},
     store::{Phase, Slot, Store, Tag, between_looks_fence},
-    sync::{ArcCell, CellCache, Held},
+    sync::{ArcCell, CellCache, Held, into_arc},
     wait::{Wait, sealed::Condition},
 };
 
@@ -66,6 +66,28 @@ impl<T> Guard<T> {
     #[inline]
     pub fn instance(this: &Self) -> &Instance<T> {
         match &*this.held {
+            Some(instance) => instance,
+            None => unreachable!("a guard holds an instance"),
+        }
+    }
+
+    /// The instance, to be kept, or held across an `await`: as [`Registry::get_arc`] would have given it.
+    ///
+    /// ```
+    /// use mainstay::Guard;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (host, port) = (registry.register::<String>("host")?, registry.register::<u16>("port")?);
+    /// # let (h, p) = (registry.provide(host)?, registry.provide(port)?);
+    /// # let _host = h.begin().wait()?.ready("localhost".to_string())?;
+    /// # let _port = p.begin().wait()?.ready(80)?;
+    /// let (host, port) = registry.get_all((host, port))?;
+    /// let (host, port) = (Guard::into_arc(host), Guard::into_arc(port));
+    /// assert_eq!(format!("{}:{}", **host, **port), "localhost:80");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_arc(this: Self) -> Arc<Instance<T>> {
+        match into_arc(this.held) {
             Some(instance) => instance,
             None => unreachable!("a guard holds an instance"),
         }

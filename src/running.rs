@@ -142,7 +142,7 @@ impl<T: Send + Sync + 'static> Running<T> {
 
 impl<T: Send + Sync + 'static> Drop for Running<T> {
     fn drop(&mut self) {
-        self.end(Reason::dropped(Reason::RunningDropped));
+        self.end(Reason::dropped(self.registry.is_closed(), Reason::RunningDropped));
         self.registry.store().clear(self.id, self.generation);
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::{
     event::{Event, EventKind},
+    failure::Reason,
     registry::{Observer, Registry},
 };
 
-/// Turns every event into one of `tracing`: failures at `WARN`, the rest at `DEBUG`, under the target
+/// Turns every event into one of `tracing`: failures at `WARN` unless the registry was closed, the rest at
+/// `DEBUG`, under the target
 /// `mainstay`, with the fields `service`, `generation` and `took` (in seconds).
 ///
 /// ```
@@ -24,7 +26,10 @@ impl Observer for TracingObserver {
         let (service, generation) = (&**event.service, event.generation);
         let took = event.took.as_secs_f64();
         match event.kind {
-            Failed(_) | Overtaken(_) | GivenUp(_) => {
+            // The end of everything is nothing to warn of.
+            Failed(failure) | Overtaken(failure) | GivenUp(failure)
+                if !matches!(failure.reason, Reason::Closed) =>
+            {
                 tracing::warn!(target: "mainstay", service, generation, took, "{}", event.kind);
             }
             _ => tracing::debug!(target: "mainstay", service, generation, took, "{}", event.kind),

@@ -7,6 +7,11 @@ use arc_swap::{ArcSwapOption, Cache, Guard};
 /// What a load holds: cheap, protected, short-lived.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
 
+/// Makes it a counted reference.
+pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
+    Guard::into_inner(held)
+}
+
 /// A cell with an `Arc` in it, or nothing. Its loads are wait-free as far as arc-swap's are.
 ///
 /// Nothing but "what was published is visible" is asked of its orderings: which value is current is

@@ -11,10 +11,10 @@ mod arc_cell;
 mod model;
 
 #[cfg(loom)]
-pub(crate) use self::model::{ArcCell, CellCache, Held, Pin, Snapshot, pin};
+pub(crate) use self::model::{ArcCell, CellCache, Held, Pin, Snapshot, into_arc, pin};
 #[cfg(not(loom))]
 pub(crate) use self::{
-    arc_cell::{ArcCell, CellCache, Held},
+    arc_cell::{ArcCell, CellCache, Held, into_arc},
     raw::{Pin, Snapshot, pin},
 };
 

@@ -31,6 +31,10 @@ impl<T> Deref for Held<T> {
     }
 }
 
+pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
+    held.0
+}
+
 /// As `arc_cell::ArcCell`.
 pub(crate) struct ArcCell<T> {
     current: AtomicUsize,

@@ -187,7 +187,8 @@ fn binary() -> &'static Path {
                 cargo.env("CARGO_TARGET_DIR", target);
             }
             let built = cargo.status().expect("cargo can be called");
-            assert!(built.success() && binary.exists(), "there is no {}", binary.display());
+            assert!(built.success(), "the example does not build");
+            assert!(binary.exists(), "it was built, but not as {}", binary.display());
         }
         binary
     })

@@ -1,0 +1,188 @@
+//! An HTTP server whose parts follow the file they are configured by.
+//!
+//! ```text
+//! cargo run --release --example server
+//! ```
+//!
+//! Four services, each in a file of its own, point at what they hang on:
+//!
+//! ```text
+//!            ┌── database ◄──┐
+//! config  ◄──┤               ├── catalog
+//!            └── page ◄──────┘
+//! ```
+//!
+//! Edit `target/example-server/server.toml` while it runs: the old configuration goes down together with
+//! all that was made from it, the new one comes up, and no answer ever shows parts of both. Break the
+//! file, and every answer is a 503 that says what is wrong with it, until you mend it.
+//!
+//! Each service is one task around the same four steps: `begin` an attempt, `wait_for` what it hangs on,
+//! say `ready`, and sleep until it has `failed`. The handlers in `http.rs` only read.
+
+mod catalog;
+mod config;
+mod config_file;
+mod database;
+mod events;
+mod http;
+mod options;
+mod page;
+mod seed;
+
+use std::{error::Error, future::Future, io, net::SocketAddr, process::ExitCode, time::Duration};
+
+use mainstay::{Registry, ServiceId};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+
+use crate::{
+    catalog::Catalog, config::Config, config_file::ConfigFile, database::Database,
+    events::PrintEvents, options::Options, page::Page,
+};
+
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// How long requests under way may take once the server was told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The registry with the ids of the four services: all that a handler needs.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) registry: Registry,
+    pub(crate) config: ServiceId<Config>,
+    pub(crate) database: ServiceId<Database>,
+    pub(crate) page: ServiceId<Page>,
+    pub(crate) catalog: ServiceId<Catalog>,
+}
+
+impl Services {
+    fn new() -> Result<Self, BoxError> {
+        let mut builder = Registry::builder(4)?;
+        let config = builder.register("config")?;
+        let database = builder.register("database")?;
+        let page = builder.register("page")?;
+        let catalog = builder.register("catalog")?;
+        // `wait_for` would find these edges by itself. Declared, they are in the graph before anything
+        // has started, and a cycle among them is an error right here.
+        builder.add_dependency(database, config)?;
+        builder.add_dependency(page, config)?;
+        builder.add_dependency(catalog, database)?;
+        builder.add_dependency(catalog, page)?;
+        let registry = builder.observer(PrintEvents).build();
+        Ok(Self { registry, config, database, page, catalog })
+    }
+
+    /// Starts the provider of every service. In no particular order: each waits for what it hangs on.
+    fn start(&self, file: ConfigFile) -> Result<JoinSet<()>, BoxError> {
+        let mut providers = JoinSet::new();
+        let registry = &self.registry;
+        providers.spawn(catalog::provide(registry.provide(self.catalog)?, self.clone()));
+        providers.spawn(database::provide(registry.provide(self.database)?, self.config));
+        providers.spawn(page::provide(registry.provide(self.page)?, self.config));
+        providers.spawn(config::provide(registry.provide(self.config)?, file));
+        Ok(providers)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{}", options::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("server: {error}\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), BoxError> {
+    let file = match options.config {
+        Some(path) => config_file::locate(path),
+        None => seed::seed("target/example-server".as_ref())?,
+    };
+    // From here on a signal means "end in order"; nothing may be started before.
+    let stop = stop_signal()?;
+    let listener = listen(options.listen).await?;
+    let services = Services::new()?;
+    eprintln!("configured by {}", file.display());
+    let mut providers = services.start(ConfigFile::watch(file))?;
+
+    println!("listening on http://{}", listener.local_addr()?);
+    serve(listener, services.clone(), stop).await?;
+
+    // Ends every wait of the providers, so their loops come to an end by themselves.
+    services.registry.close();
+    while let Some(ended) = providers.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+/// Answers requests until `stop`, then finishes those under way.
+async fn serve(
+    listener: TcpListener,
+    services: Services,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let (stopping, stopped) = oneshot::channel();
+    let server = axum::serve(listener, http::router(services)).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let out_of_patience = async {
+        stop.await;
+        let _ = stopping.send(());
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = server => served,
+        () = out_of_patience => Ok(()),
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, BoxError> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is taken; choose another with --listen, for example --listen 127.0.0.1:0"
+        )
+        .into(),
+        _ => format!("cannot listen on {address}: {error}").into(),
+    })
+}
+
+/// Completes on Ctrl-C, and on Unix on SIGTERM. The handlers are in place when this returns.
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+/// Runs what blocks (SQLite, files) on the threads that tokio keeps for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
+) -> Result<T, BoxError> {
+    tokio::task::spawn_blocking(work).await?
+}
