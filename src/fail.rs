@@ -85,9 +85,8 @@ impl Registry {
         let replaced = self
             .store()
             .typed::<T>(broken.service)
-            .and_then(|id| self.store().open(id))
-            .and_then(|(cell, _)| cell.load_full())
-            .is_some_and(|now| now.generation == broken.generation && !std::ptr::eq(&*now, broken));
+            .and_then(|id| self.get_arc(id).ok())
+            .is_some_and(|now| now.generation == generation && !std::ptr::eq(&*now, broken));
         if replaced {
             return Ok(Report::Replaced);
         }

@@ -11,7 +11,7 @@
 //! condemned for ever; and since what is condemned must go down with everything that stands on it, its own
 //! closure is now looked at as the root's is.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{
     Cause, Phase, Store,
@@ -92,7 +92,8 @@ impl Store {
         }
 
         // Rare: the topology changed under the cascade.
-        let mut condemned: HashSet<u32> = first.iter().copied().collect();
+        // Ordered sets: a model must see the same order in every run.
+        let mut condemned: BTreeSet<u32> = first.iter().copied().collect();
         condemned.insert(root);
         let mut tops = vec![(root, again)];
         loop {
@@ -104,7 +105,7 @@ impl Store {
                     }
                 }
             }
-            let covered: HashSet<u32> = tops.iter().flat_map(|(_, row)| *row).copied().collect();
+            let covered: BTreeSet<u32> = tops.iter().flat_map(|(_, row)| *row).copied().collect();
             let left =
                 condemned.difference(&covered).copied().map(|service| (service, row(service)));
             let mut next: Vec<(u32, &[u32])> = left.collect();

@@ -141,6 +141,8 @@ fn add(
     use_: Use,
     publish: Publish,
 ) -> Result<(), Cycle> {
+    // Where a path leads there already, no closure gains anything, and all of them are in its order.
+    let known = slots.slot(dependency).row.load(&pin()).contains(&dependent);
     loop {
         match graph.add_edge(dependent, dependency, use_) {
             Ok(()) => break,
@@ -151,7 +153,7 @@ fn add(
             }
         }
     }
-    if publish == Publish::Now {
+    if publish == Publish::Now && !known {
         publish_closures(graph, slots, dependency);
     }
     Ok(())

@@ -96,12 +96,13 @@ impl<T> ArcCell<T> {
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
     ) -> Result<Option<Arc<T>>, Changed> {
-        // The index of `current`: a value is put in at most once, so there is at most one.
+        // The index of `current`: the last one, since a value that was refused may be tried again, and only
+        // its last try can have been put in.
         let expected = match current {
             None => EMPTY,
             Some(current) => {
                 let position = self.values(|values| {
-                    values.iter().position(|v| v.seen.as_ptr() == Arc::as_ptr(current))
+                    values.iter().rposition(|v| v.seen.as_ptr() == Arc::as_ptr(current))
                 });
                 position.ok_or(Changed)?
             }
