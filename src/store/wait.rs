@@ -12,7 +12,7 @@ use std::{
     cell::RefCell,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -46,6 +46,14 @@ thread_local! {
     static DUE: RefCell<Vec<Arc<Relay>>> = RefCell::new(Vec::new());
 }
 
+/// The same for threads that are ending and have no list of their own any more. Whoever takes it wakes all:
+/// they are due.
+static DUE_AT_END: Mutex<Vec<Arc<Relay>>> = Mutex::new(Vec::new());
+
+fn due_at_end() -> MutexGuard<'static, Vec<Arc<Relay>>> {
+    DUE_AT_END.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Relay {
     /// Remembers the waker for the next wake-up.
     fn set(&self, waker: &Waker) {
@@ -66,9 +74,9 @@ impl Relay {
     }
 
     fn wake_due() {
-        // One at a time: a waker that runs its task inline may come here again.
-        let mut due = DUE.try_with(|due| mem::take(&mut *due.borrow_mut())).unwrap_or_default();
-        for relay in due.drain(..) {
+        // Taken as a whole, with no lock or borrow kept: a waker that runs its task in place may come here again.
+        let due = DUE.try_with(|due| mem::take(&mut *due.borrow_mut()));
+        for relay in due.unwrap_or_else(|_| mem::take(&mut *due_at_end())) {
             relay.wake_user();
         }
     }
@@ -78,8 +86,7 @@ impl Wake for Relay {
     fn wake(self: Arc<Self>) {
         let relay = Arc::clone(&self);
         if DUE.try_with(|due| due.borrow_mut().push(relay)).is_err() {
-            // The thread is ending and has no list any more.
-            self.wake_user();
+            due_at_end().push(self);
         }
     }
 }
