@@ -244,8 +244,9 @@ impl Registry {
     /// Ends every wait, present and future, with an error that says so, and refuses new providers, attempts
     /// and publications.
     ///
-    /// Nothing goes down by it: what is ready stays readable until its provider, whose wait for the next
-    /// failure has just ended, lets go of it. Values are dropped with their last holder.
+    /// Nothing goes down by it: what is ready stays readable, and can be replaced and failed, until its
+    /// provider, whose wait for the next failure has just ended, lets go of it. Values are dropped with their
+    /// last holder.
     ///
     /// ```
     /// use mainstay::{Registry, WaitError};

@@ -23,7 +23,7 @@ pub(crate) use self::{
 
 use self::{
     state::second_look_fence,
-    topology::{Change, Slots, Topology},
+    topology::{Slots, Topology},
 };
 use crate::{
     failure::{Failure, Reason},
@@ -72,8 +72,8 @@ pub(crate) struct Service {
     /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
     /// begins, and must not speak for it.
     given_up: ArcCell<Cause>,
-    /// How many edges from here were discovered, whether or not they were declared since; written under the
-    /// topology's lock.
+    /// How many edges from here were discovered, also those declared since the last publication; written under
+    /// the topology's lock.
     discovered: Count,
 }
 
@@ -292,11 +292,7 @@ impl Slots for Store {
         self.slab.slot(service)
     }
 
-    fn count_discovered(&self, service: u32, change: Change) {
-        let discovered = &self.service(service).discovered;
-        match change {
-            Change::More => discovered.add(),
-            Change::Fewer => discovered.remove(),
-        }
+    fn discovered(&self, service: u32) -> &Count {
+        &self.service(service).discovered
     }
 }

@@ -9,7 +9,7 @@ use super::{
     graph::{Cycle, Graph, Use},
     slot::Slot,
 };
-use crate::sync::{self, Mutex, Pin, pin};
+use crate::sync::{self, Count, Mutex, Pin, pin};
 
 /// The graph behind its lock.
 pub(crate) struct Topology(Mutex<Graph>);
@@ -19,13 +19,7 @@ pub(crate) trait Slots {
     fn slot(&self, service: u32) -> &Slot;
 
     /// How many edges of the service were discovered: an attempt that used as many has none to drop.
-    fn count_discovered(&self, service: u32, change: Change);
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Change {
-    More,
-    Fewer,
+    fn discovered(&self, service: u32) -> &Count;
 }
 
 impl Topology {
@@ -84,7 +78,7 @@ impl Topology {
             }
             None => {
                 add(&mut graph, slots, dependent, dependency, used, Publish::Now)?;
-                slots.count_discovered(dependent, Change::More);
+                slots.discovered(dependent).add();
                 Ok(true)
             }
         }
@@ -113,6 +107,10 @@ impl Topology {
                 _ => {}
             }
         }
+        // Those that were declared meanwhile count no more.
+        let left = graph.dependencies(dependent).into_iter();
+        let left = left.filter(|edge| edge.use_ != Use::Declared).count();
+        slots.discovered(dependent).set(left as u32);
     }
 
     /// Publishes all rows: once, after many edges were declared with [`Publish::Later`].
@@ -180,7 +178,7 @@ fn drop_stale(graph: &mut Graph, slots: &impl Slots, cycle: &Cycle) -> bool {
 
 fn remove(graph: &mut Graph, slots: &impl Slots, dependent: u32, dependency: u32) {
     graph.remove_edge(dependent, dependency);
-    slots.count_discovered(dependent, Change::Fewer);
+    slots.discovered(dependent).remove();
     publish_closures(graph, slots, dependency);
 }
 

@@ -96,6 +96,10 @@ impl Count {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn set(&self, number: u32) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,0 +1,10 @@
+//! The target `graph` for libFuzzer; without it, a replay of the files that are named as arguments.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mainstay_fuzz::graph::run(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    mainstay_fuzz::replay(mainstay_fuzz::graph::run)
+}

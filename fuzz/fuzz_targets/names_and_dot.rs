@@ -1,0 +1,10 @@
+//! The target `names_and_dot` for libFuzzer; without it, a replay of the files that are named as arguments.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mainstay_fuzz::names_and_dot::run(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::io::Result<()> {
+    mainstay_fuzz::replay(mainstay_fuzz::names_and_dot::run)
+}

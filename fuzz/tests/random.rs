@@ -1,0 +1,68 @@
+//! Random inputs, as many as there is time for.
+//!
+//! `MAINSTAY_FUZZ_RUNS` says how many for each target, `MAINSTAY_SEED` repeats an earlier run. An input that
+//! fails is kept as `failed-TARGET` in the directory of the build's temporary files, and its path is printed.
+
+use std::{
+    env, fs,
+    hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
+    time::Instant,
+};
+
+use mainstay_fuzz::{TARGETS, Target};
+
+#[test]
+fn operations() {
+    run("operations", 20_000, 8..260);
+}
+
+#[test]
+fn graph() {
+    run("graph", 5_000, 8..300);
+}
+
+#[test]
+fn names_and_dot() {
+    run("names_and_dot", 20_000, 8..200);
+}
+
+fn run(name: &str, runs: u64, lengths: std::ops::Range<u64>) {
+    let target: Target = TARGETS.iter().find(|(known, _)| *known == name).expect("it is known").1;
+    let (runs, seed) = (
+        number("MAINSTAY_FUZZ_RUNS").unwrap_or(runs),
+        number("MAINSTAY_SEED").unwrap_or_else(|| RandomState::new().hash_one(name)),
+    );
+    println!("{name}: {runs} runs, MAINSTAY_SEED={seed}");
+    let (mut random, begun) = (Random(seed), Instant::now());
+    for run in 0..runs {
+        let length = lengths.start + random.next() % (lengths.end - lengths.start);
+        let input: Vec<u8> = (0..length).map(|_| (random.next() >> 32) as u8).collect();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(&input))) {
+            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed-{name}"));
+            fs::write(&path, &input).expect("the input is kept");
+            println!("run {run} of seed {seed} failed: {}", path.display());
+            resume_unwind(panic);
+        }
+    }
+    println!("{name}: {:.0} runs a second", runs as f64 / begun.elapsed().as_secs_f64());
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+}
+
+/// SplitMix64, as Steele, Lea and Flood gave it in "Fast splittable pseudorandom number generators" (2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

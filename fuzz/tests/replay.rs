@@ -1,0 +1,28 @@
+//! Every input that is kept: the corpora, and what has failed once.
+
+use std::{fs, io, path::Path};
+
+use mainstay_fuzz::TARGETS;
+
+#[test]
+fn kept_inputs() -> io::Result<()> {
+    for (name, target) in TARGETS {
+        for kind in ["corpus", "regressions"] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(kind).join(name);
+            let mut inputs = fs::read_dir(&directory)?
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()?;
+            inputs.sort();
+            for input in inputs.iter().filter(|input| !is_hidden(input)) {
+                println!("{}", input.display());
+                target(&fs::read(input)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As a `.gitkeep` is.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
