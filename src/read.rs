@@ -1,13 +1,13 @@
 //! The hot path: reading one service, reading it again and again, reading several at one instant.
 
-use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, mem, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
     registry::Registry,
     service::{AnyId, Instance, ServiceId},
     store::{Phase, Slot, Store, Tag, between_looks_fence},
-    sync::{ArcCell, CellCache, Held, into_arc},
+    sync::{ArcCell, CellCache, Held, into_arc, shielded},
     wait::{Wait, sealed::Condition},
 };
 
@@ -137,7 +137,7 @@ impl Registry {
         if is_current(held.as_deref(), slot) {
             return Ok(Guard { held });
         }
-        Err(self.not_ready(id.into(), slot))
+        Err(self.not_ready(id.into(), slot, held))
     }
 
     /// The instance of a service at this moment, to be kept.
@@ -159,13 +159,10 @@ impl Registry {
     /// ```
     pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
         let (cell, slot) = self.open(id)?;
-        let instance = cell.load_full();
-        if is_current(instance.as_deref(), slot) {
-            if let Some(instance) = instance {
-                return Ok(instance);
-            }
+        match cell.load_full() {
+            Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
+            found => Err(self.not_ready(id.into(), slot, found)),
         }
-        Err(self.not_ready(id.into(), slot))
     }
 
     /// The values of several services that were all current at one instant: a tuple of up to eight ids gives a
@@ -259,8 +256,10 @@ impl Registry {
         self.store().open(id).ok_or_else(|| ForeignId { id: id.into() })
     }
 
+    /// Says so, and drops what was found in the slot in place of something current.
     #[cold]
-    fn not_ready(&self, id: AnyId, slot: &Slot) -> GetError {
+    fn not_ready<F>(&self, id: AnyId, slot: &Slot, found: F) -> GetError {
+        shielded(|| drop(found));
         let state = slot.state.load();
         let phase = match state.phase() {
             // It came up, or changed its generation, while we looked.
@@ -360,14 +359,15 @@ impl<T> Cached<T> {
         let cache = self.cache.get_or_insert_with(|| CellCache::new(self.place.clone()));
         let read = cache.load();
         if !same(read, &self.held) {
-            self.held.clone_from(read);
+            let old = mem::replace(&mut self.held, read.clone());
+            shielded(|| drop(old));
         }
         // The look at the pointer may take effect after that at the state. Then the instance was current at
         // one of the two: it has the tag that the state had, and was there before the state moved on.
         if !is_current(self.held.as_deref(), slot) {
             // Not kept: what an idle reader holds would live on.
-            (self.cache, self.held) = (None, None);
-            return Err(self.place.registry.not_ready(self.place.id.into(), slot));
+            let found = (self.cache.take(), self.held.take());
+            return Err(self.place.registry.not_ready(self.place.id.into(), slot, found));
         }
         match &self.held {
             Some(instance) => Ok(instance),

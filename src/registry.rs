@@ -10,7 +10,7 @@ use crate::{
     inspect::{Listing, ServiceStatus},
     service::{AnyId, Name, ServiceId},
     store::{self, NotRegistered, Publish, Store},
-    sync::shielded,
+    sync::{Shielded, shielded},
 };
 
 /// The services of a program: a handle, cheap to clone, to be moved into every task and thread that needs it.
@@ -76,11 +76,12 @@ pub trait Observer: Send + Sync + 'static {
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
-    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) observer: Shielded<Option<Box<dyn Observer>>>,
 }
 
 impl Registry {
     pub(crate) fn new(store: Store, observer: Option<Box<dyn Observer>>) -> Self {
+        let observer = Shielded::new(observer);
         Self { shared: Arc::new(Shared { store, observer }) }
     }
 
@@ -302,7 +303,7 @@ impl fmt::Debug for Registry {
 
 impl Registry {
     pub(crate) fn emit(&self, index: u32, generation: u64, took: Duration, kind: EventKind<'_>) {
-        let Some(observer) = &self.shared.observer else { return };
+        let Some(observer) = &*self.shared.observer else { return };
         let (service, id) = (&self.store().service(index).name, self.store().id(index));
         shielded(|| observer.event(self, &Event { service, id, generation, took, kind }));
     }

@@ -68,11 +68,13 @@ impl Store {
             Target::Generation(_) => return None,
         };
         // The cause is there before anything can be seen to have failed by it.
-        Cause::leave(&self.service(root).cause, generation, reason);
+        let found = Cause::leave(&self.service(root).cause, generation, reason);
 
         let pin = pin();
         let rows = self.condemn(root, &pin);
-        Some(self.raise(root, &rows, record))
+        let fell = self.raise(root, &rows, record);
+        drop(found);
+        Some(fell)
     }
 
     /// Condemns the closure of `root`, which is condemned itself by now. Gives the rows that cover all that

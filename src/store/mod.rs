@@ -29,9 +29,8 @@ use crate::{
     failure::{Failure, Reason},
     service::{AnyId, Instance, Name, ServiceId},
     sync::{
-        self, ArcCell, Count, Flag, Held, Mutex,
+        self, ArcCell, Count, Flag, Held, Mutex, Shielded,
         raw::{NoSlab, Slab},
-        shielded,
     },
 };
 
@@ -45,21 +44,28 @@ pub(crate) struct Cause {
 
 impl Cause {
     /// Leaves a cause where others find it, unless that of a later generation is there.
-    fn leave(place: &ArcCell<Self>, generation: u64, reason: Reason) {
+    ///
+    /// Gives what it has taken out of the place. A reason is a user's value, with a user's `Drop`: it must not
+    /// be dropped while a cascade is under way.
+    fn leave(place: &ArcCell<Self>, generation: u64, reason: Reason) -> Vec<Shielded<Found>> {
         let cause = Arc::new(Self { generation, reason, at: SystemTime::now() });
+        let mut found = Vec::new();
         loop {
-            let current = place.load_full();
-            if current.as_ref().is_some_and(|current| current.generation > generation) {
-                return;
+            let current = Shielded::new(place.load_full());
+            let later = current.as_ref().is_some_and(|current| current.generation > generation);
+            let done = later || place.replace(&current, Some(Arc::clone(&cause))).is_ok();
+            if current.is_some() {
+                found.push(current);
             }
-            if let Ok(previous) = place.replace(&current, Some(Arc::clone(&cause))) {
-                // A reason is a user's value, and so is its `Drop`.
-                shielded(|| drop((previous, current)));
-                return;
+            if done {
+                return found;
             }
         }
     }
 }
+
+/// What was in the place of a cause.
+type Found = Option<Arc<Cause>>;
 
 /// What is known of a service beside its slot. Written rarely.
 pub(crate) struct Service {
@@ -68,10 +74,10 @@ pub(crate) struct Service {
     /// Somebody has the provider's role.
     pub(crate) provided: Flag,
     /// The last cascade that began here.
-    cause: ArcCell<Cause>,
+    cause: Shielded<ArcCell<Cause>>,
     /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
     /// begins, and must not speak for it.
-    given_up: ArcCell<Cause>,
+    given_up: Shielded<ArcCell<Cause>>,
     /// How many edges from here were discovered, also those declared since the last publication; written under
     /// the topology's lock.
     discovered: Count,
@@ -132,8 +138,8 @@ impl Store {
             name: Name::new(name),
             type_name: type_name::<T>(),
             provided: Flag::new(),
-            cause: ArcCell::empty(),
-            given_up: ArcCell::empty(),
+            cause: Shielded::new(ArcCell::empty()),
+            given_up: Shielded::new(ArcCell::empty()),
             discovered: Count::new(),
         };
         names.insert(service.name.clone(), index);
@@ -235,22 +241,22 @@ impl Store {
     /// What took the service down in `generation`, as far as the last cascade that reached it can tell.
     pub(crate) fn failure(&self, index: u32, generation: u64) -> Failure {
         let root = self.slot(index).failed_by.get();
-        let cause = self.service(root).cause.load();
-        self.describe(index, generation, root, cause)
+        let cause = Shielded::new(self.service(root).cause.load());
+        self.describe(index, generation, root, &cause)
     }
 
     /// The newest there is to tell of a service: an attempt given up since it last went down, or that.
     pub(crate) fn last_failure(&self, index: u32) -> Option<Failure> {
         let generation = self.slot(index).state.load().generation();
-        let given_up = self.service(index).given_up.load();
+        let given_up = Shielded::new(self.service(index).given_up.load());
         if given_up.as_ref().is_some_and(|cause| cause.generation == generation) {
-            return Some(self.describe(index, generation, index, given_up));
+            return Some(self.describe(index, generation, index, &given_up));
         }
         (generation > 0).then(|| self.failure(index, generation - 1))
     }
 
-    fn describe(&self, index: u32, generation: u64, root: u32, cause: Held<Cause>) -> Failure {
-        let (root_generation, reason, at) = match &*cause {
+    fn describe(&self, index: u32, generation: u64, root: u32, cause: &Held<Cause>) -> Failure {
+        let (root_generation, reason, at) = match &**cause {
             Some(cause) => (cause.generation, cause.reason.clone(), cause.at),
             // Not reached: a cascade leaves its cause before it raises anything.
             None => (generation, Reason::error("unknown"), SystemTime::now()),

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     failure::Reason,
     service::{Instance, ServiceId},
-    sync::{ArcCell, shielded, yield_now},
+    sync::{ArcCell, Shielded, yield_now},
 };
 
 /// What was not published, and comes back.
@@ -56,7 +56,7 @@ impl Store {
             return Err(Refused(value));
         }
         let instance = self.instance(id, generation, value);
-        let Some(previous) = install(cell, &instance, |current| {
+        let Some(_previous) = install(cell, &instance, |current| {
             // An older attempt must not cover the value of a newer one.
             current.is_none_or(|current| current.generation <= generation)
         }) else {
@@ -73,8 +73,6 @@ impl Store {
         if self.service(index).discovered.get() != discovered {
             self.topology.settle(self, index, generation);
         }
-        // The value that was there before: its `Drop` is the user's.
-        shielded(|| drop(previous));
         Ok(())
     }
 
@@ -94,10 +92,7 @@ impl Store {
                 && slot.state.load() == Tag::ready(generation)
         };
         match install(cell, &instance, may) {
-            Some(previous) => {
-                shielded(|| drop(previous));
-                Ok(())
-            }
+            Some(_previous) => Ok(()),
             None => Err(Refused(alone(instance))),
         }
     }
@@ -115,7 +110,7 @@ impl Store {
             return false;
         }
         // Before the slot is free: the next attempt's reason comes after this one.
-        Cause::leave(&self.service(index).given_up, generation, reason);
+        drop(Cause::leave(&self.service(index).given_up, generation, reason));
         match self.slot(index).state.step(Tag::starting(generation), Tag::down(generation)) {
             Ok(moved) => {
                 self.notify(index, moved);
@@ -132,13 +127,12 @@ impl Store {
     pub(crate) fn clear<T: Send + Sync + 'static>(&self, id: ServiceId<T>, generation: u64) {
         let Some((cell, slot)) = self.open(id) else { return };
         while slot.state.load().generation() > generation {
-            let current = cell.load_full();
-            match &current {
+            let current = Shielded::new(cell.load_full());
+            match &*current {
                 Some(instance) if instance.generation == generation => {}
                 _ => return,
             }
-            if let Ok(previous) = cell.replace(&current, None) {
-                shielded(|| drop((previous, current)));
+            if cell.replace(&current, None).is_ok() {
                 return;
             }
         }
@@ -157,14 +151,14 @@ fn install<T>(
     cell: &ArcCell<Instance<T>>,
     instance: &Arc<Instance<T>>,
     may: impl Fn(Option<&Instance<T>>) -> bool,
-) -> Option<[Option<Arc<Instance<T>>>; 2]> {
+) -> Option<Shielded<Option<Arc<Instance<T>>>>> {
     loop {
-        let current = cell.load_full();
+        let current = Shielded::new(cell.load_full());
         if !may(current.as_deref()) {
             return None;
         }
-        if let Ok(previous) = cell.replace(&current, Some(Arc::clone(instance))) {
-            return Some([previous, current]);
+        if cell.replace(&current, Some(Arc::clone(instance))).is_ok() {
+            return Some(current);
         }
     }
 }

@@ -4,6 +4,8 @@ use std::{ops::Deref, sync::Arc};
 
 use arc_swap::{ArcSwapOption, Cache, Guard};
 
+use super::Shielded;
+
 /// What a load holds: cheap, protected, short-lived.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
 
@@ -33,20 +35,21 @@ impl<T> ArcCell<T> {
         self.0.load_full()
     }
 
-    /// Puts `new` in if `current` is still there, and then gives `current` back for the caller to drop.
-    /// The comparison is by address, which `current` keeps from being used again.
+    /// Puts `new` in if `current` is still there. The comparison is by address, which `current` keeps from being
+    /// used again. The caller's `current` is what keeps a `Drop` from being run in here.
     pub(crate) fn replace(
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<Option<Arc<T>>, Changed> {
-        let previous = self.0.compare_and_swap(current, new);
-        let same = match (&*previous, current) {
+    ) -> Result<(), Changed> {
+        // Where it is another value, this may have become its last holder.
+        let previous = Shielded::new(self.0.compare_and_swap(current, new));
+        let same = match (&**previous, current) {
             (Some(previous), Some(current)) => Arc::ptr_eq(previous, current),
             (None, None) => true,
             _ => false,
         };
-        if same { Ok(Guard::into_inner(previous)) } else { Err(Changed) }
+        if same { Ok(()) } else { Err(Changed) }
     }
 
     /// Takes `mine` out again, if it is still there.

@@ -113,3 +113,30 @@ pub(crate) fn shielded(user_code: impl FnOnce()) {
         std::mem::forget(payload);
     }
 }
+
+/// A value with a user's `Drop` in it: that is run shielded, whichever way it comes to an end.
+pub(crate) struct Shielded<T>(Option<T>);
+
+impl<T> Shielded<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl<T> std::ops::Deref for Shielded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(value) => value,
+            None => unreachable!("it is taken out only by its drop"),
+        }
+    }
+}
+
+impl<T> Drop for Shielded<T> {
+    fn drop(&mut self) {
+        let value = self.0.take();
+        shielded(|| drop(value));
+    }
+}

@@ -95,7 +95,7 @@ impl<T> ArcCell<T> {
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<Option<Arc<T>>, Changed> {
+    ) -> Result<(), Changed> {
         // The index of `current`: the last one, since a value that was refused may be tried again, and only
         // its last try can have been put in.
         let expected = match current {
@@ -109,7 +109,7 @@ impl<T> ArcCell<T> {
         };
         let new = self.add(new);
         match self.current.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(current.clone()),
+            Ok(_) => Ok(()),
             Err(_) => {
                 if new != EMPTY {
                     self.values(|values| values[new].kept = None);

@@ -211,7 +211,7 @@ impl<S, M> Slab<S, M> {
 impl<S, M> Drop for Slab<S, M> {
     fn drop(&mut self) {
         for entry in &mut self.entries {
-            if let Some(meta) = entry.meta.get() {
+            if let Some(meta) = entry.meta.take() {
                 // One value that panics in its `Drop` must not keep the others from theirs.
                 shielded(|| (meta.drop_cell)(entry.cell.get_mut()));
             }
