@@ -1,0 +1,214 @@
+//! What the models share: a runner that counts, services whose values say what they rest on, and the
+//! invariant that most of them come back to.
+//!
+//! Two rules keep a model honest:
+//!
+//! - every actor is a spawned thread; the first thread only sets up, joins and checks. What runs on the first
+//!   thread while others run is hardly interleaved;
+//! - each model is shown to fail on the fault that it guards against: `./faults.sh`.
+
+use std::{
+    env,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Instant,
+};
+
+use loom::{
+    model::Builder,
+    sync::{Condvar, Mutex},
+    thread::JoinHandle,
+};
+use mainstay::{Attempt, GetError, Guard, Instance, Provider, Registry, Running, ServiceId};
+use tracing_subscriber::EnvFilter;
+
+/// Runs `run` under every interleaving with at most so many preemptions (`None`: under every one), and prints
+/// how many they were (`cargo test --release -- --show-output`).
+///
+/// The variables of loom count: `LOOM_MAX_PREEMPTIONS` takes the place of the bound; `LOOM_MAX_BRANCHES`,
+/// `LOOM_CHECKPOINT_FILE`, `LOOM_LOCATION`, `LOOM_LOG` and the others are as loom has them.
+pub fn model(name: &str, preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    if env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
+        builder.preemption_bound = preemptions;
+    }
+    if env::var_os("LOOM_MAX_BRANCHES").is_none() {
+        builder.max_branches = 10_000;
+    }
+    let bound = builder.preemption_bound.map_or("no bound".into(), |n| format!("bound {n}"));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let check = move || {
+        builder.check(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            run();
+        });
+    };
+    let begun = Instant::now();
+    if env::var_os("LOOM_LOG").is_some() {
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::from_env("LOOM_LOG"))
+            .with_test_writer()
+            .without_time();
+        tracing::subscriber::with_default(log.finish(), check);
+    } else {
+        check();
+    }
+    let (count, took) = (count.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
+    println!("{name}: {count} interleavings, {bound}, {took:.1} s");
+}
+
+/// A service of the models.
+pub type Id = ServiceId<Rests>;
+
+/// The value of every service: the instances that it was built from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rests {
+    /// Each dependency, and the generation of its instance.
+    pub on: Vec<(Id, u64)>,
+    /// Tells values of one generation apart.
+    pub mark: u64,
+}
+
+/// A value that was built from nothing.
+pub fn plain(mark: u64) -> Rests {
+    Rests { on: Vec::new(), mark }
+}
+
+/// A registry with `N` services and declared edges (dependent, dependency), and the role of each service.
+pub fn services<const N: usize>(edges: &[(usize, usize)]) -> (Registry, [Id; N], [Role; N]) {
+    let mut builder = Registry::builder(N).expect("it is small");
+    let ids = std::array::from_fn(|n| builder.register(&n.to_string()).expect("room for all"));
+    for &(dependent, dependency) in edges {
+        builder.add_dependency(ids[dependent], ids[dependency]).expect("no cycle");
+    }
+    let registry = builder.build();
+    let roles = ids.map(|id| Role {
+        registry: registry.clone(),
+        provider: registry.provide(id).expect("nobody provides it yet"),
+    });
+    (registry, ids, roles)
+}
+
+/// The role of providing one service.
+pub struct Role {
+    registry: Registry,
+    pub provider: Provider<Rests>,
+}
+
+impl Role {
+    /// An attempt at a service that is down.
+    pub fn attempt(&self) -> Attempt<Rests> {
+        now(self.provider.begin()).expect("it is down").expect("not closed")
+    }
+
+    /// Starts the service on dependencies that are ready.
+    pub fn start(&self, dependencies: &[Id]) -> Running<Rests> {
+        finish(self.attempt(), dependencies).expect("they are ready, and nothing fails")
+    }
+
+    /// One round of the provider that does not wait: it gives up where it would have to.
+    ///
+    /// It looks first, since a wait that is begun and dropped takes many steps: so it may also give up a
+    /// little too early.
+    pub fn try_build(&self, dependencies: &[Id]) -> Option<Running<Rests>> {
+        let ready = |&id: &Id| self.registry.get(id).is_ok();
+        if ready(&self.provider.id()) || !dependencies.iter().all(ready) {
+            return None;
+        }
+        let attempt = now(self.provider.begin())?.ok()?;
+        finish(attempt, dependencies)
+    }
+
+    /// One round of the provider that waits for all that it needs; `None` where a cascade was faster.
+    pub fn build(&self, dependencies: &[Id]) -> Option<Running<Rests>> {
+        let attempt = block_on(self.provider.begin()).ok()?;
+        let mut on = Vec::new();
+        for &dependency in dependencies {
+            let instance = block_on(attempt.wait_for(dependency)).ok()?;
+            on.push((dependency, Instance::generation(&instance)));
+        }
+        attempt.ready(Rests { on, mark: 0 }).ok()
+    }
+}
+
+/// Publishes an attempt on the dependencies as they are now; `None` where one is not ready, or a cascade was
+/// faster.
+pub fn finish(attempt: Attempt<Rests>, dependencies: &[Id]) -> Option<Running<Rests>> {
+    let mut on = Vec::new();
+    for &dependency in dependencies {
+        let instance = now(attempt.wait_for(dependency))?.ok()?;
+        on.push((dependency, Instance::generation(&instance)));
+    }
+    attempt.ready(Rests { on, mark: 0 }).ok()
+}
+
+/// The generation that a reader sees, and whether it gets an instance of it.
+pub fn look(registry: &Registry, id: Id) -> (u64, bool) {
+    match registry.get(id) {
+        Ok(guard) => (Guard::generation(&guard), true),
+        Err(GetError::NotReady(why)) => (why.generation, false),
+        Err(error) => unreachable!("{error}"),
+    }
+}
+
+/// I2: no ready service rests on an instance that has failed. Holds once everything is quiet.
+pub fn assert_i2(registry: &Registry, ids: &[Id]) {
+    for &id in ids {
+        let Ok(instance) = registry.get(id) else { continue };
+        for &(dependency, generation) in &instance.on {
+            let (now, _) = look(registry, dependency);
+            assert_eq!(now, generation, "I2: {id:?} rests on a failed instance of {dependency:?}");
+        }
+    }
+}
+
+/// Joins a thread of the model.
+pub fn join<T>(thread: JoinHandle<T>) -> T {
+    thread.join().expect("a panic ends the model before this")
+}
+
+/// The output of a wait that ends at its first look; else `None`, and the wait is dropped.
+pub fn now<F: Future + Unpin>(mut wait: F) -> Option<F::Output> {
+    match Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// Blocks a thread of the model until the wait ends.
+///
+/// As `Wait::wait` does under loom; but its waker is counted by std, not by loom, and it never wakes without
+/// being told. That leaves a fifth of the interleavings.
+pub fn block_on<F: Future + Unpin>(mut wait: F) -> F::Output {
+    let alarm = Arc::new(Alarm { rung: Mutex::new(false), bell: Condvar::new() });
+    let waker = Waker::from(Arc::clone(&alarm));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = Pin::new(&mut wait).poll(&mut context) {
+            return output;
+        }
+        let mut rung = alarm.rung.lock().expect("never poisoned");
+        while !*rung {
+            rung = alarm.bell.wait(rung).expect("never poisoned");
+        }
+        *rung = false;
+    }
+}
+
+struct Alarm {
+    rung: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        *self.rung.lock().expect("never poisoned") = true;
+        self.bell.notify_one();
+    }
+}

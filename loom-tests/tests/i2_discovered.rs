@@ -1,0 +1,57 @@
+//! I2 where the edge is not known yet: `db` discovers that it depends on `config` while `config` fails.
+//!
+//! ```text
+//! cascade:  condemn config, fence, look at the row again | raise what is in it
+//! db:       publish the edge, fence, is config condemned?  | ready
+//! ```
+//!
+//! What must not be: the cascade does not see the edge, and db does not see that config is condemned. It takes
+//! both fences, the second look and the check of `condemned` to exclude it.
+
+use loom::thread::spawn;
+use mainstay_loom_tests::{assert_i2, block_on, finish, join, model, services};
+
+#[test]
+fn during_the_cascade() {
+    model("i2 discovered", Some(5), || {
+        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
+        let running = config_role.start(&[]);
+        let attempt = db_role.attempt();
+
+        let builder = spawn(move || finish(attempt, &[config]));
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").unwrap()
+        });
+        let fell = join(failer);
+        let db = join(builder);
+        assert_i2(&registry, &ids);
+        assert!(fell.went_down >= 1 && fell.went_down + fell.overtaken <= 2);
+        drop((running, db));
+    });
+}
+
+/// The attempt waits until config is ready again, or it is overtaken. (Bound: 3.)
+#[test]
+fn and_waited_for() {
+    model("i2 discovered, and waited for", Some(3), || {
+        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
+        let running = config_role.start(&[]);
+        let attempt = db_role.attempt();
+
+        let builder = spawn(move || {
+            let _ = block_on(attempt.wait_for(config));
+            finish(attempt, &[config])
+        });
+        let failer = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(config, "edited").unwrap();
+                (config_role.try_build(&[]), config_role)
+            }
+        });
+        let ends = (join(failer), join(builder));
+        assert_i2(&registry, &ids);
+        drop((running, ends));
+    });
+}
