@@ -5,7 +5,7 @@
 #
 # A patch begins with a line that says the fault, and one for each model that must catch it: test file, function,
 # and a pattern that its failure must show, so that no other failure passes for a catch. A patch that does not
-# apply, or does not compile, is an error. Ends with 1 if a fault was not caught. Needs bash, cargo, patch and the coreutils.
+# apply, or does not compile, is an error. Ends with 1 if a fault was not caught. Needs bash, cargo, git and the coreutils.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
@@ -39,7 +39,7 @@ plant() {
     fault=$(sed -n 's/^Fault: //p' "$file")
     rm -rf "$work/crate/src"
     cp -R "$here/../src" "$work/crate/src"
-    if ! (cd "$work/crate" && patch --silent --forward -p1 <"$file") >"$work/log" 2>&1; then
+    if ! (cd "$work/crate" && git apply --whitespace=nowarn "$file") >"$work/log" 2>&1; then
         row "$name" "$fault" - "ERROR: does not apply" 0
         return
     fi
