@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::store::{Slot, Store, Waiter};
+use crate::{
+    store::{Slot, Store, Waiter},
+    sync::block_until,
+};
 
 pub(crate) mod sealed {
     use super::{Duration, Store};
@@ -39,9 +42,9 @@ use sealed::Condition;
 
 /// A wait that has not ended: await it on any executor, or block a thread with [`wait`](Self::wait).
 ///
-/// Nothing happens before it is polled. It may be dropped at any point; then it was never there, except that
-/// a dependency that an attempt has begun to wait for stays one until that service's next publication.
-/// Dropping the wait for an attempt to begin never leaves one begun.
+/// Nothing happens before it is polled; polled again after it has ended, it stays pending. It may be dropped at
+/// any point; then it was never there, except that a dependency that an attempt has begun to wait for stays one
+/// until that service's next publication. Dropping the wait for an attempt to begin never leaves one begun.
 ///
 /// Waking up goes through event-listener: the thread that makes the change holds a short lock of the slot's
 /// wait list while it marks the waiters, and calls their wakers after that. A waker that panics is reported by
@@ -124,58 +127,10 @@ impl<C: Condition> Wait<C> {
         self.block(Some(deadline))
     }
 
-    #[cfg(not(loom))]
     fn block(mut self, deadline: Option<Instant>) -> C::Output {
-        use std::{
-            sync::{
-                Arc,
-                atomic::{AtomicBool, Ordering},
-            },
-            task::{Wake, Waker},
-            thread::{self, Thread},
-        };
-
-        /// Wakes a parked thread. The token says that it was this and not somebody else's `unpark`; Release
-        /// and Acquire make what the notifier did before visible to the thread, as `unpark` does.
-        struct Unpark {
-            thread: Thread,
-            token: AtomicBool,
-        }
-
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.token.store(true, Ordering::Release);
-                self.thread.unpark();
-            }
-        }
-
         let begun = Instant::now();
-        let unpark = Arc::new(Unpark { thread: thread::current(), token: AtomicBool::new(false) });
-        let waker = Waker::from(Arc::clone(&unpark));
-        let mut context = Context::from_waker(&waker);
-        loop {
-            if let Poll::Ready(output) = Pin::new(&mut self).poll(&mut context) {
-                return output;
-            }
-            while !unpark.token.swap(false, Ordering::Acquire) {
-                match deadline {
-                    None => thread::park(),
-                    Some(deadline) => {
-                        let left = deadline.saturating_duration_since(Instant::now());
-                        if left.is_zero() {
-                            return self.condition.timed_out(begun.elapsed());
-                        }
-                        thread::park_timeout(left);
-                    }
-                }
-            }
-        }
-    }
-
-    #[cfg(loom)]
-    fn block(self, deadline: Option<Instant>) -> C::Output {
-        assert!(deadline.is_none(), "a model has no clock");
-        loom::future::block_on(self)
+        block_until(&mut self, deadline)
+            .unwrap_or_else(|| self.condition.timed_out(begun.elapsed()))
     }
 
     fn end(&mut self) {

@@ -72,7 +72,12 @@ impl Store {
 
         let pin = pin();
         let rows = self.condemn(root, &pin);
-        let fell = self.raise(root, &rows, record);
+        let (fell, waited) = self.raise(root, &rows, record);
+        // From here on user code may run; it must not keep rows from being freed.
+        drop(pin);
+        for service in waited {
+            self.slot(service).changed.wake_all();
+        }
         drop(found);
         Some(fell)
     }
@@ -128,8 +133,9 @@ impl Store {
         }
     }
 
-    /// Raises all that is in the rows, each from its end, the first row last; then wakes.
-    fn raise(&self, root: u32, rows: &[&[u32]], record: bool) -> Fell {
+    /// Raises all that is in the rows, each from its end, the first row last. Gives with it where somebody is to
+    /// be woken, dependencies first.
+    fn raise(&self, root: u32, rows: &[&[u32]], record: bool) -> (Fell, Vec<u32>) {
         let mut fell = Fell::default();
         let mut waited = Vec::new();
         for service in rows.iter().rev().flat_map(|row| row.iter().rev().copied()) {
@@ -146,12 +152,9 @@ impl Store {
                 fell.fallen.push(Fallen { index: service, was: moved.from });
             }
         }
-        // From here on user code may run.
-        for service in waited.into_iter().rev() {
-            self.slot(service).changed.wake_all();
-        }
+        waited.reverse();
         fell.fallen.reverse();
-        fell
+        (fell, waited)
     }
 
     /// Moves a slot to where it is condemned to be. `None` where another cascade has done so.

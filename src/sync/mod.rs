@@ -9,12 +9,15 @@ pub(crate) mod raw;
 mod arc_cell;
 #[cfg(loom)]
 mod model;
+#[cfg(not(loom))]
+mod park;
 
 #[cfg(loom)]
-pub(crate) use self::model::{ArcCell, CellCache, Held, Pin, Snapshot, into_arc, pin};
+pub(crate) use self::model::{ArcCell, CellCache, Held, Pin, Snapshot, block_until, into_arc, pin};
 #[cfg(not(loom))]
 pub(crate) use self::{
     arc_cell::{ArcCell, CellCache, Held, into_arc},
+    park::block_until,
     raw::{Pin, Snapshot, pin},
 };
 

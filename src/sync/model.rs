@@ -12,9 +12,11 @@
 //! operation happens while it is held.
 
 use std::{
+    future::Future,
     marker::PhantomData,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Instant,
 };
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -195,4 +197,13 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
         };
         self.current.store(index, Ordering::Release);
     }
+}
+
+/// As `park::block_until`; a model has no clock.
+pub(crate) fn block_until<F: Future + Unpin>(
+    future: &mut F,
+    deadline: Option<Instant>,
+) -> Option<F::Output> {
+    assert!(deadline.is_none(), "a model has no clock");
+    Some(loom::future::block_on(future))
 }
