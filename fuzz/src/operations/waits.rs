@@ -125,10 +125,9 @@ impl World {
         let mut expected = self.model.ends_at_once(awaited);
         if let (None, Awaited::Dependency { service, holder, dependency: Some(d), .. }) =
             (&expected, awaited)
+            && !self.edge_added(service, d, Rests::On(holder), &actual)
         {
-            if !self.edge_added(service, d, Rests::On(holder), &actual) {
-                expected = Some(actual.clone());
-            }
+            expected = Some(actual.clone());
         }
         match expected.or_else(|| self.model.ends(awaited)) {
             Some(expected) => self.compare(&expected, &actual),
