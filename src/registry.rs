@@ -265,7 +265,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) {
-        if self.store().close() && self.shared.observer.is_some() {
+        if self.store().close() && self.is_observed() {
             for index in 0..self.store().len() {
                 let generation = self.store().slot(index).state.load().generation();
                 self.emit(index, generation, Duration::ZERO, EventKind::Closed);
