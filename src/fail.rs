@@ -9,6 +9,7 @@ use crate::{
     registry::Registry,
     service::{AnyId, Instance},
     store::{Fell, Phase, Target},
+    sync::Shielded,
 };
 
 impl Registry {
@@ -44,8 +45,9 @@ impl Registry {
         id: impl Into<AnyId>,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Result<Cascade, ForeignId> {
+        let reason = Reason::error(reason);
         let index = self.index(id.into())?;
-        let fell = self.cascade(index, Target::Any, Reason::error(reason));
+        let fell = self.cascade(index, Target::Any, reason);
         Ok(fell.unwrap_or_default())
     }
 
@@ -80,29 +82,37 @@ impl Registry {
         broken: &Instance<T>,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Result<Report, ForeignId> {
+        let reason = Reason::error(reason);
         let index = self.index(broken.service)?;
         let generation = broken.generation;
-        let replaced = self
-            .store()
-            .typed::<T>(broken.service)
-            .and_then(|id| self.get_arc(id).ok())
-            .is_some_and(|now| now.generation == generation && !std::ptr::eq(&*now, broken));
+        let now = self.store().typed::<T>(broken.service).and_then(|id| self.get_arc(id).ok());
+        let now = Shielded::new(now);
+        let replaced = now
+            .as_ref()
+            .is_some_and(|now| now.generation == generation && !std::ptr::eq(&**now, broken));
+        drop(now);
         if replaced {
             return Ok(Report::Replaced);
         }
-        let fell = self.cascade(index, Target::Generation(generation), Reason::error(reason));
+        let fell = self.cascade(index, Target::Generation(generation), reason);
         Ok(fell.map_or(Report::AlreadyFailed, Report::Failed))
     }
 
     /// Runs a cascade and tells the observer of it, once it is over.
-    pub(crate) fn cascade(&self, index: u32, target: Target, reason: Reason) -> Option<Cascade> {
+    pub(crate) fn cascade(
+        &self,
+        index: u32,
+        target: Target,
+        reason: Shielded<Reason>,
+    ) -> Option<Cascade> {
         let observed = self.is_observed();
         let begun = observed.then(Instant::now);
         let Fell { counts, fallen } = self.store().fail(index, target, reason, observed)?;
         let took = begun.map(|begun| begun.elapsed()).unwrap_or_default();
         for fallen in fallen {
             let generation = fallen.was.generation();
-            let failure = self.store().failure(fallen.index, generation);
+            // The observer may have it fail once more, and leave this one as the last to hold the reason.
+            let failure = Shielded::new(self.store().failure(fallen.index, generation));
             let kind = match fallen.was.phase() {
                 Phase::Ready => EventKind::Failed(&failure),
                 _ => EventKind::Overtaken(&failure),

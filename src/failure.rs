@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
-use crate::service::Name;
+use crate::{service::Name, sync::Shielded};
 
 /// What was given as the reason of a failure.
 ///
@@ -38,19 +38,20 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub(crate) fn error(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Error(reason.into().into())
+    /// A user's reason. Where it turns out to be of no use it is the store that drops it: shielded.
+    pub(crate) fn error(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Shielded<Self> {
+        Shielded::new(Self::Error(reason.into().into()))
     }
 
     /// Why something is dropped: in a panic, as all is over, or, `otherwise`, just so.
-    pub(crate) fn dropped(closed: bool, otherwise: Self) -> Self {
-        if std::thread::panicking() {
+    pub(crate) fn dropped(closed: bool, otherwise: Self) -> Shielded<Self> {
+        Shielded::new(if std::thread::panicking() {
             Self::Panicked
         } else if closed {
             Self::Closed
         } else {
             otherwise
-        }
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     running::{Over, Running, debug_by_service},
     service::{Instance, ServiceId},
     store::{Refused, Store, Target},
-    sync::Count,
+    sync::{Count, Shielded},
     wait::{Wait, sealed::Condition},
 };
 
@@ -392,7 +392,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         self.give_back(Reason::error(reason))
     }
 
-    fn give_back(&mut self, reason: Reason) -> Result<(), Failure> {
+    fn give_back(&mut self, reason: Shielded<Reason>) -> Result<(), Failure> {
         if self.over {
             return Ok(());
         }
@@ -401,7 +401,8 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         if !store.give_back(index, self.generation, reason, self.discovered.get()) {
             return Err(store.failure(index, self.generation));
         }
-        if let Some(failure) = store.last_failure(index) {
+        // The observer may leave this one as the last to hold the reason.
+        if let Some(failure) = store.last_failure(index).map(Shielded::new) {
             let took = self.begun.elapsed();
             self.registry.emit(index, self.generation, took, EventKind::GivenUp(&failure));
         }

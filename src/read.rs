@@ -7,7 +7,7 @@ use crate::{
     registry::Registry,
     service::{AnyId, Instance, ServiceId},
     store::{Phase, Slot, Store, Tag, between_looks_fence},
-    sync::{ArcCell, CellCache, Held, into_arc, shielded},
+    sync::{ArcCell, CellCache, Held, Shielded, into_arc, shielded},
     wait::{Wait, sealed::Condition},
 };
 
@@ -194,8 +194,9 @@ impl Registry {
                 GetError::NotReady(why) => GetAllError::NotReady(why),
                 GetError::ForeignId(why) => GetAllError::ForeignId(why),
             })?;
+            let guards = Shielded::new(guards);
             between_looks_fence();
-            let Some(changed) = ids.changed(self, &guards) else { return Ok(guards) };
+            let Some(changed) = ids.changed(self, &guards) else { return Ok(guards.into_inner()) };
             looks += 1;
             if looks == LOOKS {
                 let service = self.store().name(changed.index);
@@ -358,16 +359,18 @@ impl<T> Cached<T> {
         let (_, slot) = self.place.open()?;
         let cache = self.cache.get_or_insert_with(|| CellCache::new(self.place.clone()));
         let read = cache.load();
-        if !same(read, &self.held) {
-            let old = mem::replace(&mut self.held, read.clone());
-            shielded(|| drop(old));
-        }
         // The look at the pointer may take effect after that at the state. Then the instance was current at
         // one of the two: it has the tag that the state had, and was there before the state moved on.
-        if !is_current(self.held.as_deref(), slot) {
+        if !is_current(read.as_deref(), slot) {
             // Not kept: what an idle reader holds would live on.
             let found = (self.cache.take(), self.held.take());
             return Err(self.place.registry.not_ready(self.place.id.into(), slot, found));
+        }
+        // Not before it is known to be published: a user's `Drop` runs here, and what is being taken back
+        // must not be held meanwhile.
+        if !same(read, &self.held) {
+            let old = mem::replace(&mut self.held, read.clone());
+            shielded(|| drop(old));
         }
         match &self.held {
             Some(instance) => Ok(instance),
@@ -422,7 +425,12 @@ macro_rules! tuple_of_ids {
             type Guards = ($(Guard<$T>,)+);
 
             fn get(&self, registry: &Registry) -> Result<Self::Guards, GetError> {
-                Ok(($(registry.get(self.$n)?,)+))
+                // All of them first: what was read beside one that is not ready is the store's to drop.
+                let read = ($(Shielded::new(registry.get(self.$n)),)+);
+                $(if let Err(error) = &*read.$n {
+                    return Err(error.clone());
+                })+
+                Ok(($(read.$n.into_inner()?,)+))
             }
 
             fn changed(&self, registry: &Registry, guards: &Self::Guards) -> Option<AnyId> {
@@ -448,7 +456,8 @@ impl Registry {
     /// Whether the guard's instance is still the one. It keeps its address from being used again, and a ready
     /// tag never comes back: the same at two looks means the same all the time between them.
     fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>) -> bool {
-        self.get(id).is_ok_and(|now| std::ptr::eq(Guard::instance(&now), Guard::instance(guard)))
+        let now = Shielded::new(self.get(id));
+        now.as_ref().is_ok_and(|now| std::ptr::eq(Guard::instance(now), Guard::instance(guard)))
     }
 }
 

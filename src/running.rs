@@ -9,6 +9,7 @@ use crate::{
     registry::Registry,
     service::{Instance, ServiceId},
     store::{Refused, Store, Target},
+    sync::Shielded,
     wait::{Wait, sealed::Condition},
 };
 
@@ -60,8 +61,8 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn instance(&self) -> Option<Arc<Instance<T>>> {
-        let instance = self.registry.get_arc(self.id).ok()?;
-        (Instance::generation(&instance) == self.generation).then_some(instance)
+        let instance = Shielded::new(self.registry.get_arc(self.id).ok()?);
+        (instance.generation == self.generation).then(|| instance.into_inner())
     }
 
     /// Waits until the instance has failed: who failed first, of which generation, and why.
@@ -134,7 +135,7 @@ impl<T: Send + Sync + 'static> Running<T> {
         self.end(Reason::error(reason))
     }
 
-    fn end(&self, reason: Reason) -> Cascade {
+    fn end(&self, reason: Shielded<Reason>) -> Cascade {
         let target = Target::Generation(self.generation);
         self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
     }

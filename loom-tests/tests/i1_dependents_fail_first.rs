@@ -6,7 +6,13 @@
 //! ```
 //!
 //! What must not be: config raised (or condemned and raised, in one pass) before db, with the observer's two
-//! looks in between.
+//! looks in between. Nor by another cascade, one that has raised its db already, to where the newest has condemned it:
+//!
+//! ```text
+//! oldest:   condemn config (1), db (1) | raise db (1)                                            | raise config (1, not 3)
+//! between:                                           a whole cascade (2), both restart
+//! newest:                                                                   condemn config (3) |
+//! ```
 
 use loom::thread::spawn;
 use mainstay::Registry;
@@ -56,6 +62,37 @@ fn observed_while_restarting() {
         let restarter = spawn(move || (db_role.try_build(&[config]), db_role));
         let observer = spawn(move || observe(&registry, config, db));
         let ends = (join(failer), join(restarter), join(observer));
+        drop((running, ends));
+    });
+}
+
+/// Three cascades of one root. (Bound: 2.)
+#[test]
+fn observed_between_cascades() {
+    model("i1 observed between cascades", Some(2), || {
+        let (registry, [config, db], [config_role, db_role]) = services(&[(1, 0)]);
+        let running = (config_role.start(&[]), db_role.start(&[config]));
+
+        let oldest = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        let others = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(config, "edited again").unwrap();
+                let restarted = (config_role.try_build(&[]), db_role.try_build(&[config]));
+                let newest = spawn({
+                    let registry = registry.clone();
+                    move || registry.fail(config, "and again").map(drop).unwrap()
+                });
+                observe(&registry, config, db);
+                join(newest);
+                (restarted, config_role, db_role)
+            }
+        });
+        join(oldest);
+        let ends = join(others);
         drop((running, ends));
     });
 }

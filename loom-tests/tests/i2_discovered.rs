@@ -55,3 +55,36 @@ fn and_waited_for() {
         drop((running, ends));
     });
 }
+
+/// `db` is condemned before `pool`, fails by itself, comes back at once, and discovers that it depends on `pool`
+/// before that is condemned. (Bound: 3.)
+///
+/// ```text
+/// cascade:  condemn config, db |                                            | condemn pool, look again
+/// db:                           fail, begin, publish the edge to pool, ready
+/// ```
+#[test]
+fn by_one_that_came_back() {
+    model("i2 discovered, by one that came back", Some(3), || {
+        let (registry, ids @ [config, db, pool], [config_role, db_role, pool_role]) =
+            services(&[(1, 0), (2, 0)]);
+        let running =
+            (config_role.start(&[]), db_role.start(&[config]), pool_role.start(&[config]));
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        let builder = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(db, "lost").unwrap();
+                (db_role.try_build(&[pool]), db_role)
+            }
+        });
+        join(failer);
+        let ends = join(builder);
+        assert_i2(&registry, &ids);
+        drop((running, ends, config_role, pool_role));
+    });
+}

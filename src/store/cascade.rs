@@ -1,17 +1,22 @@
 //! Failing: condemn down, fail up.
 //!
-//! 1. *condemn* every slot of the closure, dependencies first: nothing new is built on any of them;
+//! 1. *condemn* every slot of the closure to its next generation, dependencies first: nothing new is built on
+//!    any of them;
 //! 2. look at the closure again, behind a fence, until it has not changed meanwhile;
-//! 3. *raise* every condemned slot to its new generation, dependents first, the root last: whoever sees a
-//!    service fail sees that everything which stood on it has failed before;
+//! 3. *raise* every slot to the generation that this cascade has condemned it to, dependents first, the root
+//!    last: whoever sees a service fail sees that everything which stood on it has failed before;
 //! 4. only then wake waiters. No user code runs between 1 and 3.
 //!
-//! A closure changes in two ways while a cascade runs. It gains a service: that is condemned too. It loses
-//! one, because an edge was dropped: that one is condemned already and must be raised, or it would stay
-//! condemned for ever; and since what is condemned must go down with everything that stands on it, its own
-//! closure is now looked at as the root's is.
+//! Never further than that generation: where another cascade has condemned the slot once more, it may not have
+//! come to the dependents yet.
+//!
+//! A closure changes in two ways while a cascade runs. It gains a service, or one that was condemned already
+//! has been raised by another cascade and has come back with an edge to what was condemned after it: that is
+//! condemned, or condemned again. It loses one, because an edge was dropped: that one must be raised all the
+//! same, or it would stay condemned for ever; and since what is condemned must go down with everything that
+//! stands on it, its own closure is now looked at as the root's is.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{
     Cause, Phase, Store,
@@ -19,7 +24,7 @@ use super::{
 };
 use crate::{
     failure::{Cascade, Reason},
-    sync::{Pin, pin},
+    sync::{Pin, Shielded, pin},
 };
 
 /// What is to fail.
@@ -29,6 +34,13 @@ pub(crate) enum Target {
     Any,
     /// This generation and no other.
     Generation(u64),
+}
+
+/// A slot, and the generation that one cascade has condemned it to.
+#[derive(Debug, Clone, Copy)]
+struct Condemned {
+    service: u32,
+    to: u64,
 }
 
 /// One slot that a cascade moved.
@@ -54,27 +66,24 @@ impl Store {
         &self,
         root: u32,
         target: Target,
-        reason: Reason,
+        reason: Shielded<Reason>,
         record: bool,
     ) -> Option<Fell> {
         let slot = self.slot(root);
-        let generation = match target {
+        let to = match target {
             // Its dependents went down before it did, and nobody can hold anything of it.
             Target::Any if slot.state.load().phase() == Phase::Down => {
                 return Some(Fell::default());
             }
             Target::Any => slot.condemned.add(),
-            Target::Generation(generation) if slot.condemned.add_to(generation) => generation,
-            Target::Generation(_) => return None,
+            Target::Generation(generation) => slot.condemned.add_to(generation)?,
         };
         // The cause is there before anything can be seen to have failed by it.
-        let found = Cause::leave(&self.service(root).cause, generation, reason);
+        let found = Cause::leave(&self.service(root).cause, to - 1, reason);
 
-        let pin = pin();
-        let rows = self.condemn(root, &pin);
-        let (fell, waited) = self.raise(root, &rows, record);
-        // From here on user code may run; it must not keep rows from being freed.
-        drop(pin);
+        let condemned = self.condemn(Condemned { service: root, to }, &pin());
+        let (fell, waited) = self.raise(root, &condemned, record);
+        // From here on user code may run.
         for service in waited {
             self.slot(service).changed.wake_all();
         }
@@ -82,64 +91,75 @@ impl Store {
         Some(fell)
     }
 
-    /// Condemns the closure of `root`, which is condemned itself by now. Gives the rows that cover all that
-    /// was condemned: that of the root first, then one for each service that left it meanwhile.
-    fn condemn<'p>(&self, root: u32, pin: &'p Pin) -> Vec<&'p [u32]> {
-        let row = |service: u32| -> &'p [u32] { self.slot(service).row.load(pin) };
-        let condemn = |service: u32| self.slot(service).condemned.add();
-
-        let first = row(root);
-        for &service in first.iter().filter(|&&service| service != root) {
-            condemn(service);
+    /// Condemns the closure of `root`, which is condemned itself by now. Gives all that was condemned, each
+    /// service before what depends on it; a service may stand there twice.
+    fn condemn(&self, root: Condemned, pin: &Pin) -> Vec<Condemned> {
+        let slot = self.slot(root.service);
+        let row = slot.row.load(pin);
+        let mut condemned = Vec::with_capacity(row.len());
+        condemned.push(root);
+        for &service in row.iter().filter(|&&service| service != root.service) {
+            condemned.push(Condemned { service, to: self.slot(service).condemned.add() });
         }
         second_look_fence();
-        let again = row(root);
-        if std::ptr::eq(first, again) {
-            return vec![first];
+        let again = slot.row.load(pin);
+        if std::ptr::eq(row, again) {
+            return condemned;
         }
+        self.condemn_what_changed(root.service, again, condemned, pin)
+    }
 
-        // Rare: the topology changed under the cascade.
-        // Ordered sets: a model must see the same order in every run.
-        let mut condemned: BTreeSet<u32> = first.iter().copied().collect();
-        condemned.insert(root);
-        let mut tops = vec![(root, again)];
+    /// The rare case of `condemn`: the topology changed under the cascade.
+    fn condemn_what_changed<'p>(
+        &self,
+        root: u32,
+        row: &'p [u32],
+        condemned: Vec<Condemned>,
+        pin: &'p Pin,
+    ) -> Vec<Condemned> {
+        let row_of = |service: u32| -> &'p [u32] { self.slot(service).row.load(pin) };
+        // Another cascade has raised it to where we want it, and it has begun again since. What it stands on
+        // then may be what we have condemned too late for it. (The root stands on nothing of its closure.)
+        let came_back = |service: u32, to: u64| {
+            let state = self.slot(service).state.load();
+            service != root && state.generation() >= to && state.phase() != Phase::Down
+        };
+
+        // Ordered: a model must see the same order in every run.
+        let mut to: BTreeMap<u32, u64> = condemned.iter().map(|c| (c.service, c.to)).collect();
+        // The root, and each service that has left its row.
+        let mut tops = vec![(root, row)];
         loop {
-            // What the rows have gained, dependencies before dependents.
-            for &(_, row) in &tops {
-                for &service in row {
-                    if condemned.insert(service) {
-                        condemn(service);
-                    }
+            for &service in tops.iter().flat_map(|(_, row)| *row) {
+                if to.get(&service).is_none_or(|&to| came_back(service, to)) {
+                    to.insert(service, self.slot(service).condemned.add());
                 }
             }
-            let covered: BTreeSet<u32> = tops.iter().flat_map(|(_, row)| *row).copied().collect();
-            let left =
-                condemned.difference(&covered).copied().map(|service| (service, row(service)));
-            let mut next: Vec<(u32, &[u32])> = left.collect();
-            let mut stable = next.is_empty();
+            let covered = |service: u32| tops.iter().any(|(_, row)| row.contains(&service));
+            let left = to.keys().copied().filter(|&service| !covered(service));
+            let left: Vec<(u32, &[u32])> = left.map(|service| (service, row_of(service))).collect();
 
             second_look_fence();
-            for &(service, seen) in &tops {
-                let now = row(service);
-                stable &= std::ptr::eq(seen, now);
-                next.push((service, now));
-            }
-            if stable {
-                return tops.into_iter().map(|(_, row)| row).collect();
+            let again: Vec<_> =
+                tops.iter().map(|&(service, _)| (service, row_of(service))).collect();
+            let changed = tops.iter().zip(&again).any(|(then, now)| !std::ptr::eq(then.1, now.1));
+            if left.is_empty() && !changed && !to.iter().any(|(&s, &to)| came_back(s, to)) {
+                let services = tops.iter().flat_map(|(_, row)| row.iter().copied());
+                return services.map(|service| Condemned { service, to: to[&service] }).collect();
             }
             // The root stays first, so that it is raised last.
-            next.sort_by_key(|&(service, _)| service != root);
-            tops = next;
+            tops = again;
+            tops.extend(left);
         }
     }
 
-    /// Raises all that is in the rows, each from its end, the first row last. Gives with it where somebody is to
-    /// be woken, dependencies first.
-    fn raise(&self, root: u32, rows: &[&[u32]], record: bool) -> (Fell, Vec<u32>) {
+    /// Raises all that was condemned, from the end. Gives with it where somebody is to be woken, dependencies
+    /// first.
+    fn raise(&self, root: u32, condemned: &[Condemned], record: bool) -> (Fell, Vec<u32>) {
         let mut fell = Fell::default();
         let mut waited = Vec::new();
-        for service in rows.iter().rev().flat_map(|row| row.iter().rev().copied()) {
-            let Some(moved) = self.raise_slot(service, root) else { continue };
+        for &Condemned { service, to } in condemned.iter().rev() {
+            let Some(moved) = self.raise_slot(service, to, root) else { continue };
             if moved.waited {
                 waited.push(service);
             }
@@ -157,20 +177,17 @@ impl Store {
         (fell, waited)
     }
 
-    /// Moves a slot to where it is condemned to be. `None` where another cascade has done so.
-    fn raise_slot(&self, service: u32, root: u32) -> Option<Moved> {
+    /// Moves a slot to the generation that this cascade has condemned it to. `None` where it is there already.
+    fn raise_slot(&self, service: u32, to: u64, root: u32) -> Option<Moved> {
         let slot = self.slot(service);
         let mut seen = slot.state.load();
-        loop {
-            let to = slot.condemned.load();
-            if seen.generation() >= to {
-                return None;
-            }
+        while seen.generation() < to {
             slot.failed_by.set(root);
             match slot.state.step(seen, Tag::down(to)) {
                 Ok(moved) => return Some(moved),
                 Err(now) => seen = now,
             }
         }
+        None
     }
 }

@@ -47,9 +47,15 @@ impl Cause {
     ///
     /// Gives what it has taken out of the place. A reason is a user's value, with a user's `Drop`: it must not
     /// be dropped while a cascade is under way.
-    fn leave(place: &ArcCell<Self>, generation: u64, reason: Reason) -> Vec<Shielded<Found>> {
+    fn leave(
+        place: &ArcCell<Self>,
+        generation: u64,
+        reason: Shielded<Reason>,
+    ) -> Vec<Shielded<Found>> {
+        let reason = reason.into_inner();
         let cause = Arc::new(Self { generation, reason, at: SystemTime::now() });
-        let mut found = Vec::new();
+        // Ours, too: where a later one is there, or takes its place at once, this is its last holder.
+        let mut found = vec![Shielded::new(Some(Arc::clone(&cause)))];
         loop {
             let current = Shielded::new(place.load_full());
             let later = current.as_ref().is_some_and(|current| current.generation > generation);
@@ -91,7 +97,7 @@ pub(crate) struct Store {
 }
 
 // One cache line a service, and no two services on one.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(Slab::<Slot, Service>::ENTRY_BYTES == 64);
 
 /// Why a name was not registered.
@@ -221,9 +227,10 @@ impl Store {
     pub(crate) fn read_to_build<T>(&self, id: ServiceId<T>) -> Option<Arc<Instance<T>>> {
         let (cell, slot) = self.open(id)?;
         second_look_fence();
-        let instance = cell.load_full()?;
+        let instance = Shielded::new(cell.load_full()?);
         let current = slot.state.load() == Tag::ready(instance.generation);
-        (current && slot.condemned.load() == instance.generation).then_some(instance)
+        let usable = current && slot.condemned.load() == instance.generation;
+        usable.then(|| instance.into_inner())
     }
 
     pub(crate) fn dependencies(&self, index: u32) -> Vec<(u32, Use)> {
@@ -259,7 +266,7 @@ impl Store {
         let (root_generation, reason, at) = match &**cause {
             Some(cause) => (cause.generation, cause.reason.clone(), cause.at),
             // Not reached: a cascade leaves its cause before it raises anything.
-            None => (generation, Reason::error("unknown"), SystemTime::now()),
+            None => (generation, Reason::error("unknown").into_inner(), SystemTime::now()),
         };
         Failure {
             service: self.name(index),

@@ -102,7 +102,13 @@ impl Store {
     }
 
     /// Gives an attempt back without a value. False where a cascade has taken it already.
-    pub(crate) fn give_back(&self, index: u32, generation: u64, reason: Reason, used: u32) -> bool {
+    pub(crate) fn give_back(
+        &self,
+        index: u32,
+        generation: u64,
+        reason: Shielded<Reason>,
+        used: u32,
+    ) -> bool {
         if used > 0 {
             self.topology.release(index, generation);
         }

@@ -38,14 +38,14 @@ pub(crate) type Row = Snapshot<Box<[u32]>>;
 pub(crate) struct FailedBy(AtomicU32);
 
 impl FailedBy {
-    /// Relaxed: it is set before the state is raised, which releases it, and read after the raised state was
-    /// seen. Where two cascades overlap either of them is right.
+    /// Release: pairs with `get`. Of two cascades that overlap one may be named and the other have raised the
+    /// slot; who reads this one sees the cause that it left.
     pub(crate) fn set(&self, root: u32) {
-        self.0.store(root, Ordering::Relaxed);
+        self.0.store(root, Ordering::Release);
     }
 
-    /// Relaxed: as `set`.
+    /// Acquire: pairs with `set`.
     pub(crate) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }

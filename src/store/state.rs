@@ -177,21 +177,24 @@ impl Condemned {
         Self(AtomicU64::new(0))
     }
 
-    /// Acquire: pairs with `add`; the one who raises sees what the one who condemned wrote before.
+    /// Acquire: pairs with `add`. An attempt looks at its own slot with it when it begins, and finds condemned
+    /// whatever was condemned before that slot.
     pub(crate) fn load(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// One more failure; gives the generation that it ends. Release: pairs with `load`.
+    /// One more failure; gives the generation that it leads to. Release: pairs with `load`, for what this
+    /// cascade condemned before, its dependencies.
     pub(crate) fn add(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::AcqRel)
+        self.0.fetch_add(1, Ordering::Release) + 1
     }
 
-    /// Ends exactly this generation; false where that has happened already. Ordered as `add`.
-    pub(crate) fn add_to(&self, generation: u64) -> bool {
-        self.0
-            .compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
+    /// Ends exactly this generation, and gives the next; `None` where that has happened already. Relaxed: it is
+    /// the first of its cascade, and every read-modify-write of the word passes on what earlier ones released.
+    pub(crate) fn add_to(&self, generation: u64) -> Option<u64> {
+        let next = generation + 1;
+        self.0.compare_exchange(generation, next, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(next)
     }
 }
 

@@ -78,6 +78,8 @@ impl Relay {
         let due = DUE.try_with(|due| mem::take(&mut *due.borrow_mut()));
         for relay in due.unwrap_or_else(|_| mem::take(&mut *due_at_end())) {
             relay.wake_user();
+            // What was woken may have left another waker, and be gone: then this is its last holder.
+            shielded(|| drop(relay));
         }
     }
 }

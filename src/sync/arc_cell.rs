@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use arc_swap::{ArcSwapOption, Cache, Guard};
 
-use super::Shielded;
+use super::{Shielded, schedule_point};
 
 /// What a load holds: cheap, protected, short-lived.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
@@ -27,11 +27,13 @@ impl<T> ArcCell<T> {
 
     #[inline]
     pub(crate) fn load(&self) -> Held<T> {
+        schedule_point();
         self.0.load()
     }
 
     #[inline]
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
+        schedule_point();
         self.0.load_full()
     }
 
@@ -42,6 +44,7 @@ impl<T> ArcCell<T> {
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
     ) -> Result<(), Changed> {
+        schedule_point();
         // Where it is another value, this may have become its last holder.
         let previous = Shielded::new(self.0.compare_and_swap(current, new));
         let same = match (&**previous, current) {
@@ -90,6 +93,7 @@ where
 
     #[inline]
     pub(crate) fn load(&mut self) -> &Option<Arc<T>> {
+        schedule_point();
         self.0.load()
     }
 }

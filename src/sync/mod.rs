@@ -1,23 +1,28 @@
-//! The only module that names std's atomics, loom, arc-swap, crossbeam-epoch and event-listener.
+//! The only module that names std's atomics, loom, shuttle, arc-swap, crossbeam-epoch and event-listener.
 //!
-//! Everything above it says what it needs in these words, so that a model (`--cfg loom`) runs the same
-//! code. What is substituted there, and why that is faithful, stands in `model.rs`.
+//! Everything above it says what it needs in these words, so that the same code runs
+//!
+//! - in a model (`--cfg loom`): every interleaving and every value that the orderings allow. What is
+//!   substituted there, and why that is faithful, stands in `model.rs`;
+//! - under a random scheduler (`--cfg shuttle`), with many more services and threads. Everything is sequentially
+//!   consistent there, and only atomics, locks and [`schedule_point`]s are places to switch threads.
 
+mod park;
 pub(crate) mod raw;
 
 #[cfg(not(loom))]
 mod arc_cell;
 #[cfg(loom)]
 mod model;
-#[cfg(not(loom))]
-mod park;
 
 #[cfg(loom)]
-pub(crate) use self::model::{ArcCell, CellCache, Held, Pin, Snapshot, block_until, into_arc, pin};
+pub(crate) use self::model::{
+    ArcCell, CellCache, Held, Pin, Snapshot, into_arc, park_timeout, pin,
+};
+pub(crate) use self::park::block_until;
 #[cfg(not(loom))]
 pub(crate) use self::{
     arc_cell::{ArcCell, CellCache, Held, into_arc},
-    park::block_until,
     raw::{Pin, Snapshot, pin},
 };
 
@@ -26,19 +31,28 @@ pub(crate) use event_listener::{Event, EventListener, Listener};
 #[cfg(loom)]
 pub(crate) use loom::{
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::yield_now,
+    thread::{Thread, current as current_thread, park, yield_now},
     thread_local,
 };
-#[cfg(not(loom))]
-pub(crate) use std::{
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::yield_now,
+    thread::{Thread, current as current_thread, park, park_timeout, yield_now},
+    thread_local,
+};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+    },
+    thread::{Thread, current as current_thread, park, park_timeout, yield_now},
     thread_local,
 };
 
@@ -47,10 +61,14 @@ use std::{
     sync::PoisonError,
 };
 
-#[cfg(loom)]
-use loom::sync::MutexGuard;
+/// Before a step of arc-swap or crossbeam-epoch that other threads can see: shuttle, which does not see into
+/// them, may switch threads here.
 #[cfg(not(loom))]
-use std::sync::MutexGuard;
+#[inline(always)]
+pub(crate) fn schedule_point() {
+    #[cfg(shuttle)]
+    AtomicBool::new(false).load(Ordering::Relaxed);
+}
 
 /// Locks. No user code runs under any lock of this crate, so a poisoned one is still whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -124,6 +142,14 @@ impl<T> Shielded<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(Some(value))
     }
+
+    /// Hands it over: from here on it is somebody else's to drop.
+    pub(crate) fn into_inner(mut self) -> T {
+        match self.0.take() {
+            Some(value) => value,
+            None => unreachable!("it is taken out only at its end"),
+        }
+    }
 }
 
 impl<T> std::ops::Deref for Shielded<T> {
@@ -132,7 +158,7 @@ impl<T> std::ops::Deref for Shielded<T> {
     fn deref(&self) -> &T {
         match &self.0 {
             Some(value) => value,
-            None => unreachable!("it is taken out only by its drop"),
+            None => unreachable!("it is taken out only at its end"),
         }
     }
 }

@@ -12,11 +12,10 @@
 //! operation happens while it is held.
 
 use std::{
-    future::Future,
     marker::PhantomData,
     ops::Deref,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Instant,
+    time::Duration,
 };
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -199,11 +198,7 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
     }
 }
 
-/// As `park::block_until`; a model has no clock.
-pub(crate) fn block_until<F: Future + Unpin>(
-    future: &mut F,
-    deadline: Option<Instant>,
-) -> Option<F::Output> {
-    assert!(deadline.is_none(), "a model has no clock");
-    Some(loom::future::block_on(future))
+/// A model has no clock.
+pub(crate) fn park_timeout(_timeout: Duration) {
+    unimplemented!("a model has no clock")
 }

@@ -3,14 +3,12 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
     time::Instant,
 };
+
+use super::{AtomicBool, Ordering, Thread, current_thread, park, park_timeout};
 
 /// Wakes a parked thread. The token says that it was this, and not somebody else's `unpark`.
 struct Unpark {
@@ -27,8 +25,9 @@ impl Unpark {
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        // Release: pairs with `take`.
-        self.token.store(true, Ordering::Release);
+        // Release: pairs with `take`. A swap and no store, as loom lets a read-modify-write that came before a
+        // store undo it.
+        self.token.swap(true, Ordering::Release);
         self.thread.unpark();
     }
 }
@@ -38,7 +37,7 @@ pub(crate) fn block_until<F: Future + Unpin>(
     future: &mut F,
     deadline: Option<Instant>,
 ) -> Option<F::Output> {
-    let unpark = Arc::new(Unpark { thread: thread::current(), token: AtomicBool::new(false) });
+    let unpark = Arc::new(Unpark { thread: current_thread(), token: AtomicBool::new(false) });
     let waker = Waker::from(Arc::clone(&unpark));
     let mut context = Context::from_waker(&waker);
     loop {
@@ -47,14 +46,14 @@ pub(crate) fn block_until<F: Future + Unpin>(
         }
         while !unpark.take() {
             let Some(deadline) = deadline else {
-                thread::park();
+                park();
                 continue;
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            thread::park_timeout(left);
+            park_timeout(left);
         }
     }
 }

@@ -125,7 +125,7 @@ pub(crate) enum NoSlab {
 
 impl<S, M> Slab<S, M> {
     /// What one entry takes.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const ENTRY_BYTES: usize = size_of::<Entry<S, M>>();
 
     pub(crate) fn new(capacity: usize, slot: impl Fn(u32) -> S) -> Result<Self, NoSlab> {
@@ -236,6 +236,8 @@ mod snapshot {
 
     use crossbeam_epoch::{Atomic, Guard, Owned};
 
+    use crate::sync::schedule_point;
+
     /// While it is held, nothing that a `Snapshot` gave under it is freed.
     pub(crate) struct Pin(Guard);
 
@@ -255,6 +257,7 @@ mod snapshot {
         /// The value of now. Acquire: pairs with `publish`.
         #[inline]
         pub(crate) fn load<'p>(&self, pin: &'p Pin) -> &'p T {
+            schedule_point();
             let shared = self.0.load(Ordering::Acquire, &pin.0);
             // SAFETY: never null (`new` and `publish` store a value, and only `drop` takes it out); what was
             // replaced is freed only after every pin that was held at that time is gone, `pin` among them.
@@ -263,6 +266,7 @@ mod snapshot {
 
         /// Puts a new value in the old one's place and retires that. Release: pairs with `load`.
         pub(crate) fn publish(&self, value: T, pin: &Pin) {
+            schedule_point();
             let old = self.0.swap(Owned::new(value), Ordering::AcqRel, &pin.0);
             // SAFETY: `old` has left the cell, so that no new reader can find it; the swap gave it to us
             // alone; `T: Send`, since another thread may free it.
