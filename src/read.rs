@@ -6,7 +6,7 @@ use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
     registry::Registry,
     service::{AnyId, Instance, ServiceId},
-    store::{Phase, Slot, Store, Tag, between_looks_fence},
+    store::{Phase, Slot, Store, Tag},
     sync::{ArcCell, CellCache, Held, Shielded, into_arc, shielded},
     wait::{Wait, sealed::Condition},
 };
@@ -195,7 +195,7 @@ impl Registry {
                 GetError::ForeignId(why) => GetAllError::ForeignId(why),
             })?;
             let guards = Shielded::new(guards);
-            between_looks_fence();
+            // Later than the first looks: the loads of the cells are Acquire, too, which arc-swap documents.
             let Some(changed) = ids.changed(self, &guards) else { return Ok(guards.into_inner()) };
             looks += 1;
             if looks == LOOKS {

@@ -247,7 +247,7 @@ impl Registry {
     ///
     /// Nothing goes down by it: what is ready stays readable, and can be replaced and failed, until its
     /// provider, whose wait for the next failure has just ended, lets go of it. Values are dropped with their
-    /// last holder.
+    /// last holder. What was done before is seen by whoever finds it closed.
     ///
     /// ```
     /// use mainstay::{Registry, WaitError};

@@ -237,6 +237,46 @@ fn everything_is_dropped_with_the_last_handle() {
     assert_eq!(Arc::strong_count(&watched), 1);
 }
 
+/// A handle that ends while a cascade is on its way to its slot leaves the value there: readers must not find the
+/// slot empty before the dependents have gone down. It goes with the registry at the latest.
+///
+/// ```text
+/// cascade:  condemn root and its dependents ───── raise dependents, root
+/// provider:                      drop of running
+/// ```
+#[test]
+fn a_value_that_is_left_by_its_handle() {
+    const DEPENDENTS: usize = 300;
+    let drops = Drops::default();
+    let mut made = 0;
+    until("a handle that ends within a cascade", || {
+        let mut builder = Registry::builder(1 + DEPENDENTS).unwrap();
+        let root = builder.register("root").unwrap();
+        for i in 0..DEPENDENTS {
+            let dependent = builder.register::<u32>(&i.to_string()).unwrap();
+            builder.add_dependency(dependent, root).unwrap();
+        }
+        let registry = builder.build();
+        let (provider, running) = up(&registry, root, drops.value(1));
+        made += 1;
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                registry.fail(root, "by another").unwrap();
+            });
+            start.wait();
+            (0..made % 64 * 16).for_each(|_| std::hint::spin_loop());
+            drop(running);
+        });
+        assert!(registry.get(root).is_err());
+        let left = drops.count() < made;
+        drop((provider, registry));
+        assert_eq!(drops.count(), made, "left in its slot: {left}");
+        left
+    });
+}
+
 #[test]
 fn a_value_that_holds_its_registry() {
     struct Holds {

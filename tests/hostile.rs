@@ -3,7 +3,10 @@
 //! - A value whose `Drop` panics does not disturb who publishes, replaces, fails or drops a handle; a reader
 //!   that was the last holder meets the panic of its own value, and nobody else does.
 //! - A value whose `Drop` calls the registry may do so, wherever it is dropped.
-//! - A reason that cannot be displayed, or whose `Drop` panics, harms only who displays it.
+//! - The same where the store itself was the last holder for a moment, while readers look and report.
+//! - Nothing but `Drop` is asked of a value: its equality, hash, order, clone and `Debug` are never used.
+//! - A reason that cannot be displayed, or whose `Drop` panics, harms only who displays it: also one that is not
+//!   used, one that an event was the last to hold, and one that another thread's takes the place of.
 //! - A registry that is dropped drops all its reasons, whatever of them panics.
 //! - After each of these the store is whole: all that was there goes on, and everything can be done as before.
 
@@ -13,16 +16,17 @@ use std::{
     env,
     error::Error,
     fmt,
+    hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind, panic_any},
     process::Command,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
 
-use mainstay::{Guard, Phase, Provider, Registry, ServiceId};
+use mainstay::{Event, EventKind, Guard, Observer, Phase, Provider, Registry, Report, ServiceId};
 use support::{Counted, Drops, LONG, again, up, within};
 
 /// Panics when it is dropped, with a payload that panics when *it* is dropped.
@@ -172,6 +176,134 @@ fn a_value_that_panics_in_the_hands_of_a_user() {
     world.check_whole();
 }
 
+/// Readers let go of what they looked at without a word, and may be the last to hold it.
+///
+/// ```text
+/// provider:  up ─ replace ─ fail ─ drop ─ up ...
+/// readers:   get_all │ report │ wait_for │ instance: none of the calls panics, whatever they drop inside
+/// ```
+#[test]
+fn a_value_that_panics_while_several_look() {
+    let world = World::new();
+    let World { registry, id, provider, dependent, drops } = &world;
+    let done = &AtomicBool::new(false);
+    let unharmed = |what: &str, call: &dyn Fn()| {
+        while !done.load(Ordering::Relaxed) {
+            let outcome = catch_unwind(AssertUnwindSafe(call));
+            if outcome.is_err() {
+                done.store(true, Ordering::Relaxed);
+                std::mem::forget(outcome);
+                panic!("{what} has dropped a value, and let its panic out");
+            }
+        }
+    };
+    // What a call gives is the user's; so is the panic when that is dropped.
+    fn dispose<T>(given: T) {
+        std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(given))));
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| unharmed("get_all", &|| dispose(registry.get_all((*id, *id)))));
+        scope.spawn(|| {
+            unharmed("report", &|| {
+                if let Ok(met) = registry.get_arc(*id) {
+                    thread::yield_now();
+                    let _: Report = registry.report(&met, "broken").unwrap();
+                    dispose(met);
+                }
+            });
+        });
+        scope.spawn(|| {
+            let provider = registry.provide(*dependent).unwrap();
+            unharmed("wait_for", &|| {
+                let attempt = provider.begin().wait().unwrap();
+                dispose(attempt.wait_for(*id).wait_timeout(support::MOMENT));
+            });
+        });
+        for _ in 0..3_000 {
+            if done.load(Ordering::Relaxed) {
+                break;
+            }
+            let running = again(provider, world.bomb());
+            let _ = running.replace(world.bomb()).map_err(|refused| dispose(refused));
+            dispose(running.instance());
+            drop(running);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    world.check_whole();
+    assert!(drops.count() > 0);
+}
+
+/// Does nothing but panic, whatever is asked of it.
+struct Unwilling(#[expect(dead_code, reason = "held for its drop")] Counted);
+
+impl PartialEq for Unwilling {
+    fn eq(&self, _: &Self) -> bool {
+        panic!("equality")
+    }
+}
+
+impl Eq for Unwilling {}
+
+impl PartialOrd for Unwilling {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Unwilling {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        panic!("order")
+    }
+}
+
+impl Hash for Unwilling {
+    fn hash<H: Hasher>(&self, _: &mut H) {
+        panic!("hash")
+    }
+}
+
+impl Clone for Unwilling {
+    fn clone(&self) -> Self {
+        panic!("clone")
+    }
+}
+
+impl fmt::Debug for Unwilling {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("debug")
+    }
+}
+
+#[test]
+fn nothing_but_drop_is_asked_of_a_value() {
+    let (registry, drops) = (Registry::with_capacity(2).unwrap(), Drops::default());
+    let value = || Unwilling(drops.value(1));
+    let id = registry.register("unwilling").unwrap();
+    let dependent = registry.register("dependent").unwrap();
+    let (provider, running) = up(&registry, id, value());
+    running.replace(value()).unwrap();
+    assert!(running.instance().is_some() && format!("{running:?}").contains("unwilling"));
+    let provide_dependent = registry.provide(dependent).unwrap();
+    let attempt = provide_dependent.begin().wait().unwrap();
+    let from = attempt.wait_for(id).wait().unwrap();
+    let dependent = attempt.ready(1).unwrap();
+    let mut cached = registry.cached(id).unwrap();
+    assert!(cached.get().is_ok() && registry.get_all((id, id)).is_ok());
+    assert!(registry.wait_ready(id).wait().is_ok());
+    assert!(matches!(registry.report(&from, "broken"), Ok(Report::Failed(_))));
+    let refused = running.replace(value()).unwrap_err();
+    assert!(format!("{refused} {refused:?}").contains("broken"));
+    drop((refused, running, dependent));
+    let attempt = provider.begin().wait().unwrap();
+    registry.fail(id, "overtaken").unwrap();
+    let refused = attempt.ready(value()).unwrap_err();
+    assert!(format!("{refused} {refused:?}").contains("overtaken"));
+    registry.list().to_dot();
+    drop((refused, cached, from, provider, registry));
+    assert_eq!(drops.count(), 4);
+}
+
 /// Calls its registry when it is dropped.
 struct Calls {
     registry: Registry,
@@ -291,6 +423,122 @@ fn a_reason_that_cannot_be_dropped() {
     world.check_whole();
     provider.begin().wait().unwrap().fail("another one").unwrap();
     world.check_whole();
+}
+
+#[test]
+fn a_reason_that_is_not_used_cannot_be_dropped() {
+    let world = World::new();
+    let World { registry, id, provider, drops, .. } = &world;
+    let reason = || Unspeakable { explodes: true };
+    let harmless = || Bomb(drops.value(HARMLESS));
+    assert_eq!(registry.fail(*id, reason()).unwrap().went_down, 0, "it is down");
+
+    let running = again(provider, harmless());
+    let met = registry.get_arc(*id).unwrap();
+    registry.fail(*id, "sooner").unwrap();
+    assert_eq!(registry.report(&met, reason()).unwrap(), Report::AlreadyFailed);
+    assert_eq!(running.fail(reason()).went_down, 0, "it has failed");
+
+    let running = again(provider, harmless());
+    let met = registry.get_arc(*id).unwrap();
+    running.replace(harmless()).unwrap();
+    assert_eq!(registry.report(&met, reason()).unwrap(), Report::Replaced);
+    drop(running);
+
+    let attempt = provider.begin().wait().unwrap();
+    registry.fail(*id, "overtaken").unwrap();
+    assert!(attempt.fail(reason()).is_err(), "it is overtaken");
+    let foreign = Registry::with_capacity(1).unwrap().register::<u8>("foreign").unwrap();
+    let refused = catch_unwind(AssertUnwindSafe(|| registry.fail(foreign, reason())));
+    assert!(matches!(refused, Ok(Err(_))), "it is of another registry");
+    world.check_whole();
+}
+
+/// The observer has the service fail once more, so that nothing holds the first reason but the event.
+#[test]
+fn a_reason_that_an_event_is_the_last_to_hold() {
+    struct FailsAgain(Mutex<Option<Provider<u32>>>, Arc<AtomicUsize>);
+    impl Observer for FailsAgain {
+        fn event(&self, _: &Registry, event: &Event<'_>) {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            let provider = match event.kind {
+                EventKind::Failed(_) | EventKind::GivenUp(_) => self.0.lock().unwrap().take(),
+                _ => None,
+            };
+            if let Some(provider) = provider {
+                provider.begin().wait().unwrap().fail("given up by the observer").unwrap();
+                again(&provider, 1).fail("failed by the observer");
+                *self.0.lock().unwrap() = Some(provider);
+            }
+        }
+    }
+    struct Shared(Arc<FailsAgain>);
+    impl Observer for Shared {
+        fn event(&self, registry: &Registry, event: &Event<'_>) {
+            self.0.event(registry, event);
+        }
+    }
+
+    let events = Arc::new(AtomicUsize::new(0));
+    let observer = Arc::new(FailsAgain(Mutex::default(), Arc::clone(&events)));
+    let mut builder = Registry::builder(2).unwrap().observer(Shared(Arc::clone(&observer)));
+    let id = builder.register::<u32>("service").unwrap();
+    let dependent = builder.register::<u32>("dependent").unwrap();
+    builder.add_dependency(dependent, id).unwrap();
+    let registry = builder.build();
+    let hand = |provider| *observer.0.lock().unwrap() = provider;
+    let take = || observer.0.lock().unwrap().take().unwrap();
+    let (provider, running) = up(&registry, id, 1);
+    let provide_dependent = registry.provide(dependent).unwrap();
+    let _dependent = again(&provide_dependent, 1);
+
+    hand(Some(provider));
+    let before = events.load(Ordering::SeqCst);
+    assert_eq!(registry.fail(id, Unspeakable { explodes: true }).unwrap().went_down, 2);
+    let nested = ["begun", "given up", "begun", "ready", "failed"].len();
+    assert_eq!(events.load(Ordering::SeqCst) - before, 2 * (1 + nested), "both were told");
+    drop(running);
+
+    let provider = take();
+    let attempt = provider.begin().wait().unwrap();
+    hand(Some(provider));
+    attempt.fail(Unspeakable { explodes: true }).unwrap();
+    let provider = take();
+    assert_eq!(registry.status(id).unwrap().phase, Phase::Down);
+    again(&provider, 1).fail(Unspeakable { explodes: false });
+}
+
+/// Each of them is the one whose reason is covered by that of another, at some time.
+#[test]
+fn reasons_that_cannot_be_dropped_from_several_threads() {
+    within("failures at once", || {
+        let world = World::new();
+        let World { registry, id, provider, drops, .. } = &world;
+        let done = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let reason = Unspeakable { explodes: true };
+                        let failed = catch_unwind(AssertUnwindSafe(|| registry.fail(*id, reason)));
+                        if failed.is_err() {
+                            done.store(true, Ordering::Relaxed);
+                            panic!("a failure has dropped a reason, and let its panic out");
+                        }
+                    }
+                });
+            }
+            for _ in 0..3_000 {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let attempt = provider.begin().wait().unwrap();
+                let _ = attempt.ready(Bomb(drops.value(HARMLESS)));
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        world.check_whole();
+    });
 }
 
 /// Two panics at once end a process: so this one runs in its own.

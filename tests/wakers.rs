@@ -1,6 +1,6 @@
 //! Wakers of every kind, and threads that end.
 //!
-//! - A waker may panic: whoever made the change is not disturbed, and the others are woken.
+//! - A waker may panic, also when it is dropped: whoever made the change is not disturbed, and the others are woken.
 //! - A waker may run its task in place, which may wait, provide and fail again, and so wake others in place.
 //! - The same while the thread that wakes is ending, and has lost its thread-local values already.
 //! - A future may go from one thread, task or waker to another: the last waker is the one that is woken; the
@@ -93,6 +93,51 @@ fn a_waker_that_panics_disturbs_nobody() {
     }
     let status = registry.status(id).unwrap();
     assert_eq!((status.phase, status.waiting, status.generation), (Phase::Down, 0, 3));
+}
+
+/// A waker that polls its future once more, with a waker that panics when it is dropped, and then lets go of the
+/// future: nobody but the store has that waker any more.
+#[test]
+fn a_waker_that_panics_when_it_is_dropped() {
+    struct Explodes;
+    impl Wake for Explodes {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Explodes {
+        fn drop(&mut self) {
+            panic!("a waker that cannot be dropped");
+        }
+    }
+    struct LetsGo(Mutex<Option<Boxed<()>>>);
+    impl Wake for LetsGo {
+        fn wake(self: Arc<Self>) {
+            let Some(mut task) = self.0.lock().unwrap().take() else { return };
+            let waker = Waker::from(Arc::new(Explodes));
+            assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            drop(task);
+        }
+    }
+
+    let (registry, id, _) = two();
+    let provider = registry.provide(id).unwrap();
+    let attempt = provider.begin().wait().unwrap();
+    let of = registry.clone();
+    let mut task: Boxed<()> = Box::pin(async move { drop(of.wait_ready(id).await) });
+    let lets_go = Arc::new(LetsGo(Mutex::default()));
+    let waker = Waker::from(Arc::clone(&lets_go));
+    assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    *lets_go.0.lock().unwrap() = Some(task);
+    let (wakes, waker) = Wakes::new();
+    let mut other = registry.wait_ready(id);
+    assert!(poll_with(&mut other, &waker).is_pending());
+
+    attempt.fail("it comes later").unwrap();
+    assert!(lets_go.0.lock().unwrap().is_none());
+    assert_eq!(wakes.count(), 1, "the other was left asleep");
+    assert_eq!(registry.status(id).unwrap().waiting, 1);
+    let _running = again(&provider, 1);
+    assert!(poll_once(&mut other).is_ready());
 }
 
 /// The whole provider of the second runs inside the calls of whoever provides the first.

@@ -5,7 +5,7 @@
 //!
 //! - every actor is a spawned thread; the first thread only sets up, joins and checks. What runs on the first
 //!   thread while others run is hardly interleaved;
-//! - each model is shown to fail on the fault that it guards against: `./faults.sh`.
+//! - each model is shown to fail on the fault that it guards against: `../faults/`, and `docs/faults.md`.
 
 use std::{
     env,
@@ -15,15 +15,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use loom::{
-    model::Builder,
-    sync::{Condvar, Mutex},
-    thread::JoinHandle,
-};
+use loom::{model::Builder, thread::JoinHandle};
 use mainstay::{Attempt, GetError, Guard, Instance, Provider, Registry, Running, ServiceId};
 use tracing_subscriber::EnvFilter;
 
@@ -127,10 +123,10 @@ impl Role {
 
     /// One round of the provider that waits for all that it needs; `None` where a cascade was faster.
     pub fn build(&self, dependencies: &[Id]) -> Option<Running<Rests>> {
-        let attempt = block_on(self.provider.begin()).ok()?;
+        let attempt = self.provider.begin().wait().ok()?;
         let mut on = Vec::new();
         for &dependency in dependencies {
-            let instance = block_on(attempt.wait_for(dependency)).ok()?;
+            let instance = attempt.wait_for(dependency).wait().ok()?;
             on.push((dependency, Instance::generation(&instance)));
         }
         attempt.ready(Rests { on, mark: 0 }).ok()
@@ -178,37 +174,5 @@ pub fn now<F: Future + Unpin>(mut wait: F) -> Option<F::Output> {
     match Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
-    }
-}
-
-/// Blocks a thread of the model until the wait ends.
-///
-/// As `Wait::wait` does under loom; but its waker is counted by std, not by loom, and it never wakes without
-/// being told. That leaves a fifth of the interleavings.
-pub fn block_on<F: Future + Unpin>(mut wait: F) -> F::Output {
-    let alarm = Arc::new(Alarm { rung: Mutex::new(false), bell: Condvar::new() });
-    let waker = Waker::from(Arc::clone(&alarm));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = Pin::new(&mut wait).poll(&mut context) {
-            return output;
-        }
-        let mut rung = alarm.rung.lock().expect("never poisoned");
-        while !*rung {
-            rung = alarm.bell.wait(rung).expect("never poisoned");
-        }
-        *rung = false;
-    }
-}
-
-struct Alarm {
-    rung: Mutex<bool>,
-    bell: Condvar,
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        *self.rung.lock().expect("never poisoned") = true;
-        self.bell.notify_one();
     }
 }

@@ -150,3 +150,26 @@ fn of_one_service_twice() {
         drop(running);
     });
 }
+
+/// Two attempts of one generation, one after the other, are given back: the last word is the second's.
+#[test]
+fn of_two_attempts() {
+    model("cause, of two attempts", None, || {
+        let (registry, [x], [role]) = services(&[]);
+        let first = role.attempt();
+        let gives_back = spawn(move || first.fail("first").unwrap());
+        let next = spawn(move || {
+            if let Some(Ok(second)) = now(role.provider.begin()) {
+                second.fail("second").unwrap();
+                return (true, role);
+            }
+            (false, role)
+        });
+        join(gives_back);
+        let (begun, role) = join(next);
+        let last = registry.status(x).unwrap().last_failure.expect("one was given back");
+        let expected = if begun { "second" } else { "first" };
+        assert_eq!(last.reason.to_string(), expected, "the reason of an earlier attempt");
+        drop(role);
+    });
+}

@@ -9,9 +9,14 @@
 //! What must not be: the bit is cleared before the flag is up (or before others can see that it is), and the
 //! waiter, which comes in between, sees neither. `no_lost_wakeup.rs` has `wait_ready` and `begin`.
 
-use loom::thread::spawn;
+use std::sync::Arc;
+
+use loom::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    thread::spawn,
+};
 use mainstay::{BeginError, ProvideError, ReadyError, WaitError, WaitForError};
-use mainstay_loom_tests::{block_on, join, look, model, now, plain, services};
+use mainstay_loom_tests::{join, look, model, now, plain, services};
 
 /// An attempt is under way, and held by the waiter. (Bound: 3.)
 #[test]
@@ -20,7 +25,7 @@ fn wait_for() {
         let (registry, [config, _], [_provide_config, db_role]) = services(&[]);
         let attempt = db_role.attempt();
         let waiter = spawn(move || {
-            let closed = block_on(attempt.wait_for(config));
+            let closed = attempt.wait_for(config).wait();
             assert!(matches!(closed, Err(WaitForError::Closed { .. })));
             attempt
         });
@@ -35,7 +40,7 @@ fn failed() {
         let (registry, [_], [role]) = services(&[]);
         let running = role.start(&[]);
         let waiter = spawn(move || {
-            assert!(matches!(block_on(running.failed()), Err(WaitError::Closed { .. })));
+            assert!(matches!(running.failed().wait(), Err(WaitError::Closed { .. })));
             running
         });
         let closer = spawn(move || registry.close());
@@ -49,7 +54,7 @@ fn overtaken() {
         let (registry, [_], [role]) = services(&[]);
         let attempt = role.attempt();
         let waiter = spawn(move || {
-            assert!(matches!(block_on(attempt.overtaken()), Err(WaitError::Closed { .. })));
+            assert!(matches!(attempt.overtaken().wait(), Err(WaitError::Closed { .. })));
             attempt
         });
         let closer = spawn(move || registry.close());
@@ -65,11 +70,11 @@ fn whoever_comes_late() {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let failed = spawn(move || {
-            assert!(matches!(block_on(running.failed()), Err(WaitError::Closed { .. })));
+            assert!(matches!(running.failed().wait(), Err(WaitError::Closed { .. })));
             running
         });
         let begin = spawn(move || {
-            assert!(matches!(block_on(role.provider.begin()), Err(BeginError::Closed { .. })));
+            assert!(matches!(role.provider.begin().wait(), Err(BeginError::Closed { .. })));
             role
         });
         let closers = [registry.clone(), registry.clone()];
@@ -105,7 +110,7 @@ fn against_ready() {
         });
         let waiter = spawn({
             let registry = registry.clone();
-            move || match block_on(registry.wait_ready(x)) {
+            move || match registry.wait_ready(x).wait() {
                 Ok(instance) => Some(instance.mark),
                 Err(WaitError::Closed { .. }) => None,
                 Err(error) => unreachable!("{error}"),
@@ -155,5 +160,27 @@ fn against_provide() {
         let provider = join(newcomer);
         assert_eq!(registry.status(x).unwrap().provided, provider.is_some());
         drop(provider);
+    });
+}
+
+/// Whoever finds it closed sees what was done before.
+#[test]
+fn shows_what_came_before() {
+    model("close, shows what came before", None, || {
+        let (registry, [], []) = services(&[]);
+        let reason = Arc::new(AtomicU32::new(0));
+        let looker = spawn({
+            let (registry, reason) = (registry.clone(), Arc::clone(&reason));
+            move || {
+                if registry.is_closed() {
+                    assert_eq!(reason.load(Relaxed), 7, "closed, and not told why");
+                }
+            }
+        });
+        let closer = spawn(move || {
+            reason.store(7, Relaxed);
+            registry.close();
+        });
+        drop((join(looker), join(closer)));
     });
 }

@@ -11,7 +11,7 @@
 //! up by it.
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{block_on, join, model, now, plain, services};
+use mainstay_loom_tests::{join, model, now, plain, services};
 
 /// Bound: 2.
 #[test]
@@ -23,7 +23,7 @@ fn of_two() {
             let registry = registry.clone();
             move || drop(now(registry.wait_ready(x)))
         });
-        let other = spawn(move || block_on(registry.wait_ready(x)).unwrap().mark);
+        let other = spawn(move || registry.wait_ready(x).wait().unwrap().mark);
         let mover = spawn(move || attempt.ready(plain(7)).unwrap());
         join(one);
         assert_eq!(join(other), 7);
@@ -40,9 +40,9 @@ fn wait_for_dropped_and_begun_again() {
         let (on_config, on_db) = (config_role.attempt(), db_role.attempt());
         let builder = spawn(move || {
             drop(now(on_db.wait_for(config)));
-            (block_on(on_db.wait_for(config)).unwrap().mark, on_db)
+            (on_db.wait_for(config).wait().unwrap().mark, on_db)
         });
-        let other = spawn(move || block_on(registry.wait_ready(config)).unwrap().mark);
+        let other = spawn(move || registry.wait_ready(config).wait().unwrap().mark);
         let mover = spawn(move || on_config.ready(plain(7)).unwrap());
         let (mark, on_db) = join(builder);
         assert_eq!((mark, join(other)), (7, 7));

@@ -42,3 +42,34 @@ fn while_a_dependent_is_discovered() {
         drop((x_runs, d_runs, e_runs));
     });
 }
+
+/// `e` is built anew without `x`, and then `x` on `e`: the root stands on what has left its closure. (Bound: 2.)
+///
+/// ```text
+/// cascade:  condemn x, e |                                                        | row of x: [x]. And e?
+/// others:                  fail x, build e without x: drop the edge, build x on e
+/// ```
+#[test]
+fn and_turned_round() {
+    model("edge dropped, and turned round", Some(2), || {
+        let (registry, ids @ [x, e], [x_role, e_role]) = services(&[]);
+        let running = (x_role.start(&[]), e_role.start(&[x]));
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(x, "gone").unwrap()
+        });
+        let others = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(x, "again").unwrap();
+                let e_runs = e_role.try_build(&[]);
+                (e_runs, x_role.try_build(&[e]), x_role, e_role)
+            }
+        });
+        join(failer);
+        let ends = join(others);
+        assert_i2(&registry, &ids);
+        drop((running, ends));
+    });
+}

@@ -9,7 +9,7 @@
 //! both fences, the second look and the check of `condemned` to exclude it.
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{assert_i2, block_on, finish, join, model, services};
+use mainstay_loom_tests::{assert_i2, finish, join, model, services};
 
 #[test]
 fn during_the_cascade() {
@@ -40,7 +40,7 @@ fn and_waited_for() {
         let attempt = db_role.attempt();
 
         let builder = spawn(move || {
-            let _ = block_on(attempt.wait_for(config));
+            let _ = attempt.wait_for(config).wait();
             finish(attempt, &[config])
         });
         let failer = spawn({

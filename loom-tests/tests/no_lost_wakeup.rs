@@ -10,14 +10,14 @@
 
 use loom::thread::spawn;
 use mainstay::{BeginError, WaitError, WaitForError};
-use mainstay_loom_tests::{block_on, finish, join, look, model, now, plain, services};
+use mainstay_loom_tests::{finish, join, look, model, now, plain, services};
 
 #[test]
 fn by_ready() {
     model("wait_ready, by ready", None, || {
         let (registry, [x], [role]) = services(&[]);
         let attempt = role.attempt();
-        let waiter = spawn(move || block_on(registry.wait_ready(x)).unwrap().mark);
+        let waiter = spawn(move || registry.wait_ready(x).wait().unwrap().mark);
         let mover = spawn(move || attempt.ready(plain(7)).unwrap());
         assert_eq!(join(waiter), 7);
         drop(join(mover));
@@ -29,7 +29,7 @@ fn by_ready() {
 fn across_begin() {
     model("wait_ready, across begin", Some(3), || {
         let (registry, [x], [role]) = services(&[]);
-        let waiter = spawn(move || block_on(registry.wait_ready(x)).unwrap());
+        let waiter = spawn(move || registry.wait_ready(x).wait().unwrap());
         let mover = spawn(move || (role.start(&[]), role));
         join(waiter);
         drop(join(mover));
@@ -43,7 +43,7 @@ fn of_two() {
         let (registry, [x], [role]) = services(&[]);
         let attempt = role.attempt();
         let waiters = [registry.clone(), registry]
-            .map(|registry| spawn(move || block_on(registry.wait_ready(x)).unwrap().mark));
+            .map(|registry| spawn(move || registry.wait_ready(x).wait().unwrap().mark));
         let mover = spawn(move || attempt.ready(plain(7)).unwrap());
         assert_eq!(waiters.map(join), [7, 7]);
         drop(join(mover));
@@ -58,7 +58,7 @@ fn after_giving_up() {
         let attempt = role.attempt();
         let waiter = spawn(move || {
             let _ = now(registry.wait_ready(x));
-            block_on(registry.wait_ready(x)).unwrap().mark
+            registry.wait_ready(x).wait().unwrap().mark
         });
         let mover = spawn(move || attempt.ready(plain(7)).unwrap());
         assert_eq!(join(waiter), 7);
@@ -71,7 +71,7 @@ fn by_fail() {
     model("failed, by fail", None, || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
-        let waiter = spawn(move || (block_on(running.failed()).unwrap().generation, running));
+        let waiter = spawn(move || (running.failed().wait().unwrap().generation, running));
         let mover = spawn(move || registry.fail(x, "enough").unwrap());
         assert_eq!(join(waiter).0, 0);
         join(mover);
@@ -84,7 +84,7 @@ fn begin_by_fail() {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let waiter = spawn(move || {
-            assert_eq!(block_on(role.provider.begin()).unwrap().generation(), 1);
+            assert_eq!(role.provider.begin().wait().unwrap().generation(), 1);
             role
         });
         let mover = spawn(move || registry.fail(x, "again").unwrap());
@@ -99,7 +99,7 @@ fn begin_by_an_attempt_given_back() {
         let (_registry, [_], [role]) = services(&[]);
         let attempt = role.attempt();
         let waiter = spawn(move || {
-            assert_eq!(block_on(role.provider.begin()).unwrap().generation(), 0);
+            assert_eq!(role.provider.begin().wait().unwrap().generation(), 0);
             role
         });
         let mover = spawn(move || drop(attempt));
@@ -114,7 +114,7 @@ fn begin_after_a_cascade() {
     model("begin, after a cascade", None, || {
         let (registry, [config, _], [config_role, db_role]) = services(&[(1, 0)]);
         let running = config_role.start(&[]);
-        let waiter = spawn(move || (block_on(db_role.provider.begin()).is_ok(), db_role));
+        let waiter = spawn(move || (db_role.provider.begin().wait().is_ok(), db_role));
         let mover = spawn(move || registry.fail(config, "edited").unwrap());
         join(mover);
         drop((join(waiter), running));
@@ -126,7 +126,7 @@ fn wait_for_by_ready() {
     model("wait_for, by ready", Some(3), || {
         let (_registry, [config, _], [config_role, db_role]) = services(&[(1, 0)]);
         let (on_config, on_db) = (config_role.attempt(), db_role.attempt());
-        let waiter = spawn(move || (block_on(on_db.wait_for(config)).unwrap().mark, on_db));
+        let waiter = spawn(move || (on_db.wait_for(config).wait().unwrap().mark, on_db));
         let mover = spawn(move || on_config.ready(plain(7)).unwrap());
         assert_eq!(join(waiter).0, 7);
         drop(join(mover));
@@ -140,7 +140,7 @@ fn wait_for_by_being_overtaken() {
         let (registry, [config, db], [_provide_config, db_role]) = services(&[(1, 0)]);
         let attempt = db_role.attempt();
         let waiter = spawn(move || {
-            let overtaken = block_on(attempt.wait_for(config));
+            let overtaken = attempt.wait_for(config).wait();
             assert!(matches!(overtaken, Err(WaitForError::Overtaken(_))));
             attempt
         });
@@ -158,7 +158,7 @@ fn wait_for_across_a_cascade() {
         let running = config_role.start(&[]);
         let attempt = db_role.attempt();
         let waiter = spawn(move || {
-            let ready = block_on(attempt.wait_for(config)).is_ok();
+            let ready = attempt.wait_for(config).wait().is_ok();
             (ready, finish(attempt, &[config]))
         });
         let mover = spawn({
@@ -184,7 +184,7 @@ fn by_close() {
         let waiter = spawn({
             let registry = registry.clone();
             move || {
-                let closed = block_on(registry.wait_ready(x));
+                let closed = registry.wait_ready(x).wait();
                 assert!(matches!(closed, Err(WaitError::Closed { .. })));
             }
         });
@@ -200,7 +200,7 @@ fn begin_by_close() {
         let (registry, [_], [role]) = services(&[]);
         let running = role.start(&[]);
         let waiter = spawn(move || {
-            assert!(matches!(block_on(role.provider.begin()), Err(BeginError::Closed { .. })));
+            assert!(matches!(role.provider.begin().wait(), Err(BeginError::Closed { .. })));
             role
         });
         let mover = spawn(move || registry.close());

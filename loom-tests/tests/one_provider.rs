@@ -8,7 +8,7 @@
 
 use loom::thread::spawn;
 use mainstay::ProvideError;
-use mainstay_loom_tests::{block_on, join, look, model, now, plain, services};
+use mainstay_loom_tests::{join, look, model, now, plain, services};
 
 #[test]
 fn one_of_two_wins() {
@@ -57,7 +57,7 @@ fn one_attempt_a_generation() {
         let role = std::sync::Arc::new(role);
         let rivals = [role.clone(), role].map(|role| {
             spawn(move || {
-                let attempt = block_on(role.provider.begin()).expect("not closed");
+                let attempt = role.provider.begin().wait().expect("not closed");
                 let generation = attempt.generation();
                 let running =
                     attempt.ready(plain(generation)).expect("nobody else is there to fail it");

@@ -7,7 +7,7 @@
 
 use loom::thread::spawn;
 use mainstay::Report;
-use mainstay_loom_tests::{block_on, join, look, model, services};
+use mainstay_loom_tests::{join, look, model, services};
 
 #[test]
 fn one_of_two_wins_and_the_next_instance_lives() {
@@ -66,7 +66,7 @@ fn tells_the_provider() {
         let broken = running.instance().unwrap();
 
         let waiter = spawn(move || {
-            let failure = block_on(running.failed()).expect("it fails");
+            let failure = running.failed().wait().expect("it fails");
             assert_eq!(failure.reason.to_string(), "broken");
             running
         });

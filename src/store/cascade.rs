@@ -119,10 +119,13 @@ impl Store {
     ) -> Vec<Condemned> {
         let row_of = |service: u32| -> &'p [u32] { self.slot(service).row.load(pin) };
         // Another cascade has raised it to where we want it, and it has begun again since. What it stands on
-        // then may be what we have condemned too late for it. (The root stands on nothing of its closure.)
-        let came_back = |service: u32, to: u64| {
+        // then may be what we have condemned too late for it. Not so the root, as for its own row: it stands on
+        // nothing of that. But it may stand on what has left it.
+        let came_back = |top: u32, service: u32, to: u64| {
             let state = self.slot(service).state.load();
-            service != root && state.generation() >= to && state.phase() != Phase::Down
+            (top, service) != (root, root)
+                && state.generation() >= to
+                && state.phase() != Phase::Down
         };
 
         // Ordered: a model must see the same order in every run.
@@ -130,8 +133,9 @@ impl Store {
         // The root, and each service that has left its row.
         let mut tops = vec![(root, row)];
         loop {
-            for &service in tops.iter().flat_map(|(_, row)| *row) {
-                if to.get(&service).is_none_or(|&to| came_back(service, to)) {
+            let all = || tops.iter().flat_map(|&(top, row)| row.iter().map(move |&s| (top, s)));
+            for (top, service) in all() {
+                if to.get(&service).is_none_or(|&to| came_back(top, service, to)) {
                     to.insert(service, self.slot(service).condemned.add());
                 }
             }
@@ -143,9 +147,9 @@ impl Store {
             let again: Vec<_> =
                 tops.iter().map(|&(service, _)| (service, row_of(service))).collect();
             let changed = tops.iter().zip(&again).any(|(then, now)| !std::ptr::eq(then.1, now.1));
-            if left.is_empty() && !changed && !to.iter().any(|(&s, &to)| came_back(s, to)) {
-                let services = tops.iter().flat_map(|(_, row)| row.iter().copied());
-                return services.map(|service| Condemned { service, to: to[&service] }).collect();
+            let stable = left.is_empty() && !changed;
+            if stable && !all().any(|(top, service)| came_back(top, service, to[&service])) {
+                return all().map(|(_, service)| Condemned { service, to: to[&service] }).collect();
             }
             // The root stays first, so that it is raised last.
             tops = again;

@@ -16,7 +16,7 @@ pub(crate) use self::{
     graph::{Cycle, Use},
     publish::Refused,
     slot::Slot,
-    state::{Tag, between_looks_fence},
+    state::Tag,
     topology::Publish,
     wait::Waiter,
 };

@@ -208,9 +208,3 @@ impl Condemned {
 pub(crate) fn second_look_fence() {
     fence(Ordering::SeqCst);
 }
-
-/// Between two looks at the same words: the second is later than all of the first, whatever order the loads of
-/// the first asked for. Acquire: pairs with nothing of its own, it only keeps loads apart.
-pub(crate) fn between_looks_fence() {
-    fence(Ordering::Acquire);
-}

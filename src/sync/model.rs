@@ -3,9 +3,9 @@
 //! Both are invisible to loom (arc-swap) or would help the code under test (a pin of crossbeam-epoch is a
 //! SeqCst fence, which would hide a missing one of ours). Their stand-in is an index into a list of all
 //! values that were ever in the cell, in a loom atomic: published by Release, loaded by Acquire, nothing
-//! more. That is the weakest that arc-swap's documentation promises, so a model that holds here holds there.
-//! It is weaker in one thing that the real ones exclude: a load may be stale, and give a value that was
-//! replaced before. Values are freed when the cell is, at the end of a run, so retirement itself is not
+//! more. arc-swap documents a SeqCst operation in each of its own ("Atomic orderings"), so a model that holds
+//! here holds there. It is weaker in one thing that the real ones exclude: a load may be stale, and give a value
+//! that was replaced before. Values are freed when the cell is, at the end of a run, so retirement itself is not
 //! modelled here.
 //!
 //! The list is behind a std mutex that loom does not see. It orders nothing in the model, and no loom

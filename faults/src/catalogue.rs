@@ -1,0 +1,183 @@
+//! What is planted, and who must catch it.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use regex::Regex;
+use serde::Deserialize;
+
+use crate::orderings;
+
+/// One fault, ready to be planted.
+pub(crate) struct Fault {
+    pub(crate) name: String,
+    pub(crate) what: String,
+    /// The files that differ, as they are with the fault.
+    pub(crate) files: BTreeMap<String, String>,
+    pub(crate) expect: Expect,
+}
+
+pub(crate) enum Expect {
+    Caught(Vec<Catcher>),
+    /// Nothing can catch it, and why it is there all the same.
+    Kept(String),
+}
+
+/// One test function that must fail, and how.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Catcher {
+    #[serde(flatten)]
+    pub(crate) suite: Suite,
+    /// The test function.
+    pub(crate) case: String,
+    /// What its failure shows, so that no other failure passes for a catch: a regular expression.
+    pub(crate) shows: String,
+}
+
+/// A file of tests, by what runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Suite {
+    /// Of `loom-tests`.
+    Model(String),
+    /// Of `shuttle-tests`.
+    Shuttle(String),
+    /// Of `tests`.
+    Test(String),
+    /// Of `tests`, optimised.
+    Stress(String),
+    /// Of `fuzz`.
+    Fuzz(String),
+}
+
+impl fmt::Display for Catcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, file) = match &self.suite {
+            Suite::Model(file) => ("model", file),
+            Suite::Shuttle(file) => ("shuttle", file),
+            Suite::Test(file) | Suite::Stress(file) => ("test", file),
+            Suite::Fuzz(file) => ("fuzz", file),
+        };
+        write!(f, "{kind} {file} {}", self.case)
+    }
+}
+
+/// A file of the catalogue.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Steps {
+    fault: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    name: String,
+    what: String,
+    edit: Vec<Edit>,
+    #[serde(default)]
+    caught: Vec<Catcher>,
+    kept: Option<String>,
+}
+
+/// `old` stands exactly once in the file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    file: String,
+    old: String,
+    new: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ordering {
+    #[serde(default)]
+    caught: Vec<Catcher>,
+    kept: Option<String>,
+}
+
+/// All faults, checked against the source: the steps first, then the orderings.
+pub(crate) fn load(root: &Path) -> Result<Vec<Fault>> {
+    let folder = root.join("faults/catalogue");
+    let mut files: Vec<_> = fs::read_dir(&folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    let mut faults = Vec::new();
+    for path in files.iter().filter(|path| !path.ends_with("orderings.toml")) {
+        let steps: Steps = toml::from_str(&fs::read_to_string(path)?)
+            .with_context(|| path.display().to_string())?;
+        for step in steps.fault {
+            let name = step.name.clone();
+            faults.push(planted(root, step).with_context(|| name)?);
+        }
+    }
+    faults.extend(weakened(root, &folder.join("orderings.toml"))?);
+    for (n, fault) in faults.iter().enumerate() {
+        ensure!(
+            faults[..n].iter().all(|earlier| earlier.name != fault.name),
+            "{} stands there twice",
+            fault.name
+        );
+    }
+    Ok(faults)
+}
+
+fn planted(root: &Path, step: Step) -> Result<Fault> {
+    let mut files = BTreeMap::new();
+    for Edit { file, old, new } in step.edit {
+        if !files.contains_key(&file) {
+            let source = fs::read_to_string(root.join(&file)).with_context(|| file.clone())?;
+            files.insert(file.clone(), source);
+        }
+        let source = files.get_mut(&file).expect("it is there by now");
+        match source.matches(&old).count() {
+            1 => *source = source.replacen(&old, &new, 1),
+            n => bail!("stands {n} times in {file}, and not once:\n{old}"),
+        }
+    }
+    Ok(Fault { name: step.name, what: step.what, files, expect: expect(step.caught, step.kept)? })
+}
+
+fn weakened(root: &Path, catalogue: &Path) -> Result<Vec<Fault>> {
+    let mut known: BTreeMap<String, Ordering> = toml::from_str(&fs::read_to_string(catalogue)?)
+        .with_context(|| catalogue.display().to_string())?;
+    let mut faults = Vec::new();
+    let mut unknown = Vec::new();
+    for weaker in orderings::all(root)? {
+        let Some(Ordering { caught, kept }) = known.remove(&weaker.name) else {
+            unknown.push(format!("{:?}", weaker.name));
+            continue;
+        };
+        faults.push(Fault {
+            what: weaker.what,
+            files: BTreeMap::from([(weaker.file, weaker.source)]),
+            expect: expect(caught, kept).with_context(|| weaker.name.clone())?,
+            name: weaker.name,
+        });
+    }
+    ensure!(
+        unknown.is_empty(),
+        "the catalogue says nothing of these orderings: {}",
+        unknown.join(", ")
+    );
+    let gone: Vec<_> = known.into_keys().collect();
+    ensure!(gone.is_empty(), "these orderings are not in the source: {}", gone.join(", "));
+    Ok(faults)
+}
+
+fn expect(caught: Vec<Catcher>, kept: Option<String>) -> Result<Expect> {
+    for catcher in &caught {
+        Regex::new(&catcher.shows).with_context(|| catcher.shows.clone())?;
+    }
+    match kept {
+        None if caught.is_empty() => bail!("neither `caught` nor `kept`"),
+        None => Ok(Expect::Caught(caught)),
+        Some(_) if !caught.is_empty() => bail!("both `caught` and `kept`"),
+        Some(why) => Ok(Expect::Kept(why)),
+    }
+}

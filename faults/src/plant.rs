@@ -1,0 +1,208 @@
+//! Plants one fault in a copy of the repository, and runs what must catch it.
+
+use std::{
+    ffi::OsStr,
+    fmt,
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use regex::Regex;
+use serde_json::Value;
+
+use crate::catalogue::{Catcher, Fault, Suite};
+
+/// A run that takes longer hangs; its log then ends with "timed out".
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What came of one run against one fault.
+#[derive(Clone)]
+pub(crate) struct Outcome {
+    pub(crate) name: String,
+    pub(crate) what: String,
+    /// What was run.
+    pub(crate) by: String,
+    pub(crate) verdict: Verdict,
+    /// How long the catcher took; its build is not counted.
+    pub(crate) seconds: f64,
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Caught,
+    /// It passed although the fault is there.
+    Missed,
+    /// It failed, and its failure does not show what it should.
+    Otherwise,
+    /// A fault that does not compile is none.
+    Broken,
+    /// Listed as not caught, and all models passed.
+    Kept,
+    /// Listed as not caught, and a model failed.
+    NotKept,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Caught => "caught",
+            Self::Missed => "MISSED",
+            Self::Otherwise => "OTHER",
+            Self::Broken => "BROKEN",
+            Self::Kept => "kept",
+            Self::NotKept => "NOT KEPT",
+        })
+    }
+}
+
+impl Outcome {
+    pub(crate) fn as_expected(&self) -> bool {
+        matches!(self.verdict, Verdict::Caught | Verdict::Kept)
+    }
+}
+
+/// A copy of the repository, in which one fault at a time is planted.
+pub(crate) struct Copy {
+    root: PathBuf,
+    folder: PathBuf,
+    planted: Vec<String>,
+}
+
+impl Copy {
+    pub(crate) fn make(root: &Path, number: usize) -> Result<Self> {
+        let folder = root.join("faults/target/copies").join(number.to_string());
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        copy(root, &folder).context("copying the repository")?;
+        Ok(Self { root: root.to_path_buf(), folder, planted: Vec::new() })
+    }
+
+    pub(crate) fn plant(&mut self, fault: &Fault, catchers: &[Catcher]) -> Result<Vec<Outcome>> {
+        for file in self.planted.drain(..) {
+            fs::write(self.folder.join(&file), fs::read(self.root.join(&file))?)?;
+        }
+        for (file, source) in &fault.files {
+            fs::write(self.folder.join(file), source)?;
+            self.planted.push(file.clone());
+        }
+        let outcome = |by: String, (verdict, seconds, log)| Outcome {
+            name: fault.name.clone(),
+            what: fault.what.clone(),
+            by,
+            verdict,
+            seconds,
+            log,
+        };
+        if catchers.is_empty() {
+            return Ok(vec![outcome("all models".to_string(), self.run_models()?)]);
+        }
+        catchers.iter().map(|by| Ok(outcome(by.to_string(), self.run(by)?))).collect()
+    }
+
+    fn run(&self, catcher: &Catcher) -> Result<(Verdict, f64, String)> {
+        let (part, profile, target) = match &catcher.suite {
+            Suite::Model(file) => ("loom-tests", Some("--release"), Some(file)),
+            Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), Some(file)),
+            Suite::Test(file) => ("", None, Some(file)),
+            Suite::Stress(file) => ("", Some("--release"), Some(file)),
+            Suite::Fuzz(_) => ("fuzz", None, None),
+        };
+        let mut cargo = self.cargo(part);
+        cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(profile);
+        match target {
+            Some(file) => cargo.args(["--test", file]),
+            None => cargo.arg("--lib"),
+        };
+        let built = cargo.output()?;
+        if !built.status.success() {
+            return Ok((Verdict::Broken, 0.0, String::from_utf8_lossy(&built.stderr).into()));
+        }
+        let program = executable(&built.stdout).context("cargo names no executable")?;
+        let mut test = Command::new(program);
+        test.current_dir(self.folder.join(part)).args(["--exact", &catcher.case]);
+        let (passed, seconds, log) = self.watch(test)?;
+        let ran = !log.contains("running 0 tests");
+        let verdict = match passed {
+            _ if !ran => Verdict::Broken,
+            true => Verdict::Missed,
+            false if Regex::new(&catcher.shows)?.is_match(&log) => Verdict::Caught,
+            false => Verdict::Otherwise,
+        };
+        Ok((verdict, seconds, log))
+    }
+
+    fn run_models(&self) -> Result<(Verdict, f64, String)> {
+        let mut cargo = self.cargo("loom-tests");
+        cargo.args(["test", "--release"]);
+        let (passed, seconds, log) = self.watch(cargo)?;
+        Ok((if passed { Verdict::Kept } else { Verdict::NotKept }, seconds, log))
+    }
+
+    fn cargo(&self, part: &str) -> Command {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(self.folder.join(part));
+        // What the copies are built on is built there already.
+        cargo.env("CARGO_TARGET_DIR", self.root.join(part).join("target"));
+        cargo
+    }
+
+    /// Runs a program; gives whether it passed, how long it took, and what it said.
+    fn watch(&self, mut program: Command) -> Result<(bool, f64, String)> {
+        let path = self.folder.join("log");
+        let log = File::create(&path)?;
+        let begun = Instant::now();
+        let mut child =
+            program.stdout(log.try_clone()?).stderr(log).stdin(Stdio::null()).spawn()?;
+        let mut end = String::new();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            // All the models together take longer than any one of them.
+            let patience = if program.get_program() == OsStr::new(env!("CARGO")) { 6 } else { 1 };
+            if begun.elapsed() > PATIENCE * patience {
+                child.kill()?;
+                child.wait()?;
+                end.push_str("\ntimed out\n");
+                break None;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        let mut said = Vec::new();
+        File::open(&path)?.read_to_end(&mut said)?;
+        let said = String::from_utf8_lossy(&said).into_owned() + &end;
+        Ok((status.is_some_and(|status| status.success()), seconds, said))
+    }
+}
+
+/// The test program that cargo has built, from its messages.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    let lines = messages.split(|&byte| byte == b'\n');
+    let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        if name == "target" || name == ".git" || name == "faults" {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            copy(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}

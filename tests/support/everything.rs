@@ -1,0 +1,98 @@
+//! Every call that a registry and its handles have.
+
+use std::{thread, time::Duration};
+
+use mainstay::{
+    DependencyError, GetError, Guard, Instance, LookupError, Phase, ProvideError, RegisterError,
+    Registry, Report, ServiceId, WaitError, WaitForError,
+};
+
+const NOW: Duration = Duration::ZERO;
+
+/// Makes every call, on two services of its own for each thread, and checks what it gives.
+///
+/// It may be called from inside of user code that the registry runs; from inside of itself it may not.
+pub(crate) fn every_call(registry: &Registry) {
+    let names = ["base", "top"].map(|name| format!("{name} of {:?}", thread::current().id()));
+    if registry.is_closed() {
+        return every_call_when_closed(registry, &names);
+    }
+    let [base, top]: [ServiceId<u32>; 2] =
+        names.each_ref().map(|name| registry.register(name).unwrap());
+    let refused = registry.register::<u8>(&names[0]);
+    assert!(matches!(refused, Err(RegisterError::WrongType { .. })));
+    assert!(matches!(registry.find("nobody"), Err(LookupError::UnknownName { .. })));
+    assert_eq!(registry.id::<u32>(&names[1]).unwrap(), top);
+    assert!(registry.capacity() >= 2 && format!("{registry:?}").contains("capacity"));
+    registry.add_dependency(top, base).unwrap();
+    let refused = registry.add_dependency(base, top);
+    assert!(matches!(refused, Err(DependencyError::Cycle(_))));
+
+    let provide_base = registry.provide(base).unwrap();
+    let provide_top = registry.provide(top).unwrap();
+    assert!(matches!(registry.provide(top), Err(ProvideError::AlreadyProvided { .. })));
+    assert!(matches!(registry.get(top), Err(GetError::NotReady(_))));
+    let mut cached = registry.cached(top).unwrap();
+    assert!(registry.get_arc(top).is_err() && registry.get_all((base, top)).is_err());
+    assert!(cached.get().is_err());
+    let waited = registry.wait_ready(top).wait_timeout(NOW);
+    assert!(matches!(waited, Err(WaitError::TimedOut { .. })));
+    provide_top.begin().wait().unwrap().fail("not yet").unwrap();
+
+    let attempt = provide_top.begin().wait().unwrap();
+    let waited = attempt.wait_for(base).wait_timeout(NOW);
+    assert!(matches!(waited, Err(WaitForError::TimedOut { .. })));
+    assert!(!attempt.is_overtaken() && attempt.overtaken().wait_timeout(NOW).is_err());
+    assert!(provide_top.begin().wait_timeout(NOW).is_err());
+    let running_base = provide_base.begin().wait().unwrap().ready(1).unwrap();
+    let from = attempt.wait_for(base).wait().unwrap();
+    let running_top = attempt.ready(**from + 1).unwrap();
+
+    running_base.replace(10).unwrap();
+    assert_eq!(registry.report(&from, "it is another by now").unwrap(), Report::Replaced);
+    let guard = registry.get(top).unwrap();
+    let (both, instance) = (registry.get_all((base, top)).unwrap(), Guard::into_arc(guard));
+    assert_eq!((*both.0, *both.1, **instance, **cached.get().unwrap()), (10, 2, 2, 2));
+    assert_eq!(**registry.wait_ready(top).wait().unwrap(), 2);
+    assert_eq!(**registry.get_arc(base).unwrap(), **running_base.instance().unwrap());
+    assert!(running_top.failed().wait_timeout(NOW).is_err());
+    let listing = registry.list();
+    assert_eq!(listing.get(&names[1]).unwrap().phase, Phase::Ready);
+    assert!(listing.blockers(&names[1]).is_empty() && listing.to_dot().contains(&names[0]));
+
+    let Report::Failed(cascade) = registry.report(Guard::instance(&both.0), "broken").unwrap()
+    else {
+        panic!("nobody else fails it")
+    };
+    assert_eq!(cascade.went_down, 2);
+    assert_eq!(running_top.failed().wait().unwrap().root, *names[0]);
+    assert!(cached.get().is_err() && running_top.replace(3).is_err());
+    drop(running_base);
+    let running_base = provide_base.begin().wait().unwrap().ready(4).unwrap();
+    let attempt = provide_top.begin().wait().unwrap();
+    assert_eq!(registry.fail(base, "once more").unwrap().overtaken, 1);
+    assert!(attempt.overtaken().wait().is_ok() && attempt.wait_for(base).wait().is_err());
+    assert!(attempt.ready(5).is_err());
+    assert_eq!(running_base.fail("it has failed already").went_down, 0);
+    drop(provide_base.begin().wait().unwrap());
+    let status = registry.status(base).unwrap();
+    assert_eq!((status.phase, status.waiting), (Phase::Down, 0));
+    assert_eq!(Instance::generation(&instance) + 2, registry.status(top).unwrap().generation);
+}
+
+fn every_call_when_closed(registry: &Registry, names: &[String; 2]) {
+    let refused = registry.register::<u32>("too late");
+    assert!(matches!(refused, Err(RegisterError::Closed { .. })));
+    // They are there if this thread has called before.
+    let ids = names.each_ref().map(|name| registry.id::<u32>(name));
+    if let [Ok(base), Ok(top)] = ids {
+        assert!(matches!(registry.provide(top), Err(ProvideError::Closed { .. })));
+        assert!(matches!(registry.wait_ready(top).wait(), Err(WaitError::Closed { .. })));
+        assert!(registry.get_all((base, top)).is_err() && registry.get_arc(top).is_err());
+        assert!(registry.cached(base).unwrap().get().is_err());
+        assert_eq!(registry.fail(base, "it is down").unwrap().went_down, 0);
+        registry.status(top).unwrap();
+    }
+    registry.list().to_dot();
+    registry.close();
+}
