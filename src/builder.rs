@@ -5,7 +5,7 @@ use crate::{
     registry::{self, Observer, Registry},
     service::{AnyId, ServiceId},
     store::{Publish, Store},
-    sync::raw::NoSlab,
+    sync::slab::NoSlab,
 };
 
 /// A registry in the making: services and edges that are known beforehand, and the observer.

@@ -120,8 +120,9 @@ impl<T: Send + Sync + 'static> Running<T> {
         }
     }
 
-    /// Fails the instance, and what depends on it, for this reason. An instance that has failed already is
-    /// left to that failure.
+    /// Fails the instance, and what depends on it, for this reason. An instance that has failed already, or is
+    /// about to by a cascade that has begun, is left to that: then nothing is counted, and it may still be
+    /// readable for a moment.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;

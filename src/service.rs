@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::sync::raw::Key;
+use crate::sync::slab::Key;
 
 /// A service whose values are `T`, in one registry: eight bytes, `Copy`, constant once it is there.
 ///

@@ -40,6 +40,8 @@ pub(crate) struct Catcher {
 pub(crate) enum Suite {
     /// Of `loom-tests`.
     Model(String),
+    /// Of `loom-tests/retirement`.
+    Retirement(String),
     /// Of `shuttle-tests`.
     Shuttle(String),
     /// Of `tests`.
@@ -53,7 +55,7 @@ pub(crate) enum Suite {
 impl fmt::Display for Catcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, file) = match &self.suite {
-            Suite::Model(file) => ("model", file),
+            Suite::Model(file) | Suite::Retirement(file) => ("model", file),
             Suite::Shuttle(file) => ("shuttle", file),
             Suite::Test(file) | Suite::Stress(file) => ("test", file),
             Suite::Fuzz(file) => ("fuzz", file),

@@ -20,6 +20,9 @@ use crate::catalogue::{Catcher, Fault, Suite};
 /// A run that takes longer hangs; its log then ends with "timed out".
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The models that run crossbeam-epoch itself: a crate of their own.
+const RETIREMENT: &str = "loom-tests/retirement";
+
 /// What came of one run against one fault.
 #[derive(Clone)]
 pub(crate) struct Outcome {
@@ -76,10 +79,8 @@ pub(crate) struct Copy {
 
 impl Copy {
     pub(crate) fn make(root: &Path, number: usize) -> Result<Self> {
-        let folder = root.join("faults/target/copies").join(number.to_string());
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
+        let folder = root.join("target/faults").join(number.to_string());
+        clear(&folder)?;
         copy(root, &folder).context("copying the repository")?;
         Ok(Self { root: root.to_path_buf(), folder, planted: Vec::new() })
     }
@@ -109,6 +110,7 @@ impl Copy {
     fn run(&self, catcher: &Catcher) -> Result<(Verdict, f64, String)> {
         let (part, profile, target) = match &catcher.suite {
             Suite::Model(file) => ("loom-tests", Some("--release"), Some(file)),
+            Suite::Retirement(file) => (RETIREMENT, Some("--release"), Some(file)),
             Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), Some(file)),
             Suite::Test(file) => ("", None, Some(file)),
             Suite::Stress(file) => ("", Some("--release"), Some(file)),
@@ -139,17 +141,24 @@ impl Copy {
     }
 
     fn run_models(&self) -> Result<(Verdict, f64, String)> {
-        let mut cargo = self.cargo("loom-tests");
-        cargo.args(["test", "--release"]);
-        let (passed, seconds, log) = self.watch(cargo)?;
-        Ok((if passed { Verdict::Kept } else { Verdict::NotKept }, seconds, log))
+        let mut all = (Verdict::Kept, 0.0, String::new());
+        for part in [RETIREMENT, "loom-tests"] {
+            let mut cargo = self.cargo(part);
+            cargo.args(["test", "--release"]);
+            let (passed, seconds, log) = self.watch(cargo)?;
+            all = (if passed { Verdict::Kept } else { Verdict::NotKept }, all.1 + seconds, log);
+            if !passed {
+                break;
+            }
+        }
+        Ok(all)
     }
 
     fn cargo(&self, part: &str) -> Command {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(self.folder.join(part));
-        // What the copies are built on is built there already.
-        cargo.env("CARGO_TARGET_DIR", self.root.join(part).join("target"));
+        // Its own: cargo takes copies of one crate for the same, and would have each use what another has built.
+        cargo.env("CARGO_TARGET_DIR", self.folder.join(part).join("target"));
         cargo
     }
 
@@ -188,6 +197,24 @@ fn executable(messages: &[u8]) -> Option<PathBuf> {
     let lines = messages.split(|&byte| byte == b'\n');
     let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
+}
+
+/// Takes away what is in an old copy, but for what was built there: most of that is other crates.
+fn clear(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == "target" {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => clear(&entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

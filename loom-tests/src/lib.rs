@@ -7,57 +7,18 @@
 //!   thread while others run is hardly interleaved;
 //! - each model is shown to fail on the fault that it guards against: `../faults/`, and `docs/faults.md`.
 
+mod runner;
+
 use std::{
-    env,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
-use loom::{model::Builder, thread::JoinHandle};
+use loom::thread::JoinHandle;
 use mainstay::{Attempt, GetError, Guard, Instance, Provider, Registry, Running, ServiceId};
-use tracing_subscriber::EnvFilter;
 
-/// Runs `run` under every interleaving with at most so many preemptions (`None`: under every one), and prints
-/// how many they were (`cargo test --release -- --show-output`).
-///
-/// The variables of loom count: `LOOM_MAX_PREEMPTIONS` takes the place of the bound; `LOOM_MAX_BRANCHES`,
-/// `LOOM_CHECKPOINT_FILE`, `LOOM_LOCATION`, `LOOM_LOG` and the others are as loom has them.
-pub fn model(name: &str, preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    if env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
-        builder.preemption_bound = preemptions;
-    }
-    if env::var_os("LOOM_MAX_BRANCHES").is_none() {
-        builder.max_branches = 10_000;
-    }
-    let bound = builder.preemption_bound.map_or("no bound".into(), |n| format!("bound {n}"));
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&count);
-    let check = move || {
-        builder.check(move || {
-            counter.fetch_add(1, Ordering::Relaxed);
-            run();
-        });
-    };
-    let begun = Instant::now();
-    if env::var_os("LOOM_LOG").is_some() {
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::from_env("LOOM_LOG"))
-            .with_test_writer()
-            .without_time();
-        tracing::subscriber::with_default(log.finish(), check);
-    } else {
-        check();
-    }
-    let (count, took) = (count.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
-    println!("{name}: {count} interleavings, {bound}, {took:.1} s");
-}
+pub use runner::model;
 
 /// A service of the models.
 pub type Id = ServiceId<Rests>;

@@ -181,6 +181,7 @@ fn shows_what_came_before() {
             reason.store(7, Relaxed);
             registry.close();
         });
-        drop((join(looker), join(closer)));
+        join(looker);
+        join(closer);
     });
 }

@@ -103,3 +103,22 @@ fn against_the_next_publication() {
         drop(running);
     });
 }
+
+/// Who waits for the service to build on it does not get what is not published either. (Bound: 3.)
+#[test]
+fn against_one_that_waits_for_it() {
+    model("fenced, one that waits for it", Some(3), || {
+        let (registry, [config, _], [config_role, db_role]) = services(&[(1, 0)]);
+        let (on_config, on_db) = (config_role.attempt(), db_role.attempt());
+
+        let publisher = spawn(move || on_config.ready(plain(7)).map_err(ReadyError::into_value));
+        let builder = spawn(move || matches!(now(on_db.wait_for(config)), Some(Ok(_))));
+        let failer = spawn(move || registry.fail(config, "enough").map(drop).unwrap());
+        join(failer);
+        let seen = join(builder);
+        if let Err(value) = join(publisher) {
+            assert_eq!(value, plain(7));
+            assert!(!seen, "F: somebody has built on a value that came back");
+        }
+    });
+}

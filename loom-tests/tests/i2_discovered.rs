@@ -88,3 +88,30 @@ fn by_one_that_came_back() {
         drop((running, ends, config_role, pool_role));
     });
 }
+
+/// The row of `config` changes under the cascade, by an edge from `pool`, and while that is condemned, too, `db`
+/// discovers that it depends on `pool`: each look at the row needs its fence. (Bound: 3.)
+#[test]
+fn beside_another_edge() {
+    model("i2 discovered, beside another edge", Some(3), || {
+        let (registry, ids @ [config, pool, _], [config_role, pool_role, db_role]) = services(&[]);
+        let running = (config_role.start(&[]), pool_role.start(&[]));
+        let attempt = db_role.attempt();
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        let builder = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.add_dependency(pool, config).unwrap();
+                finish(attempt, &[pool])
+            }
+        });
+        join(failer);
+        let db = join(builder);
+        assert_i2(&registry, &ids);
+        drop((running, db));
+    });
+}

@@ -2,6 +2,8 @@
 
 mod cascade;
 mod graph;
+#[cfg(test)]
+mod last_generation;
 mod publish;
 mod slot;
 mod state;
@@ -30,7 +32,7 @@ use crate::{
     service::{AnyId, Instance, Name, ServiceId},
     sync::{
         self, ArcCell, Count, Flag, Held, Mutex, Shielded,
-        raw::{NoSlab, Slab},
+        slab::{NoSlab, Slab},
     },
 };
 

@@ -26,6 +26,9 @@ impl Store {
             if seen.phase() != Phase::Down || slot.condemned.load() != generation {
                 return None;
             }
+            if generation == Tag::LAST {
+                return None;
+            }
             if slot.state.step_unnoticed(seen, Tag::starting(generation)).is_ok() {
                 return Some(generation);
             }

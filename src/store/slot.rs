@@ -6,7 +6,7 @@ use super::{
 };
 use crate::sync::{AtomicU32, Count, Ordering, Snapshot};
 
-/// The hot words. The value's cell and the registration stand beside them, see `sync/raw.rs`.
+/// The hot words. The value's cell and the registration stand beside them, see `sync/slab.rs`.
 pub(crate) struct Slot {
     pub(crate) state: StateCell,
     pub(crate) condemned: Condemned,

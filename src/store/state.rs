@@ -11,7 +11,8 @@
 //! carries is the tag of the state. Generations only grow, and a generation's phases only go
 //! `Down <-> Starting -> Ready`, so a tag with `Ready` in it never comes back once it is gone.
 //!
-//! A generation has 61 bits: at a failure every nanosecond they last for 73 years.
+//! A generation has 61 bits: at a failure every nanosecond they last for 73 years. The last one is never built:
+//! a service that has come to it is down for good.
 
 use std::fmt;
 
@@ -62,6 +63,9 @@ const GENERATION: u32 = 3;
 pub(crate) struct Tag(u64);
 
 impl Tag {
+    /// The last generation that there is.
+    pub(crate) const LAST: u64 = u64::MAX >> GENERATION;
+
     pub(crate) fn new(generation: u64, phase: Phase) -> Self {
         Self(generation << GENERATION | phase as u64)
     }
@@ -170,6 +174,8 @@ impl StateCell {
 }
 
 /// The generation that a slot is on its way to: `state's generation <= condemned`, always.
+///
+/// The word counts on beyond [`Tag::LAST`], for another seven times as long; what is said of it does not.
 pub(crate) struct Condemned(AtomicU64);
 
 impl Condemned {
@@ -180,13 +186,13 @@ impl Condemned {
     /// Acquire: pairs with `add`. An attempt looks at its own slot with it when it begins, and finds condemned
     /// whatever was condemned before that slot.
     pub(crate) fn load(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Acquire).min(Tag::LAST)
     }
 
     /// One more failure; gives the generation that it leads to. Release: pairs with `load`, for what this
     /// cascade condemned before, its dependencies.
     pub(crate) fn add(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Release) + 1
+        (self.0.fetch_add(1, Ordering::Release) + 1).min(Tag::LAST)
     }
 
     /// Ends exactly this generation, and gives the next; `None` where that has happened already. Relaxed: it is
@@ -207,4 +213,19 @@ impl Condemned {
 /// the attempt too, or the attempt finds `x` condemned and waits.
 pub(crate) fn second_look_fence() {
     fence(Ordering::SeqCst);
+}
+
+#[cfg(test)]
+impl StateCell {
+    /// Down in this generation, as if it had failed so often.
+    pub(crate) fn failed_so_often(&self, generation: u64) {
+        self.0.store(Tag::down(generation).0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl Condemned {
+    pub(crate) fn failed_so_often(&self, generation: u64) {
+        self.0.store(generation, Ordering::Relaxed);
+    }
 }

@@ -8,12 +8,14 @@
 //!   consistent there, and only atomics, locks and [`schedule_point`]s are places to switch threads.
 
 mod park;
-pub(crate) mod raw;
+pub(crate) mod slab;
 
 #[cfg(not(loom))]
 mod arc_cell;
 #[cfg(loom)]
 mod model;
+#[cfg(not(loom))]
+mod snapshot;
 
 #[cfg(loom)]
 pub(crate) use self::model::{
@@ -23,7 +25,7 @@ pub(crate) use self::park::block_until;
 #[cfg(not(loom))]
 pub(crate) use self::{
     arc_cell::{ArcCell, CellCache, Held, into_arc},
-    raw::{Pin, Snapshot, pin},
+    snapshot::{Pin, Snapshot, pin},
 };
 
 pub(crate) use event_listener::{Event, EventListener, Listener};
@@ -130,8 +132,10 @@ impl Count {
 /// panics: the panic has been reported by the panic hook, and ends here.
 pub(crate) fn shielded(user_code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
-        // The payload may itself panic when it is dropped.
-        std::mem::forget(payload);
+        // The payload is the user's, too, and may panic when it is dropped; and that one's payload again.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
     }
 }
 

@@ -1,15 +1,12 @@
-//! All the unsafe code of the crate: the slab of typed cells, and the pointer that epochs retire.
+//! The slab of typed cells. Here and in `snapshot.rs` stands all the unsafe code of the crate.
 //!
 //! # Why
 //!
-//! - *Slab*: the cells of one slab hold values of different types. The safe way, a `Box<dyn Any>` for each
-//!   cell and a downcast for each read, costs a virtual call and a second pointer on the hot path:
-//!   `cargo bench --bench erasure` measures it.
-//! - *Snapshot*: `fail` reads a row of the topology that may be retired at that moment. An `ArcSwap` per row
-//!   would do it safely, but each of its stores visits every thread that ever read one, and a topology
-//!   change stores many rows.
+//! The cells of one slab hold values of different types. The safe way, a `Box<dyn Any>` for each cell and a
+//! downcast for each read, costs a virtual call and a second pointer on the hot path:
+//! `cargo bench --bench erasure` measures it.
 //!
-//! # The invariant of the slab
+//! # The invariant
 //!
 //! **K**: a `Key<X>` with number `n` and index `i` exists only if the entry `i` of the slab with number `n`
 //! was initialised as an `ArcCell<X>`, and that happened before the key came to be.
@@ -225,60 +222,4 @@ fn drop_cell<X>(cell: &mut MaybeUninit<ArcCell<()>>) {
     // SAFETY: the meta that names this function was set together with this cell, after it was written as an
     // `ArcCell<X>`; the slab is being dropped, so nobody refers to it, and does so once.
     unsafe { cell.drop_in_place() };
-}
-
-#[cfg(not(loom))]
-pub(crate) use snapshot::{Pin, Snapshot, pin};
-
-#[cfg(not(loom))]
-mod snapshot {
-    use std::sync::atomic::Ordering;
-
-    use crossbeam_epoch::{Atomic, Guard, Owned};
-
-    use crate::sync::schedule_point;
-
-    /// While it is held, nothing that a `Snapshot` gave under it is freed.
-    pub(crate) struct Pin(Guard);
-
-    /// Wait-free; nests.
-    pub(crate) fn pin() -> Pin {
-        Pin(crossbeam_epoch::pin())
-    }
-
-    /// An immutable value that is replaced as a whole, and read by whoever holds a `Pin`.
-    pub(crate) struct Snapshot<T>(Atomic<T>);
-
-    impl<T: Send + Sync + 'static> Snapshot<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(Atomic::new(value))
-        }
-
-        /// The value of now. Acquire: pairs with `publish`.
-        #[inline]
-        pub(crate) fn load<'p>(&self, pin: &'p Pin) -> &'p T {
-            schedule_point();
-            let shared = self.0.load(Ordering::Acquire, &pin.0);
-            // SAFETY: never null (`new` and `publish` store a value, and only `drop` takes it out); what was
-            // replaced is freed only after every pin that was held at that time is gone, `pin` among them.
-            unsafe { shared.deref() }
-        }
-
-        /// Puts a new value in the old one's place and retires that. Release: pairs with `load`.
-        pub(crate) fn publish(&self, value: T, pin: &Pin) {
-            schedule_point();
-            let old = self.0.swap(Owned::new(value), Ordering::AcqRel, &pin.0);
-            // SAFETY: `old` has left the cell, so that no new reader can find it; the swap gave it to us
-            // alone; `T: Send`, since another thread may free it.
-            unsafe { pin.0.defer_destroy(old) };
-        }
-    }
-
-    impl<T> Drop for Snapshot<T> {
-        fn drop(&mut self) {
-            let atomic = std::mem::replace(&mut self.0, Atomic::null());
-            // SAFETY: `&mut self`: nobody reads it any more, and nobody else can drop it.
-            drop(unsafe { atomic.try_into_owned() });
-        }
-    }
 }

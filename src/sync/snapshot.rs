@@ -1,0 +1,64 @@
+//! A pointer whose old values epochs retire. Here and in `slab.rs` stands all the unsafe code of the crate.
+//!
+//! # Why
+//!
+//! `fail` reads a row of the topology that may be retired at that moment. An `ArcSwap` per row would do it
+//! safely, but each of its stores visits every thread that ever read one, and a topology change stores many
+//! rows.
+//!
+//! # How it is checked
+//!
+//! This file and crossbeam-epoch themselves are run by the models of `loom-tests/retirement/`. The models of
+//! the protocol (`--cfg loom`) have a stand-in for both, in `model.rs`.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::Ordering;
+
+use crossbeam_epoch::{Atomic, Guard, Owned};
+
+use crate::sync::schedule_point;
+
+/// While it is held, nothing that a `Snapshot` gave under it is freed.
+pub(crate) struct Pin(Guard);
+
+/// Wait-free; nests.
+pub(crate) fn pin() -> Pin {
+    Pin(crossbeam_epoch::pin())
+}
+
+/// An immutable value that is replaced as a whole, and read by whoever holds a `Pin`.
+pub(crate) struct Snapshot<T>(Atomic<T>);
+
+impl<T: Send + Sync + 'static> Snapshot<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Atomic::new(value))
+    }
+
+    /// The value of now. Acquire: pairs with `publish`.
+    #[inline]
+    pub(crate) fn load<'p>(&self, pin: &'p Pin) -> &'p T {
+        schedule_point();
+        let shared = self.0.load(Ordering::Acquire, &pin.0);
+        // SAFETY: never null (`new` and `publish` store a value, and only `drop` takes it out); what was
+        // replaced is freed only after every pin that was held at that time is gone, `pin` among them.
+        unsafe { shared.deref() }
+    }
+
+    /// Puts a new value in the old one's place and retires that. Release: pairs with `load`. Acquire: pairs
+    /// with the `publish` of the old one, which is to be whole when it is dropped.
+    pub(crate) fn publish(&self, value: T, pin: &Pin) {
+        schedule_point();
+        let old = self.0.swap(Owned::new(value), Ordering::AcqRel, &pin.0);
+        // SAFETY: `old` has left the cell, so that no new reader can find it; the swap gave it to us
+        // alone; `T: Send`, since another thread may free it.
+        unsafe { pin.0.defer_destroy(old) };
+    }
+}
+
+impl<T> Drop for Snapshot<T> {
+    fn drop(&mut self) {
+        let atomic = std::mem::replace(&mut self.0, Atomic::null());
+        // SAFETY: `&mut self`: nobody reads it any more, and nobody else can drop it.
+        drop(unsafe { atomic.try_into_owned() });
+    }
+}

@@ -1,0 +1,133 @@
+//! Recording what several threads do, with the bounds in time of each operation.
+//!
+//! *The clock.* Stamps are of `Instant`, which does not go backwards, whichever thread looks. A shared counter would
+//! give stamps, too, but it is a read-modify-write of one cache line at both ends of every operation: the threads
+//! would take turns at it, each would see all that the others did before theirs, and what goes wrong within a
+//! hundred nanoseconds, or for want of an ordering, would go wrong no more. Reading the clock writes nothing.
+//!
+//! A stamp is taken before an operation is called and after it has returned, so that what the operation does lies
+//! between its stamps. Stamps of two threads are compared with `<`: equal ones say nothing of the order.
+//!
+//! *The records* of a thread go to a list of its own, whose memory is there beforehand. Threads meet at a
+//! [`Gate`] before each round, and not within it.
+
+use std::{
+    fmt::{self, Debug},
+    hint, panic,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Instant,
+};
+
+/// When an operation was called and when it had returned, in nanoseconds from the beginning of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) invoked: u64,
+    pub(crate) answered: u64,
+}
+
+/// One operation of one thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recorded<O> {
+    pub(crate) thread: usize,
+    pub(crate) what: O,
+    pub(crate) bounds: Bounds,
+}
+
+/// What one thread does in one round.
+pub(crate) struct Recorder<O> {
+    thread: usize,
+    beginning: Instant,
+    records: Vec<Recorded<O>>,
+}
+
+impl<O> Recorder<O> {
+    pub(crate) fn new(thread: usize, beginning: Instant, capacity: usize) -> Self {
+        Self { thread, beginning, records: Vec::with_capacity(capacity) }
+    }
+
+    /// Runs an operation between two stamps.
+    pub(crate) fn timed<R>(&self, operation: impl FnOnce() -> R) -> (R, Bounds) {
+        let invoked = Instant::now();
+        let result = operation();
+        let answered = Instant::now();
+        let nanos = |at: Instant| at.duration_since(self.beginning).as_nanos() as u64;
+        (result, Bounds { invoked: nanos(invoked), answered: nanos(answered) })
+    }
+
+    pub(crate) fn push(&mut self, bounds: Bounds, what: O) {
+        self.records.push(Recorded { thread: self.thread, what, bounds });
+    }
+
+    pub(crate) fn into_records(self) -> Vec<Recorded<O>> {
+        self.records
+    }
+}
+
+/// Where the threads of a crew meet. It spins, since a thread that sleeps comes too late for a short round.
+pub(crate) struct Gate {
+    crew: usize,
+    arrived: AtomicUsize,
+}
+
+impl Gate {
+    /// Goes on when the whole crew is here for this round, counted from 0.
+    pub(crate) fn pass(&self, round: usize) {
+        self.arrived.fetch_add(1, Ordering::AcqRel);
+        let mut looks = 0;
+        while self.arrived.load(Ordering::Acquire) < self.crew * (round + 1) {
+            looks += 1;
+            if looks % 256 == 0 { thread::yield_now() } else { hint::spin_loop() }
+        }
+    }
+}
+
+/// Leaves the gate open when its thread panics, so that the others come to their end.
+struct OpenedByPanic<'a>(&'a Gate);
+
+impl Drop for OpenedByPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.arrived.store(usize::MAX / 2, Ordering::Release);
+        }
+    }
+}
+
+/// Runs the work on so many threads, each with its number, and gives what they made of it.
+pub(crate) fn crew<R: Send>(threads: usize, work: impl Fn(usize, &Gate) -> R + Sync) -> Vec<R> {
+    let gate = Gate { crew: threads, arrived: AtomicUsize::new(0) };
+    thread::scope(|scope| {
+        let (gate, work) = (&gate, &work);
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let _open = OpenedByPanic(gate);
+                    work(thread, gate)
+                })
+            })
+            .collect();
+        let ended = running.into_iter().map(|thread| thread.join());
+        ended.map(|end| end.unwrap_or_else(|panic| panic::resume_unwind(panic))).collect()
+    })
+}
+
+/// A history for people: in the order of the calls, a line for each, indented by its thread.
+pub(crate) struct Table<'a, O>(pub(crate) &'a [Recorded<O>]);
+
+impl<O: Debug> fmt::Display for Table<'_, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted: Vec<_> = self.0.iter().collect();
+        sorted.sort_by_key(|record| (record.bounds.invoked, record.bounds.answered));
+        let first = sorted.first().map_or(0, |record| record.bounds.invoked);
+        for Recorded { thread, what, bounds } in sorted {
+            let (from, to) = (bounds.invoked - first, bounds.answered - first);
+            writeln!(
+                f,
+                "{from:>9} to {to:>9} ns {:indent$}[{thread}] {what:?}",
+                "",
+                indent = thread * 4
+            )?;
+        }
+        Ok(())
+    }
+}
