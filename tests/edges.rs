@@ -139,6 +139,22 @@ fn edges_of_dead_attempts_are_kept_until_the_next_publication() {
 }
 
 #[test]
+fn edges_of_an_attempt_given_up_are_not_those_of_the_next_in_its_generation() {
+    let four = Four::new();
+    let Four { registry, a, b, d, .. } = &four;
+    let ((_a, _running_a), (_b, _running_b)) = (up(registry, *a, 1), up(registry, *b, 1));
+    let provider = registry.provide(*d).unwrap();
+    let attempt = provider.begin().wait().unwrap();
+    wait_for(&attempt, &[*a]);
+    attempt.fail("given up").unwrap();
+
+    let running = again_from(&provider, *b, 1);
+    assert_eq!(running.generation(), 0);
+    assert_eq!(dependencies(registry, *d), ["[b]"]);
+    assert!(!four.reaches(*a, &running));
+}
+
+#[test]
 fn an_edge_that_is_declared_meanwhile_stays() {
     let four = Four::new();
     let Four { registry, a, b, d, .. } = &four;

@@ -184,54 +184,56 @@ fn a_value_that_panics_in_the_hands_of_a_user() {
 /// ```
 #[test]
 fn a_value_that_panics_while_several_look() {
-    let world = World::new();
-    let World { registry, id, provider, dependent, drops } = &world;
-    let done = &AtomicBool::new(false);
-    let unharmed = |what: &str, call: &dyn Fn()| {
-        while !done.load(Ordering::Relaxed) {
-            let outcome = catch_unwind(AssertUnwindSafe(call));
-            if outcome.is_err() {
-                done.store(true, Ordering::Relaxed);
-                std::mem::forget(outcome);
-                panic!("{what} has dropped a value, and let its panic out");
-            }
-        }
-    };
-    // What a call gives is the user's; so is the panic when that is dropped.
-    fn dispose<T>(given: T) {
-        std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(given))));
-    }
-    thread::scope(|scope| {
-        scope.spawn(|| unharmed("get_all", &|| dispose(registry.get_all((*id, *id)))));
-        scope.spawn(|| {
-            unharmed("report", &|| {
-                if let Ok(met) = registry.get_arc(*id) {
-                    thread::yield_now();
-                    let _: Report = registry.report(&met, "broken").unwrap();
-                    dispose(met);
+    within("readers of a value that panics", || {
+        let world = World::new();
+        let World { registry, id, provider, dependent, drops } = &world;
+        let done = &AtomicBool::new(false);
+        let unharmed = |what: &str, call: &dyn Fn()| {
+            while !done.load(Ordering::Relaxed) {
+                let outcome = catch_unwind(AssertUnwindSafe(call));
+                if outcome.is_err() {
+                    done.store(true, Ordering::Relaxed);
+                    std::mem::forget(outcome);
+                    panic!("{what} has dropped a value, and let its panic out");
                 }
-            });
-        });
-        scope.spawn(|| {
-            let provider = registry.provide(*dependent).unwrap();
-            unharmed("wait_for", &|| {
-                let attempt = provider.begin().wait().unwrap();
-                dispose(attempt.wait_for(*id).wait_timeout(support::MOMENT));
-            });
-        });
-        for _ in 0..3_000 {
-            if done.load(Ordering::Relaxed) {
-                break;
             }
-            let running = again(provider, world.bomb());
-            let _ = running.replace(world.bomb()).map_err(|refused| dispose(refused));
-            dispose(running.instance());
-            drop(running);
+        };
+        // What a call gives is the user's; so is the panic when that is dropped.
+        fn dispose<T>(given: T) {
+            std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(given))));
         }
-        done.store(true, Ordering::Relaxed);
+        thread::scope(|scope| {
+            scope.spawn(|| unharmed("get_all", &|| dispose(registry.get_all((*id, *id)))));
+            scope.spawn(|| {
+                unharmed("report", &|| {
+                    if let Ok(met) = registry.get_arc(*id) {
+                        thread::yield_now();
+                        let _: Report = registry.report(&met, "broken").unwrap();
+                        dispose(met);
+                    }
+                });
+            });
+            scope.spawn(|| {
+                let provider = registry.provide(*dependent).unwrap();
+                unharmed("wait_for", &|| {
+                    let attempt = provider.begin().wait().unwrap();
+                    dispose(attempt.wait_for(*id).wait_timeout(support::MOMENT));
+                });
+            });
+            for _ in 0..3_000 {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let running = again(provider, world.bomb());
+                let _ = running.replace(world.bomb()).map_err(|refused| dispose(refused));
+                dispose(running.instance());
+                drop(running);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        world.check_whole();
+        assert!(drops.count() > 0);
     });
-    world.check_whole();
-    assert!(drops.count() > 0);
 }
 
 /// Does nothing but panic, whatever is asked of it.

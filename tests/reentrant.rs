@@ -27,7 +27,7 @@ use std::{
 
 use everything::every_call;
 use mainstay::{Event, EventKind, GetError, Observer, Registry, Report, ServiceId};
-use support::{Counted, Drops, LONG, again, poll_with, up, within};
+use support::{Counted, Drops, LONG, again, poll_once, poll_with, up, within};
 
 /// Makes every call, but not from inside of itself; counts how often it did.
 #[derive(Default)]
@@ -113,14 +113,16 @@ fn an_observer_makes_every_call_at_every_event() {
     });
 }
 
-/// A waker that makes every call when it wakes, and when it is dropped.
+/// A waker that makes every call when it wakes, and when it is dropped; and waits for what it was to wait for.
 struct Calling {
     registry: Registry,
+    awaited: ServiceId<u32>,
     caller: Arc<Caller>,
 }
 
 impl Wake for Calling {
     fn wake(self: Arc<Self>) {
+        let _ = poll_once(&mut self.registry.wait_ready(self.awaited));
         self.caller.call(&self.registry);
     }
 }
@@ -141,7 +143,12 @@ fn a_waker_makes_every_call() {
         let provide_second = registry.provide(second).unwrap();
         let caller = Arc::new(Caller::default());
         let waker = || -> Waker {
-            Arc::new(Calling { registry: registry.clone(), caller: Arc::clone(&caller) }).into()
+            Arc::new(Calling {
+                registry: registry.clone(),
+                awaited: first,
+                caller: Arc::clone(&caller),
+            })
+            .into()
         };
         // What wakes: giving back, publication, failure from below, closing.
         let expect = |calls: usize| assert_eq!(caller.calls(), calls);

@@ -2,7 +2,8 @@
 //!
 //! - A waker may panic, also when it is dropped: whoever made the change is not disturbed, and the others are woken.
 //! - A waker may run its task in place, which may wait, provide and fail again, and so wake others in place.
-//! - The same while the thread that wakes is ending, and has lost its thread-local values already.
+//! - A waker finds the change done: it runs when the cascade that woke it is over.
+//! - They may do the same while the thread that wakes is ending, and has lost its thread-local values already.
 //! - A future may go from one thread, task or waker to another: the last waker is the one that is woken; the
 //!   thread that polled it before may have ended.
 //! - A waker is kept no longer than its wait.
@@ -296,4 +297,24 @@ fn a_waker_is_kept_no_longer_than_its_wait() {
     assert!(poll_with(&mut future, &waker).is_ready());
     drop((future, waker));
     assert_eq!(Arc::strong_count(&wakes), 1);
+}
+
+#[test]
+fn a_waker_finds_the_cascade_over() {
+    let (registry, first, second) = two();
+    registry.add_dependency(second, first).unwrap();
+    let (_first, _first_runs) = up(&registry, first, 1);
+    let (_second, second_runs) = up(&registry, second, 2);
+    let found = Arc::new(Mutex::new(None));
+    // Woken for the dependent, which is raised before the dependency.
+    let task = InPlace::start({
+        let (registry, found) = (registry.clone(), Arc::clone(&found));
+        async move {
+            second_runs.failed().await.unwrap();
+            *found.lock().unwrap() = Some(registry.status(first).unwrap().phase);
+        }
+    });
+    registry.fail(first, "out").unwrap();
+    assert!(task.is_done());
+    assert_eq!(*found.lock().unwrap(), Some(Phase::Down), "woken in the middle of the cascade");
 }

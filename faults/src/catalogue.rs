@@ -52,6 +52,13 @@ pub(crate) enum Suite {
     Fuzz(String),
 }
 
+impl Suite {
+    /// Whether little has to be built for it: the tests need a whole server.
+    pub(crate) fn is_quick(&self) -> bool {
+        matches!(self, Self::Model(_) | Self::Retirement(_) | Self::Shuttle(_))
+    }
+}
+
 impl fmt::Display for Catcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, file) = match &self.suite {

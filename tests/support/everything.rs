@@ -7,6 +7,8 @@ use mainstay::{
     Registry, Report, ServiceId, WaitError, WaitForError,
 };
 
+use crate::support::poll_once;
+
 const NOW: Duration = Duration::ZERO;
 
 /// Makes every call, on two services of its own for each thread, and checks what it gives.
@@ -44,7 +46,12 @@ pub(crate) fn every_call(registry: &Registry) {
     assert!(matches!(waited, Err(WaitForError::TimedOut { .. })));
     assert!(!attempt.is_overtaken() && attempt.overtaken().wait_timeout(NOW).is_err());
     assert!(provide_top.begin().wait_timeout(NOW).is_err());
+    // One that waits is woken.
+    let mut wait = registry.wait_ready(base);
+    assert!(poll_once(&mut wait).is_pending());
     let running_base = provide_base.begin().wait().unwrap().ready(1).unwrap();
+    assert!(poll_once(&mut wait).is_ready());
+    drop(wait);
     let from = attempt.wait_for(base).wait().unwrap();
     let running_top = attempt.ready(**from + 1).unwrap();
 
