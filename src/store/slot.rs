@@ -38,13 +38,14 @@ pub(crate) type Row = Snapshot<Box<[u32]>>;
 pub(crate) struct FailedBy(AtomicU32);
 
 impl FailedBy {
-    /// Release: pairs with `get`. Of two cascades that overlap one may be named and the other have raised the
-    /// slot; who reads this one sees the cause that it left.
+    /// Relaxed: the fence before a cascade's second look stands between the cause that it left and this, and
+    /// pairs with `get`. Of two cascades that overlap one may be named and the other have raised the slot; who
+    /// reads this one sees the cause that it left.
     pub(crate) fn set(&self, root: u32) {
-        self.0.store(root, Ordering::Release);
+        self.0.store(root, Ordering::Relaxed);
     }
 
-    /// Acquire: pairs with `set`.
+    /// Acquire: pairs with that fence.
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }

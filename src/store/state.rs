@@ -211,6 +211,8 @@ impl Condemned {
 ///
 /// Sequential consistency makes one of the two see the other: either the cascade finds the edge and fails
 /// the attempt too, or the attempt finds `x` condemned and waits.
+///
+/// It also is the Release of what a cascade wrote before it, its cause, for who reads `FailedBy`.
 pub(crate) fn second_look_fence() {
     fence(Ordering::SeqCst);
 }

@@ -37,14 +37,17 @@ pub(crate) enum How {
     Drop,
     /// It was a blocking one that had no time.
     NoTime,
+    /// It was a blocking one whose deadline had come.
+    TooLate,
 }
 
 impl Arbitrary<'_> for How {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
-        Ok(match u.arbitrary::<u8>()? % 4 {
-            0 | 1 => Self::Keep,
-            2 => Self::Drop,
-            _ => Self::NoTime,
+        Ok(match u.arbitrary::<u8>()? % 8 {
+            0 | 1 | 4 | 5 => Self::Keep,
+            2 | 6 => Self::Drop,
+            3 => Self::NoTime,
+            _ => Self::TooLate,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mainstay::{Attempt, BeginError, Failure, Instance, WaitError, WaitForError};
@@ -58,6 +58,7 @@ macro_rules! waiting {
     ($how:expr, $kind:path, $owner:ident => $wait:expr) => {
         match $how {
             How::NoTime => Start::Ended($kind($wait.wait_timeout(Duration::ZERO))),
+            How::TooLate => Start::Ended($kind($wait.wait_deadline(Instant::now()))),
             How::Keep | How::Drop => Start::Future(Box::pin(async move { $kind($wait.await) })),
         }
     };
@@ -133,7 +134,7 @@ impl World {
             Some(expected) => self.compare(&expected, &actual),
             None => {
                 self.model.wait_begins(awaited);
-                if how == How::NoTime {
+                if matches!(how, How::NoTime | How::TooLate) {
                     self.model.wait_ends(awaited);
                     let late = awaited.subject().map(|service| self.model.name(service));
                     let late = Outcome::Refused(Refusal::TimedOut(late.unwrap_or_default()));
