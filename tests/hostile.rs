@@ -225,7 +225,7 @@ fn a_value_that_panics_while_several_look() {
                     break;
                 }
                 let running = again(provider, world.bomb());
-                let _ = running.replace(world.bomb()).map_err(|refused| dispose(refused));
+                let _ = running.replace(world.bomb()).map_err(dispose);
                 dispose(running.instance());
                 drop(running);
             }
