@@ -184,7 +184,7 @@ impl Listing {
     }
 
     /// The graph in the DOT language of Graphviz. Arrows run the way a failure does, from a dependency to its
-    /// dependents; discovered edges are dashed.
+    /// dependents; discovered edges are dashed. DOT has no way to write a NUL: one in a name is told as U+FFFD.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(2)?;
