@@ -43,7 +43,7 @@ pub(crate) fn write(
         said(Command::new("rustc").arg("--version"))?,
     )?;
     for (title, orderings) in [("Steps", false), ("Orderings and fences", true)] {
-        writeln!(page, "## {title}\n\n| | fault | caught by | seconds |\n|---|---|---|---|")?;
+        writeln!(page, "## {title}\n\n| name | fault | caught by | seconds |\n|---|---|---|---|")?;
         for ((fault, _), outcomes) in jobs.iter().zip(outcomes) {
             if is_ordering(fault) != orderings {
                 continue;
@@ -57,7 +57,7 @@ pub(crate) fn write(
         }
         page.push('\n');
     }
-    writeln!(page, "## Not caught, and why they stand\n\n| | fault | why |\n|---|---|---|")?;
+    writeln!(page, "## Not caught, and why they stand\n\n| name | fault | why |\n|---|---|---|")?;
     for (fault, why) in kept {
         writeln!(page, "| {} | {} | {} |", fault.name, fault.what, why.trim().replace('\n', " "))?;
     }
@@ -69,7 +69,8 @@ pub(crate) fn write(
 pub(crate) fn assert_complete(root: &Path, all: &[Fault]) -> Result<()> {
     let page = fs::read_to_string(root.join(PAGE))?;
     let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
-    let mut rows: Vec<&str> = rows.filter(|name| !name.trim().is_empty() && *name != "|").collect();
+    let mut rows: Vec<&str> =
+        rows.filter(|name| !name.trim().is_empty() && *name != "name").collect();
     let mut names: Vec<&str> = all.iter().map(|fault| fault.name.as_str()).collect();
     rows.sort_unstable();
     names.sort_unstable();
