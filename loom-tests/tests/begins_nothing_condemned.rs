@@ -8,7 +8,8 @@
 //! ```
 //!
 //! An attempt that begins at a condemned slot is doomed, not dangerous: the cascade will overtake it. So this
-//! is about work done in vain, and the invariants hold without it.
+//! is about work done in vain. That the same look acquires what was condemned before the slot is another
+//! matter, and I2 needs it: `overlapping_roots.rs`.
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, model, now, services};
