@@ -104,10 +104,10 @@ fn against_the_next_publication() {
     });
 }
 
-/// Who waits for the service to build on it does not get what is not published either. (Bound: 3.)
+/// Who waits for the service to build on it does not get what is not published either. (Bound: 2.)
 #[test]
 fn against_one_that_waits_for_it() {
-    model("fenced, one that waits for it", Some(3), || {
+    model("fenced, one that waits for it", Some(2), || {
         let (registry, [config, _], [config_role, db_role]) = services(&[(1, 0)]);
         let (on_config, on_db) = (config_role.attempt(), db_role.attempt());
 
