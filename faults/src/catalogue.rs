@@ -48,8 +48,6 @@ pub(crate) enum Suite {
     Test(String),
     /// Of `tests`, optimised.
     Stress(String),
-    /// Of `fuzz`.
-    Fuzz(String),
 }
 
 impl Suite {
@@ -65,7 +63,6 @@ impl fmt::Display for Catcher {
             Suite::Model(file) | Suite::Retirement(file) => ("model", file),
             Suite::Shuttle(file) => ("shuttle", file),
             Suite::Test(file) | Suite::Stress(file) => ("test", file),
-            Suite::Fuzz(file) => ("fuzz", file),
         };
         write!(f, "{kind} {file} {}", self.case)
     }

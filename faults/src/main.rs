@@ -27,7 +27,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 
 use catalogue::{Catcher, Expect, Fault};
-use plant::{Copy, Outcome, Verdict};
+use plant::{Copy, Outcome};
 
 /// Plants the faults of the catalogue, one at a time; fails unless each is caught by what must catch it.
 #[derive(Parser)]
@@ -90,9 +90,9 @@ fn choose<'a>(all: &'a [Fault], options: &Options) -> Vec<Job<'a>> {
     for fault in all.iter().filter(named) {
         match &fault.expect {
             Expect::Caught(by) if !options.kept => {
-                let fresh = by.iter().find(|by| by.suite.is_quick() && !seen.contains(&by.suite));
                 if options.short {
-                    let Some(first) = fresh else { continue };
+                    let fresh = |by: &&Catcher| by.suite.is_quick() && !seen.contains(&by.suite);
+                    let Some(first) = by.iter().find(fresh) else { continue };
                     seen.push(first.suite.clone());
                     jobs.push((fault, vec![first.clone()]));
                 } else {
@@ -115,12 +115,8 @@ fn run(root: &std::path::Path, jobs: &[Job<'_>], workers: usize) -> Result<Vec<V
             let mut copy = Copy::make(root, number)?;
             loop {
                 // Relaxed: only that each is taken once counts.
-                let Some(n) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < jobs.len())
-                else {
-                    return Ok(());
-                };
-                let (fault, catchers) = &jobs[n];
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                let Some((fault, catchers)) = jobs.get(n) else { return Ok(()) };
                 let outcomes = copy.plant(fault, catchers)?;
                 for outcome in &outcomes {
                     println!("{outcome}");
@@ -143,7 +139,7 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, what, by, verdict, seconds, log } = self;
         write!(f, "{verdict:<8} {seconds:>6.1} s  {name}: {what} [{by}]")?;
-        if !self.as_expected() && *verdict != Verdict::Caught {
+        if !self.as_expected() {
             for line in log.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev() {
                 write!(f, "\n    {line}")?;
             }

@@ -1,7 +1,6 @@
 //! Plants one fault in a copy of the repository, and runs what must catch it.
 
 use std::{
-    ffi::OsStr,
     fmt,
     fs::{self, File},
     io::Read,
@@ -19,6 +18,9 @@ use crate::catalogue::{Catcher, Fault, Suite};
 
 /// A run that takes longer hangs; its log then ends with "timed out".
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// All the models together take longer than any one of them.
+const PATIENCE_WITH_ALL: Duration = Duration::from_secs(1800);
 
 /// The models that run crossbeam-epoch itself: a crate of their own.
 const RETIREMENT: &str = "loom-tests/retirement";
@@ -108,20 +110,16 @@ impl Copy {
     }
 
     fn run(&self, catcher: &Catcher) -> Result<(Verdict, f64, String)> {
-        let (part, profile, target) = match &catcher.suite {
-            Suite::Model(file) => ("loom-tests", Some("--release"), Some(file)),
-            Suite::Retirement(file) => (RETIREMENT, Some("--release"), Some(file)),
-            Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), Some(file)),
-            Suite::Test(file) => ("", None, Some(file)),
-            Suite::Stress(file) => ("", Some("--release"), Some(file)),
-            Suite::Fuzz(_) => ("fuzz", None, None),
+        let (part, profile, file) = match &catcher.suite {
+            Suite::Model(file) => ("loom-tests", Some("--release"), file),
+            Suite::Retirement(file) => (RETIREMENT, Some("--release"), file),
+            Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), file),
+            Suite::Test(file) => ("", None, file),
+            Suite::Stress(file) => ("", Some("--release"), file),
         };
         let mut cargo = self.cargo(part);
         cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(profile);
-        match target {
-            Some(file) => cargo.args(["--test", file]),
-            None => cargo.arg("--lib"),
-        };
+        cargo.args(["--test", file]);
         let built = cargo.output()?;
         if !built.status.success() {
             return Ok((Verdict::Broken, 0.0, String::from_utf8_lossy(&built.stderr).into()));
@@ -129,7 +127,7 @@ impl Copy {
         let program = executable(&built.stdout).context("cargo names no executable")?;
         let mut test = Command::new(program);
         test.current_dir(self.folder.join(part)).args(["--exact", &catcher.case]);
-        let (passed, seconds, log) = self.watch(test)?;
+        let (passed, seconds, log) = self.watch(test, PATIENCE)?;
         let ran = !log.contains("running 0 tests");
         let verdict = match passed {
             _ if !ran => Verdict::Broken,
@@ -145,7 +143,7 @@ impl Copy {
         for part in [RETIREMENT, "loom-tests"] {
             let mut cargo = self.cargo(part);
             cargo.args(["test", "--release"]);
-            let (passed, seconds, log) = self.watch(cargo)?;
+            let (passed, seconds, log) = self.watch(cargo, PATIENCE_WITH_ALL)?;
             all = (if passed { Verdict::Kept } else { Verdict::NotKept }, all.1 + seconds, log);
             if !passed {
                 break;
@@ -163,7 +161,7 @@ impl Copy {
     }
 
     /// Runs a program; gives whether it passed, how long it took, and what it said.
-    fn watch(&self, mut program: Command) -> Result<(bool, f64, String)> {
+    fn watch(&self, mut program: Command, patience: Duration) -> Result<(bool, f64, String)> {
         let path = self.folder.join("log");
         let log = File::create(&path)?;
         let begun = Instant::now();
@@ -174,9 +172,7 @@ impl Copy {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
             }
-            // All the models together take longer than any one of them.
-            let patience = if program.get_program() == OsStr::new(env!("CARGO")) { 6 } else { 1 };
-            if begun.elapsed() > PATIENCE * patience {
+            if begun.elapsed() > patience {
                 child.kill()?;
                 child.wait()?;
                 end.push_str("\ntimed out\n");

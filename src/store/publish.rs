@@ -26,6 +26,7 @@ impl Store {
             if seen.phase() != Phase::Down || slot.condemned.load() != generation {
                 return None;
             }
+            // What has come to the last generation is down for good.
             if generation == Tag::LAST {
                 return None;
             }
