@@ -1,0 +1,39 @@
+//! The quick tests in one binary, for `ci/mutants`: it builds them anew for each mutant. `cargo test` runs each by its
+//! own file.
+
+// For `everything.rs`, which a test of its own takes from its root.
+#[path = "mod.rs"]
+mod support;
+
+#[path = "../closing.rs"]
+mod closing;
+#[path = "../edges.rs"]
+mod edges;
+#[path = "../failing.rs"]
+mod failing;
+#[path = "../handles.rs"]
+mod handles;
+#[path = "../hostile.rs"]
+mod hostile;
+#[path = "../inspecting.rs"]
+mod inspecting;
+#[path = "../limits.rs"]
+mod limits;
+#[path = "../observing.rs"]
+mod observing;
+#[path = "../provider_loop.rs"]
+mod provider_loop;
+#[path = "../reading.rs"]
+mod reading;
+#[path = "../reentrant.rs"]
+mod reentrant;
+#[path = "../topology.rs"]
+mod topology;
+#[path = "../waiting.rs"]
+mod waiting;
+#[path = "../wakers.rs"]
+mod wakers;
+#[path = "../dropped_waits.rs"]
+mod dropped_waits;
+#[path = "../left_behind.rs"]
+mod left_behind;
