@@ -4,7 +4,7 @@ use crate::{
     error::{BuildError, DependencyError, RegisterError},
     registry::{self, Observer, Registry},
     service::{AnyId, ServiceId},
-    store::{Publish, Store},
+    store::Store,
     sync::slab::NoSlab,
 };
 
@@ -150,7 +150,7 @@ impl Builder {
         dependent: impl Into<AnyId>,
         dependency: impl Into<AnyId>,
     ) -> Result<(), DependencyError> {
-        registry::declare(&self.store, dependent.into(), dependency.into(), Publish::Later)
+        registry::declare(&self.store, dependent.into(), dependency.into())
     }
 
     /// The registry.
@@ -162,7 +162,6 @@ impl Builder {
     /// ```
     #[must_use]
     pub fn build(self) -> Registry {
-        self.store.publish_all_rows();
         Registry::new(self.store, self.observer)
     }
 }

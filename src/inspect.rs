@@ -90,7 +90,7 @@ impl ServiceStatus {
             phase: state.phase(),
             generation: state.generation(),
             provided: service.provided.is_up(),
-            waiting: slot.waiting.get(),
+            waiting: service.waiting.get(),
             dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
             dependents: store.dependents(index).into_iter().map(|i| store.name(i)).collect(),
             last_failure: store.last_failure(index),

@@ -442,7 +442,9 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependenc
         }
         if !self.known {
             match store.discover(index, dependency, *generation) {
-                Ok(true) => discovered.add(),
+                Ok(true) => {
+                    discovered.add(1);
+                }
                 Ok(false) => {}
                 Err(cycle) => return Some(Err(registry::named(store, cycle).into())),
             }

@@ -9,7 +9,7 @@ use crate::{
     event::{Event, EventKind},
     inspect::{Listing, ServiceStatus},
     service::{AnyId, Name, ServiceId},
-    store::{self, NotRegistered, Publish, Store},
+    store::{self, NotRegistered, Store},
     sync::{Shielded, shielded},
 };
 
@@ -191,7 +191,7 @@ impl Registry {
         dependent: impl Into<AnyId>,
         dependency: impl Into<AnyId>,
     ) -> Result<(), DependencyError> {
-        declare(self.store(), dependent.into(), dependency.into(), Publish::Now)
+        declare(self.store(), dependent.into(), dependency.into())
     }
 
     // Looking in.
@@ -310,13 +310,13 @@ impl Registry {
 
     /// A wait for `service` to be ready begins: it is counted and told.
     pub(crate) fn wait_begins(&self, service: u32, by: Option<u32>) {
-        self.store().slot(service).waiting.add();
+        self.store().service(service).waiting.add(1);
         self.emit_wait(service, by, Duration::ZERO, |by| EventKind::WaitBegun { by });
     }
 
     /// It ends.
     pub(crate) fn wait_ends(&self, service: u32, by: Option<u32>, took: Duration) {
-        self.store().slot(service).waiting.remove();
+        self.store().service(service).waiting.remove(1);
         self.emit_wait(service, by, took, |by| EventKind::WaitEnded { by });
     }
 
@@ -353,11 +353,10 @@ pub(crate) fn declare(
     store: &Store,
     dependent: AnyId,
     dependency: AnyId,
-    publish: Publish,
 ) -> Result<(), DependencyError> {
     let of = |id: AnyId| store.index(id).ok_or(ForeignId { id });
     let (dependent, dependency) = (of(dependent)?, of(dependency)?);
-    store.declare(dependent, dependency, publish).map_err(|path| named(store, path).into())
+    store.declare(dependent, dependency).map_err(|path| named(store, path).into())
 }
 
 pub(crate) fn named(store: &Store, cycle: store::Cycle) -> Cycle {

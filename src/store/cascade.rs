@@ -2,7 +2,7 @@
 //!
 //! 1. *condemn* every slot of the closure to its next generation, dependencies first: nothing new is built on
 //!    any of them;
-//! 2. look at the closure again, behind a fence, until it has not changed meanwhile;
+//! 2. look, behind a fence, whether the closure has gained anything meanwhile, until it has not;
 //! 3. *raise* every slot to the generation that this cascade has condemned it to, dependents first, the root
 //!    last: whoever sees a service fail sees that everything which stood on it has failed before;
 //! 4. only then wake waiters. No user code runs between 1 and 3.
@@ -10,17 +10,20 @@
 //! Never further than that generation: where another cascade has condemned the slot once more, it may not have
 //! come to the dependents yet.
 //!
-//! A closure changes in two ways while a cascade runs. It gains a service, or one that was condemned already
-//! has been raised by another cascade and has come back with an edge to what was condemned after it: that is
-//! condemned, or condemned again. It loses one, because an edge was dropped: that one must be raised all the
-//! same, or it would stay condemned for ever; and since what is condemned must go down with everything that
-//! stands on it, its own closure is now looked at as the root's is.
+//! A closure gains in two ways while a cascade runs. A new edge leads to a service: that is condemned. Or one that
+//! was condemned already has been raised by another cascade and has come back on something that was condemned after
+//! it: that is condemned again. Whatever leaves the closure is still followed: it was condemned, so it must be raised,
+//! and whoever stands on it goes down with it.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Cause, Phase, Store,
+    rows::Closure,
     state::{Moved, Tag, second_look_fence},
+    walk::{Found, Walk},
 };
 use crate::{
     failure::{Cascade, Reason},
@@ -81,79 +84,81 @@ impl Store {
         // The cause is there before anything can be seen to have failed by it.
         let found = Cause::leave(&self.service(root).cause, to - 1, reason);
 
-        let condemned = self.condemn(Condemned { service: root, to }, &pin());
+        let (condemned, walked_at) = self.condemn(Condemned { service: root, to }, &pin());
         let (fell, waited) = self.raise(root, &condemned, record);
         // From here on user code may run.
         for service in waited {
             self.slot(service).changed.wake_all();
         }
         drop(found);
+        if let Some(changes) = walked_at {
+            let members = condemned.iter().map(|condemned| condemned.service).collect();
+            self.service(root).row.keep(Closure { members, changes }, &self.room);
+        }
         Some(fell)
     }
 
     /// Condemns the closure of `root`, which is condemned itself by now. Gives all that was condemned, each
-    /// service before what depends on it; a service may stand there twice.
-    fn condemn(&self, root: Condemned, pin: &Pin) -> Vec<Condemned> {
-        let slot = self.slot(root.service);
-        let row = slot.row.load(pin);
-        let mut condemned = Vec::with_capacity(row.len());
-        condemned.push(root);
-        for &service in row.iter().filter(|&&service| service != root.service) {
-            condemned.push(Condemned { service, to: self.slot(service).condemned.add() });
+    /// service before what depends on it. Where that was walked and is the closure of the root and no more, it
+    /// also gives after how many changes of edges it is so.
+    fn condemn(&self, root: Condemned, pin: &Pin) -> (Vec<Condemned>, Option<u64>) {
+        let mut condemned = vec![root];
+        let condemn = |service| Condemned { service, to: self.slot(service).condemned.add() };
+        let changes = self.topology.changes();
+        if let Some(row) = self.service(root.service).row.load(changes, pin) {
+            condemned.reserve_exact(row.len());
+            condemned.extend(row[1..].iter().map(|&service| condemn(service)));
+            second_look_fence();
+            if self.topology.changes() == changes {
+                return (condemned, None);
+            }
+        } else if let Some(walk) = Walk::from(self, [root.service], pin) {
+            condemned.extend(walk.dependencies_first().skip(1).map(|found| condemn(found.service)));
+            second_look_fence();
+            if self.topology.changes() == changes {
+                return (condemned, Some(changes));
+            }
+            if walk.is_whole(self) {
+                return (condemned, None);
+            }
         }
-        second_look_fence();
-        let again = slot.row.load(pin);
-        if std::ptr::eq(row, again) {
-            return condemned;
-        }
-        self.condemn_what_changed(root.service, again, condemned, pin)
+        (self.condemn_what_changed(condemned, pin), None)
     }
 
-    /// The rare case of `condemn`: the topology changed under the cascade.
-    fn condemn_what_changed<'p>(
-        &self,
-        root: u32,
-        row: &'p [u32],
-        condemned: Vec<Condemned>,
-        pin: &'p Pin,
-    ) -> Vec<Condemned> {
-        let row_of = |service: u32| -> &'p [u32] { self.slot(service).row.load(pin) };
+    /// The rare case of `condemn`: edges changed under the cascade.
+    fn condemn_what_changed(&self, condemned: Vec<Condemned>, pin: &Pin) -> Vec<Condemned> {
         // Another cascade has raised it to where we want it, and it has begun again since. What it stands on
-        // then may be what we have condemned too late for it. Not so the root, as for its own row: it stands on
-        // nothing of that. But it may stand on what has left it.
-        let came_back = |top: u32, service: u32, to: u64| {
+        // then may be what we have condemned too late for it.
+        let came_back = |service: u32, to: u64| {
             let state = self.slot(service).state.load();
-            (top, service) != (root, root)
-                && state.generation() >= to
-                && state.phase() != Phase::Down
+            state.generation() >= to && state.phase() != Phase::Down
         };
-
-        // Ordered: a model must see the same order in every run.
-        let mut to: BTreeMap<u32, u64> = condemned.iter().map(|c| (c.service, c.to)).collect();
-        // The root, and each service that has left its row.
-        let mut tops = vec![(root, row)];
+        let mut starts: Vec<u32> = condemned.iter().map(|condemned| condemned.service).collect();
+        let mut to: FxHashMap<u32, u64> = condemned.iter().map(|c| (c.service, c.to)).collect();
         loop {
-            let all = || tops.iter().flat_map(|&(top, row)| row.iter().map(move |&s| (top, s)));
-            for (top, service) in all() {
-                if to.get(&service).is_none_or(|&to| came_back(top, service, to)) {
-                    to.insert(service, self.slot(service).condemned.add());
+            // All that was ever condemned: also what has left the closure of the root.
+            let Some(walk) = Walk::from(self, starts.iter().copied(), pin) else { continue };
+            for found in walk.dependencies_first() {
+                let add = || self.slot(found.service).condemned.add();
+                match to.entry(found.service) {
+                    Entry::Vacant(to) => {
+                        to.insert(add());
+                    }
+                    Entry::Occupied(mut to)
+                        if found.stands && came_back(found.service, *to.get()) =>
+                    {
+                        to.insert(add());
+                    }
+                    Entry::Occupied(_) => {}
                 }
             }
-            let covered = |service: u32| tops.iter().any(|(_, row)| row.contains(&service));
-            let left = to.keys().copied().filter(|&service| !covered(service));
-            let left: Vec<(u32, &[u32])> = left.map(|service| (service, row_of(service))).collect();
-
             second_look_fence();
-            let again: Vec<_> =
-                tops.iter().map(|&(service, _)| (service, row_of(service))).collect();
-            let changed = tops.iter().zip(&again).any(|(then, now)| !std::ptr::eq(then.1, now.1));
-            let stable = left.is_empty() && !changed;
-            if stable && !all().any(|(top, service)| came_back(top, service, to[&service])) {
-                return all().map(|(_, service)| Condemned { service, to: to[&service] }).collect();
+            let back = |found: Found| found.stands && came_back(found.service, to[&found.service]);
+            if walk.is_whole(self) && !walk.dependencies_first().any(back) {
+                let all = walk.dependencies_first().map(|found| found.service);
+                return all.map(|service| Condemned { service, to: to[&service] }).collect();
             }
-            // The root stays first, so that it is raised last.
-            tops = again;
-            tops.extend(left);
+            starts = walk.dependencies_first().map(|found| found.service).collect();
         }
     }
 

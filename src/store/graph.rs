@@ -1,17 +1,17 @@
-//! Who depends on whom: a directed graph that stays acyclic, and the closures in it. No concurrency.
+//! Who depends on whom: a directed graph that stays acyclic. No concurrency.
 //!
 //! Edges point from a dependency to its dependent, the way a failure travels. The topological order is kept
 //! under insertion by petgraph's `Acyclic` (Pearce and Kelly, "A dynamic topological sort algorithm for
 //! directed acyclic graphs", 2006).
 
-use std::{cell::Cell, collections::HashSet};
+use std::collections::HashMap;
 
 use petgraph::{
-    Direction::{Incoming, Outgoing},
+    Direction::{self, Incoming, Outgoing},
     acyclic::{Acyclic, AcyclicEdgeError},
     algo::astar,
     data::Build,
-    graph::{DiGraph, EdgeIndex, NodeIndex},
+    graph::{DiGraph, NodeIndex},
     visit::EdgeRef,
 };
 
@@ -31,8 +31,9 @@ pub(crate) type Cycle = Vec<u32>;
 
 #[derive(Default)]
 pub(crate) struct Graph {
-    /// The uses are in cells because petgraph lends no weight of an acyclic graph out to be changed.
-    dag: Acyclic<DiGraph<(), Cell<Use>, u32>>,
+    dag: Acyclic<DiGraph<(), (), u32>>,
+    /// Each edge, as (dependent, dependency). petgraph would look through all dependents of a dependency.
+    uses: HashMap<(u32, u32), Use>,
 }
 
 /// A dependency of a service, or a dependent.
@@ -49,12 +50,7 @@ impl Graph {
     }
 
     pub(crate) fn edge(&self, dependent: u32, dependency: u32) -> Option<Use> {
-        let edge = self.find(dependent, dependency)?;
-        self.dag.edge_weight(edge).map(Cell::get)
-    }
-
-    fn find(&self, dependent: u32, dependency: u32) -> Option<EdgeIndex<u32>> {
-        self.dag.find_edge(node(dependency), node(dependent))
+        self.uses.get(&(dependent, dependency)).copied()
     }
 
     /// Adds an edge that is not there yet. Refuses one that would close a cycle, and names the cycle.
@@ -64,9 +60,12 @@ impl Graph {
         dependency: u32,
         use_: Use,
     ) -> Result<(), Cycle> {
-        debug_assert!(self.find(dependent, dependency).is_none());
-        match self.dag.try_add_edge(node(dependency), node(dependent), Cell::new(use_)) {
-            Ok(_) => Ok(()),
+        debug_assert!(self.edge(dependent, dependency).is_none());
+        match self.dag.try_add_edge(node(dependency), node(dependent), ()) {
+            Ok(_) => {
+                self.uses.insert((dependent, dependency), use_);
+                Ok(())
+            }
             Err(AcyclicEdgeError::SelfLoop) => Err(vec![dependent, dependent]),
             Err(_) => Err(self.cycle_closed_by(dependent, dependency)),
         }
@@ -82,79 +81,39 @@ impl Graph {
     }
 
     /// Marks an edge that is there. A declared one stays declared.
-    pub(crate) fn mark(&self, dependent: u32, dependency: u32, use_: Use) {
-        let edge = self.find(dependent, dependency);
-        if let Some(weight) = edge.and_then(|edge| self.dag.edge_weight(edge)) {
-            if weight.get() != Use::Declared {
-                weight.set(use_);
-            }
+    pub(crate) fn mark(&mut self, dependent: u32, dependency: u32, use_: Use) {
+        match self.uses.get_mut(&(dependent, dependency)) {
+            Some(Use::Declared) | None => {}
+            Some(known) => *known = use_,
         }
     }
 
+    /// Linear in the numbers of its ends' edges.
     pub(crate) fn remove_edge(&mut self, dependent: u32, dependency: u32) {
-        if let Some(edge) = self.find(dependent, dependency) {
-            self.dag.remove_edge(edge);
+        self.uses.remove(&(dependent, dependency));
+        // From the side of the dependent: few depend on as many as may depend on one.
+        let mut edges = self.dag.edges_directed(node(dependent), Incoming);
+        if let Some(edge) = edges.find(|edge| edge.source() == node(dependency)) {
+            self.dag.remove_edge(edge.id());
         }
     }
 
     pub(crate) fn dependencies(&self, service: u32) -> Vec<Neighbour> {
-        let edges = self.dag.edges_directed(node(service), Incoming);
-        edges.map(|e| Neighbour { service: index(e.source()), use_: e.weight().get() }).collect()
+        self.neighbours(service, Incoming, |other| (service, other))
     }
 
     pub(crate) fn dependents(&self, service: u32) -> Vec<Neighbour> {
-        let edges = self.dag.edges_directed(node(service), Outgoing);
-        edges.map(|e| Neighbour { service: index(e.target()), use_: e.weight().get() }).collect()
+        self.neighbours(service, Outgoing, |other| (other, service))
     }
 
-    /// `service` and all that it transitively depends on, in no order.
-    pub(crate) fn ancestry(&self, service: u32) -> Vec<u32> {
-        self.reach(service, petgraph::Incoming)
-    }
-
-    /// `service` and all its transitive dependents, dependencies before dependents.
-    pub(crate) fn closure(&self, service: u32) -> Vec<u32> {
-        self.in_order(self.reach(service, petgraph::Outgoing))
-    }
-
-    /// The closure of `service` where those of its dependents are known.
-    pub(crate) fn closure_from<'r>(
+    fn neighbours(
         &self,
         service: u32,
-        rows: impl Fn(u32) -> &'r [u32],
-    ) -> Vec<u32> {
-        let mut members = HashSet::from([service]);
-        for dependent in self.dag.neighbors_directed(node(service), Outgoing) {
-            members.extend(rows(index(dependent)));
-        }
-        self.in_order(members.into_iter().collect())
-    }
-
-    /// All services, dependents before their dependencies.
-    pub(crate) fn leaves_first(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = self.dag.nodes_iter().map(index).collect();
-        order.reverse();
-        order
-    }
-
-    fn reach(&self, from: u32, direction: petgraph::Direction) -> Vec<u32> {
-        let mut seen = HashSet::from([from]);
-        let mut found = vec![from];
-        let mut next = 0;
-        while let Some(&service) = found.get(next) {
-            next += 1;
-            for neighbour in self.dag.neighbors_directed(node(service), direction) {
-                if seen.insert(index(neighbour)) {
-                    found.push(index(neighbour));
-                }
-            }
-        }
-        found
-    }
-
-    fn in_order(&self, mut services: Vec<u32>) -> Vec<u32> {
-        services.sort_unstable_by_key(|&service| self.dag.get_position(node(service)));
-        services
+        direction: Direction,
+        edge: impl Fn(u32) -> (u32, u32),
+    ) -> Vec<Neighbour> {
+        let others = self.dag.neighbors_directed(node(service), direction).map(index);
+        others.map(|other| Neighbour { service: other, use_: self.uses[&edge(other)] }).collect()
     }
 }
 

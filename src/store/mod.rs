@@ -1,14 +1,17 @@
 //! The concurrent core: slots, names and topology together. No public face; `docs/design.md` has the protocol.
 
 mod cascade;
+mod dependents;
 mod graph;
 #[cfg(test)]
 mod last_generation;
 mod publish;
+mod rows;
 mod slot;
 mod state;
 mod topology;
 mod wait;
+mod walk;
 
 use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
 
@@ -19,11 +22,12 @@ pub(crate) use self::{
     publish::Refused,
     slot::Slot,
     state::Tag,
-    topology::Publish,
     wait::Waiter,
 };
 
 use self::{
+    dependents::List,
+    rows::{Room, Row},
     state::second_look_fence,
     topology::{Slots, Topology},
 };
@@ -89,11 +93,16 @@ pub(crate) struct Service {
     /// How many edges from here were discovered, also those declared since the last publication; written under
     /// the topology's lock.
     discovered: Count,
+    /// How many wait for it to be ready.
+    pub(crate) waiting: Count,
+    row: Row,
 }
 
 pub(crate) struct Store {
     slab: Slab<Slot, Service>,
     topology: Topology,
+    /// For all rows together.
+    room: Room,
     names: Mutex<HashMap<Name, u32>>,
     closed: Flag,
 }
@@ -111,9 +120,13 @@ pub(crate) enum NotRegistered {
 
 impl Store {
     pub(crate) fn new(capacity: usize) -> Result<Self, NoSlab> {
+        if capacity > List::NUMBERS as usize {
+            return Err(NoSlab::Capacity);
+        }
         Ok(Self {
             slab: Slab::new(capacity, Slot::new)?,
             topology: Topology::new(),
+            room: Room::new(capacity),
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
         })
@@ -149,6 +162,8 @@ impl Store {
             cause: Shielded::new(ArcCell::empty()),
             given_up: Shielded::new(ArcCell::empty()),
             discovered: Count::new(),
+            waiting: Count::new(),
+            row: Row::new(),
         };
         names.insert(service.name.clone(), index);
         let key = self.slab.register::<Instance<T>>(index, service);
@@ -201,17 +216,8 @@ impl Store {
 
     // Edges.
 
-    pub(crate) fn declare(
-        &self,
-        dependent: u32,
-        dependency: u32,
-        publish: Publish,
-    ) -> Result<(), Cycle> {
-        self.topology.declare(self, dependent, dependency, publish)
-    }
-
-    pub(crate) fn publish_all_rows(&self) {
-        self.topology.publish_all(self);
+    pub(crate) fn declare(&self, dependent: u32, dependency: u32) -> Result<(), Cycle> {
+        self.topology.declare(self, dependent, dependency)
     }
 
     /// For an attempt of `dependent`: makes the edge known. True where the attempt had not used it before.

@@ -1,21 +1,20 @@
 //! One slot: the words of one service, side by side in one cache line.
 
 use super::{
+    dependents::{Dependents, Gained, List},
     state::{Condemned, StateCell},
     wait::WaitPoint,
 };
-use crate::sync::{AtomicU32, Count, Ordering, Snapshot};
+use crate::sync::{AtomicU32, Ordering};
 
 /// The hot words. The value's cell and the registration stand beside them, see `sync/slab.rs`.
 pub(crate) struct Slot {
     pub(crate) state: StateCell,
     pub(crate) condemned: Condemned,
     pub(crate) changed: WaitPoint,
-    /// The closure of this service, itself first.
-    pub(crate) row: Row,
+    dependents: List,
+    gained: Gained,
     pub(crate) failed_by: FailedBy,
-    /// How many wait for it to be ready.
-    pub(crate) waiting: Count,
 }
 
 impl Slot {
@@ -24,15 +23,16 @@ impl Slot {
             state: StateCell::new(),
             condemned: Condemned::new(),
             changed: WaitPoint::new(),
-            row: Snapshot::new(Box::from([index])),
+            dependents: List::new(),
+            gained: Gained::new(),
             failed_by: FailedBy(AtomicU32::new(index)),
-            waiting: Count::new(),
         }
     }
-}
 
-/// A service and its transitive dependents, dependencies before dependents.
-pub(crate) type Row = Snapshot<Box<[u32]>>;
+    pub(crate) fn dependents(&self) -> Dependents<'_> {
+        Dependents { list: &self.dependents, gained: &self.gained }
+    }
+}
 
 /// The root of the last cascade that reached the slot.
 pub(crate) struct FailedBy(AtomicU32);

@@ -1,18 +1,34 @@
-//! The published closures: one immutable row a service, read by `fail` under a pin, replaced under a lock.
+//! The edges: a graph behind its writers' lock, and what a cascade reads of it without one.
 //!
-//! A row holds a service and all its transitive dependents, dependencies before dependents, so that a cascade
-//! runs along it as it is. Writers change the graph, then publish every row that changed, one by one. They
-//! need not appear at once: a cascade reads only the row of its own root (and of what has left it, see
-//! `cascade.rs`), and an attempt that discovers an edge goes on only when all of them are out.
+//! A writer changes the graph, then the list of the dependency's dependents, then counts the change. A cascade
+//! follows the lists (`walk.rs`), or takes the row that one before it has left (`rows.rs`), which holds as long as
+//! nothing has changed.
 
 use super::{
     graph::{Cycle, Graph, Use},
     slot::Slot,
 };
-use crate::sync::{self, Count, Mutex, Pin, pin};
+use crate::sync::{self, AtomicU64, Count, Mutex, Ordering, pin};
 
-/// The graph behind its lock.
-pub(crate) struct Topology(Mutex<Graph>);
+pub(crate) struct Topology {
+    graph: Mutex<Graph>,
+    changes: Changes,
+}
+
+/// How many edges have come or gone.
+struct Changes(AtomicU64);
+
+impl Changes {
+    /// Acquire: pairs with `add`; lists that are read after this have at least what is counted.
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Release: pairs with `load`.
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
 
 /// What a writer needs to know of the slots.
 pub(crate) trait Slots {
@@ -24,17 +40,22 @@ pub(crate) trait Slots {
 
 impl Topology {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Graph::default()))
+        Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)) }
+    }
+
+    /// How many edges have come or gone so far: one that came is in its list before it is counted.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load()
     }
 
     /// For looking in. Nothing of a user's may run in `with`.
     pub(crate) fn read<R>(&self, with: impl FnOnce(&Graph) -> R) -> R {
-        with(&sync::lock(&self.0))
+        with(&sync::lock(&self.graph))
     }
 
-    /// The next service, without edges; its row is the one that its slot started with.
+    /// The next service, without edges.
     pub(crate) fn add_service(&self) -> u32 {
-        sync::lock(&self.0).add_service()
+        sync::lock(&self.graph).add_service()
     }
 
     /// Declares an edge for good.
@@ -43,9 +64,8 @@ impl Topology {
         slots: &impl Slots,
         dependent: u32,
         dependency: u32,
-        publish: Publish,
     ) -> Result<(), Cycle> {
-        let mut graph = sync::lock(&self.0);
+        let mut graph = sync::lock(&self.graph);
         match graph.edge(dependent, dependency) {
             Some(Use::Declared) => Ok(()),
             Some(Use::Discovered { .. }) => {
@@ -53,11 +73,11 @@ impl Topology {
                 graph.mark(dependent, dependency, Use::Declared);
                 Ok(())
             }
-            None => add(&mut graph, slots, dependent, dependency, Use::Declared, publish),
+            None => self.add(&mut graph, slots, dependent, dependency, Use::Declared),
         }
     }
 
-    /// Makes sure that the edge is published, and marks it as used by the attempt of `generation`. True where
+    /// Makes sure that the edge is known, and marks it as used by the attempt of `generation`. True where
     /// this is a discovered edge that this attempt had not used before.
     pub(crate) fn discover(
         &self,
@@ -67,7 +87,7 @@ impl Topology {
         generation: u64,
     ) -> Result<bool, Cycle> {
         let used = Use::Discovered { by: Some(generation) };
-        let mut graph = sync::lock(&self.0);
+        let mut graph = sync::lock(&self.graph);
         match graph.edge(dependent, dependency) {
             Some(Use::Declared) => Ok(false),
             // An attempt that is overtaken already must not take the edge from a later one.
@@ -77,8 +97,8 @@ impl Topology {
                 Ok(true)
             }
             None => {
-                add(&mut graph, slots, dependent, dependency, used, Publish::Now)?;
-                slots.discovered(dependent).add();
+                self.add(&mut graph, slots, dependent, dependency, used)?;
+                slots.discovered(dependent).add(1);
                 Ok(true)
             }
         }
@@ -86,7 +106,7 @@ impl Topology {
 
     /// The attempt of `generation` was given up: what it used is no longer in use.
     pub(crate) fn release(&self, dependent: u32, generation: u64) {
-        let graph = sync::lock(&self.0);
+        let mut graph = sync::lock(&self.graph);
         let used = Use::Discovered { by: Some(generation) };
         for edge in graph.dependencies(dependent) {
             if edge.use_ == used {
@@ -97,12 +117,12 @@ impl Topology {
 
     /// The attempt of `generation` was published: drops the edges that only earlier ones used.
     pub(crate) fn settle(&self, slots: &impl Slots, dependent: u32, generation: u64) {
-        let mut graph = sync::lock(&self.0);
+        let mut graph = sync::lock(&self.graph);
         for edge in graph.dependencies(dependent) {
             match edge.use_ {
                 // A later one is that of an attempt after this one, which is overtaken by now.
                 Use::Discovered { by } if by.is_none_or(|by| by < generation) => {
-                    remove(&mut graph, slots, dependent, edge.service);
+                    self.remove(&mut graph, slots, dependent, edge.service);
                 }
                 _ => {}
             }
@@ -113,89 +133,47 @@ impl Topology {
         slots.discovered(dependent).set(left as u32);
     }
 
-    /// Publishes all rows: once, after many edges were declared with [`Publish::Later`].
-    pub(crate) fn publish_all(&self, slots: &impl Slots) {
-        let graph = sync::lock(&self.0);
-        let pin = pin();
-        for service in graph.leaves_first() {
-            let row = graph.closure_from(service, |s| slots.slot(s).row.load(&pin));
-            publish_row(slots, service, row, &pin);
+    fn add(
+        &self,
+        graph: &mut Graph,
+        slots: &impl Slots,
+        dependent: u32,
+        dependency: u32,
+        use_: Use,
+    ) -> Result<(), Cycle> {
+        while let Err(cycle) = graph.add_edge(dependent, dependency, use_) {
+            if !self.drop_stale(graph, slots, &cycle) {
+                return Err(cycle);
+            }
         }
+        slots.slot(dependency).dependents().add(dependent, &pin());
+        self.changes.add();
+        Ok(())
     }
-}
 
-/// When the rows that an edge changes are to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Publish {
-    Now,
-    Later,
-}
-
-fn add(
-    graph: &mut Graph,
-    slots: &impl Slots,
-    dependent: u32,
-    dependency: u32,
-    use_: Use,
-    publish: Publish,
-) -> Result<(), Cycle> {
-    // Where a path leads there already, no closure gains anything, and all of them are in its order.
-    let known = slots.slot(dependency).row.load(&pin()).contains(&dependent);
-    loop {
-        match graph.add_edge(dependent, dependency, use_) {
-            Ok(()) => break,
-            Err(cycle) => {
-                if !drop_stale(graph, slots, &cycle) {
-                    return Err(cycle);
+    /// Drops the edges on a cycle that only dead attempts used: what built on them can never be published, so
+    /// they hold nothing, and a service whose dependencies turned round must not be refused for them. True where
+    /// there were any. The first pair of the cycle is the edge that is to be added.
+    fn drop_stale(&self, graph: &mut Graph, slots: &impl Slots, cycle: &Cycle) -> bool {
+        let mut dropped = false;
+        for pair in cycle.windows(2).skip(1) {
+            let [dependent, dependency] = *pair else { continue };
+            let alive = slots.slot(dependent).state.load().generation();
+            match graph.edge(dependent, dependency) {
+                Some(Use::Discovered { by }) if by.is_none_or(|by| by < alive) => {
+                    self.remove(graph, slots, dependent, dependency);
+                    dropped = true;
                 }
+                _ => {}
             }
         }
+        dropped
     }
-    if publish == Publish::Now && !known {
-        publish_closures(graph, slots, dependency);
-    }
-    Ok(())
-}
 
-/// Drops the edges on a cycle that only dead attempts used: what built on them can never be published, so
-/// they hold nothing, and a service whose dependencies turned round must not be refused for them. True where
-/// there were any. The first pair of the cycle is the edge that is to be added.
-fn drop_stale(graph: &mut Graph, slots: &impl Slots, cycle: &Cycle) -> bool {
-    let mut dropped = false;
-    for pair in cycle.windows(2).skip(1) {
-        let [dependent, dependency] = *pair else { continue };
-        let alive = slots.slot(dependent).state.load().generation();
-        match graph.edge(dependent, dependency) {
-            Some(Use::Discovered { by }) if by.is_none_or(|by| by < alive) => {
-                remove(graph, slots, dependent, dependency);
-                dropped = true;
-            }
-            _ => {}
-        }
-    }
-    dropped
-}
-
-fn remove(graph: &mut Graph, slots: &impl Slots, dependent: u32, dependency: u32) {
-    graph.remove_edge(dependent, dependency);
-    slots.discovered(dependent).remove();
-    publish_closures(graph, slots, dependency);
-}
-
-/// Publishes the row of `service` and of all that it depends on, where they differ from what is out: these
-/// are the closures that an edge to `service` changes.
-fn publish_closures(graph: &Graph, slots: &impl Slots, service: u32) {
-    let pin = pin();
-    for changed in graph.ancestry(service) {
-        publish_row(slots, changed, graph.closure(changed), &pin);
-    }
-}
-
-fn publish_row(slots: &impl Slots, service: u32, row: Vec<u32>, pin: &Pin) {
-    let published = &slots.slot(service).row;
-    // The same members in another order that is still topological for them would do as well, but a changed
-    // order may also be one that the old row has wrong.
-    if **published.load(pin) != *row {
-        published.publish(row.into_boxed_slice(), pin);
+    fn remove(&self, graph: &mut Graph, slots: &impl Slots, dependent: u32, dependency: u32) {
+        graph.remove_edge(dependent, dependency);
+        slots.discovered(dependent).remove(1);
+        slots.slot(dependency).dependents().remove(dependent, &pin());
+        self.changes.add();
     }
 }

@@ -111,12 +111,13 @@ impl Count {
         Self(AtomicU32::new(0))
     }
 
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// Gives what it was before.
+    pub(crate) fn add(&self, number: u32) -> u32 {
+        self.0.fetch_add(number, Ordering::Relaxed)
     }
 
-    pub(crate) fn remove(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn remove(&self, number: u32) {
+        self.0.fetch_sub(number, Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, number: u32) {

@@ -175,26 +175,23 @@ pub(crate) struct Snapshot<T: 'static> {
 }
 
 impl<T: Send + Sync + 'static> Snapshot<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self {
-            current: AtomicUsize::new(0),
-            values: Mutex::new(vec![Box::leak(Box::new(value))]),
-            of: PhantomData,
-        }
+    pub(crate) fn empty() -> Self {
+        Self { current: AtomicUsize::new(EMPTY), values: Mutex::default(), of: PhantomData }
     }
 
-    pub(crate) fn load<'p>(&self, _pin: &'p Pin) -> &'p T {
+    pub(crate) fn load<'p>(&self, _pin: &'p Pin) -> Option<&'p T> {
         let index = self.current.load(Ordering::Acquire);
-        self.values.lock().unwrap_or_else(PoisonError::into_inner)[index]
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied()
     }
 
-    pub(crate) fn publish(&self, value: T, _pin: &Pin) {
+    pub(crate) fn publish<'p>(&self, value: T, _pin: &'p Pin) -> Option<&'p T> {
         let index = {
             let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
             values.push(Box::leak(Box::new(value)));
             values.len() - 1
         };
-        self.current.store(index, Ordering::Release);
+        let old = self.current.swap(index, Ordering::AcqRel);
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).get(old).copied()
     }
 }
 

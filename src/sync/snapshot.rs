@@ -2,9 +2,9 @@
 //!
 //! # Why
 //!
-//! `fail` reads a row of the topology that may be retired at that moment. An `ArcSwap` per row would do it
-//! safely, but each of its stores visits every thread that ever read one, and a topology change stores many
-//! rows.
+//! `fail` reads lists of dependents, and a row, that may be retired at that moment. An `ArcSwap` for each would
+//! do it safely, but its loads cost three times as much, and each of its stores visits every thread that
+//! ever read one.
 //!
 //! # How it is checked
 //!
@@ -26,39 +26,45 @@ pub(crate) fn pin() -> Pin {
     Pin(crossbeam_epoch::pin())
 }
 
-/// An immutable value that is replaced as a whole, and read by whoever holds a `Pin`.
+/// Nothing at first, then a value that is replaced as a whole, and read by whoever holds a `Pin`.
 pub(crate) struct Snapshot<T>(Atomic<T>);
 
 impl<T: Send + Sync + 'static> Snapshot<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(Atomic::new(value))
+    pub(crate) fn empty() -> Self {
+        Self(Atomic::null())
     }
 
     /// The value of now. Acquire: pairs with `publish`.
     #[inline]
-    pub(crate) fn load<'p>(&self, pin: &'p Pin) -> &'p T {
+    pub(crate) fn load<'p>(&self, pin: &'p Pin) -> Option<&'p T> {
         schedule_point();
         let shared = self.0.load(Ordering::Acquire, &pin.0);
-        // SAFETY: never null (`new` and `publish` store a value, and only `drop` takes it out); what was
-        // replaced is freed only after every pin that was held at that time is gone, `pin` among them.
-        unsafe { shared.deref() }
+        // SAFETY: null or a value that `publish` stored, which only `drop` takes out; what was replaced is freed
+        // only after every pin that was held at that time is gone, `pin` among them.
+        unsafe { shared.as_ref() }
     }
 
-    /// Puts a new value in the old one's place and retires that. Release: pairs with `load`. Acquire: pairs
-    /// with the `publish` of the old one, which is to be whole when it is dropped.
-    pub(crate) fn publish(&self, value: T, pin: &Pin) {
+    /// Puts a new value in the old one's place, retires that, and lends it for as long as the pin is held.
+    /// Release: pairs with `load`. Acquire: pairs with the `publish` of the old one, which is to be whole when it
+    /// is dropped.
+    pub(crate) fn publish<'p>(&self, value: T, pin: &'p Pin) -> Option<&'p T> {
         schedule_point();
         let old = self.0.swap(Owned::new(value), Ordering::AcqRel, &pin.0);
+        if old.is_null() {
+            return None;
+        }
         // SAFETY: `old` has left the cell, so that no new reader can find it; the swap gave it to us
         // alone; `T: Send`, since another thread may free it.
         unsafe { pin.0.defer_destroy(old) };
+        // SAFETY: retired under `pin`, so it is not freed while that is held.
+        unsafe { old.as_ref() }
     }
 }
 
 impl<T> Drop for Snapshot<T> {
     fn drop(&mut self) {
         let atomic = std::mem::replace(&mut self.0, Atomic::null());
-        // SAFETY: `&mut self`: nobody reads it any more, and nobody else can drop it.
+        // SAFETY: `&mut self`: nobody reads it any more, and nobody else can drop it. Null gives nothing.
         drop(unsafe { atomic.try_into_owned() });
     }
 }
