@@ -15,15 +15,13 @@
 //! it: that is condemned again. Whatever leaves the closure is still followed: it was condemned, so it must be raised,
 //! and whoever stands on it goes down with it.
 
-use std::collections::hash_map::Entry;
-
 use rustc_hash::FxHashMap;
 
 use super::{
     Cause, Phase, Store,
     rows::Closure,
     state::{Moved, Tag, second_look_fence},
-    walk::{Found, Walk},
+    walk::Walk,
 };
 use crate::{
     failure::{Cascade, Reason},
@@ -112,8 +110,8 @@ impl Store {
             if self.topology.changes() == changes {
                 return (condemned, None);
             }
-        } else if let Some(walk) = Walk::from(self, [root.service], pin) {
-            condemned.extend(walk.dependencies_first().skip(1).map(|found| condemn(found.service)));
+        } else if let Some(walk) = Walk::from(self, &[root.service], pin) {
+            condemned.extend(walk.dependencies_first().skip(1).map(condemn));
             second_look_fence();
             if self.topology.changes() == changes {
                 return (condemned, Some(changes));
@@ -129,36 +127,31 @@ impl Store {
     fn condemn_what_changed(&self, condemned: Vec<Condemned>, pin: &Pin) -> Vec<Condemned> {
         // Another cascade has raised it to where we want it, and it has begun again since. What it stands on
         // then may be what we have condemned too late for it.
-        let came_back = |service: u32, to: u64| {
+        let came_back = |walk: &Walk, service: u32, to: u64| {
             let state = self.slot(service).state.load();
-            state.generation() >= to && state.phase() != Phase::Down
+            state.generation() >= to
+                && state.phase() != Phase::Down
+                && walk.has_below(service, self, pin)
         };
         let mut starts: Vec<u32> = condemned.iter().map(|condemned| condemned.service).collect();
         let mut to: FxHashMap<u32, u64> = condemned.iter().map(|c| (c.service, c.to)).collect();
         loop {
             // All that was ever condemned: also what has left the closure of the root.
-            let Some(walk) = Walk::from(self, starts.iter().copied(), pin) else { continue };
-            for found in walk.dependencies_first() {
-                let add = || self.slot(found.service).condemned.add();
-                match to.entry(found.service) {
-                    Entry::Vacant(to) => {
-                        to.insert(add());
-                    }
-                    Entry::Occupied(mut to)
-                        if found.stands && came_back(found.service, *to.get()) =>
-                    {
-                        to.insert(add());
-                    }
-                    Entry::Occupied(_) => {}
+            let Some(walk) = Walk::from(self, &starts, pin) else { continue };
+            starts = walk.dependencies_first().collect();
+            for &service in &starts {
+                if to.get(&service).is_none_or(|&to| came_back(&walk, service, to)) {
+                    to.insert(service, self.slot(service).condemned.add());
                 }
             }
             second_look_fence();
-            let back = |found: Found| found.stands && came_back(found.service, to[&found.service]);
-            if walk.is_whole(self) && !walk.dependencies_first().any(back) {
-                let all = walk.dependencies_first().map(|found| found.service);
-                return all.map(|service| Condemned { service, to: to[&service] }).collect();
+            let back = starts.iter().any(|&service| came_back(&walk, service, to[&service]));
+            if walk.is_whole(self) && !back {
+                return starts
+                    .iter()
+                    .map(|&service| Condemned { service, to: to[&service] })
+                    .collect();
             }
-            starts = walk.dependencies_first().map(|found| found.service).collect();
         }
     }
 

@@ -10,7 +10,7 @@
 use crate::sync::{AtomicU32, Ordering, Pin, Snapshot};
 
 /// Where the list stands: apart from its count, so that both fit into a slot.
-pub(crate) struct List(Snapshot<Box<[Place]>>);
+pub(crate) struct List(Snapshot<Places>);
 
 impl List {
     /// Services are numbered from zero to less than this.
@@ -20,8 +20,30 @@ impl List {
         Self(Snapshot::empty())
     }
 
-    fn load<'p>(&self, pin: &'p Pin) -> &'p [Place] {
-        self.0.load(pin).map_or(&[], |list| list)
+    fn load<'p>(&self, pin: &'p Pin) -> Iter<'p> {
+        match self.0.load(pin) {
+            Some(places) => Iter { now: &places.few, then: &places.more },
+            None => Iter { now: &[], then: &[] },
+        }
+    }
+}
+
+/// The first ones stand in the list itself: most have no more, and a walk spares a way through memory.
+struct Places {
+    few: [Place; 4],
+    more: Box<[Place]>,
+}
+
+impl Places {
+    fn new(dependents: impl Iterator<Item = u32>) -> Self {
+        let mut places = dependents.map(Place::new);
+        let few = std::array::from_fn(|_| places.next().unwrap_or(Place::new(Place::EMPTY)));
+        let mut more: Vec<Place> = places.collect();
+        if !more.is_empty() {
+            // As many free ones, also where some have left: so many come before the next copy.
+            more.resize_with(2 * (few.len() + more.len()), || Place::new(Place::EMPTY));
+        }
+        Self { few, more: more.into_boxed_slice() }
     }
 }
 
@@ -42,21 +64,16 @@ impl Dependents<'_> {
     /// Those of now. Some that are crossed out meanwhile may be among them.
     #[inline]
     pub(crate) fn iter(self, pin: &Pin) -> Iter<'_> {
-        Iter(self.list.load(pin))
+        self.list.load(pin)
     }
 
     /// Adds one that is not there. Amortised constant, but for a search by halves. Under the topology's lock.
     pub(crate) fn add(self, dependent: u32, pin: &Pin) {
-        let list = self.list.load(pin);
-        let used = list.partition_point(|place| place.get() != Place::EMPTY);
-        match list.get(used) {
+        match self.list.load(pin).free() {
             Some(place) => place.set(dependent),
             None => {
-                let mut all: Vec<Place> =
-                    self.iter(pin).chain([dependent]).map(Place::new).collect();
-                // As many free ones, also where some have left: so many come before the next copy.
-                all.resize_with(2 * all.len(), || Place::new(Place::EMPTY));
-                self.list.0.publish(all.into_boxed_slice(), pin);
+                let places = Places::new(self.iter(pin).chain([dependent]));
+                self.list.0.publish(places, pin);
             }
         }
         self.gained.add();
@@ -64,7 +81,7 @@ impl Dependents<'_> {
 
     /// Takes one out. Linear in their number. Under the topology's lock.
     pub(crate) fn remove(self, dependent: u32, pin: &Pin) {
-        if let Some(place) = self.list.load(pin).iter().find(|place| place.get() == dependent) {
+        if let Some(place) = self.list.load(pin).find(dependent) {
             place.set(Place::LEFT);
         }
     }
@@ -119,7 +136,24 @@ impl Gained {
 
 /// The dependents in a list.
 #[derive(Clone, Copy)]
-pub(crate) struct Iter<'p>(&'p [Place]);
+pub(crate) struct Iter<'p> {
+    now: &'p [Place],
+    then: &'p [Place],
+}
+
+impl<'p> Iter<'p> {
+    fn free(self) -> Option<&'p Place> {
+        let free = |places: &'p [Place]| {
+            let used = places.partition_point(|place| place.get() != Place::EMPTY);
+            places.get(used)
+        };
+        free(self.now).or_else(|| free(self.then))
+    }
+
+    fn find(self, dependent: u32) -> Option<&'p Place> {
+        self.now.iter().chain(self.then).find(|place| place.get() == dependent)
+    }
+}
 
 impl Iterator for Iter<'_> {
     type Item = u32;
@@ -127,11 +161,17 @@ impl Iterator for Iter<'_> {
     #[inline]
     fn next(&mut self) -> Option<u32> {
         loop {
-            let (place, rest) = self.0.split_first()?;
+            let Some((place, rest)) = self.now.split_first() else {
+                if self.then.is_empty() {
+                    return None;
+                }
+                self.now = std::mem::take(&mut self.then);
+                continue;
+            };
             match place.get() {
                 Place::EMPTY => return None,
                 dependent => {
-                    self.0 = rest;
+                    self.now = rest;
                     if dependent != Place::LEFT {
                         return Some(dependent);
                     }

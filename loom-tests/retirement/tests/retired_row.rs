@@ -66,7 +66,8 @@ impl Drop for Row {
 
 fn topology() -> (Rows, Arc<Snapshot<Row>>) {
     let rows = Rows::new(std::array::from_fn(|_| atomic::AtomicU32::new(UNWRITTEN)));
-    let snapshot = Arc::new(Snapshot::new(Row::write(0, &rows)));
+    let snapshot = Arc::new(Snapshot::empty());
+    assert!(snapshot.publish(Row::write(0, &rows), &pin()).is_none(), "there was nothing");
     (rows, snapshot)
 }
 
@@ -93,7 +94,7 @@ fn against_a_reader() {
             let (rows, snapshot) = (Arc::clone(&rows), Arc::clone(&snapshot));
             move || {
                 let pin = pin();
-                let number = snapshot.load(&pin).number;
+                let number = snapshot.load(&pin).expect("it is never empty again").number;
                 let row = rows.get(number).expect("the row's memory is somebody else's");
                 assert_eq!(row.load(Relaxed), WHOLE, "not whole under a pin");
             }
