@@ -1,4 +1,4 @@
-//! I2 and S3 where an edge is dropped while a cascade runs over it.
+//! I1, I2 and S3 where an edge is dropped while a cascade runs over it.
 //!
 //! `d` was built from `x`, and is built again, without it: its publication drops the edge, and `d` leaves the
 //! closure of `x`. At the same time `e` discovers that it depends on `d`.
@@ -12,7 +12,7 @@
 //! What must not be: d is raised, and e stays on it; or d is never raised, and so condemned for ever.
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{assert_i2, finish, join, model, services};
+use mainstay_loom_tests::{assert_i2, finish, join, look, model, services};
 
 /// Bound: 2.
 #[test]
@@ -39,6 +39,29 @@ fn while_a_dependent_is_discovered() {
             Some(d_runs) => drop(d_runs),
             None => assert!(probe_role.try_build(&[d]).is_some(), "S3: d stays condemned"),
         }
+        drop((x_runs, d_runs, e_runs));
+    });
+}
+
+/// The same where the cascade has the row that one before it has left. (Bound: 1.)
+#[test]
+fn where_the_row_is_known() {
+    model("edge dropped, where the row is known", Some(1), || {
+        let (registry, ids @ [x, d, _], [x_role, d_role, e_role]) = services(&[]);
+        drop((x_role.start(&[]), d_role.start(&[x])));
+        let x_runs = x_role.start(&[]);
+        let d_again = d_role.attempt();
+        let e_first = e_role.attempt();
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(x, "gone").unwrap()
+        });
+        let d_runs = spawn(move || finish(d_again, &[]));
+        let e_runs = spawn(move || finish(e_first, &[d]));
+        join(failer);
+        let (d_runs, e_runs) = (join(d_runs), join(e_runs));
+        assert_i2(&registry, &ids);
         drop((x_runs, d_runs, e_runs));
     });
 }
@@ -71,5 +94,43 @@ fn and_turned_round() {
         let ends = join(others);
         assert_i2(&registry, &ids);
         drop((running, ends));
+    });
+}
+
+/// A cascade passes by a dependent that has left; whoever then sees the root fail sees that the instance which stood
+/// on it has failed, too. (Bound: 2.)
+///
+/// ```text
+/// d:        fail, ready without x, drop the edge |
+/// cascade:                                       | who is on x: nobody. Raise x
+/// reader:                                                                       x has failed | the first d?
+/// ```
+#[test]
+fn seen_by_a_reader() {
+    model("edge dropped, seen by a reader", Some(2), || {
+        let (registry, [x, d], [x_role, d_role]) = services(&[]);
+        let running = (x_role.start(&[]), d_role.start(&[x]));
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(x, "gone").map(drop).unwrap()
+        });
+        let changer = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(d, "lost").unwrap();
+                (d_role.try_build(&[]), d_role)
+            }
+        });
+        let reader = spawn(move || {
+            let (now, _) = look(&registry, x);
+            let Ok(d) = registry.get(d) else { return };
+            for &(_, generation) in &d.on {
+                assert!(now <= generation, "I1: x has failed, and what stood on it is there");
+            }
+        });
+        join(failer);
+        join(reader);
+        drop((join(changer), running));
     });
 }

@@ -31,6 +31,27 @@ fn during_the_cascade() {
     });
 }
 
+/// The cascade need not walk: one before it has left its row. (Bound: 4.)
+#[test]
+fn where_the_row_is_known() {
+    model("i2 discovered, where the row is known", Some(4), || {
+        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
+        drop(config_role.start(&[]));
+        let running = config_role.start(&[]);
+        let attempt = db_role.attempt();
+
+        let builder = spawn(move || finish(attempt, &[config]));
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        join(failer);
+        let db = join(builder);
+        assert_i2(&registry, &ids);
+        drop((running, db));
+    });
+}
+
 /// The attempt waits until config is ready again, or it is overtaken. (Bound: 3.)
 #[test]
 fn and_waited_for() {

@@ -100,14 +100,15 @@ impl Place {
         Self(AtomicU32::new(dependent))
     }
 
-    /// Acquire: pairs with `set`. Who finds a dependent crossed out sees that it has left the generation that
-    /// stood on the edge, so that what is raised after this is raised after that (I1).
+    /// Relaxed: who comes is ordered by the count, and who leaves by the fence before a cascade's second look, which
+    /// stands between this and what is raised.
     #[inline]
     fn get(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Relaxed)
     }
 
-    /// Release: pairs with `get`.
+    /// Release: pairs with that fence. Who leaves has left the generation that stood on the edge: a cascade that
+    /// passes it by raises what it does raise after that (I1).
     fn set(&self, dependent: u32) {
         self.0.store(dependent, Ordering::Release);
     }

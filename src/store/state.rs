@@ -206,13 +206,14 @@ impl Condemned {
 
 /// Between what one side has written and what it now reads of the other's. There are two sides:
 ///
-/// - a cascade condemns `x`, **fence**, looks at the row of `x` again;
-/// - an attempt publishes its edge to `x`, **fence**, looks whether `x` is condemned.
+/// - a cascade condemns `x`, **fence**, looks whether `x` has gained a dependent;
+/// - an attempt makes itself a dependent of `x`, **fence**, looks whether `x` is condemned.
 ///
 /// Sequential consistency makes one of the two see the other: either the cascade finds the edge and fails
 /// the attempt too, or the attempt finds `x` condemned and waits.
 ///
-/// It also is the Release of what a cascade wrote before it, its cause, for who reads `FailedBy`.
+/// It also is the Release of what a cascade wrote before it, its cause, for who reads `FailedBy`; and the Acquire of
+/// what it passed by before it, the dependents that had left.
 pub(crate) fn second_look_fence() {
     fence(Ordering::SeqCst);
 }
