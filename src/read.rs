@@ -4,10 +4,10 @@ use std::{fmt, mem, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
-    registry::Registry,
+    registry::{Registry, Shared},
     service::{AnyId, Instance, ServiceId},
     store::{Phase, Slot, Store, Tag},
-    sync::{ArcCell, CellCache, Held, Shielded, into_arc, shielded},
+    sync::{ArcCell, CellCache, Held, Shielded, into_arc, shielded, slab::Opened},
     wait::{Wait, sealed::Condition},
 };
 
@@ -223,9 +223,9 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignId> {
-        let place = Place { registry: self.clone(), id };
-        place.open()?;
-        Ok(Cached { place, cache: None, held: None })
+        let opened = Opened::new(self.shared(), |shared| shared.store.open(id));
+        let place = Place(opened.ok_or_else(|| ForeignId { id: id.into() })?);
+        Ok(Cached { place, id, cache: None, held: None })
     }
 
     /// Waits until a service is ready, and gives its instance.
@@ -300,40 +300,22 @@ fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
 /// ```
 pub struct Cached<T: 'static> {
     place: Place<T>,
+    id: ServiceId<T>,
     /// Looks whether the pointer has changed; gone while there is nothing worth keeping.
     cache: Option<CellCache<Place<T>, Instance<T>>>,
-    /// What the cache showed last: to be lent out without another look.
-    held: Option<Arc<Instance<T>>>,
+    /// What the cache showed last, and was current: to be lent out without another look at it.
+    held: Option<(Arc<Instance<T>>, Tag)>,
 }
 
 /// Where a cached reader looks.
-struct Place<T: 'static> {
-    registry: Registry,
-    id: ServiceId<T>,
-}
-
-impl<T> Clone for Place<T> {
-    fn clone(&self) -> Self {
-        Self { registry: self.registry.clone(), id: self.id }
-    }
-}
-
-impl<T> Place<T> {
-    #[inline]
-    fn open(&self) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignId> {
-        self.registry.open(self.id)
-    }
-}
+struct Place<T: 'static>(Opened<Shared, Instance<T>, Slot>);
 
 impl<T> Deref for Place<T> {
     type Target = ArcCell<Instance<T>>;
 
     #[inline]
     fn deref(&self) -> &Self::Target {
-        match self.open() {
-            Ok((cell, _)) => cell,
-            Err(_) => unreachable!("the id was looked at when the reader was made"),
-        }
+        self.0.cell()
     }
 }
 
@@ -356,36 +338,48 @@ impl<T> Cached<T> {
     /// ```
     #[inline]
     pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
-        let (_, slot) = self.place.open()?;
-        let cache = self.cache.get_or_insert_with(|| CellCache::new(self.place.clone()));
-        let read = cache.load();
         // The look at the pointer may take effect after that at the state. Then the instance was current at
         // one of the two: it has the tag that the state had, and was there before the state moved on.
-        if !is_current(read.as_deref(), slot) {
-            // Not kept: what an idle reader holds would live on.
-            let found = (self.cache.take(), self.held.take());
-            return Err(self.place.registry.not_ready(self.place.id.into(), slot, found));
-        }
-        // Not before it is known to be published: a user's `Drop` runs here, and what is being taken back
-        // must not be held meanwhile.
-        if !same(read, &self.held) {
-            let old = mem::replace(&mut self.held, read.clone());
-            shielded(|| drop(old));
+        let known = match (&mut self.cache, &self.held) {
+            (Some(cache), Some((held, tag))) => {
+                same(cache.load(), held) && self.place.0.slot().state.load() == *tag
+            }
+            _ => false,
+        };
+        if !known {
+            self.look_anew()?;
         }
         match &self.held {
-            Some(instance) => Ok(instance),
+            Some((instance, _)) => Ok(instance),
             None => unreachable!("nothing is never current"),
         }
+    }
+
+    /// Holds what is there now, if it is current, and nothing else.
+    #[cold]
+    fn look_anew(&mut self) -> Result<(), GetError> {
+        let slot = self.place.0.slot();
+        let place = || Place(Opened::clone(&self.place.0));
+        let read = self.cache.get_or_insert_with(|| CellCache::new(place())).load();
+        let Some(instance) = read.as_ref().filter(|instance| is_current(Some(instance), slot))
+        else {
+            // Not kept: what an idle reader holds would live on.
+            let found = (self.cache.take(), self.held.take());
+            let registry = Registry::of(Arc::clone(self.place.0.home()));
+            return Err(registry.not_ready(self.id.into(), slot, found));
+        };
+        // Not before it is known to be published: a user's `Drop` runs here, and what is being taken back
+        // must not be held meanwhile.
+        let held = (Arc::clone(instance), Tag::ready(instance.generation));
+        let old = mem::replace(&mut self.held, Some(held));
+        shielded(|| drop(old));
+        Ok(())
     }
 }
 
 #[inline]
-fn same<T>(one: &Option<Arc<T>>, other: &Option<Arc<T>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (None, None) => true,
-        _ => false,
-    }
+fn same<T>(one: &Option<Arc<T>>, other: &Arc<T>) -> bool {
+    one.as_ref().is_some_and(|one| Arc::ptr_eq(one, other))
 }
 
 mod sealed {

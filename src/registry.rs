@@ -85,6 +85,14 @@ impl Registry {
         Self { shared: Arc::new(Shared { store, observer }) }
     }
 
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     #[inline]
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
