@@ -100,18 +100,20 @@ impl Store {
     /// service before what depends on it. Where that was walked and is the closure of the root and no more, it
     /// also gives after how many changes of edges it is so.
     fn condemn(&self, root: Condemned, pin: &Pin) -> (Vec<Condemned>, Option<u64>) {
-        let mut condemned = vec![root];
-        let condemn = |service| Condemned { service, to: self.slot(service).condemned.add() };
+        let mut condemned = Vec::new();
+        let condemn = |service| match service == root.service {
+            true => root,
+            false => Condemned { service, to: self.slot(service).condemned.add() },
+        };
         let changes = self.topology.changes();
         if let Some(row) = self.service(root.service).row.load(changes, pin) {
-            condemned.reserve_exact(row.len());
-            condemned.extend(row[1..].iter().map(|&service| condemn(service)));
+            condemned.extend(row.iter().map(|&service| condemn(service)));
             second_look_fence();
             if self.topology.changes() == changes {
                 return (condemned, None);
             }
         } else if let Some(walk) = Walk::from(self, &[root.service], pin) {
-            condemned.extend(walk.dependencies_first().skip(1).map(condemn));
+            condemned.extend(walk.dependencies_first().map(condemn));
             second_look_fence();
             if self.topology.changes() == changes {
                 return (condemned, Some(changes));
@@ -119,6 +121,8 @@ impl Store {
             if walk.is_whole(self) {
                 return (condemned, None);
             }
+        } else {
+            condemned.push(root);
         }
         (self.condemn_what_changed(condemned, pin), None)
     }

@@ -61,7 +61,8 @@ impl Cause {
         let reason = reason.into_inner();
         let cause = Arc::new(Self { generation, reason, at: SystemTime::now() });
         // Ours, too: where a later one is there, or takes its place at once, this is its last holder.
-        let mut found = vec![Shielded::new(Some(Arc::clone(&cause)))];
+        let mut found = Vec::with_capacity(2);
+        found.push(Shielded::new(Some(Arc::clone(&cause))));
         loop {
             let current = Shielded::new(place.load_full());
             let later = current.as_ref().is_some_and(|current| current.generation > generation);

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     failure::Reason,
     service::{Instance, ServiceId},
-    sync::{ArcCell, Shielded, yield_now},
+    sync::{ArcCell, Held, Shielded, nothing, yield_now},
 };
 
 /// What was not published, and comes back.
@@ -60,12 +60,15 @@ impl Store {
             return Err(Refused(value));
         }
         let instance = self.instance(id, generation, value);
-        let Some(_previous) = install(cell, &instance, |current| {
+        // Most likely nothing is there: what was has been cleared away.
+        let first = Shielded::new(nothing());
+        let installed = install(cell, &instance, first, |current| {
             // An older attempt must not cover the value of a newer one.
             current.is_none_or(|current| current.generation <= generation)
-        }) else {
+        });
+        if !installed {
             return Err(Refused(alone(instance)));
-        };
+        }
         let moved = match slot.state.step(Tag::starting(generation), Tag::ready(generation)) {
             Ok(moved) => moved,
             Err(_) => {
@@ -95,9 +98,9 @@ impl Store {
             current.is_some_and(|current| current.generation == generation)
                 && slot.state.load() == Tag::ready(generation)
         };
-        match install(cell, &instance, may) {
-            Some(_previous) => Ok(()),
-            None => Err(Refused(alone(instance))),
+        match install(cell, &instance, Shielded::new(cell.load()), may) {
+            true => Ok(()),
+            false => Err(Refused(alone(instance))),
         }
     }
 
@@ -137,8 +140,8 @@ impl Store {
     pub(crate) fn clear<T: Send + Sync + 'static>(&self, id: ServiceId<T>, generation: u64) {
         let Some((cell, slot)) = self.open(id) else { return };
         while slot.state.load().generation() > generation {
-            let current = Shielded::new(cell.load_full());
-            match &*current {
+            let current = Shielded::new(cell.load());
+            match &**current {
                 Some(instance) if instance.generation == generation => {}
                 _ => return,
             }
@@ -155,22 +158,21 @@ impl Store {
     }
 }
 
-/// Puts `instance` into the cell, as long as what is there `may` be covered; gives what was there.
-/// `None`: it may not.
+/// Puts `instance` into the cell in place of `current`, or of what is there by then, as long as that `may` be
+/// covered. False: it may not.
 fn install<T>(
     cell: &ArcCell<Instance<T>>,
     instance: &Arc<Instance<T>>,
+    mut current: Shielded<Held<Instance<T>>>,
     may: impl Fn(Option<&Instance<T>>) -> bool,
-) -> Option<Shielded<Option<Arc<Instance<T>>>>> {
-    loop {
-        let current = Shielded::new(cell.load_full());
-        if !may(current.as_deref()) {
-            return None;
-        }
-        if cell.replace(&current, Some(Arc::clone(instance))).is_ok() {
-            return Some(current);
+) -> bool {
+    while may(current.as_deref()) {
+        match cell.replace(&current, Some(Arc::clone(instance))) {
+            Ok(()) => return true,
+            Err(now) => current = now,
         }
     }
+    false
 }
 
 /// The value of an instance that was never current, or is in no cell. A reader that is just comparing its

@@ -9,6 +9,11 @@ use super::{Shielded, schedule_point};
 /// What a load holds: cheap, protected, short-lived.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
 
+/// Of a cell that has nothing in it.
+pub(crate) fn nothing<T>() -> Held<T> {
+    Guard::from_inner(None)
+}
+
 /// Makes it a counted reference.
 pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
     Guard::into_inner(held)
@@ -37,13 +42,13 @@ impl<T> ArcCell<T> {
         self.0.load_full()
     }
 
-    /// Puts `new` in if `current` is still there. The comparison is by address, which `current` keeps from being
-    /// used again. The caller's `current` is what keeps a `Drop` from being run in here.
+    /// Puts `new` in if `current` is still there; else gives what is. The comparison is by address, which `current`
+    /// keeps from being used again. The caller's `current` is what keeps a `Drop` from being run in here.
     pub(crate) fn replace(
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<(), Changed> {
+    ) -> Result<(), Shielded<Held<T>>> {
         schedule_point();
         // Where it is another value, this may have become its last holder.
         let previous = Shielded::new(self.0.compare_and_swap(current, new));
@@ -52,7 +57,7 @@ impl<T> ArcCell<T> {
             (None, None) => true,
             _ => false,
         };
-        if same { Ok(()) } else { Err(Changed) }
+        if same { Ok(()) } else { Err(previous) }
     }
 
     /// Takes `mine` out again, if it is still there.
@@ -60,10 +65,6 @@ impl<T> ArcCell<T> {
         let _ = self.replace(&Some(Arc::clone(mine)), None);
     }
 }
-
-/// Another value was there.
-#[derive(Debug)]
-pub(crate) struct Changed;
 
 /// A held value that is looked at again by one load without protection.
 pub(crate) struct CellCache<A, T>(Cache<Inner<A>, Option<Arc<T>>>);

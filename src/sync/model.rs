@@ -20,6 +20,8 @@ use std::{
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Shielded;
+
 const EMPTY: usize = usize::MAX;
 
 pub(crate) struct Held<T>(Option<Arc<T>>);
@@ -30,6 +32,10 @@ impl<T> Deref for Held<T> {
     fn deref(&self) -> &Self::Target {
         &self.0
     }
+}
+
+pub(crate) fn nothing<T>() -> Held<T> {
+    Held(None)
 }
 
 pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
@@ -96,7 +102,7 @@ impl<T> ArcCell<T> {
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<(), Changed> {
+    ) -> Result<(), Shielded<Held<T>>> {
         // The index of `current`: the last one, since a value that was refused may be tried again, and only
         // its last try can have been put in.
         let expected = match current {
@@ -105,7 +111,10 @@ impl<T> ArcCell<T> {
                 let position = self.values(|values| {
                     values.iter().rposition(|v| v.seen.as_ptr() == Arc::as_ptr(current))
                 });
-                position.ok_or(Changed)?
+                match position {
+                    Some(position) => position,
+                    None => return Err(Shielded::new(self.load())),
+                }
             }
         };
         let new = self.add(new);
@@ -115,7 +124,7 @@ impl<T> ArcCell<T> {
                 if new != EMPTY {
                     self.values(|values| values[new].kept = None);
                 }
-                Err(Changed)
+                Err(Shielded::new(self.load()))
             }
         }
     }
@@ -131,9 +140,6 @@ impl<T> ArcCell<T> {
         });
     }
 }
-
-#[derive(Debug)]
-pub(crate) struct Changed;
 
 /// As `arc_cell::CellCache`.
 pub(crate) struct CellCache<A, T> {
