@@ -62,13 +62,13 @@ impl Store {
         let instance = self.instance(id, generation, value);
         // Most likely nothing is there: what was has been cleared away.
         let first = Shielded::new(nothing());
-        let installed = install(cell, &instance, first, |current| {
+        // What was there is dropped at the end: that is user code, and may fail the service.
+        let Some(_previous) = install(cell, &instance, first, |current| {
             // An older attempt must not cover the value of a newer one.
             current.is_none_or(|current| current.generation <= generation)
-        });
-        if !installed {
+        }) else {
             return Err(Refused(alone(instance)));
-        }
+        };
         let moved = match slot.state.step(Tag::starting(generation), Tag::ready(generation)) {
             Ok(moved) => moved,
             Err(_) => {
@@ -99,8 +99,8 @@ impl Store {
                 && slot.state.load() == Tag::ready(generation)
         };
         match install(cell, &instance, Shielded::new(cell.load()), may) {
-            true => Ok(()),
-            false => Err(Refused(alone(instance))),
+            Some(_previous) => Ok(()),
+            None => Err(Refused(alone(instance))),
         }
     }
 
@@ -159,20 +159,20 @@ impl Store {
 }
 
 /// Puts `instance` into the cell in place of `current`, or of what is there by then, as long as that `may` be
-/// covered. False: it may not.
+/// covered; gives what was there. `None`: it may not.
 fn install<T>(
     cell: &ArcCell<Instance<T>>,
     instance: &Arc<Instance<T>>,
     mut current: Shielded<Held<Instance<T>>>,
     may: impl Fn(Option<&Instance<T>>) -> bool,
-) -> bool {
+) -> Option<Shielded<Held<Instance<T>>>> {
     while may(current.as_deref()) {
         match cell.replace(&current, Some(Arc::clone(instance))) {
-            Ok(()) => return true,
+            Ok(()) => return Some(current),
             Err(now) => current = now,
         }
     }
-    false
+    None
 }
 
 /// The value of an instance that was never current, or is in no cell. A reader that is just comparing its
