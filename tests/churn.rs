@@ -54,8 +54,8 @@ impl Alive {
         }
     }
 
-    /// Retired rows are freed once no thread can see them, a bag of 64 at a time, and a thread's bag waits for
-    /// it to be full: a row is two blocks, so that 128 blocks a thread may stay. A leak of one block a round is
+    /// Retired rows and lists are freed once no thread can see them, a bag of 64 at a time, and a thread's bag waits
+    /// for it to be full: each is two blocks, so that 128 blocks a thread may stay. A leak of one block a round is
     /// above this bound after 600 rounds.
     fn more_than(self, before: Self) -> bool {
         self.blocks > before.blocks + 600 || self.bytes > before.bytes + 64 * 1024

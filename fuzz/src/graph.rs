@@ -29,7 +29,7 @@ enum Step {
 #[derive(Debug)]
 struct Plan {
     services: usize,
-    /// Edges that the builder is told: all rows are computed at once.
+    /// Edges that the builder is told.
     built: Vec<(usize, usize)>,
     steps: Vec<Step>,
 }

@@ -2,15 +2,15 @@
 //! ways round at once.
 //!
 //! ```text
-//! cascade:    condemn config | is the row the same? | raise
-//! declarer:                db depends on config: row of config
+//! cascade:    condemn config | has it gained anybody? | raise
+//! declarer:                db depends on config
 //! db:                                                         ready
 //! ```
 //!
 //! A late edge concerns the failures after it: whether the cascade that runs takes db down, too, is open.
 //!
-//! What must not be: a db that is condemned, and never raised (S3); or an edge that is declared, and not in the
-//! row.
+//! What must not be: a db that is condemned, and never raised (S3); or an edge that is declared, and not
+//! followed.
 
 use loom::thread::spawn;
 use mainstay::{Cycle, DependencyError};
@@ -40,14 +40,14 @@ fn against_a_failure() {
         assert_eq!(look(&registry, db).0 as usize, fell.went_down + fell.overtaken - 1);
 
         // Not condemned: what is down can begin, what is ready can be built on. By edges that are there already,
-        // as a new one would have the rows published again.
+        // as a new one would be one more step.
         let config_runs = config_role.try_build(&[]);
         assert!(config_runs.is_some(), "S3: config stays condemned");
         let db_again = db_role.try_build(&[]);
         assert!(probe_role.try_build(&[db]).is_some(), "S3: db stays condemned");
 
         registry.fail(config, "again").unwrap();
-        assert!(!look(&registry, db).1, "the declared edge is not in the row");
+        assert!(!look(&registry, db).1, "the declared edge is not followed");
         drop((running, db_runs, config_runs, db_again));
     });
 }

@@ -4,7 +4,7 @@
 //! closure of `x`. At the same time `e` discovers that it depends on `d`.
 //!
 //! ```text
-//! cascade:  row of x: [x, d]                              condemn d | row of x: [x]. And d? And what is on d?
+//! cascade:  on x: d                                       condemn d | on x: nobody. And d? And what is on d?
 //! d:                        ready, drop the edge
 //! e:                                       wait_for(d), ready
 //! ```
@@ -69,7 +69,7 @@ fn where_the_row_is_known() {
 /// `e` is built anew without `x`, and then `x` on `e`: the root stands on what has left its closure. (Bound: 2.)
 ///
 /// ```text
-/// cascade:  condemn x, e |                                                        | row of x: [x]. And e?
+/// cascade:  condemn x, e |                                                        | on x: nobody. And e?
 /// others:                  fail x, build e without x: drop the edge, build x on e
 /// ```
 #[test]

@@ -1,8 +1,8 @@
 //! I2 where the edge is not known yet: `db` discovers that it depends on `config` while `config` fails.
 //!
 //! ```text
-//! cascade:  condemn config, fence, look at the row again | raise what is in it
-//! db:       publish the edge, fence, is config condemned?  | ready
+//! cascade:  condemn config, fence, has it gained anybody?  | raise
+//! db:       make the edge known, fence, is config condemned? | ready
 //! ```
 //!
 //! What must not be: the cascade does not see the edge, and db does not see that config is condemned. It takes
@@ -110,8 +110,8 @@ fn by_one_that_came_back() {
     });
 }
 
-/// The row of `config` changes under the cascade, by an edge from `pool`, and while that is condemned, too, `db`
-/// discovers that it depends on `pool`: each look at the row needs its fence. (Bound: 3.)
+/// `config` gains `pool` under the cascade, and while that is condemned, too, `db` discovers that it depends on
+/// `pool`: each look needs its fence. (Bound: 3.)
 #[test]
 fn beside_another_edge() {
     model("i2 discovered, beside another edge", Some(3), || {

@@ -7,7 +7,7 @@
 //! ```text
 //! provider:  begin, wait for some others    ready: drop edges              failed, wait for some others
 //! declarer:                       add an edge              add an edge
-//! failer:                   fail: row     row again                fail
+//! failer:                   fail: walk    walk again               fail
 //! ```
 
 use mainstay::DependencyError;

@@ -30,12 +30,13 @@ impl Row {
 
     /// Keeps it for the next cascade, if there is room.
     pub(crate) fn keep(&self, closure: Closure, room: &Room) {
-        let size = closure.members.len() as u32;
-        if !room.take(size) {
+        let pin = pin();
+        let size = |closure: &Closure| closure.members.len() as u32;
+        if !room.take(size(&closure), self.0.load(&pin).map_or(0, size)) {
             return;
         }
-        if let Some(old) = self.0.publish(closure, &pin()) {
-            room.give_back(old.members.len() as u32);
+        if let Some(old) = self.0.publish(closure, &pin) {
+            room.give_back(size(old));
         }
     }
 }
@@ -57,8 +58,10 @@ impl Room {
         Self { size: size.max(LEAST), taken: Count::new() }
     }
 
-    fn take(&self, members: u32) -> bool {
-        let fits = self.taken.add(members).saturating_add(members) <= self.size;
+    /// For so many members, which take the place of so many that are given back after that.
+    fn take(&self, members: u32, old: u32) -> bool {
+        let taken = self.taken.add(members).saturating_add(members);
+        let fits = taken.saturating_sub(old) <= self.size;
         if !fits {
             self.taken.remove(members);
         }
@@ -67,5 +70,46 @@ impl Room {
 
     fn give_back(&self, members: u32) {
         self.taken.remove(members);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closure(members: u32, changes: u64) -> Closure {
+        Closure { members: (0..members).collect(), changes }
+    }
+
+    #[test]
+    fn a_row_is_kept_where_there_is_room() {
+        let room = Room { size: 10, taken: Count::new() };
+        let rows = [Row::new(), Row::new()];
+        let has = |row: usize, changes| rows[row].load(changes, &pin()).map(<[u32]>::len);
+
+        rows[0].keep(closure(6, 1), &room);
+        assert_eq!((has(0, 1), has(0, 2)), (Some(6), None));
+        rows[1].keep(closure(5, 1), &room);
+        assert_eq!(has(1, 1), None, "both together are too large");
+        rows[1].keep(closure(4, 1), &room);
+        assert_eq!(has(1, 1), Some(4), "what was refused has taken no room");
+
+        rows[0].keep(closure(7, 2), &room);
+        assert_eq!(
+            (has(0, 1), has(0, 2)),
+            (Some(6), None),
+            "one more than the one in whose place it would be"
+        );
+        rows[0].keep(closure(2, 2), &room);
+        assert_eq!(has(0, 2), Some(2));
+        rows[1].keep(closure(8, 2), &room);
+        assert_eq!(has(1, 2), Some(8), "what was replaced has given its room back");
+    }
+
+    #[test]
+    fn the_room_of_a_registry() {
+        assert_eq!(Room::new(0).size, 1 << 20);
+        assert_eq!(Room::new(1 << 20).size, 1 << 24);
+        assert_eq!(Room::new(usize::MAX).size, u32::MAX / 2);
     }
 }
