@@ -10,8 +10,7 @@ use crate::{
 
 /// A registry in the making: services and edges that are known beforehand, and the observer.
 ///
-/// Both can be added while the registry runs, too; here the closures of all services are computed once, in
-/// [`build`](Self::build), and not with every edge.
+/// Both can be added while the registry runs, too.
 ///
 /// ```
 /// use mainstay::{Event, EventKind, Observer, Registry};

@@ -249,7 +249,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// overtaken, or what came of it fails.
     ///
     /// A dependency that was not declared is discovered by this, and dropped again when an attempt that did
-    /// not wait for it is published. Locks the topology; a new edge has it compute the closures that change.
+    /// not wait for it is published. Locks the topology for a moment.
     ///
     /// # Errors
     ///

@@ -181,7 +181,7 @@ impl Registry {
     /// There is no need to: an attempt that waits for a service [discovers](crate::Attempt::wait_for) the
     /// edge. A declared edge is there before the first attempt, and stays where later ones do not wait.
     ///
-    /// Locks the topology while the closures that change are computed anew.
+    /// Locks the topology for a moment: as long as it takes to see that the edge closes no cycle.
     ///
     /// # Errors
     ///
