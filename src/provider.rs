@@ -176,7 +176,7 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
             registry: registry.clone(),
             id: *id,
             generation,
-            begun: Instant::now(),
+            begun: registry.is_observed().then(Instant::now),
             discovered: Count::new(),
             over: false,
         }))
@@ -224,7 +224,8 @@ pub struct Attempt<T: Send + Sync + 'static> {
     registry: Registry,
     id: ServiceId<T>,
     generation: u64,
-    begun: Instant,
+    /// Only where somebody is told.
+    begun: Option<Instant>,
     /// How many discovered edges it has used.
     discovered: Count,
     /// It was published, or given back.
@@ -358,7 +359,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         match store.publish(self.id, self.generation, value, self.discovered.get()) {
             Ok(()) => {
                 self.over = true;
-                let took = self.begun.elapsed();
+                let took = self.took();
                 self.registry.emit(index, self.generation, took, EventKind::Ready);
                 let registry = self.registry.clone();
                 Ok(Running { registry, id: self.id, generation: self.generation })
@@ -392,6 +393,10 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         self.give_back(Reason::error(reason))
     }
 
+    fn took(&self) -> Duration {
+        self.begun.map(|begun| begun.elapsed()).unwrap_or_default()
+    }
+
     fn give_back(&mut self, reason: Shielded<Reason>) -> Result<(), Failure> {
         if self.over {
             return Ok(());
@@ -403,7 +408,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         }
         // The observer may leave this one as the last to hold the reason.
         if let Some(failure) = store.last_failure(index).map(Shielded::new) {
-            let took = self.begun.elapsed();
+            let took = self.took();
             self.registry.emit(index, self.generation, took, EventKind::GivenUp(&failure));
         }
         Ok(())

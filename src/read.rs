@@ -450,8 +450,14 @@ impl Registry {
     /// Whether the guard's instance is still the one. It keeps its address from being used again, and a ready
     /// tag never comes back: the same at two looks means the same all the time between them.
     fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>) -> bool {
-        let now = Shielded::new(self.get(id));
-        now.as_ref().is_ok_and(|now| std::ptr::eq(Guard::instance(now), Guard::instance(guard)))
+        let Ok((cell, slot)) = self.open(id) else { return false };
+        let now = cell.load();
+        if now.as_deref().is_some_and(|now| std::ptr::eq(now, Guard::instance(guard))) {
+            return is_current(now.as_deref(), slot);
+        }
+        // Another one, of which this may be the last holder by now.
+        shielded(|| drop(now));
+        false
     }
 }
 

@@ -128,9 +128,14 @@ impl<C: Condition> Wait<C> {
     }
 
     fn block(mut self, deadline: Option<Instant>) -> C::Output {
-        let begun = Instant::now();
-        block_until(&mut self, deadline)
-            .unwrap_or_else(|| self.condition.timed_out(begun.elapsed()))
+        // An answer that is there needs nothing to be woken by.
+        let first = if self.done { None } else { self.condition.look() };
+        if let Some(output) = first {
+            return output;
+        }
+        let begun = deadline.map(|_| Instant::now());
+        let waited = || begun.map(|begun| begun.elapsed()).unwrap_or_default();
+        block_until(&mut self, deadline).unwrap_or_else(|| self.condition.timed_out(waited()))
     }
 
     fn end(&mut self) {

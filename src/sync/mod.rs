@@ -170,7 +170,8 @@ impl<T> std::ops::Deref for Shielded<T> {
 
 impl<T> Drop for Shielded<T> {
     fn drop(&mut self) {
-        let value = self.0.take();
-        shielded(|| drop(value));
+        if let Some(value) = self.0.take() {
+            shielded(|| drop(value));
+        }
     }
 }
