@@ -196,7 +196,7 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
     }
 
     fn begins(&mut self) {
-        self.since = Some(Instant::now());
+        self.since = self.provider.registry.is_observed().then(Instant::now);
     }
 }
 
@@ -469,6 +469,10 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependenc
     fn timed_out(&self, after: Duration) -> Self::Output {
         let service = self.attempt.registry.store().name(self.id.index());
         Err(WaitForError::TimedOut { service, after })
+    }
+
+    fn is_observed(&self) -> bool {
+        self.attempt.registry.is_observed()
     }
 
     fn begins(&mut self) {

@@ -492,6 +492,10 @@ impl<T: Send + Sync + 'static> Condition for UntilReady<'_, T> {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
     }
 
+    fn is_observed(&self) -> bool {
+        self.registry.is_observed()
+    }
+
     fn begins(&mut self) {
         self.registry.wait_begins(self.id.index(), None);
     }

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -29,6 +30,11 @@ pub(crate) mod sealed {
         fn store(&self) -> &Store;
 
         fn timed_out(&self, after: Duration) -> Self::Output;
+
+        /// Whether somebody is told how long it takes.
+        fn is_observed(&self) -> bool {
+            false
+        }
 
         /// Called once, when the first look gave nothing.
         fn begins(&mut self) {}
@@ -73,14 +79,16 @@ use sealed::Condition;
 pub struct Wait<C: Condition> {
     condition: C,
     waiter: Waiter,
-    /// Since when it has been waited; taken when the wait ends.
+    /// The first look gave nothing, and it has not ended.
+    begun: bool,
+    /// Since when, where somebody is told.
     since: Option<Instant>,
     done: bool,
 }
 
 impl<C: Condition> Wait<C> {
     pub(crate) fn new(condition: C) -> Self {
-        Self { condition, waiter: Waiter::default(), since: None, done: false }
+        Self { condition, waiter: Waiter::default(), begun: false, since: None, done: false }
     }
 
     /// Blocks this thread until the wait ends.
@@ -140,8 +148,9 @@ impl<C: Condition> Wait<C> {
 
     fn end(&mut self) {
         self.waiter.disarm();
-        if let Some(since) = self.since.take() {
-            self.condition.ends(since.elapsed());
+        if mem::take(&mut self.begun) {
+            let took = self.since.map(|since| since.elapsed()).unwrap_or_default();
+            self.condition.ends(took);
         }
     }
 }
@@ -162,8 +171,9 @@ impl<C: Condition> Future for Wait<C> {
                     this.end();
                     return Poll::Ready(output);
                 }
-                if this.since.is_none() {
-                    this.since = Some(Instant::now());
+                if !this.begun {
+                    this.begun = true;
+                    this.since = this.condition.is_observed().then(Instant::now);
                     this.condition.begins();
                 }
                 this.arm();

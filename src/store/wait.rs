@@ -36,7 +36,16 @@ impl WaitPoint {
 /// What event-listener wakes in a user's place.
 struct Relay {
     /// A std mutex, also in a model: it is held for a swap of one word, during which nothing else happens.
-    user: Mutex<Option<Waker>>,
+    user: Mutex<User>,
+}
+
+/// Whom a relay wakes.
+enum User {
+    /// Nobody yet.
+    Nobody,
+    Waits(Waker),
+    /// It was due, whether somebody waited or not.
+    Woken,
 }
 
 thread_local! {
@@ -55,20 +64,25 @@ fn due_at_end() -> MutexGuard<'static, Vec<Arc<Relay>>> {
 }
 
 impl Relay {
-    /// Remembers the waker for the next wake-up.
-    fn set(&self, waker: &Waker) {
+    /// Remembers the waker for the next wake-up. False where that has come already.
+    fn set(&self, waker: &Waker) -> bool {
         // Cloning and dropping are the user's code too, and stay outside the lock.
         let waker = waker.clone();
-        let previous = self.exchange(Some(waker));
-        drop(previous);
+        match self.exchange(User::Waits(waker)) {
+            User::Woken => {
+                drop(self.exchange(User::Nobody));
+                false
+            }
+            _previous => true,
+        }
     }
 
-    fn exchange(&self, waker: Option<Waker>) -> Option<Waker> {
-        mem::replace(&mut self.user.lock().unwrap_or_else(PoisonError::into_inner), waker)
+    fn exchange(&self, user: User) -> User {
+        mem::replace(&mut self.user.lock().unwrap_or_else(PoisonError::into_inner), user)
     }
 
     fn wake_user(&self) {
-        if let Some(waker) = self.exchange(None) {
+        if let User::Waits(waker) = self.exchange(User::Woken) {
             shielded(|| waker.wake());
         }
     }
@@ -79,16 +93,20 @@ impl Relay {
         for relay in due.unwrap_or_else(|_| mem::take(&mut *due_at_end())) {
             relay.wake_user();
             // What was woken may have left another waker, and be gone: then this is its last holder.
-            shielded(|| drop(relay));
+            if let Some(relay) = Arc::into_inner(relay) {
+                shielded(|| drop(relay));
+            }
         }
     }
 }
 
 impl Wake for Relay {
     fn wake(self: Arc<Self>) {
-        let relay = Arc::clone(&self);
-        if DUE.try_with(|due| due.borrow_mut().push(relay)).is_err() {
-            due_at_end().push(self);
+        let mut relay = Some(self);
+        // It fails without having taken the relay.
+        let _ = DUE.try_with(|due| due.borrow_mut().extend(relay.take()));
+        if let Some(relay) = relay {
+            due_at_end().push(relay);
         }
     }
 }
@@ -121,24 +139,30 @@ impl Waiter {
 
     /// Ready, and disarmed, once one of the slots has been notified.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let relay = self.relay.get_or_insert_with(|| Arc::new(Relay { user: Mutex::new(None) }));
-        relay.set(context.waker());
+        let new = || Arc::new(Relay { user: Mutex::new(User::Nobody) });
+        let relay = self.relay.get_or_insert_with(new);
         let waker = Waker::from(Arc::clone(relay));
-        let mut context = Context::from_waker(&waker);
-        let mut notified = false;
-        for listener in &mut self.listeners {
-            if let Some(listening) = listener {
-                if Pin::new(listening).poll(&mut context).is_ready() {
-                    *listener = None;
-                    notified = true;
+        loop {
+            let mut notified = false;
+            for listener in &mut self.listeners {
+                if let Some(listening) = listener {
+                    let relayed = &mut Context::from_waker(&waker);
+                    if Pin::new(listening).poll(relayed).is_ready() {
+                        *listener = None;
+                        notified = true;
+                    }
                 }
             }
+            if notified {
+                self.disarm();
+                return Poll::Ready(());
+            }
+            // Only who must wait leaves a waker. If the relay was due before that, a listener has been notified, or
+            // it is from a wait before this one.
+            if relay.set(context.waker()) {
+                return Poll::Pending;
+            }
         }
-        if notified {
-            self.disarm();
-            return Poll::Ready(());
-        }
-        Poll::Pending
     }
 }
 
