@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::sync::{Event, EventListener, Listener, shielded, thread_local};
+use crate::sync::{self, Event, EventListener, Listener, shielded, thread_local};
 
 /// Where the waiters of one slot are kept.
 pub(crate) struct WaitPoint(Event);
@@ -35,8 +35,7 @@ impl WaitPoint {
 
 /// What event-listener wakes in a user's place.
 struct Relay {
-    /// A std mutex, also in a model: it is held for a swap of one word, during which nothing else happens.
-    user: Mutex<User>,
+    user: sync::Mutex<User>,
 }
 
 /// Whom a relay wakes.
@@ -78,7 +77,7 @@ impl Relay {
     }
 
     fn exchange(&self, user: User) -> User {
-        mem::replace(&mut self.user.lock().unwrap_or_else(PoisonError::into_inner), user)
+        mem::replace(&mut sync::lock(&self.user), user)
     }
 
     fn wake_user(&self) {
@@ -139,7 +138,7 @@ impl Waiter {
 
     /// Ready, and disarmed, once one of the slots has been notified.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let new = || Arc::new(Relay { user: Mutex::new(User::Nobody) });
+        let new = || Arc::new(Relay { user: sync::Mutex::new(User::Nobody) });
         let relay = self.relay.get_or_insert_with(new);
         let waker = Waker::from(Arc::clone(relay));
         loop {
