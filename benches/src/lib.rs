@@ -1,0 +1,33 @@
+//! What the benchmarks share.
+
+pub mod rivals;
+
+use std::{
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Runs `work` on several threads at once, `iterations` times on each; the time is that of the slowest.
+pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) -> Duration {
+    let start = Barrier::new(threads);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    start.wait();
+                    let begun = Instant::now();
+                    work(iterations);
+                    begun.elapsed()
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).max().unwrap()
+    })
+}
+
+/// One thread, and all cores.
+pub fn thread_counts() -> Vec<usize> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cores == 1 { vec![1] } else { vec![1, cores] }
+}
