@@ -1,5 +1,7 @@
 //! What the benchmarks share.
 
+pub mod counting;
+pub mod graphs;
 pub mod rivals;
 
 use std::{
