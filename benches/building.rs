@@ -129,8 +129,7 @@ impl Built {
         let attempts: Vec<_> =
             providers.iter().map(|provider| provider.begin().wait().unwrap()).collect();
         let dependencies = |id| self.registry.status(id).unwrap().dependencies.len();
-        let edges =
-            || providers.iter().map(|provider| dependencies(provider.id())).sum::<usize>();
+        let edges = || providers.iter().map(|provider| dependencies(provider.id())).sum::<usize>();
 
         let before = edges();
         let begun = Instant::now();
