@@ -5,10 +5,12 @@ pub mod graphs;
 pub mod rivals;
 
 use std::{
-    sync::Barrier,
+    sync::{Barrier, LazyLock},
     thread,
     time::{Duration, Instant},
 };
+
+use tokio::runtime::Runtime;
 
 /// Runs `work` on several threads at once, `iterations` times on each; the time is that of the slowest.
 pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) -> Duration {
@@ -32,4 +34,10 @@ pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) ->
 pub fn thread_counts() -> Vec<usize> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     if cores == 1 { vec![1] } else { vec![1, cores] }
+}
+
+/// For tasks that run on all cores.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    &RUNTIME
 }
