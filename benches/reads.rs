@@ -23,6 +23,7 @@ use mainstay_benches::{
     on_threads,
     rivals::{
         container::{Container, SERVICES, SPARE, answer},
+        go_service::GoService,
         maps::{LeftRight, Named, Value, number},
         read_cells::{Cells, Pinned, Pointer},
     },
@@ -161,6 +162,7 @@ struct Rivals {
     dashed: Named<DashMap<String, Value>>,
     papaya: Named<papaya::HashMap<String, Value>>,
     left_right: Named<LeftRight>,
+    go: Named<GoService>,
 }
 
 impl Rivals {
@@ -177,6 +179,7 @@ impl Rivals {
             dashed: Named::new(DashMap::new()),
             papaya: Named::new(papaya::HashMap::new()),
             left_right: Named::new(LeftRight::new()),
+            go: Named::new(GoService::new()),
         }
     }
 
@@ -208,7 +211,7 @@ impl Rivals {
         });
         bench("RwLock per slot", locks, &|n| each(n, order, |i| **locks.of(i).read().unwrap()));
 
-        let Self { locked, parked, dashed, papaya, left_right, .. } = self;
+        let Self { locked, parked, dashed, papaya, left_right, go, .. } = self;
         bench("std RwLock<HashMap>", locked, &|n| {
             each(n, order, |i| {
                 let value = locked.map.read().unwrap().get(locked.name(i)).cloned();
@@ -230,6 +233,9 @@ impl Rivals {
         bench("left-right", left_right, &|n| {
             let reader = left_right.map.reader();
             each(n, order, |i| number(reader.enter().unwrap().get(left_right.name(i)).unwrap()));
+        });
+        bench("Go design", go, &|n| {
+            each(n, order, |i| number(&go.map.get(go.name(i)).unwrap()));
         });
     }
 }

@@ -5,7 +5,10 @@ use std::{any::Any, collections::HashMap, sync::Arc};
 use dashmap::DashMap;
 use left_right::{Absorb, ReadHandle, ReadHandleFactory, WriteHandle};
 
-use super::container::{Container, SPARE, answer};
+use super::{
+    container::{Container, SPARE, answer},
+    go_service::GoService,
+};
 
 pub type Value = Arc<dyn Any + Send + Sync>;
 
@@ -89,6 +92,17 @@ impl Map for papaya::HashMap<String, Value> {
 
     fn remove(&self, name: &str) {
         self.pin().remove(name);
+    }
+}
+
+impl Map for GoService {
+    fn insert(&self, name: &str, value: Value) {
+        self.provide(name);
+        self.ready(name, value);
+    }
+
+    fn remove(&self, name: &str) {
+        self.fail(name);
     }
 }
 
