@@ -10,6 +10,10 @@ pub type Graph = fn(usize) -> Vec<Edge>;
 pub const GRAPHS: [(&str, Graph); 4] =
     [("layered", layered), ("chain", chain), ("hub", hub), ("complete layers", complete_layers)];
 
+/// Those in which a failure of the first reaches all.
+pub const CASCADES: [(&str, Graph); 4] =
+    [("chain", chain), ("fan-out", hub), ("layered", layered), ("diamonds", diamonds)];
+
 /// A root and ten layers; each service depends on one to three of the layer before it, chosen at random, those of
 /// the first layer on the root.
 fn layered(services: usize) -> Vec<Edge> {
@@ -23,22 +27,21 @@ fn layered(services: usize) -> Vec<Edge> {
             continue;
         }
         let first = 1 + (layer - 1) * width;
-        // Each in a third of its own of the layer, so that none is chosen twice.
-        let start = random.usize(..3);
-        for third in start..start + random.usize(1..=3) {
-            let third = third % 3;
-            let third = width * third / 3..width * (third + 1) / 3;
-            edges.push((dependent, first + random.usize(third)));
+        // Each in a part of its own of the layer, so that none is chosen twice.
+        let parts = random.usize(1..=width.min(3));
+        for part in 0..parts {
+            let part = width * part / parts..width * (part + 1) / parts;
+            edges.push((dependent, first + random.usize(part)));
         }
     }
     edges
 }
 
-fn chain(services: usize) -> Vec<Edge> {
+pub fn chain(services: usize) -> Vec<Edge> {
     (1..services).map(|dependent| (dependent, dependent - 1)).collect()
 }
 
-fn hub(services: usize) -> Vec<Edge> {
+pub fn hub(services: usize) -> Vec<Edge> {
     (1..services).map(|dependent| (dependent, 0)).collect()
 }
 
@@ -50,4 +53,13 @@ fn complete_layers(services: usize) -> Vec<Edge> {
         [(dependent, before - 2), (dependent, before - 1)]
     };
     (2..services).flat_map(both).collect()
+}
+
+/// One, two that depend on it, one that depends on both, and so on.
+fn diamonds(services: usize) -> Vec<Edge> {
+    let below = |dependent: usize| match dependent % 3 {
+        0 => vec![(dependent, dependent - 2), (dependent, dependent - 1)],
+        side => vec![(dependent, dependent - side)],
+    };
+    (1..services).flat_map(below).collect()
 }

@@ -3,6 +3,8 @@
 pub mod counting;
 pub mod graphs;
 pub mod rivals;
+pub mod tree;
+pub mod waiting;
 
 use std::{
     sync::{Barrier, LazyLock},
@@ -11,6 +13,19 @@ use std::{
 };
 
 use tokio::runtime::Runtime;
+
+/// What `work` gives, and how long it takes.
+pub fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
+    let begun = Instant::now();
+    let result = work();
+    (result, begun.elapsed())
+}
+
+/// Whether criterion only looks if everything runs.
+pub fn is_test() -> bool {
+    let given = |flag| std::env::args().any(|arg| arg == flag);
+    given("--test") || !given("--bench")
+}
 
 /// Runs `work` on several threads at once, `iterations` times on each; the time is that of the slowest.
 pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) -> Duration {
