@@ -49,7 +49,7 @@ fn mainstay(mut tree: Tree, services: usize) -> Time {
 fn mainstay_waited_for(mut tree: Tree, services: usize) -> Time {
     Box::new(move || {
         tree.start();
-        let waiting = Waiting::new(tree.running().iter().map(Running::failed));
+        let mut waiting = Waiting::new(tree.running().iter().map(Running::failed));
         let (went_down, took) = timed(|| tree.fail());
         waiting.assert_woken();
         waiting.finish(|failure| assert_eq!(&*failure.unwrap().root, "service 0"));
@@ -78,7 +78,7 @@ fn locked_graph(services: usize, edges: &[Edge], waited_for: bool) -> Time {
     Box::new(move || {
         graph.start(&values);
         let listeners = if waited_for { graph.listen() } else { Vec::new() };
-        let waiting = Waiting::new(listeners.into_iter());
+        let mut waiting = Waiting::new(listeners.into_iter());
         let (went_down, took) = timed(|| graph.fail());
         waiting.assert_woken();
         waiting.finish(|()| {});
@@ -92,7 +92,7 @@ fn tokens(edges: &[Edge], waited_for: bool) -> Time {
     Box::new(move || {
         let tree = TokenTree::new(&edges);
         let waited_for = if waited_for { tree.tokens() } else { &[] };
-        let waiting = Waiting::new(waited_for.iter().map(|token| token.cancelled()));
+        let mut waiting = Waiting::new(waited_for.iter().map(|token| token.cancelled()));
         let ((), took) = timed(|| tree.fail());
         waiting.assert_woken();
         waiting.finish(|()| {});
@@ -107,7 +107,7 @@ fn channels(services: usize, waited_for: bool) -> Time {
     Box::new(move || {
         tree.start(&values);
         let mut receivers = if waited_for { tree.subscribe() } else { Vec::new() };
-        let waiting = Waiting::new(receivers.iter_mut().map(|receiver| receiver.changed()));
+        let mut waiting = Waiting::new(receivers.iter_mut().map(|receiver| receiver.changed()));
         let (went_down, took) = timed(|| tree.fail());
         waiting.assert_woken();
         waiting.finish(|changed| changed.unwrap());

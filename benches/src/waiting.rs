@@ -43,7 +43,7 @@ impl<F: Future> Waiting<F> {
     }
 
     /// Polls each once more, which must be the last time.
-    pub fn finish(mut self, mut observe: impl FnMut(F::Output)) {
+    pub fn finish(&mut self, mut observe: impl FnMut(F::Output)) {
         self.poll(|polled| match polled {
             Poll::Ready(output) => observe(output),
             Poll::Pending => panic!("woken for nothing"),

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+const DOWN: u64 = 0;
+const STARTING: u64 = 1;
+const READY: u64 = 2;
+
 /// The slots of as many services, in the order of a closure.
 pub struct Floor(Vec<Line>);
 
@@ -20,8 +24,8 @@ impl Floor {
     /// As services that begin and are ready do, one after another: the lines are where those would be.
     pub fn start(&self) {
         for line in &self.0 {
-            line.state.fetch_add(1, Ordering::AcqRel);
-            line.state.fetch_add(1, Ordering::AcqRel);
+            line.state.swap(STARTING, Ordering::AcqRel);
+            line.state.swap(READY, Ordering::AcqRel);
         }
     }
 
@@ -30,7 +34,7 @@ impl Floor {
         for line in &self.0 {
             line.condemned.fetch_add(1, Ordering::AcqRel);
         }
-        let raise = |line: &&Line| line.state.fetch_add(1, Ordering::AcqRel) % 3 == 2;
-        self.0.iter().rev().filter(raise).count()
+        let was_up = |line: &&Line| line.state.swap(DOWN, Ordering::AcqRel) == READY;
+        self.0.iter().rev().filter(was_up).count()
     }
 }
