@@ -1,0 +1,198 @@
+//! What a failure costs by the services that it takes down: from the call until all of them are down, and who
+//! waited for that was called.
+//!
+//! All services are up before each failure, and how many went down is asserted after it. "Waited for" is with a
+//! wait for its failure at each service, which was polled once before; after the failure all wakers were
+//! called. "Walked" is the first failure since an edge in the closure changed. The floor and the channels are
+//! told what is to fail; the others have to find out.
+//!
+//! With `-- --test` the largest closures are left out.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use mainstay::Running;
+use mainstay_benches::{
+    graphs::{CASCADES, Edge, Graph},
+    is_test,
+    rivals::{
+        floor::Floor, go_service::GoService, locked_graph::LockedGraph, maps::Value,
+        token_tree::TokenTree, watch_tree::WatchTree,
+    },
+    timed,
+    tree::Tree,
+    waiting::Waiting,
+};
+
+const SIZES: [usize; 4] = [1, 10, 1_000, 100_000];
+
+/// The largest closure of what is tried out.
+const TEST_MAX: usize = 1_000;
+
+/// The largest closure of a design that starts a task for each service.
+const TASKS_MAX: usize = 1_000;
+
+/// Brings all services up, fails the first, checks that all are down; gives the time of the failure alone.
+type Time = Box<dyn FnMut() -> Duration>;
+
+fn mainstay(mut tree: Tree, services: usize) -> Time {
+    Box::new(move || {
+        tree.start();
+        let (went_down, took) = timed(|| tree.fail());
+        assert_eq!(went_down, services);
+        took
+    })
+}
+
+fn mainstay_waited_for(mut tree: Tree, services: usize) -> Time {
+    Box::new(move || {
+        tree.start();
+        let mut waiting = Waiting::new(tree.running().iter().map(Running::failed));
+        let (went_down, took) = timed(|| tree.fail());
+        waiting.assert_woken();
+        waiting.finish(|failure| assert_eq!(&*failure.unwrap().root, "service 0"));
+        assert_eq!(went_down, services);
+        took
+    })
+}
+
+fn floor(services: usize) -> Time {
+    let floor = Floor::new(services);
+    Box::new(move || {
+        floor.start();
+        let (went_down, took) = timed(|| floor.fail());
+        assert_eq!(went_down, services);
+        took
+    })
+}
+
+fn values(services: usize) -> Vec<Arc<u64>> {
+    (0..services as u64).map(Arc::new).collect()
+}
+
+fn locked_graph(services: usize, edges: &[Edge], waited_for: bool) -> Time {
+    let values = values(services);
+    let graph = LockedGraph::new(services, edges);
+    Box::new(move || {
+        graph.start(&values);
+        let listeners = if waited_for { graph.listen() } else { Vec::new() };
+        let mut waiting = Waiting::new(listeners.into_iter());
+        let (went_down, took) = timed(|| graph.fail());
+        waiting.assert_woken();
+        waiting.finish(|()| {});
+        assert_eq!(went_down, services);
+        took
+    })
+}
+
+fn tokens(edges: &[Edge], waited_for: bool) -> Time {
+    let edges = edges.to_vec();
+    Box::new(move || {
+        let tree = TokenTree::new(&edges);
+        let waited_for = if waited_for { tree.tokens() } else { &[] };
+        let mut waiting = Waiting::new(waited_for.iter().map(|token| token.cancelled()));
+        let ((), took) = timed(|| tree.fail());
+        waiting.assert_woken();
+        waiting.finish(|()| {});
+        assert!(tree.tokens().iter().all(|token| token.is_cancelled()));
+        took
+    })
+}
+
+fn channels(services: usize, waited_for: bool) -> Time {
+    let values = values(services);
+    let tree = WatchTree::new(services);
+    Box::new(move || {
+        tree.start(&values);
+        let mut receivers = if waited_for { tree.subscribe() } else { Vec::new() };
+        let mut waiting = Waiting::new(receivers.iter_mut().map(|receiver| receiver.changed()));
+        let (went_down, took) = timed(|| tree.fail());
+        waiting.assert_woken();
+        waiting.finish(|changed| changed.unwrap());
+        assert_eq!(went_down, services);
+        took
+    })
+}
+
+fn go_design(services: usize, edges: &[Edge]) -> Time {
+    let names: Vec<String> = (0..services).map(|service| format!("service {service}")).collect();
+    let go = GoService::new();
+    names.iter().for_each(|name| go.provide(name));
+    for &(dependent, dependency) in edges {
+        go.add_dependent(&names[dependency], &names[dependent]);
+    }
+    let value: Value = Arc::new(42_u64);
+    Box::new(move || {
+        names.iter().for_each(|name| go.ready(name, Arc::clone(&value)));
+        let all = go.failures() + services;
+        let ((), took) = timed(|| {
+            go.fail(&names[0]);
+            while go.failures() < all {
+                thread::yield_now();
+            }
+        });
+        assert!(names.iter().all(|name| go.get(name).is_none()));
+        took
+    })
+}
+
+/// Whether each service depends on one other. Some that are not are so where they are small.
+fn is_tree(graph: Graph) -> bool {
+    graph(TEST_MAX).len() + 1 == TEST_MAX
+}
+
+fn cascades(c: &mut Criterion) {
+    for (shape, graph) in CASCADES {
+        let mut group = c.benchmark_group(format!("cascade/{shape}"));
+        group.sampling_mode(SamplingMode::Flat);
+        for services in SIZES {
+            if is_test() && services > TEST_MAX {
+                continue;
+            }
+            let edges = graph(services);
+            group.throughput(Throughput::Elements(services as u64));
+            // Made when it is its turn, since many are large.
+            let mut bench = |name: &str, make: &dyn Fn() -> Time| {
+                let mut time = None;
+                group.bench_function(BenchmarkId::new(name, services), |b| {
+                    let time = time.get_or_insert_with(make);
+                    b.iter_custom(|n| (0..n).map(|_| time()).sum());
+                });
+            };
+            bench("floor", &|| floor(services));
+            bench("mainstay", &|| mainstay(Tree::new(services, &edges), services));
+            bench("mainstay, waited for", &|| {
+                mainstay_waited_for(Tree::new(services, &edges), services)
+            });
+            // One alone has no edge to change.
+            if services > 1 {
+                bench("mainstay, walked", &|| mainstay(Tree::changing(services, &edges), services));
+            }
+            bench("petgraph, locked", &|| locked_graph(services, &edges, false));
+            bench("petgraph, locked, waited for", &|| locked_graph(services, &edges, true));
+            if is_tree(graph) {
+                bench("CancellationToken", &|| tokens(&edges, false));
+                bench("CancellationToken, waited for", &|| tokens(&edges, true));
+            }
+            bench("watch channels", &|| channels(services, false));
+            bench("watch channels, waited for", &|| channels(services, true));
+            if services <= TASKS_MAX {
+                bench("Go design", &|| go_design(services, &edges));
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .sample_size(10)
+        .without_plots();
+    targets = cascades
+}
+criterion_main!(benches);

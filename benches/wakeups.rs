@@ -1,0 +1,317 @@
+//! What it costs to wake who waits: for a service to fail, as its provider does, or to be ready, as who reads it
+//! does. Beside them stand bare events and channels, whose waiters find a number that was changed before.
+//!
+//! In each round all waiters wait: each was polled once, and is pending. Then one call is made.
+//!
+//! - "notify" is the time of that call. When it returns, all wakers were called, which is counted where that is
+//!   possible.
+//! - "awake" is from the beginning of that call until the last waiter has what it waited for.
+//!
+//! Where:
+//!
+//! - "async": all waiters are futures on the calling thread, which polls one after another once it has called;
+//! - "tokio": each waiter is a task on a runtime with a thread for each core, the call comes from outside;
+//! - "threads": each waiter is a thread that is parked; the call comes from another.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main,
+    measurement::WallTime,
+};
+use event_listener::Event;
+use futures_lite::future::block_on;
+use mainstay::{Provider, Registry, Running, ServiceId};
+use mainstay_benches::{runtime, waiting::Waiting};
+use tokio::sync::{Notify, watch};
+
+/// How long parked threads are given to fall asleep, as those of a server are.
+const ASLEEP: Duration = Duration::from_micros(200);
+
+/// What many wait for, round after round.
+trait Rival: Send + Sync + 'static {
+    /// What the call that wakes all gives. It is dropped after the round.
+    type Held;
+
+    fn new() -> Self;
+
+    /// Before anybody waits: prepares that call.
+    fn arm(&self, round: u64) -> impl FnOnce() -> Self::Held;
+
+    /// Waits for that call. Gives the number of the round.
+    fn wait(self: Arc<Self>) -> impl Future<Output = u64> + Send + 'static;
+}
+
+/// A service, and what its provider holds of it.
+struct Service {
+    registry: Registry,
+    id: ServiceId<u64>,
+    provider: Provider<u64>,
+}
+
+impl Service {
+    fn new() -> Self {
+        let registry = Registry::with_capacity(1).unwrap();
+        let id = registry.register("service").unwrap();
+        let provider = registry.provide(id).unwrap();
+        Self { registry, id, provider }
+    }
+}
+
+/// `Running::failed`: the generation is the number of the round.
+struct Failed(Service, Mutex<Option<Arc<Running<u64>>>>);
+
+impl Rival for Failed {
+    type Held = ();
+
+    fn new() -> Self {
+        Self(Service::new(), Mutex::default())
+    }
+
+    fn arm(&self, round: u64) -> impl FnOnce() {
+        let Self(service, running) = self;
+        let instance = service.provider.begin().wait().unwrap().ready(round).unwrap();
+        *running.lock().unwrap() = Some(Arc::new(instance));
+        || assert_eq!(service.registry.fail(service.id, "bench").unwrap().went_down, 1)
+    }
+
+    async fn wait(self: Arc<Self>) -> u64 {
+        let running = self.1.lock().unwrap().clone().unwrap();
+        running.failed().await.unwrap().root_generation
+    }
+}
+
+/// `Registry::wait_ready`.
+struct Ready(Service);
+
+impl Rival for Ready {
+    type Held = Running<u64>;
+
+    fn new() -> Self {
+        Self(Service::new())
+    }
+
+    fn arm(&self, round: u64) -> impl FnOnce() -> Running<u64> {
+        let attempt = self.0.provider.begin().wait().unwrap();
+        move || attempt.ready(round).unwrap()
+    }
+
+    async fn wait(self: Arc<Self>) -> u64 {
+        **self.0.registry.wait_ready(self.0.id).await.unwrap()
+    }
+}
+
+impl Rival for (Event, AtomicU64) {
+    type Held = ();
+
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn arm(&self, round: u64) -> impl FnOnce() {
+        move || {
+            self.1.store(round, Ordering::Release);
+            self.0.notify(usize::MAX);
+        }
+    }
+
+    async fn wait(self: Arc<Self>) -> u64 {
+        self.0.listen().await;
+        self.1.load(Ordering::Acquire)
+    }
+}
+
+impl Rival for (Notify, AtomicU64) {
+    type Held = ();
+
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn arm(&self, round: u64) -> impl FnOnce() {
+        move || {
+            self.1.store(round, Ordering::Release);
+            self.0.notify_waiters();
+        }
+    }
+
+    async fn wait(self: Arc<Self>) -> u64 {
+        self.0.notified().await;
+        self.1.load(Ordering::Acquire)
+    }
+}
+
+impl Rival for watch::Sender<u64> {
+    type Held = ();
+
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn arm(&self, round: u64) -> impl FnOnce() {
+        move || {
+            self.send_replace(round);
+        }
+    }
+
+    async fn wait(self: Arc<Self>) -> u64 {
+        let mut receiver = self.subscribe();
+        receiver.changed().await.unwrap();
+        *receiver.borrow()
+    }
+}
+
+/// What one round took.
+struct Took {
+    notify: Duration,
+    awake: Duration,
+}
+
+/// All waiters as futures on this thread.
+fn on_this_thread<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+    let wake = rival.arm(round);
+    let mut waiting = Waiting::new((0..waiters).map(|_| Arc::clone(rival).wait()));
+    let begun = Instant::now();
+    let _held = wake();
+    let notify = begun.elapsed();
+    waiting.assert_woken();
+    waiting.finish(|found| assert_eq!(found, round));
+    Took { notify, awake: begun.elapsed() }
+}
+
+/// Each waiter as a task.
+fn on_tokio<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+    let spawn = |wait| runtime().spawn(wait);
+    elsewhere(rival, round, waiters, spawn, |task| block_on(task).unwrap())
+}
+
+/// Each waiter on a thread of its own. `Wait::wait` is what this `block_on` is: a park between two polls.
+fn on_threads<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+    let spawn = |wait| thread::spawn(|| block_on(wait));
+    elsewhere(rival, round, waiters, spawn, |thread| thread.join().unwrap())
+}
+
+/// What a waiter found, and when.
+type Found = (u64, Instant);
+
+fn elsewhere<R: Rival, H>(
+    rival: &Arc<R>,
+    round: u64,
+    waiters: usize,
+    spawn: impl Fn(Pin<Box<dyn Future<Output = Found> + Send>>) -> H,
+    join: impl Fn(H) -> Found,
+) -> Took {
+    let wake = rival.arm(round);
+    let pending = Arc::<AtomicUsize>::default();
+    let wait = |_| spawn(Box::pin(note(Arc::clone(rival).wait(), Arc::clone(&pending))));
+    let waiting: Vec<H> = (0..waiters).map(wait).collect();
+    while pending.load(Ordering::Acquire) < waiters {
+        thread::yield_now();
+    }
+    thread::sleep(ASLEEP);
+
+    let begun = Instant::now();
+    let _held = wake();
+    let notify = begun.elapsed();
+    let awake = waiting.into_iter().map(|waiter| {
+        let (found, at) = join(waiter);
+        assert_eq!(found, round);
+        at - begun
+    });
+    Took { notify, awake: awake.max().unwrap() }
+}
+
+/// Notes when a wait begins to be pending, and when it ends.
+async fn note(wait: impl Future<Output = u64>, pending: Arc<AtomicUsize>) -> Found {
+    let mut wait = pin!(wait);
+    let mut noted = false;
+    let found = poll_fn(|context| {
+        let polled = wait.as_mut().poll(context);
+        if polled.is_pending() && !noted {
+            noted = true;
+            pending.fetch_add(1, Ordering::Release);
+        }
+        polled
+    });
+    (found.await, Instant::now())
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Async,
+    Tokio,
+    Threads,
+}
+
+impl Place {
+    fn round<R: Rival>(self, rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+        match self {
+            Self::Async => on_this_thread(rival, round, waiters),
+            Self::Tokio => on_tokio(rival, round, waiters),
+            Self::Threads => on_threads(rival, round, waiters),
+        }
+    }
+}
+
+type Measure = fn(Took) -> Duration;
+
+fn bench<R: Rival>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    waiters: usize,
+    place: Place,
+    measure: Measure,
+) {
+    let rival = Arc::new(R::new());
+    let mut rounds = 0..;
+    group.bench_function(BenchmarkId::new(name, waiters), |b| {
+        b.iter_custom(|n| {
+            let rounds = rounds.by_ref().take(n as usize);
+            rounds.map(|round| measure(place.round(&rival, round, waiters))).sum()
+        });
+    });
+}
+
+fn wakeups(c: &mut Criterion) {
+    let measures: [(&str, Measure); 2] =
+        [("notify", |took| took.notify), ("awake", |took| took.awake)];
+    let places: [(&str, Place, &[usize]); 3] = [
+        ("async", Place::Async, &[1, 100, 10_000]),
+        ("tokio", Place::Tokio, &[1, 100, 10_000]),
+        ("threads", Place::Threads, &[1, 100]),
+    ];
+    for (what, measure) in measures {
+        for (name, place, counts) in places {
+            let mut group = c.benchmark_group(format!("wakeup/{what}/{name}"));
+            group.sampling_mode(SamplingMode::Flat);
+            for &waiters in counts {
+                bench::<Failed>(&mut group, "mainstay fail", waiters, place, measure);
+                bench::<Ready>(&mut group, "mainstay ready", waiters, place, measure);
+                bench::<(Event, AtomicU64)>(&mut group, "event-listener", waiters, place, measure);
+                bench::<(Notify, AtomicU64)>(&mut group, "tokio Notify", waiters, place, measure);
+                bench::<watch::Sender<u64>>(&mut group, "tokio watch", waiters, place, measure);
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400))
+        .sample_size(10)
+        .without_plots();
+    targets = wakeups
+}
+criterion_main!(benches);
