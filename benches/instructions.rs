@@ -1,0 +1,115 @@
+//! Instructions, counted by callgrind: the same in each run, however busy the machine is. Compared with the limits
+//! that stand here, so that a regression is seen where timings are noise.
+//!
+//! Each limit is what was counted with rustc 1.95, and a tenth: another compiler or allocator counts a little
+//! differently. After a change that is meant, `ci/bench instructions` says what is counted now.
+
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, prelude::*};
+use mainstay::{Cached, Provider, Registry, Running, ServiceId};
+use mainstay_benches::{graphs, tree::Tree};
+
+const READS: u64 = 1_000;
+const ANSWER: u64 = 42;
+
+struct One {
+    registry: Registry,
+    id: ServiceId<u64>,
+    cached: Cached<u64>,
+    _provider: Provider<u64>,
+    _running: Running<u64>,
+}
+
+/// One service, which has been read: a thread's first read does more.
+fn one() -> One {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register("service").unwrap();
+    let provider = registry.provide(id).unwrap();
+    let running = provider.begin().wait().unwrap().ready(ANSWER).unwrap();
+    let mut cached = registry.cached(id).unwrap();
+    assert_eq!((*registry.get(id).unwrap(), **cached.get().unwrap()), (ANSWER, ANSWER));
+    One { registry, id, cached, _provider: provider, _running: running }
+}
+
+/// A chain, which has failed before: its closure is known.
+fn chain(services: usize) -> Tree {
+    let mut tree = Tree::new(services, &graphs::chain(services));
+    for _ in 0..2 {
+        tree.start();
+        assert_eq!(tree.fail(), services);
+    }
+    tree.start();
+    tree
+}
+
+/// At most so many instructions.
+fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
+    LibraryBenchmarkConfig::default()
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]))
+        .clone()
+}
+
+#[library_benchmark(config = at_most(99_000))]
+#[bench::one_thousand(one())]
+fn get(one: One) -> One {
+    for _ in 0..READS {
+        assert_eq!(*black_box(&one.registry).get(one.id).unwrap(), ANSWER);
+    }
+    one
+}
+
+#[library_benchmark(config = at_most(36_300))]
+#[bench::one_thousand(one())]
+fn cached(mut one: One) -> One {
+    for _ in 0..READS {
+        assert_eq!(**black_box(&mut one.cached).get().unwrap(), ANSWER);
+    }
+    one
+}
+
+#[library_benchmark(config = at_most(2_520))]
+#[bench::one(chain(1))]
+fn fail_of_1(tree: Tree) -> Tree {
+    assert_eq!(tree.fail(), 1);
+    tree
+}
+
+#[library_benchmark(config = at_most(73_000))]
+#[bench::one(chain(1_000))]
+fn fail_of_1000(tree: Tree) -> Tree {
+    assert_eq!(tree.fail(), 1_000);
+    tree
+}
+
+// What a cached read cannot be below: one load, and a pointer to follow.
+#[library_benchmark]
+#[bench::one_thousand(AtomicPtr::new(Box::into_raw(Box::new(ANSWER))))]
+fn floor(pointer: AtomicPtr<u64>) -> AtomicPtr<u64> {
+    for _ in 0..READS {
+        // SAFETY: it is never freed.
+        assert_eq!(unsafe { *black_box(&pointer).load(Ordering::Acquire) }, ANSWER);
+    }
+    pointer
+}
+
+// What `get` cannot be below.
+#[library_benchmark]
+#[bench::one_thousand(ArcSwap::from_pointee(ANSWER))]
+fn arc_swap_load(swap: ArcSwap<u64>) -> ArcSwap<u64> {
+    for _ in 0..READS {
+        assert_eq!(**black_box(&swap).load(), ANSWER);
+    }
+    swap
+}
+
+library_benchmark_group!(
+    name = instructions,
+    benchmarks = [floor, arc_swap_load, get, cached, fail_of_1, fail_of_1000]
+);
+
+main!(library_benchmark_groups = instructions);
