@@ -7,6 +7,8 @@ mod support;
 
 #[path = "../closing.rs"]
 mod closing;
+#[path = "../dropped_waits.rs"]
+mod dropped_waits;
 #[path = "../edges.rs"]
 mod edges;
 #[path = "../failing.rs"]
@@ -17,6 +19,8 @@ mod handles;
 mod hostile;
 #[path = "../inspecting.rs"]
 mod inspecting;
+#[path = "../left_behind.rs"]
+mod left_behind;
 #[path = "../limits.rs"]
 mod limits;
 #[path = "../observing.rs"]
@@ -33,7 +37,3 @@ mod topology;
 mod waiting;
 #[path = "../wakers.rs"]
 mod wakers;
-#[path = "../dropped_waits.rs"]
-mod dropped_waits;
-#[path = "../left_behind.rs"]
-mod left_behind;
