@@ -504,3 +504,43 @@ impl<T: Send + Sync + 'static> Condition for UntilReady<'_, T> {
         self.registry.wait_ends(self.id.index(), None, took);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::{AnyId, GetAllError, GetError, Registry, sealed};
+
+    /// What is another at each look. No real service can be relied on for that.
+    struct Restless {
+        id: AnyId,
+        looks: Cell<u32>,
+    }
+
+    impl sealed::Ids for Restless {
+        type Guards = ();
+
+        fn get(&self, _: &Registry) -> Result<(), GetError> {
+            self.looks.set(self.looks.get() + 1);
+            assert!(self.looks.get() <= 100, "it looks for ever");
+            Ok(())
+        }
+
+        fn changed(&self, _: &Registry, (): &()) -> Option<AnyId> {
+            Some(self.id)
+        }
+    }
+
+    #[test]
+    fn what_never_stands_still_is_given_up() -> Result<(), Box<dyn std::error::Error>> {
+        let registry = Registry::with_capacity(1)?;
+        let id = registry.register::<u8>("service")?.into();
+        match registry.get_all(Restless { id, looks: Cell::new(0) }) {
+            Err(GetAllError::Contended { service, looks }) => {
+                assert_eq!((&*service, looks), ("service", 32));
+            }
+            other => panic!("{other:?}"),
+        }
+        Ok(())
+    }
+}

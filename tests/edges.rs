@@ -4,6 +4,7 @@
 //!   from then on the dependency's failures reach the attempt and what it publishes.
 //! - What an attempt has not waited for does not reach it, unless it was declared.
 //! - A publication drops the discovered edges that its attempt did not use, and only those; declared ones stay.
+//!   It does not matter how often the attempt waited, nor what the publications before it have dropped.
 //! - Edges of an attempt that was given up or overtaken are kept until the next publication.
 //! - An edge that is declared while an attempt uses it stays, and hides no other that is to be dropped.
 //! - A cascade that starts while edges change neither misses nor strands a service.
@@ -113,6 +114,37 @@ fn what_is_no_longer_used_is_dropped_at_the_next_publication() {
     assert_eq!(dependencies(registry, *d), ["c"], "used by none, but declared");
     assert!(!four.reaches(*b, &running));
     assert!(four.reaches(*c, &running), "declared, though never waited for");
+}
+
+#[test]
+fn waiting_twice_for_one_does_not_hide_an_unused_edge() {
+    let four = Four::new();
+    let Four { registry, a, b, d, .. } = &four;
+    let ((_a, _running_a), (_b, _running_b)) = (up(registry, *a, 1), up(registry, *b, 1));
+    let provider = registry.provide(*d).unwrap();
+    let attempt = provider.begin().wait().unwrap();
+    wait_for(&attempt, &[*a, *b]);
+    attempt.ready(1).unwrap().fail("it will be built from one of them");
+
+    let attempt = provider.begin().wait().unwrap();
+    wait_for(&attempt, &[*b, *b]);
+    let running = attempt.ready(2).unwrap();
+    assert_eq!(dependencies(registry, *d), ["[b]"]);
+    assert!(!four.reaches(*a, &running));
+}
+
+#[test]
+fn an_edge_that_outlived_a_publication_is_dropped_by_the_next() {
+    let four = Four::new();
+    let Four { registry, a, b, d, .. } = &four;
+    let ((_a, _running_a), (_b, _running_b)) = (up(registry, *a, 1), up(registry, *b, 1));
+    let provider = registry.provide(*d).unwrap();
+    again_from(&provider, *a, 1).fail("b in place of a");
+    again_from(&provider, *b, 2).fail("nothing in place of b");
+    assert_eq!(dependencies(registry, *d), ["[b]"]);
+    let running = again(&provider, 3);
+    assert_eq!(dependencies(registry, *d), [""; 0]);
+    assert!(!four.reaches(*b, &running));
 }
 
 #[test]

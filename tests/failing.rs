@@ -194,6 +194,8 @@ fn reasons_are_kept_as_they_were_given() {
         registry.fail(id, reason).unwrap();
         let failure = running.failed().wait().unwrap();
         assert_eq!(failure.to_string(), format!("service failed: {}", failure.reason));
+        let source = failure.source().map(ToString::to_string);
+        assert_eq!(source, Some(failure.reason.to_string()));
         match failure.reason {
             Reason::Error(error) => error,
             other => panic!("{other:?}"),
@@ -204,6 +206,10 @@ fn reasons_are_kept_as_they_were_given() {
     assert_eq!(reason(Mine(7).into()).downcast_ref(), Some(&Mine(7)));
     let error = reason(io::Error::from(io::ErrorKind::BrokenPipe).into());
     assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::BrokenPipe);
+
+    drop(again(&provider, 1));
+    let failure = registry.status(id).unwrap().last_failure.unwrap();
+    assert!(failure.source().is_none(), "nobody gave a reason");
 }
 
 #[test]

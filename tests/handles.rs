@@ -1,9 +1,14 @@
-//! The types of the handles, at compile time.
+//! The types of the handles, most of it at compile time.
 //!
 //! - Everything that one holds may go to other threads, and be kept there, where the values may.
-//! - Ids are small, `Copy`, and may be keys; handles and errors can be printed.
+//! - Ids are small, `Copy`, and may be keys, by their hash, too; handles and errors can be printed.
 
-use std::{error::Error, fmt::Debug, hash::Hash, sync::Arc};
+use std::{
+    error::Error,
+    fmt::Debug,
+    hash::{BuildHasher, Hash, RandomState},
+    sync::Arc,
+};
 
 use mainstay::{
     AnyId, Attempt, BeginError, BuildError, Builder, Cached, Cascade, Cycle, Dependency,
@@ -72,6 +77,16 @@ fn errors_and_data_can_be_kept() {
     data::<Reason>();
     data::<Report>();
     data::<ServiceStatus>();
+}
+
+#[test]
+fn ids_are_hashed() {
+    let registry = Registry::with_capacity(2).unwrap();
+    let [a, b] = ["a", "b"].map(|name| registry.register::<u8>(name).unwrap());
+    let hasher = RandomState::new();
+    assert_eq!(hasher.hash_one(a), hasher.hash_one(registry.id::<u8>("a").unwrap()));
+    assert_ne!(hasher.hash_one(a), hasher.hash_one(b));
+    assert_ne!(hasher.hash_one(AnyId::from(a)), hasher.hash_one(AnyId::from(b)));
 }
 
 /// The futures may be awaited in tasks that executors move from thread to thread.

@@ -11,7 +11,7 @@ mod support;
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use mainstay::{Phase, Registry, ServiceId};
@@ -52,6 +52,8 @@ fn statuses() {
     let names: Vec<_> = listing.services.iter().map(|service| &*service.name).collect();
     assert_eq!(names, ["config", "database", "cache", "other"]);
     assert!(listing.get("none").is_none());
+    let name = &listing.services[0].name;
+    assert!(*name == "config" && *name == *"config" && *name != "database" && *name != *"database");
 
     let of = |name| listing.get(name).unwrap();
     let life = |name| (of(name).phase, of(name).generation, of(name).provided, of(name).waiting);
@@ -148,6 +150,10 @@ fn serialised() {
     assert_eq!(failure["reason"], "lost \"it\"");
     assert!(failure["at"].as_f64().unwrap() > 1.6e9, "seconds since 1970");
     assert!(services[3]["last_failure"].is_null());
+
+    let mut failure = registry.status(config).unwrap().last_failure.unwrap();
+    failure.at = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
+    assert_eq!(serde_json::to_value(failure).unwrap()["at"], -1.5, "a clock may be wrong");
 }
 
 #[test]

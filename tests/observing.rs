@@ -4,7 +4,8 @@
 //!   that it happened to, and the cause. What is registered with the builder it is not told of.
 //! - It is called by the thread that did it, after it is done: what it reads shows it.
 //! - It may call the registry, also to fail, register and provide; it may panic, which disturbs nobody.
-//! - `TracingObserver` makes a `tracing` event of each, failures as warnings.
+//! - An event says how long it took: the wait, the attempt.
+//! - `TracingObserver` makes a `tracing` event of each, failures as warnings, unless the registry was closed.
 
 mod support;
 
@@ -13,11 +14,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     thread::{self, ThreadId},
+    time::Duration,
 };
 
 use mainstay::{Event, EventKind, Observer, Phase, Registry, ServiceId};
-use support::{LONG, again, again_from, poll_once, up, within};
+use support::{LONG, MOMENT, again, again_from, poll_once, up, within};
 
 /// Calls a closure.
 struct Tell<F>(F);
@@ -129,6 +132,40 @@ fn what_is_built_beforehand_is_not_told() {
     assert_eq!(told.load(Ordering::Relaxed), 0);
     registry.register::<u8>("second").unwrap();
     assert_eq!(told.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn it_is_told_how_long_it_took() {
+    let told = Arc::new(Mutex::new(vec![]));
+    let notes = Arc::clone(&told);
+    let note = move |_: &Registry, event: &Event<'_>| {
+        notes.lock().unwrap().push((event.kind.to_string(), event.took));
+    };
+    let registry = Registry::builder(1).unwrap().observer(Tell(note)).build();
+    let took = |what: &str| {
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        told.into_iter().find(|(kind, _)| kind == what).expect("it was told").1
+    };
+    let id = registry.register::<u32>("service").unwrap();
+    let provider = registry.provide(id).unwrap();
+    let attempt = provider.begin().wait().unwrap();
+    assert_eq!(took("begun"), Duration::ZERO, "it had not to wait");
+
+    let mut next = provider.begin();
+    assert!(poll_once(&mut next).is_pending());
+    thread::sleep(MOMENT);
+    attempt.fail("no").unwrap();
+    assert!(took("given up: no") >= MOMENT);
+    let Poll::Ready(Ok(attempt)) = poll_once(&mut next) else { panic!("it is free") };
+    assert!(took("begun") >= MOMENT);
+
+    let mut ready = registry.wait_ready(id);
+    assert!(poll_once(&mut ready).is_pending());
+    thread::sleep(MOMENT);
+    let _running = attempt.ready(1).unwrap();
+    assert!(took("ready") >= MOMENT);
+    drop(ready);
+    assert!(took("no longer waited for") >= MOMENT);
 }
 
 #[test]
@@ -281,18 +318,27 @@ fn tracing_events() {
     tracing::subscriber::with_default(collect, || {
         let registry = Registry::builder(1).unwrap().observer(mainstay::TracingObserver).build();
         let id = registry.register::<u8>("service").unwrap();
-        let (_provider, running) = up(&registry, id, 1);
+        let (provider, running) = up(&registry, id, 1);
         running.fail("lost");
+        let running = again(&provider, 2);
+        registry.close();
+        drop(running);
     });
     let told = take(&told);
-    assert_eq!(told.len(), 4, "{told:?}");
-    for (told, (level, what)) in told.iter().zip([
-        ("DEBUG", "registered"),
-        ("DEBUG", "begun"),
-        ("DEBUG", "ready"),
-        ("WARN", "failed: lost"),
-    ]) {
+    let expected = [
+        ("DEBUG", 0, "registered"),
+        ("DEBUG", 0, "begun"),
+        ("DEBUG", 0, "ready"),
+        ("WARN", 0, "failed: lost"),
+        ("DEBUG", 1, "begun"),
+        ("DEBUG", 1, "ready"),
+        ("DEBUG", 1, "closed"),
+        ("DEBUG", 1, "failed: the registry was closed"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for (told, (level, generation, what)) in told.iter().zip(expected) {
         assert!(told.starts_with(level) && told.contains(&format!("message={what}")), "{told}");
-        assert!(told.contains("service=\"service\" generation=0"), "{told}");
+        let service = format!("service=\"service\" generation={generation}");
+        assert!(told.contains(&service), "{told}");
     }
 }

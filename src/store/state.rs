@@ -109,6 +109,10 @@ pub(crate) struct Moved {
     pub(crate) waited: bool,
 }
 
+fn is_waited(word: u64) -> bool {
+    word & WAITED != 0
+}
+
 /// The one truth about a slot.
 pub(crate) struct StateCell(AtomicU64);
 
@@ -153,7 +157,7 @@ impl StateCell {
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(Moved { from, waited: seen & WAITED != 0 }),
+                Ok(_) => return Ok(Moved { from, waited: is_waited(seen) }),
                 Err(now) => seen = now,
             }
         }
@@ -169,7 +173,7 @@ impl StateCell {
     /// Takes the announcement back for somebody who will notify without a transition. Release: a waiter that
     /// announces itself later sees what was done before this (`close` sets its flag first). Acquire: as `step`.
     pub(crate) fn dismiss(&self) -> bool {
-        self.0.fetch_and(!WAITED, Ordering::AcqRel) & WAITED != 0
+        is_waited(self.0.fetch_and(!WAITED, Ordering::AcqRel))
     }
 }
 

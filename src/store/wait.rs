@@ -110,7 +110,7 @@ impl Wake for Relay {
     }
 }
 
-/// One waiter, on one slot or two.
+/// One waiter, on one slot or two. Whoever drops it disarms it before.
 #[derive(Default)]
 pub(crate) struct Waiter {
     listeners: [Option<EventListener>; 2],
@@ -162,11 +162,5 @@ impl Waiter {
                 return Poll::Pending;
             }
         }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.disarm();
     }
 }
