@@ -101,8 +101,9 @@ impl GoService {
             let (services, dependent) = (self.clone(), dependent.clone());
             runtime().spawn(async move { services.fail(&dependent) });
         }
-        service.failed.notify_one();
+        // Before its provider goes on: who finds all up again finds all counted.
         self.0.failures.fetch_add(1, Ordering::Release);
+        service.failed.notify_one();
     }
 
     /// Waits until the service has failed since the last such wait.
@@ -122,7 +123,7 @@ impl GoService {
 }
 
 /// What Go's `Sleep` does: tokio's sleeps for a millisecond at the least. Others run meanwhile.
-async fn pause() {
+pub async fn pause() {
     let until = Instant::now() + PAUSE;
     while Instant::now() < until {
         yield_now().await;
