@@ -336,7 +336,8 @@ impl<T> Cached<T> {
     /// assert_eq!(**cached.get()?, 80);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    // Else it is a call of its own in any program with two readers: its rare half, arc-swap's, is large.
+    #[inline(always)]
     pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
         // The look at the pointer may take effect after that at the state. Then the instance was current at
         // one of the two: it has the tag that the state had, and was there before the state moved on.
