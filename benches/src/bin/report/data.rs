@@ -1,0 +1,213 @@
+//! What criterion, and the benchmark of building, left behind.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// The median of one benchmark.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    pub group: String,
+    pub function: String,
+    /// The parameter, where there is one: a number in all of ours.
+    pub value: Option<u64>,
+    pub ns: f64,
+}
+
+/// A line of `building.json`: a registry of many services.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Building {
+    pub graph: String,
+    pub services: u64,
+    pub seconds_slab: f64,
+    pub seconds_register: f64,
+    pub seconds_edges: f64,
+    pub seconds_build: f64,
+    pub seconds_first_failure: f64,
+    pub bytes_slab: i64,
+    pub bytes_names: i64,
+    pub bytes_edges: i64,
+    pub bytes_rows: i64,
+    pub peak_bytes: i64,
+}
+
+impl Building {
+    /// From nothing to a registry that can be used.
+    pub fn seconds(&self) -> f64 {
+        self.seconds_slab + self.seconds_register + self.seconds_edges + self.seconds_build
+    }
+
+    pub fn bytes(&self) -> i64 {
+        self.bytes_slab + self.bytes_names + self.bytes_edges + self.bytes_rows
+    }
+}
+
+#[derive(Default)]
+pub struct Results {
+    pub points: Vec<Point>,
+    pub building: Vec<Building>,
+    /// When the last of them was measured, in seconds since 1970.
+    pub newest: u64,
+}
+
+#[derive(Deserialize)]
+struct Benchmark {
+    group_id: String,
+    function_id: Option<String>,
+    value_str: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Estimates {
+    median: Estimate,
+}
+
+#[derive(Deserialize)]
+struct Estimate {
+    point_estimate: f64,
+}
+
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
+}
+
+fn modified(path: &Path) -> Result<u64> {
+    let modified: SystemTime = fs::metadata(path)?.modified()?;
+    Ok(modified.duration_since(UNIX_EPOCH)?.as_secs())
+}
+
+impl Results {
+    pub fn read(criterion: &Path) -> Result<Self> {
+        let mut results = Self::default();
+        results.descend(criterion)?;
+        let building = criterion.join("building.json");
+        if building.exists() {
+            results.building = parse(&building)?;
+            results.newest = results.newest.max(modified(&building)?);
+        }
+        Ok(results)
+    }
+
+    fn descend(&mut self, dir: &Path) -> Result<()> {
+        let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if !path.is_dir() {
+                continue;
+            }
+            if path.file_name().is_some_and(|name| name == "new") {
+                // A run that was interrupted, or a benchmark that writes something else: one row less.
+                if let Err(error) = self.add(&path) {
+                    eprintln!("left out: {error:#}");
+                }
+            } else {
+                self.descend(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, new: &Path) -> Result<()> {
+        let benchmark: Benchmark = parse(&new.join("benchmark.json"))?;
+        let estimates_path = new.join("estimates.json");
+        let estimates: Estimates = parse(&estimates_path)?;
+        let Some(function) = benchmark.function_id else { return Ok(()) };
+        self.points.push(Point {
+            group: benchmark.group_id,
+            function,
+            value: benchmark.value_str.and_then(|value| value.parse().ok()),
+            ns: estimates.median.point_estimate,
+        });
+        self.newest = self.newest.max(modified(&estimates_path)?);
+        Ok(())
+    }
+
+    /// What was measured side by side: one group, one parameter.
+    pub fn column(&self, group: &str, value: Option<u64>) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(move |point| point.group == group && point.value == value)
+    }
+
+    pub fn ns(&self, group: &str, function: &str, value: Option<u64>) -> Option<f64> {
+        self.column(group, value).find(|point| point.function == function).map(|point| point.ns)
+    }
+
+    /// The parameters of a group.
+    pub fn values(&self, group: &str) -> BTreeSet<u64> {
+        let of_group = self.points.iter().filter(|point| point.group == group);
+        of_group.filter_map(|point| point.value).collect()
+    }
+
+    /// What follows `prefix` in the names of the groups.
+    pub fn groups(&self, prefix: &str) -> BTreeSet<&str> {
+        self.points.iter().filter_map(|point| point.group.strip_prefix(prefix)).collect()
+    }
+
+    /// Of the reads, how many threads there were.
+    pub fn threads(&self) -> BTreeSet<u64> {
+        self.groups("reads/").iter().filter_map(|rest| threads_of(rest)).collect()
+    }
+}
+
+/// The number in "hot/quiet/2 threads".
+fn threads_of(group: &str) -> Option<u64> {
+    group.rsplit('/').next()?.strip_suffix(" threads")?.parse().ok()
+}
+
+pub fn reads_group(which: &str, load: &str, threads: u64) -> String {
+    format!("reads/{which}/{load}/{threads} threads")
+}
+
+pub fn threads_label(threads: u64) -> String {
+    format!("{threads} thread{}", if threads == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn results(points: &[(&str, &str, Option<u64>, f64)]) -> Results {
+        let points = points.iter().map(|&(group, function, value, ns)| Point {
+            group: group.into(),
+            function: function.into(),
+            value,
+            ns,
+        });
+        Results { points: points.collect(), ..Results::default() }
+    }
+
+    #[test]
+    fn threads_are_in_the_name() {
+        assert_eq!(threads_of("hot/quiet/16 threads"), Some(16));
+        assert_eq!(threads_of("registry size"), None);
+    }
+
+    #[test]
+    fn what_criterion_left_is_read() {
+        let dir = std::env::temp_dir().join(format!("mainstay-report-{}", std::process::id()));
+        let new = dir.join("some group/f/10/new");
+        let broken = dir.join("some group/g/10/new");
+        fs::create_dir_all(&new).unwrap();
+        fs::create_dir_all(&broken).unwrap();
+        let benchmark = r#"{"group_id":"some/group","function_id":"f","value_str":"10",
+            "throughput":{"Elements":10},"full_id":"x","directory_name":"x","title":"x"}"#;
+        fs::write(new.join("benchmark.json"), benchmark).unwrap();
+        fs::write(broken.join("benchmark.json"), benchmark).unwrap();
+        let estimates = r#"{"mean":{"point_estimate":3.0},"median":{"point_estimate":2.5}}"#;
+        fs::write(new.join("estimates.json"), estimates).unwrap();
+
+        let results = Results::read(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(results.points.len(), 1);
+        assert_eq!(results.ns("some/group", "f", Some(10)), Some(2.5));
+        assert_eq!(results.groups("some/"), BTreeSet::from(["group"]));
+        assert!(results.building.is_empty());
+        assert!(results.newest > 0);
+    }
+}

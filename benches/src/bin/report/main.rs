@@ -1,0 +1,56 @@
+//! Makes `docs/benchmarks.md` and its plots of what the benchmarks left behind.
+//!
+//! `cargo run --release --bin report -- [criterion's directory] [docs]`. What was not measured is left out.
+
+mod canvas;
+mod data;
+mod format;
+mod host;
+mod plots;
+mod sections;
+mod tables;
+mod targets;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{data::Results, sections::Sections};
+
+fn main() -> Result<()> {
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut args = env::args_os().skip(1).map(PathBuf::from);
+    let target = || env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let criterion = args
+        .next()
+        .unwrap_or_else(|| target().unwrap_or_else(|| crate_dir.join("target")).join("criterion"));
+    let docs = args.next().unwrap_or_else(|| crate_dir.join("../docs"));
+
+    let results = Results::read(&criterion)?;
+    let is_empty = results.points.is_empty() && results.building.is_empty();
+    ensure!(!is_empty, "nothing was measured: {}", criterion.display());
+
+    let plots = docs.join("benchmarks");
+    fs::create_dir_all(&plots).with_context(|| format!("creating {}", plots.display()))?;
+    let file = docs.join("benchmarks.md");
+    let sections = Sections { results: &results, plots: &plots };
+    let text = [
+        "# Benchmarks\n\n",
+        &host::describe(&format::date(results.newest), crate_dir)?,
+        "Times are medians; those of building are of one run.\n\n",
+        "## Targets\n\n",
+        &targets::table(&results),
+        "## Where it loses\n\n",
+        "Whatever has a lower median than mainstay's best at the same job, and how many times lower.\n\n",
+        &tables::losses(&results),
+        "In the tables below, **bold** is faster than mainstay's best, and ◂ is the fastest apart from \
+         the floor.\n\n",
+        &sections.all()?,
+    ]
+    .concat();
+    fs::write(&file, text.trim_end().to_owned() + "\n")
+        .with_context(|| format!("writing {}", file.display()))
+}

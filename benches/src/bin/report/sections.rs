@@ -1,0 +1,304 @@
+//! The parts of the report: a plot and tables each.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{
+    data::{Results, reads_group, threads_label},
+    format,
+    plots::{self, Bar, Line, Panel, each},
+    tables::{Column, job, markdown, table},
+};
+
+pub struct Sections<'a> {
+    pub results: &'a Results,
+    /// Where the plots go.
+    pub plots: &'a Path,
+}
+
+fn plot(file: &str, what: &str) -> String {
+    format!("![{what}](benchmarks/{file})\n\n")
+}
+
+impl Sections<'_> {
+    pub fn all(&self) -> Result<String> {
+        Ok([
+            self.reads()?,
+            self.scaling()?,
+            self.registry_size()?,
+            self.cascades()?,
+            self.wakeups()?,
+            self.recovery()?,
+            self.publication()?,
+            self.building()?,
+        ]
+        .concat())
+    }
+
+    fn read_columns(&self, which: &str, load: &str) -> Vec<Column> {
+        let threads = self.results.threads().into_iter();
+        let column = |threads| Column {
+            title: threads_label(threads),
+            group: reads_group(which, load, threads),
+            value: None,
+            each: 1,
+        };
+        threads.map(column).filter(|column| self.has(&column.group)).collect()
+    }
+
+    fn has(&self, group: &str) -> bool {
+        self.results.points.iter().any(|point| point.group == group)
+    }
+
+    /// Candidates by the first of the columns.
+    fn read_bars(&self, columns: &[Column]) -> Vec<Bar> {
+        let Some(first) = columns.first() else { return Vec::new() };
+        let mut points: Vec<_> = self.results.column(&first.group, first.value).collect();
+        points.sort_by(|a, b| a.ns.total_cmp(&b.ns));
+        let bar = |name: &str| Bar {
+            name: name.into(),
+            values: columns.iter().map(|c| self.results.ns(&c.group, name, c.value)).collect(),
+        };
+        points.iter().map(|point| bar(&point.function)).collect()
+    }
+
+    fn reads(&self) -> Result<String> {
+        const PLOT: &str = "One read of a hot service, nothing else going on";
+
+        let mut text = String::new();
+        for (which, load, what) in [
+            ("hot", "quiet", "One hot service, nobody writes"),
+            ("hot", "busy", "One hot service, under failures and publications"),
+            ("64 random", "quiet", "64 services at random, nobody writes"),
+            ("64 random", "busy", "64 services at random, under failures and publications"),
+        ] {
+            let columns = self.read_columns(which, load);
+            if columns.is_empty() {
+                continue;
+            }
+            if (which, load) == ("hot", "quiet") {
+                let series: Vec<String> = columns.iter().map(|c| c.title.clone()).collect();
+                let path = self.plots.join("reads.svg");
+                if plots::bars(&path, PLOT, &series, &self.read_bars(&columns), format::time)? {
+                    text += &plot("reads.svg", PLOT);
+                }
+            }
+            text += &table(self.results, what, &columns);
+        }
+        Ok(section("Reads", "Time of one read on each thread, and its ratio to the floor.", text))
+    }
+
+    fn scaling(&self) -> Result<String> {
+        const PLOT: &str = "A read on all cores, over the same on one thread";
+
+        let threads = self.results.threads();
+        let (Some(&one), Some(&all)) = (threads.first(), threads.last()) else {
+            return Ok(String::new());
+        };
+        let places =
+            [("hot", "quiet"), ("64 random", "quiet"), ("hot", "busy"), ("64 random", "busy")];
+        let ratios = |name: &str| {
+            let ratio = |&(which, load): &(&str, &str)| {
+                let ns = |threads| self.results.ns(&reads_group(which, load, threads), name, None);
+                Some(ns(all)? / ns(one)?)
+            };
+            places.iter().map(ratio).collect::<Vec<_>>()
+        };
+        let mut bars: Vec<Bar> = self
+            .read_bars(&self.read_columns("hot", "quiet"))
+            .into_iter()
+            .map(|bar| Bar { values: ratios(&bar.name), name: bar.name })
+            .filter(|bar| bar.values.iter().any(Option::is_some))
+            .collect();
+        if one == all || bars.is_empty() {
+            return Ok(String::new());
+        }
+        let first = |bar: &Bar| bar.values[0].unwrap_or(f64::INFINITY);
+        bars.sort_by(|a, b| first(a).total_cmp(&first(b)));
+        let cell = |value: &Option<f64>| value.map_or("–".into(), format::ratio);
+        let titles = places.map(|(which, load)| format!("{which}, {load}"));
+        let rows = bars.iter().map(|bar| {
+            (format!("`{}`", bar.name), bar.values.iter().map(cell).collect::<Vec<String>>())
+        });
+        let what = format!("{} / {}", threads_label(all), threads_label(one));
+        let table = markdown(&what, &titles.each_ref().map(String::as_str), "--:", rows);
+
+        let mut text = String::new();
+        bars.iter_mut().for_each(|bar| bar.values.truncate(2));
+        let path = self.plots.join("scaling.svg");
+        if plots::bars(&path, PLOT, &titles[..2], &bars, format::ratio)? {
+            text += &plot("scaling.svg", PLOT);
+        }
+        let about = "1× is perfect: a thread does not notice the others.";
+        Ok(section("Scaling with threads", about, text + &table))
+    }
+
+    /// The functions of a group as lines; what `filter` leaves out is not shown.
+    fn panel(&self, title: &str, group: &str, is_each: bool, filter: fn(&str) -> bool) -> Panel {
+        let mut lines: Vec<Line> = Vec::new();
+        for value in self.results.values(group) {
+            for point in self.results.column(group, Some(value)).filter(|p| filter(&p.function)) {
+                let at = (value as f64, each(point.ns, if is_each { value } else { 1 }));
+                match lines.iter_mut().find(|line| line.name == point.function) {
+                    Some(line) => line.points.push(at),
+                    None => lines.push(Line { name: point.function.clone(), points: vec![at] }),
+                }
+            }
+        }
+        Panel { title: title.into(), lines }
+    }
+
+    fn lines(
+        &self,
+        file: &str,
+        what: &str,
+        across: &str,
+        mut panels: Vec<Panel>,
+    ) -> Result<String> {
+        panels.retain(|panel| !panel.lines.is_empty());
+        let is_drawn = plots::lines(&self.plots.join(file), what, across, &panels, format::time)?;
+        Ok(if is_drawn { plot(file, what) } else { String::new() })
+    }
+
+    fn registry_size(&self) -> Result<String> {
+        let group = "reads/registry size";
+        let panels = vec![self.panel("one thread, quiet", group, false, |_| true)];
+        let mut text =
+            self.lines("registry-size.svg", "A read", "services in the registry", panels)?;
+        if !text.is_empty() {
+            text += &table(self.results, "services", &Column::by_value(self.results, group, false));
+        }
+        Ok(section("Registry size", "The same ten services are read.", text))
+    }
+
+    fn cascades(&self) -> Result<String> {
+        let mut panels = Vec::new();
+        let mut tables = String::new();
+        for shape in self.results.groups("cascade/") {
+            let group = format!("cascade/{shape}");
+            let plain: fn(&str) -> bool = |name| job(name) != "waited for";
+            let waited: fn(&str) -> bool = |name| job(name) == "waited for";
+            panels.push(self.panel(shape, &group, true, plain));
+            panels.push(self.panel(&format!("{shape}, waited for"), &group, true, waited));
+            let columns = Column::by_value(self.results, &group, true);
+            tables += &table(self.results, &format!("{shape}, services"), &columns);
+        }
+        let what = "A failure, for each service that it takes down";
+        let text = self.lines("cascades.svg", what, "services that go down", panels)?;
+        let about = "Time for each service that goes down. The floor, the tokens and the channels are \
+                     told what is to fail; the others find out.";
+        Ok(section("Cascades", about, text + &tables))
+    }
+
+    fn wakeups(&self) -> Result<String> {
+        let mut panels = Vec::new();
+        let mut tables = String::new();
+        let mut places: Vec<_> = self.results.groups("wakeup/").into_iter().collect();
+        // Side by side: what is the same but for what was timed, the call first.
+        places.sort_by_key(|place| {
+            place.split_once('/').map(|(what, place)| (place, what == "awake"))
+        });
+        for place in places {
+            let group = format!("wakeup/{place}");
+            let place = place.replace('/', ", ");
+            panels.push(self.panel(&place, &group, true, |_| true));
+            let columns = Column::by_value(self.results, &group, true);
+            tables += &table(self.results, &format!("{place}, waiters"), &columns);
+        }
+        let text = self.lines("wakeups.svg", "Waking, for each waiter", "waiters", panels)?;
+        let about = "Time for each waiter, and the ratio to event-listener. \"Notify\" is the call \
+                     alone, \"awake\" is until the last waiter has what it waited for.";
+        Ok(section("Wake-ups", about, text + &tables))
+    }
+
+    fn recovery(&self) -> Result<String> {
+        let mut panels = Vec::new();
+        let mut tables = String::new();
+        for shape in self.results.groups("recovery/") {
+            let group = format!("recovery/{shape}");
+            panels.push(self.panel(shape, &group, true, |_| true));
+            let columns = Column::by_value(self.results, &group, true);
+            tables += &table(self.results, &format!("{shape}, services"), &columns);
+        }
+        let what = "From a failure until all are up again, for each service";
+        let text = self.lines("recovery.svg", what, "services", panels)?;
+        Ok(section("Recovery", &format!("{what}."), text + &tables))
+    }
+
+    fn publication(&self) -> Result<String> {
+        let group = "publication";
+        let panels = vec![self.panel("one thread publishes", group, false, |_| true)];
+        let across = "threads that have ever read";
+        let mut text = self.lines("publication.svg", "A publication", across, panels)?;
+        if !text.is_empty() {
+            let columns = Column::by_value(self.results, group, false);
+            text += &table(self.results, "threads that read", &columns);
+        }
+        let about = "Time of one publication, and the ratio to what it cannot do without: the cell \
+                     and one compare-and-swap.";
+        Ok(section("Publication", about, text))
+    }
+
+    fn building(&self) -> Result<String> {
+        let lines = &self.results.building;
+        let mut graphs: Vec<&str> = lines.iter().map(|line| line.graph.as_str()).collect();
+        graphs.sort_unstable();
+        graphs.dedup();
+        let panel = |title: &str, y: fn(&crate::data::Building) -> f64| Panel {
+            title: title.into(),
+            lines: graphs
+                .iter()
+                .map(|&graph| Line {
+                    name: graph.into(),
+                    points: lines
+                        .iter()
+                        .filter(|line| line.graph == graph)
+                        .map(|line| (line.services as f64, y(line)))
+                        .collect(),
+                })
+                .collect(),
+        };
+        let time = panel("register, edges, build", |line| line.seconds() * 1e9);
+        let what = "Building a registry";
+        let mut text = self.lines("building-time.svg", what, "services", vec![time])?;
+        let bytes =
+            panel("slots, names, edges, rows", |line| each(line.bytes() as f64, line.services));
+        let path = self.plots.join("building-bytes.svg");
+        let what = "Bytes of a service";
+        if !text.is_empty() && plots::lines(&path, what, "services", &[bytes], bytes_tick)? {
+            text += &plot("building-bytes.svg", what);
+        }
+        if text.is_empty() {
+            return Ok(text);
+        }
+        let rows = lines.iter().map(|line| {
+            let bytes = |total: i64| format::bytes(each(total as f64, line.services));
+            let cells = vec![
+                format::count(line.services),
+                format::time(line.seconds() * 1e9),
+                format::time(line.seconds_first_failure * 1e9),
+                bytes(line.bytes_slab),
+                bytes(line.bytes_names),
+                bytes(line.bytes_edges),
+                bytes(line.bytes_rows),
+                format::bytes(line.peak_bytes as f64),
+            ];
+            (line.graph.clone(), cells)
+        });
+        let titles =
+            ["services", "time", "first failure", "slot", "names", "edges", "rows", "peak"];
+        let table = markdown("graph", &titles, "--:", rows);
+        Ok(section("Building", "Bytes are of one service, the peak is of all.", text + &table))
+    }
+}
+
+/// The axis is decimal.
+fn bytes_tick(bytes: f64) -> String {
+    format!("{} B", plots::short(bytes))
+}
+
+/// Nothing where there is no data.
+fn section(title: &str, about: &str, content: String) -> String {
+    if content.is_empty() { content } else { format!("## {title}\n\n{about}\n\n{content}") }
+}

@@ -1,0 +1,217 @@
+//! Tables of medians: a row for each candidate, a column for each thing that was measured.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    data::{Point, Results},
+    format,
+};
+
+/// What all others are compared with.
+fn base(group: &str) -> Option<&'static str> {
+    match group.split('/').next()? {
+        "reads" | "cascade" => Some("floor"),
+        "publication" => Some("arc-swap store and a CAS"),
+        "wakeup" => Some("event-listener"),
+        _ => None,
+    }
+}
+
+/// Only the same job is compared: a failure that somebody waits for is another one.
+pub fn job(function: &str) -> &str {
+    ["waited for", "walked"].into_iter().find(|job| function.ends_with(job)).unwrap_or_default()
+}
+
+pub fn is_mainstay(function: &str) -> bool {
+    function.starts_with("mainstay")
+}
+
+/// mainstay's best at what `function` does.
+fn best<'a>(results: &'a Results, point: &Point) -> Option<&'a Point> {
+    results
+        .column(&point.group, point.value)
+        .filter(|other| {
+            is_mainstay(&other.function) && job(&other.function) == job(&point.function)
+        })
+        // It reads three, no rival does.
+        .filter(|other| other.function != "mainstay get_all of 3")
+        .min_by(|a, b| a.ns.total_cmp(&b.ns))
+}
+
+/// mainstay's best where a rival's median is lower. Floors are no rivals.
+fn beaten<'a>(results: &'a Results, point: &Point) -> Option<&'a Point> {
+    if is_mainstay(&point.function) || point.function == "floor" {
+        return None;
+    }
+    best(results, point).filter(|best| point.ns < best.ns)
+}
+
+/// What is in a column, and what is above it.
+pub struct Column {
+    pub title: String,
+    pub group: String,
+    pub value: Option<u64>,
+    /// The median is divided by it: times of a service, or of a waiter.
+    pub each: u64,
+}
+
+impl Column {
+    /// One for each parameter of a group; `each` is whether the times are of one of so many.
+    pub fn by_value(results: &Results, group: &str, each: bool) -> Vec<Self> {
+        let column = |value: u64| Self {
+            title: format::count(value),
+            group: group.into(),
+            value: Some(value),
+            each: if each { value.max(1) } else { 1 },
+        };
+        results.values(group).into_iter().map(column).collect()
+    }
+
+    fn cell(&self, results: &Results, point: &Point, fastest: f64) -> String {
+        let mut cell = format::time(point.ns / self.each as f64);
+        let base = base(&self.group).and_then(|base| results.ns(&self.group, base, self.value));
+        if let Some(base) = base {
+            cell += &format!(" ({})", format::ratio(point.ns / base));
+        }
+        if beaten(results, point).is_some() {
+            cell = format!("**{cell}**");
+        }
+        if point.ns == fastest && point.function != "floor" {
+            cell += " ◂";
+        }
+        cell
+    }
+}
+
+/// mainstay's rows come first, then the floor, then the rivals; each by what is in the first column.
+pub fn table(results: &Results, what: &str, columns: &[Column]) -> String {
+    let mut rows: BTreeMap<&str, Vec<Option<&Point>>> = BTreeMap::new();
+    for (i, column) in columns.iter().enumerate() {
+        for point in results.column(&column.group, column.value) {
+            rows.entry(&point.function).or_insert_with(|| vec![None; columns.len()])[i] =
+                Some(point);
+        }
+    }
+    // Of what can change while it is read: the floor never frees what it replaced.
+    let fastest: Vec<f64> = (0..columns.len())
+        .map(|i| {
+            let column = rows.iter().filter(|(name, _)| **name != "floor");
+            column.filter_map(|(_, row)| row[i]).map(|p| p.ns).fold(f64::INFINITY, f64::min)
+        })
+        .collect();
+
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    let kind = |name: &str| if is_mainstay(name) { 0 } else { 1 + u8::from(name != "floor") };
+    let first = |row: &[Option<&Point>]| {
+        row.iter().position(Option::is_some).map(|i| (i, row[i].map_or(0.0, |point| point.ns)))
+    };
+    rows.sort_by(|(a, a_row), (b, b_row)| {
+        let by_time = first(a_row).partial_cmp(&first(b_row)).unwrap();
+        kind(a).cmp(&kind(b)).then(by_time)
+    });
+
+    let titles: Vec<&str> = columns.iter().map(|column| column.title.as_str()).collect();
+    let lines = rows.iter().map(|(name, row)| {
+        let cells = row.iter().zip(columns).zip(&fastest).map(|((point, column), &fastest)| {
+            point.map_or("–".into(), |point| column.cell(results, point, fastest))
+        });
+        // `<HashMap>` is no element.
+        (format!("`{name}`"), cells.collect())
+    });
+    markdown(what, &titles, "--:", lines)
+}
+
+/// A table whose numbers stand to the right; `:--` is for words.
+pub fn markdown(
+    what: &str,
+    titles: &[&str],
+    align: &str,
+    rows: impl IntoIterator<Item = (String, Vec<String>)>,
+) -> String {
+    let mut text = format!(
+        "| {what} | {} |\n|---{}|\n",
+        titles.join(" | "),
+        format!("|{align}").repeat(titles.len())
+    );
+    for (name, cells) in rows {
+        text += &format!("| {name} | {} |\n", cells.join(" | "));
+    }
+    text + "\n"
+}
+
+/// Every rival with a lower median than mainstay's best at the same job, and where.
+pub fn losses(results: &Results) -> String {
+    let mut losses: BTreeMap<(&str, &str), Vec<(String, f64)>> = BTreeMap::new();
+    for point in &results.points {
+        let Some(best) = beaten(results, point) else { continue };
+        let (section, place) = point.group.split_once('/').unwrap_or((&point.group, ""));
+        let mut place = place.replace('/', ", ").replace(", 1 threads", ", 1 thread");
+        if let Some(value) = point.value {
+            let comma = if place.is_empty() { "" } else { ", " };
+            place += &format!("{comma}{}", format::count(value));
+        }
+        losses.entry((section, &point.function)).or_default().push((place, best.ns / point.ns));
+    }
+    if losses.is_empty() {
+        return "Nowhere in these medians.\n\n".into();
+    }
+    let mut text = String::new();
+    for ((section, rival), mut places) in losses {
+        places.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let place = |(place, ratio): &(String, f64)| format!("{place}: {}", format::ratio(*ratio));
+        let places: Vec<String> = places.iter().map(place).collect();
+        text += &format!("- {section}: **`{rival}`** – {}\n", places.join("; "));
+    }
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tests::results;
+
+    #[test]
+    fn losses_are_of_the_same_job_and_to_rivals() {
+        let results = results(&[
+            ("cascade/chain", "floor", Some(10), 1.0),
+            ("cascade/chain", "mainstay", Some(10), 4.0),
+            ("cascade/chain", "mainstay, waited for", Some(10), 10.0),
+            ("cascade/chain", "quick", Some(10), 2.0),
+            ("cascade/chain", "slow, waited for", Some(10), 11.0),
+            ("reads/x", "mainstay get_all of 3", None, 5.0),
+            ("reads/x", "mainstay get", None, 3.0),
+            ("reads/x", "slow", None, 4.0),
+            ("reads/x", "equal", None, 3.0),
+        ]);
+        assert_eq!(losses(&results), "- cascade: **`quick`** – chain, 10: 2.00×\n\n");
+    }
+
+    #[test]
+    fn no_losses() {
+        assert!(losses(&results(&[("a", "rival", None, 1.0)])).starts_with("Nowhere"));
+    }
+
+    #[test]
+    fn cells() {
+        let results = results(&[
+            ("cascade/chain", "floor", Some(10), 20.0),
+            ("cascade/chain", "mainstay", Some(10), 80.0),
+            ("cascade/chain", "quick", Some(10), 40.0),
+            ("cascade/chain", "quick", Some(20), 40.0),
+        ]);
+        let columns = Column::by_value(&results, "cascade/chain", true);
+        let table = table(&results, "services", &columns);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "| services | 10 | 20 |",
+                "|---|--:|--:|",
+                "| `mainstay` | 8.00 ns (4.00×) | – |",
+                "| `floor` | 2.00 ns (1.00×) | – |",
+                "| `quick` | **4.00 ns (2.00×)** ◂ | 2.00 ns ◂ |",
+                "",
+            ]
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! What mainstay is meant to cost, and whether it does.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    data::{Results, reads_group, threads_label},
+    format,
+    tables::markdown,
+};
+
+const GIB: f64 = (1_u64 << 30) as f64;
+const MILLION: u64 = 1_000_000;
+
+struct Target {
+    what: String,
+    limit: f64,
+    show: fn(f64) -> String,
+    /// Where, and what it was there.
+    measured: Vec<(String, f64)>,
+}
+
+impl Target {
+    fn ratio(what: impl Into<String>, limit: f64, measured: Vec<(String, f64)>) -> Self {
+        Self { what: what.into(), limit, show: format::ratio, measured }
+    }
+
+    fn is_met(&self) -> bool {
+        self.measured.iter().all(|&(_, measured)| measured <= self.limit)
+    }
+
+    fn row(&self) -> (String, Vec<String>) {
+        let one = |(place, measured): &(String, f64)| {
+            let shown = (self.show)(*measured);
+            let shown = if *measured <= self.limit { shown } else { format!("**{shown}**") };
+            if place.is_empty() { shown } else { format!("{place}: {shown}") }
+        };
+        let measured: Vec<String> = self.measured.iter().map(one).collect();
+        let met = if self.is_met() { "met" } else { "**not met**" };
+        let limit = format!("≤ {}", (self.show)(self.limit));
+        (self.what.clone(), vec![limit, measured.join("; "), met.into()])
+    }
+}
+
+/// The ratio of two functions for each parameter of a group.
+fn by_value(results: &Results, group: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
+    let ratio = |value: u64| {
+        let ns = |function| results.ns(group, function, Some(value));
+        Some((format::count(value), ns(upper)? / ns(lower)?))
+    };
+    results.values(group).into_iter().filter_map(ratio).collect()
+}
+
+/// The same for several groups; what follows `prefix` in their names is the place.
+fn by_group(results: &Results, prefix: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
+    let groups = results.groups(prefix).into_iter();
+    let all = groups.flat_map(|place| {
+        let ratios = by_value(results, &format!("{prefix}{place}"), upper, lower);
+        ratios.into_iter().map(move |(value, ratio)| (format!("{place} {value}"), ratio))
+    });
+    all.collect()
+}
+
+fn reads(results: &Results) -> Vec<Target> {
+    let threads = results.threads();
+    let beside = |upper: &str, lower: &str| {
+        let ratio = |&threads: &u64| {
+            let group = reads_group("hot", "quiet", threads);
+            let ns = |function| results.ns(&group, function, None);
+            Some((threads_label(threads), ns(upper)? / ns(lower)?))
+        };
+        threads.iter().filter_map(ratio).collect()
+    };
+    let mut targets = vec![
+        Target::ratio("cached reader / floor", 1.2, beside("mainstay cached", "floor")),
+        Target::ratio("get / arc-swap load", 1.1, beside("mainstay get", "arc-swap load")),
+    ];
+    let most = threads.last().copied().unwrap_or(1);
+    for function in ["mainstay cached", "mainstay get"] {
+        let measured = ["hot", "64 random"].iter().filter_map(|which| {
+            let ns = |threads| results.ns(&reads_group(which, "quiet", threads), function, None);
+            (most > 1).then_some((which.to_string(), ns(most)? / ns(1)?))
+        });
+        let what = format!("{function}: {} / 1 thread, quiet", threads_label(most));
+        targets.push(Target::ratio(what, 1.2, measured.collect()));
+    }
+    for function in ["mainstay cached", "mainstay get"] {
+        let ns = |size| results.ns("reads/registry size", function, Some(size));
+        let measured = ns(MILLION).zip(ns(10)).map(|(large, small)| (String::new(), large / small));
+        let what = format!("{function}: 1,000,000 services / 10");
+        targets.push(Target::ratio(what, 1.2, measured.into_iter().collect()));
+    }
+    targets
+}
+
+fn building(results: &Results) -> Vec<Target> {
+    let mut slabs: BTreeMap<u64, f64> = BTreeMap::new();
+    for line in results.building.iter().filter(|line| line.services > 0) {
+        // The same whatever the graph, so the worst of them.
+        let slab = slabs.entry(line.services).or_default();
+        *slab = slab.max(line.bytes_slab as f64 / line.services as f64);
+    }
+    let slabs = slabs.iter().map(|(&services, &bytes)| (format::count(services), bytes)).collect();
+    let million: Vec<_> = results.building.iter().filter(|line| line.services == MILLION).collect();
+    let times = million.iter().map(|line| (line.graph.clone(), line.seconds() * 1e9)).collect();
+    let peaks = million.iter().map(|line| (line.graph.clone(), line.peak_bytes as f64)).collect();
+    let target =
+        |what: &str, limit, show, measured| Target { what: what.into(), limit, show, measured };
+    vec![
+        target("bytes of a slot, by services", 64.0, format::bytes, slabs),
+        target("1,000,000 services: register, edges, build", 5e9, format::time, times),
+        target("1,000,000 services: peak", GIB, format::bytes, peaks),
+    ]
+}
+
+fn all(results: &Results) -> Vec<Target> {
+    let mut targets = reads(results);
+    let cascade = |upper, lower| by_group(results, "cascade/", upper, lower);
+    targets.push(Target::ratio("cascade / floor", 1.5, cascade("mainstay", "floor")));
+    let walked = cascade("mainstay, walked", "mainstay");
+    targets.push(Target::ratio("cascade, walked / not walked", 3.0, walked));
+    for function in ["mainstay fail", "mainstay ready"] {
+        let measured = by_group(results, "wakeup/awake/", function, "event-listener");
+        targets.push(Target::ratio(format!("{function}, awake / event-listener"), 1.2, measured));
+    }
+    for function in ["mainstay begin and ready", "mainstay replace"] {
+        let lower = "arc-swap store and a CAS";
+        let measured = by_value(results, "publication", function, lower);
+        let what = format!("{function} / {lower}, by threads that read");
+        targets.push(Target::ratio(what, 1.2, measured));
+    }
+    targets.extend(building(results));
+    targets.retain(|target| !target.measured.is_empty());
+    targets
+}
+
+/// Where there is no data there is no row.
+pub fn table(results: &Results) -> String {
+    let rows = all(results);
+    markdown("what", &["target", "measured", "met"], ":--", rows.iter().map(Target::row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tests::results;
+
+    #[test]
+    fn ratios_and_whether_they_are_met() {
+        let results = results(&[
+            ("reads/hot/quiet/1 threads", "floor", None, 10.0),
+            ("reads/hot/quiet/1 threads", "mainstay cached", None, 11.0),
+            ("reads/hot/quiet/4 threads", "floor", None, 10.0),
+            ("reads/hot/quiet/4 threads", "mainstay cached", None, 13.0),
+            ("cascade/chain", "floor", Some(1), 10.0),
+            ("cascade/chain", "mainstay", Some(1), 15.0),
+            ("cascade/chain", "mainstay", Some(10), 15.0),
+        ]);
+        let targets = all(&results);
+        let rows: Vec<_> = targets.iter().map(Target::row).collect();
+        let row = |i: usize| (rows[i].0.as_str(), rows[i].1.join(" | "));
+        let cached = "≤ 1.20× | 1 thread: 1.10×; 4 threads: **1.30×** | **not met**";
+        assert_eq!(row(0), ("cached reader / floor", cached.into()));
+        let scaling = "≤ 1.20× | hot: 1.18× | met";
+        assert_eq!(row(1), ("mainstay cached: 4 threads / 1 thread, quiet", scaling.into()));
+        assert_eq!(row(2), ("cascade / floor", "≤ 1.50× | chain 1: 1.50× | met".into()));
+        assert_eq!(rows.len(), 3);
+    }
+}
