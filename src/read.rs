@@ -1,6 +1,6 @@
 //! The hot path: reading one service, reading it again and again, reading several at one instant.
 
-use std::{fmt, mem, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
@@ -372,7 +372,7 @@ impl<T> Cached<T> {
         // Not before it is known to be published: a user's `Drop` runs here, and what is being taken back
         // must not be held meanwhile.
         let held = (Arc::clone(instance), Tag::ready(instance.generation));
-        let old = mem::replace(&mut self.held, Some(held));
+        let old = self.held.replace(held);
         shielded(|| drop(old));
         Ok(())
     }
