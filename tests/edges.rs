@@ -5,6 +5,7 @@
 //! - What an attempt has not waited for does not reach it, unless it was declared.
 //! - A publication drops the discovered edges that its attempt did not use, and only those; declared ones stay.
 //!   It does not matter how often the attempt waited, nor what the publications before it have dropped.
+//! - All this holds for one dependent as for many.
 //! - Edges of an attempt that was given up or overtaken are kept until the next publication.
 //! - An edge that is declared while an attempt uses it stays, and hides no other that is to be dropped.
 //! - A cascade that starts while edges change neither misses nor strands a service.
@@ -293,4 +294,38 @@ fn a_cascade_among_changing_edges_strands_nobody() {
         assert_eq!(settled, [true; 4], "nobody is stranded");
     });
     assert!(registry.list().services.iter().all(|service| service.phase == Phase::Down));
+}
+
+#[test]
+fn many_dependents_come_and_go() {
+    const MANY: usize = 40;
+    let registry = Registry::with_capacity(MANY + 1).unwrap();
+    let base: ServiceId<u32> = registry.register("base").unwrap();
+    let (provide_base, running_base) = up(&registry, base, 0);
+    let providers: Vec<_> = (0..MANY)
+        .map(|n| registry.provide(registry.register::<u32>(&n.to_string()).unwrap()).unwrap())
+        .collect();
+    let mut running_base = Some(running_base);
+    // Who is built on the base in each round, and so goes down with it.
+    let rounds: [fn(usize) -> bool; 6] =
+        [|_| true, |n| n >= MANY / 2, |n| n % 3 == 0, |_| true, |_| false, |_| true];
+    for on_base in rounds {
+        let running: Vec<_> = (0..MANY)
+            .map(|n| {
+                let attempt = providers[n].begin().wait_timeout(LONG).unwrap();
+                if on_base(n) {
+                    attempt.wait_for(base).wait_timeout(LONG).unwrap();
+                }
+                attempt.ready(0).unwrap()
+            })
+            .collect();
+        let expected = (0..MANY).filter(|&n| on_base(n)).count();
+        assert_eq!(registry.fail(base, "again").unwrap().went_down, 1 + expected);
+        for (n, running) in running.iter().enumerate() {
+            assert_eq!(running.instance().is_none(), on_base(n), "service {n}");
+        }
+        drop(running);
+        drop(running_base.take());
+        running_base = Some(again(&provide_base, 0));
+    }
 }
