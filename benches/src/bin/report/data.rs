@@ -18,6 +18,8 @@ pub struct Point {
     /// The parameter, where there is one: a number in all of ours.
     pub value: Option<u64>,
     pub ns: f64,
+    /// Where its confidence interval ends that is further away, as a part of the median.
+    pub spread: f64,
 }
 
 /// A line of `building.json`: a registry of many services.
@@ -71,6 +73,21 @@ struct Estimates {
 #[derive(Deserialize)]
 struct Estimate {
     point_estimate: f64,
+    confidence_interval: Interval,
+}
+
+#[derive(Deserialize)]
+struct Interval {
+    lower_bound: f64,
+    upper_bound: f64,
+}
+
+impl Estimate {
+    fn spread(&self) -> f64 {
+        let Interval { lower_bound, upper_bound } = self.confidence_interval;
+        let away = (self.point_estimate - lower_bound).max(upper_bound - self.point_estimate);
+        away / self.point_estimate
+    }
 }
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
@@ -124,6 +141,7 @@ impl Results {
             function,
             value: benchmark.value_str.and_then(|value| value.parse().ok()),
             ns: estimates.median.point_estimate,
+            spread: estimates.median.spread(),
         });
         self.newest = self.newest.max(modified(&estimates_path)?);
         Ok(())
@@ -178,6 +196,7 @@ pub mod tests {
             function: function.into(),
             value,
             ns,
+            spread: 0.0,
         });
         Results { points: points.collect(), ..Results::default() }
     }
@@ -199,13 +218,15 @@ pub mod tests {
             "throughput":{"Elements":10},"full_id":"x","directory_name":"x","title":"x"}"#;
         fs::write(new.join("benchmark.json"), benchmark).unwrap();
         fs::write(broken.join("benchmark.json"), benchmark).unwrap();
-        let estimates = r#"{"mean":{"point_estimate":3.0},"median":{"point_estimate":2.5}}"#;
+        let estimates = r#"{"mean":{"point_estimate":3.0},"median":{"point_estimate":2.5,
+            "confidence_interval":{"confidence_level":0.95,"lower_bound":2.0,"upper_bound":2.625}}}"#;
         fs::write(new.join("estimates.json"), estimates).unwrap();
 
         let results = Results::read(&dir).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(results.points.len(), 1);
         assert_eq!(results.ns("some/group", "f", Some(10)), Some(2.5));
+        assert_eq!(results.points[0].spread, 0.2);
         assert_eq!(results.groups("some/"), BTreeSet::from(["group"]));
         assert!(results.building.is_empty());
         assert!(results.newest > 0);

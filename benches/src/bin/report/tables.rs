@@ -17,7 +17,7 @@ fn base(group: &str) -> Option<&'static str> {
     }
 }
 
-/// Only the same job is compared: a failure that somebody waits for is another one.
+/// A failure that somebody waits for is another job than one of which nobody wants to hear.
 pub fn job(function: &str) -> &str {
     ["waited for", "walked"].into_iter().find(|job| function.ends_with(job)).unwrap_or_default()
 }
@@ -26,25 +26,39 @@ pub fn is_mainstay(function: &str) -> bool {
     function.starts_with("mainstay")
 }
 
-/// mainstay's best at what `function` does.
-fn best<'a>(results: &'a Results, point: &Point) -> Option<&'a Point> {
-    results
-        .column(&point.group, point.value)
-        .filter(|other| {
-            is_mainstay(&other.function) && job(&other.function) == job(&point.function)
-        })
-        // It reads three, no rival does.
-        .filter(|other| other.function != "mainstay get_all of 3")
-        .min_by(|a, b| a.ns.total_cmp(&b.ns))
+/// What of mainstay does the same as a rival. Each is compared: the best of several would hide where another loses.
+fn counterparts(group: &str, rival: &str) -> &'static [&'static str] {
+    match (group.split('/').next().unwrap_or_default(), rival) {
+        (_, "floor") => &[],
+        // The others keep nothing between two reads that tells whether there is something new.
+        ("reads", "arc-swap Cache") => &["mainstay cached"],
+        ("reads", _) => &["mainstay get"],
+        ("cascade", _) if job(rival) == "waited for" => &["mainstay, waited for"],
+        // It walks each time, whether the graph has changed or not.
+        ("cascade", "petgraph, locked") => &["mainstay", "mainstay, walked"],
+        ("cascade", _) => &["mainstay"],
+        ("wakeup", _) => &["mainstay fail", "mainstay ready"],
+        // On the same runtime.
+        ("recovery", _) => &["mainstay, tokio"],
+        ("publication", _) => &["mainstay begin and ready", "mainstay replace"],
+        _ => &[],
+    }
 }
 
-/// mainstay's best where a rival's median is lower. Floors are no rivals.
-fn beaten<'a>(results: &'a Results, point: &Point) -> Option<&'a Point> {
-    if is_mainstay(&point.function) || point.function == "floor" {
-        return None;
+/// What of mainstay a rival beats, and how many times lower the rival's median is.
+fn beaten(results: &Results, point: &Point) -> Vec<(&'static str, f64)> {
+    if is_mainstay(&point.function) {
+        return Vec::new();
     }
-    best(results, point).filter(|best| point.ns < best.ns)
+    let ratio = |&ours: &&'static str| {
+        Some((ours, results.ns(&point.group, ours, point.value)? / point.ns))
+    };
+    let all = counterparts(&point.group, &point.function).iter().filter_map(ratio);
+    all.filter(|&(_, ratio)| ratio > 1.0).collect()
 }
+
+/// From here on a median is marked as uncertain.
+const WIDE: f64 = 0.1;
 
 /// What is in a column, and what is above it.
 pub struct Column {
@@ -73,7 +87,10 @@ impl Column {
         if let Some(base) = base {
             cell += &format!(" ({})", format::ratio(point.ns / base));
         }
-        if beaten(results, point).is_some() {
+        if point.spread > WIDE {
+            cell.insert(0, '≈');
+        }
+        if !beaten(results, point).is_empty() {
             cell = format!("**{cell}**");
         }
         if point.ns == fastest && point.function != "floor" {
@@ -139,28 +156,33 @@ pub fn markdown(
     text + "\n"
 }
 
-/// Every rival with a lower median than mainstay's best at the same job, and where.
+/// The section, what of mainstay, and the rival.
+type Pair<'a> = (&'a str, &'a str, &'a str);
+
+/// Every rival with a lower median than what of mainstay does the same, and where.
 pub fn losses(results: &Results) -> String {
-    let mut losses: BTreeMap<(&str, &str), Vec<(String, f64)>> = BTreeMap::new();
+    let mut losses: BTreeMap<Pair, Vec<(String, f64)>> = BTreeMap::new();
     for point in &results.points {
-        let Some(best) = beaten(results, point) else { continue };
         let (section, place) = point.group.split_once('/').unwrap_or((&point.group, ""));
         let mut place = place.replace('/', ", ").replace(", 1 threads", ", 1 thread");
         if let Some(value) = point.value {
             let comma = if place.is_empty() { "" } else { ", " };
             place += &format!("{comma}{}", format::count(value));
         }
-        losses.entry((section, &point.function)).or_default().push((place, best.ns / point.ns));
+        for (ours, ratio) in beaten(results, point) {
+            let key = (section, ours, point.function.as_str());
+            losses.entry(key).or_default().push((place.clone(), ratio));
+        }
     }
     if losses.is_empty() {
         return "Nowhere in these medians.\n\n".into();
     }
     let mut text = String::new();
-    for ((section, rival), mut places) in losses {
+    for ((section, ours, rival), mut places) in losses {
         places.sort_by(|a, b| b.1.total_cmp(&a.1));
         let place = |(place, ratio): &(String, f64)| format!("{place}: {}", format::ratio(*ratio));
         let places: Vec<String> = places.iter().map(place).collect();
-        text += &format!("- {section}: **`{rival}`** – {}\n", places.join("; "));
+        text += &format!("- {section}: `{ours}` to **`{rival}`** – {}\n", places.join("; "));
     }
     text + "\n"
 }
@@ -178,12 +200,27 @@ mod tests {
             ("cascade/chain", "mainstay, waited for", Some(10), 10.0),
             ("cascade/chain", "quick", Some(10), 2.0),
             ("cascade/chain", "slow, waited for", Some(10), 11.0),
-            ("reads/x", "mainstay get_all of 3", None, 5.0),
+            ("reads/x", "mainstay cached", None, 1.0),
             ("reads/x", "mainstay get", None, 3.0),
+            ("reads/x", "arc-swap Cache", None, 1.5),
+            ("reads/x", "quick", None, 2.0),
             ("reads/x", "slow", None, 4.0),
             ("reads/x", "equal", None, 3.0),
         ]);
-        assert_eq!(losses(&results), "- cascade: **`quick`** – chain, 10: 2.00×\n\n");
+        let cascade = "- cascade: `mainstay` to **`quick`** – chain, 10: 2.00×\n";
+        let reads = "- reads: `mainstay get` to **`quick`** – x: 1.50×\n";
+        assert_eq!(losses(&results), format!("{cascade}{reads}\n"));
+    }
+
+    #[test]
+    fn each_of_several_is_compared() {
+        let results = results(&[
+            ("publication", "mainstay replace", Some(1), 4.0),
+            ("publication", "mainstay begin and ready", Some(1), 6.0),
+            ("publication", "quick", Some(1), 5.0),
+        ]);
+        let begin = "- publication: `mainstay begin and ready` to **`quick`** – 1: 1.20×\n\n";
+        assert_eq!(losses(&results), begin);
     }
 
     #[test]
@@ -193,12 +230,13 @@ mod tests {
 
     #[test]
     fn cells() {
-        let results = results(&[
+        let mut results = results(&[
             ("cascade/chain", "floor", Some(10), 20.0),
             ("cascade/chain", "mainstay", Some(10), 80.0),
             ("cascade/chain", "quick", Some(10), 40.0),
             ("cascade/chain", "quick", Some(20), 40.0),
         ]);
+        results.points[1].spread = 0.2;
         let columns = Column::by_value(&results, "cascade/chain", true);
         let table = table(&results, "services", &columns);
         let lines: Vec<&str> = table.lines().collect();
@@ -207,7 +245,7 @@ mod tests {
             [
                 "| services | 10 | 20 |",
                 "|---|--:|--:|",
-                "| `mainstay` | 8.00 ns (4.00×) | – |",
+                "| `mainstay` | ≈8.00 ns (4.00×) | – |",
                 "| `floor` | 2.00 ns (1.00×) | – |",
                 "| `quick` | **4.00 ns (2.00×)** ◂ | 2.00 ns ◂ |",
                 "",
