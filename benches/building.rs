@@ -21,6 +21,7 @@ use mainstay::{Registry, ServiceId};
 use mainstay_benches::{
     counting::Counting,
     graphs::{Edge, GRAPHS, Graph},
+    is_test,
 };
 use serde::Serialize;
 
@@ -149,12 +150,6 @@ fn sizes() -> impl Iterator<Item = usize> {
     };
     let max = if is_test() { SIZES[0] } else { max };
     SIZES.into_iter().filter(move |&size| size <= max)
-}
-
-/// Whether criterion only looks if everything runs.
-fn is_test() -> bool {
-    let given = |flag| env::args().any(|arg| arg == flag);
-    given("--test") || !given("--bench")
 }
 
 fn building(c: &mut Criterion) {

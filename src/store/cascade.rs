@@ -15,7 +15,7 @@
 //! it: that is condemned again. Whatever leaves the closure is still followed: it was condemned, so it must be raised,
 //! and whoever stands on it goes down with it.
 
-use rustc_hash::FxHashMap;
+use std::collections::HashMap;
 
 use super::{
     Cause, Phase, Store,
@@ -138,7 +138,7 @@ impl Store {
                 && walk.has_below(service, self, pin)
         };
         let mut starts: Vec<u32> = condemned.iter().map(|condemned| condemned.service).collect();
-        let mut to: FxHashMap<u32, u64> = condemned.iter().map(|c| (c.service, c.to)).collect();
+        let mut to: HashMap<u32, u64> = condemned.iter().map(|c| (c.service, c.to)).collect();
         loop {
             // All that was ever condemned: also what has left the closure of the root.
             let Some(walk) = Walk::from(self, &starts, pin) else { continue };
