@@ -58,11 +58,11 @@ fn mainstay_waited_for(mut tree: Tree, services: usize) -> Time {
     })
 }
 
-fn floor(services: usize) -> Time {
+fn floor(services: usize, fail: fn(&Floor) -> usize) -> Time {
     let floor = Floor::new(services);
     Box::new(move || {
         floor.start();
-        let (went_down, took) = timed(|| floor.fail());
+        let (went_down, took) = timed(|| fail(&floor));
         assert_eq!(went_down, services);
         took
     })
@@ -161,7 +161,8 @@ fn cascades(c: &mut Criterion) {
                     b.iter_custom(|n| (0..n).map(|_| time()).sum());
                 });
             };
-            bench("floor", &|| floor(services));
+            bench("floor", &|| floor(services, Floor::fail));
+            bench("limit: floor, remembered", &|| floor(services, |floor| floor.fail_for("bench")));
             bench("mainstay", &|| mainstay(Tree::new(services, &edges), services));
             bench("mainstay, waited for", &|| {
                 mainstay_waited_for(Tree::new(services, &edges), services)

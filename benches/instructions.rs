@@ -12,7 +12,15 @@ use std::{
 use arc_swap::ArcSwap;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, prelude::*};
 use mainstay::{Cached, Provider, Registry, Running, ServiceId};
-use mainstay_benches::{graphs, tree::Tree};
+use mainstay_benches::{
+    graphs,
+    rivals::{
+        floor::Floor,
+        limits::{LoadAndState, PointerAndState},
+        read_cells::Cell,
+    },
+    tree::Tree,
+};
 
 const READS: u64 = 1_000;
 const ANSWER: u64 = 42;
@@ -45,6 +53,17 @@ fn chain(services: usize) -> Tree {
     }
     tree.start();
     tree
+}
+
+/// What has failed before, and is up again.
+fn up(services: usize) -> Floor {
+    let floor = Floor::new(services);
+    for _ in 0..2 {
+        floor.start();
+        assert_eq!(floor.fail_for("bench"), services);
+    }
+    floor.start();
+    floor
 }
 
 /// At most so many instructions.
@@ -97,7 +116,7 @@ fn floor(pointer: AtomicPtr<u64>) -> AtomicPtr<u64> {
     pointer
 }
 
-// What `get` cannot be below.
+// What stands below `get`.
 #[library_benchmark]
 #[bench::one_thousand(ArcSwap::from_pointee(ANSWER))]
 fn arc_swap_load(swap: ArcSwap<u64>) -> ArcSwap<u64> {
@@ -107,9 +126,56 @@ fn arc_swap_load(swap: ArcSwap<u64>) -> ArcSwap<u64> {
     swap
 }
 
+// What a cached read cannot be below that looks at a pointer and a state.
+#[library_benchmark]
+#[bench::one_thousand(PointerAndState::new(ANSWER))]
+fn pointer_and_state(cell: PointerAndState) -> PointerAndState {
+    let mut kept = cell.look();
+    for _ in 0..READS {
+        assert_eq!(black_box(&cell).load(black_box(&mut kept)), ANSWER);
+    }
+    cell
+}
+
+// What `get` cannot be below that loads by arc-swap and looks at a state.
+#[library_benchmark]
+#[bench::one_thousand(LoadAndState::new(ANSWER))]
+fn load_and_state(cell: LoadAndState) -> LoadAndState {
+    for _ in 0..READS {
+        assert_eq!(black_box(&cell).load(), ANSWER);
+    }
+    cell
+}
+
+// What a failure cannot be below that leaves a reason.
+#[library_benchmark]
+#[bench::one(up(1))]
+fn remembered_floor_of_1(floor: Floor) -> Floor {
+    assert_eq!(floor.fail_for("bench"), 1);
+    floor
+}
+
+#[library_benchmark]
+#[bench::one(up(1_000))]
+fn remembered_floor_of_1000(floor: Floor) -> Floor {
+    assert_eq!(floor.fail_for("bench"), 1_000);
+    floor
+}
+
 library_benchmark_group!(
     name = instructions,
-    benchmarks = [floor, arc_swap_load, get, cached, fail_of_1, fail_of_1000]
+    benchmarks = [
+        floor,
+        pointer_and_state,
+        cached,
+        arc_swap_load,
+        load_and_state,
+        get,
+        remembered_floor_of_1,
+        fail_of_1,
+        remembered_floor_of_1000,
+        fail_of_1000,
+    ]
 );
 
 main!(library_benchmark_groups = instructions);

@@ -24,6 +24,7 @@ use mainstay_benches::{
     rivals::{
         container::{Container, SERVICES, SPARE, answer},
         go_service::GoService,
+        limits::{LoadAndState, PointerAndState},
         maps::{LeftRight, Named, Value, number},
         read_cells::{Cells, Pinned, Pointer},
     },
@@ -153,6 +154,8 @@ fn disturbed<R>(container: &dyn Container, order: &[usize], work: impl FnOnce() 
 struct Rivals {
     mainstay: Mainstay,
     pointers: Cells<Pointer>,
+    pointers_and_states: Cells<PointerAndState>,
+    loads_and_states: Cells<LoadAndState>,
     swaps: Cells<ArcSwap<u64>>,
     pinned: Cells<Pinned>,
     watches: Cells<watch::Sender<u64>>,
@@ -170,6 +173,8 @@ impl Rivals {
         Self {
             mainstay: Mainstay::new(SERVICES + 1, SERVICES + 1),
             pointers: Cells::new(),
+            pointers_and_states: Cells::new(),
+            loads_and_states: Cells::new(),
             swaps: Cells::new(),
             pinned: Cells::new(),
             watches: Cells::new(),
@@ -192,6 +197,14 @@ impl Rivals {
     ) {
         let Self { mainstay, pointers, swaps, pinned, watches, locks, .. } = self;
         bench("floor", pointers, &|n| each(n, order, |i| *pointers.of(i).load()));
+        let Self { pointers_and_states, loads_and_states, .. } = self;
+        bench("limit: pointer and state", pointers_and_states, &|n| {
+            let mut kept: Vec<_> = pointers_and_states.iter().map(PointerAndState::look).collect();
+            each(n, order, |i| pointers_and_states.of(i).load(&mut kept[i]));
+        });
+        bench("limit: arc-swap load and state", loads_and_states, &|n| {
+            each(n, order, |i| loads_and_states.of(i).load());
+        });
         bench("mainstay cached", mainstay, &|n| {
             let mut cached = mainstay.cached();
             each(n, order, |i| **cached[i].get().unwrap());

@@ -14,12 +14,14 @@
 //! - "threads": each waiter is a thread that is parked; the call comes from another.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Wake, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -126,6 +128,56 @@ impl Rival for (Event, AtomicU64) {
 
     async fn wait(self: Arc<Self>) -> u64 {
         self.0.listen().await;
+        self.1.load(Ordering::Acquire)
+    }
+}
+
+/// event-listener, and wakers that are called when its lock is free: each waiter leaves it a waker that notes that
+/// it is due. The least that mainstay could do, which promises that a user's waker may do what it likes.
+#[derive(Default)]
+struct Relayed(Event, AtomicU64);
+
+#[derive(Default)]
+struct Relay(Mutex<Option<Waker>>);
+
+thread_local! {
+    static DUE: RefCell<Vec<Arc<Relay>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        DUE.with_borrow_mut(|due| due.push(self));
+    }
+}
+
+impl Rival for Relayed {
+    type Held = ();
+
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn arm(&self, round: u64) -> impl FnOnce() {
+        move || {
+            self.1.store(round, Ordering::Release);
+            self.0.notify(usize::MAX);
+            for relay in DUE.take() {
+                if let Some(waker) = relay.0.lock().unwrap().take() {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
+    async fn wait(self: Arc<Self>) -> u64 {
+        let relay = Arc::<Relay>::default();
+        let waker = Waker::from(Arc::clone(&relay));
+        let mut listener = self.0.listen();
+        poll_fn(|context| {
+            *relay.0.lock().unwrap() = Some(context.waker().clone());
+            Pin::new(&mut listener).poll(&mut Context::from_waker(&waker))
+        })
+        .await;
         self.1.load(Ordering::Acquire)
     }
 }
@@ -297,6 +349,7 @@ fn wakeups(c: &mut Criterion) {
                 bench::<Failed>(&mut group, "mainstay fail", waiters, place, measure);
                 bench::<Ready>(&mut group, "mainstay ready", waiters, place, measure);
                 bench::<(Event, AtomicU64)>(&mut group, "event-listener", waiters, place, measure);
+                bench::<Relayed>(&mut group, "limit: relayed", waiters, place, measure);
                 bench::<(Notify, AtomicU64)>(&mut group, "tokio Notify", waiters, place, measure);
                 bench::<watch::Sender<u64>>(&mut group, "tokio watch", waiters, place, measure);
             }

@@ -3,6 +3,7 @@
 pub mod container;
 pub mod floor;
 pub mod go_service;
+pub mod limits;
 pub mod locked_graph;
 pub mod maps;
 pub mod read_cells;

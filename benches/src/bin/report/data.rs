@@ -1,7 +1,7 @@
 //! What criterion, and the benchmark of building, left behind.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -54,6 +54,8 @@ impl Building {
 pub struct Results {
     pub points: Vec<Point>,
     pub building: Vec<Building>,
+    /// By the function that was counted.
+    pub instructions: BTreeMap<String, u64>,
     /// When the last of them was measured, in seconds since 1970.
     pub newest: u64,
 }
@@ -100,10 +102,33 @@ fn modified(path: &Path) -> Result<u64> {
     Ok(modified.duration_since(UNIX_EPOCH)?.as_secs())
 }
 
+/// What gungraun had callgrind count: a directory a benchmark, named `function.parameter`, with a file in it.
+fn instructions(callgrind: &Path) -> Result<BTreeMap<String, u64>> {
+    let mut counted = BTreeMap::new();
+    let entries =
+        fs::read_dir(callgrind).with_context(|| format!("reading {}", callgrind.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((function, _)) = name.split_once('.') else { continue };
+        let path = entry.path().join(format!("callgrind.{name}.out"));
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        // Instructions are the first of what is counted.
+        let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
+        let total = total.and_then(|total| total.split(' ').next()?.parse().ok());
+        counted.insert(function.into(), total.with_context(|| format!("no total in {name}"))?);
+    }
+    Ok(counted)
+}
+
 impl Results {
-    pub fn read(criterion: &Path) -> Result<Self> {
+    pub fn read(criterion: &Path, callgrind: &Path) -> Result<Self> {
         let mut results = Self::default();
         results.descend(criterion)?;
+        if callgrind.exists() {
+            results.instructions = instructions(callgrind)?;
+        }
         let building = criterion.join("building.json");
         if building.exists() {
             results.building = parse(&building)?;
@@ -222,7 +247,7 @@ pub mod tests {
             "confidence_interval":{"confidence_level":0.95,"lower_bound":2.0,"upper_bound":2.625}}}"#;
         fs::write(new.join("estimates.json"), estimates).unwrap();
 
-        let results = Results::read(&dir).unwrap();
+        let results = Results::read(&dir, &dir.join("nothing")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(results.points.len(), 1);
         assert_eq!(results.ns("some/group", "f", Some(10)), Some(2.5));
@@ -230,5 +255,18 @@ pub mod tests {
         assert_eq!(results.groups("some/"), BTreeSet::from(["group"]));
         assert!(results.building.is_empty());
         assert!(results.newest > 0);
+    }
+
+    #[test]
+    fn what_callgrind_counted_is_read() {
+        let dir = std::env::temp_dir().join(format!("mainstay-report-c-{}", std::process::id()));
+        let one = dir.join("get.one_thousand");
+        fs::create_dir_all(&one).unwrap();
+        let out = "events: Ir Dr\nsummary: 90055 24020\n\n58 90055 24020\n\ntotals: 90055 24020\n";
+        fs::write(one.join("callgrind.get.one_thousand.out"), out).unwrap();
+
+        let counted = instructions(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(counted, BTreeMap::from([("get".into(), 90_055)]));
     }
 }

@@ -1,11 +1,12 @@
 //! Makes `docs/benchmarks.md` and its plots of what the benchmarks left behind.
 //!
-//! `cargo run --release --bin report -- [criterion's directory] [docs]`. What was not measured is left out.
+//! `cargo run --release --bin report`. What was not measured is left out.
 
 mod canvas;
 mod data;
 mod format;
 mod host;
+mod limits;
 mod plots;
 mod sections;
 mod tables;
@@ -22,14 +23,13 @@ use crate::{data::Results, sections::Sections};
 
 fn main() -> Result<()> {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut args = env::args_os().skip(1).map(PathBuf::from);
-    let target = || env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let criterion = args
-        .next()
-        .unwrap_or_else(|| target().unwrap_or_else(|| crate_dir.join("target")).join("criterion"));
-    let docs = args.next().unwrap_or_else(|| crate_dir.join("../docs"));
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let criterion = target.unwrap_or_else(|| crate_dir.join("target")).join("criterion");
+    // It does not ask where the target directory is.
+    let callgrind = crate_dir.join("target/gungraun/mainstay-benches/instructions/instructions");
+    let docs = crate_dir.join("../docs");
 
-    let results = Results::read(&criterion)?;
+    let results = Results::read(&criterion, &callgrind)?;
     let is_empty = results.points.is_empty() && results.building.is_empty();
     ensure!(!is_empty, "nothing was measured: {}", criterion.display());
 
@@ -43,6 +43,10 @@ fn main() -> Result<()> {
         "Times are medians; those of building are of one run.\n\n",
         "## Targets\n\n",
         &targets::table(&results),
+        "## Limits\n\n",
+        "Beside what could not be left out: experiments of a few lines (`benches/src/rivals/limits.rs`, \
+         `floor.rs`, `wakeups.rs`) that promise what mainstay promises there, and do nothing else.\n\n",
+        &limits::tables(&results),
         "## Where it loses\n\n",
         "Whatever has a lower median than what of mainstay does the same, and how many times lower. Of reads, \
          `arc-swap Cache` is beside the cached reader, all others are beside `get`.\n\n",

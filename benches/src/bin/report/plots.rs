@@ -10,7 +10,7 @@ use plotters::{
 
 use crate::{
     canvas::{Axis, Canvas, FLOOR, MAINSTAY, RIVALS, TEXT},
-    tables::{is_mainstay, job},
+    tables::{is_floor, is_mainstay, job, kind},
 };
 
 const WIDTH: i32 = 840;
@@ -57,7 +57,7 @@ pub fn bars(
     for (i, bar) in bars.iter().enumerate() {
         let top = TOP + row * i as i32 + GAP / 2;
         let color = match bar.name.as_str() {
-            "floor" => FLOOR,
+            name if is_floor(name) => FLOOR,
             name if is_mainstay(name) => MAINSTAY[0],
             _ => TEXT,
         };
@@ -116,7 +116,6 @@ impl Legend {
     fn new(panels: &[Panel]) -> Self {
         let lines = panels.iter().flat_map(|panel| &panel.lines);
         let mut names: Vec<&str> = lines.map(|line| Self::name(&line.name)).collect();
-        let kind = |name: &str| if is_mainstay(name) { 0 } else { 1 + u8::from(name != "floor") };
         names.sort_by_key(|name| (kind(name), *name));
         names.dedup();
         let (mut mainstay, mut rivals) = (MAINSTAY.iter().cycle(), RIVALS.iter().cycle());

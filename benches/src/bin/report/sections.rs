@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::{
-    data::{Results, reads_group, threads_label},
+    data::{Point, Results, reads_group, threads_label},
     format,
     plots::{self, Bar, Line, Panel, each},
     tables::{Column, job, markdown, table},
@@ -138,7 +138,10 @@ impl Sections<'_> {
     fn panel(&self, title: &str, group: &str, is_each: bool, filter: fn(&str) -> bool) -> Panel {
         let mut lines: Vec<Line> = Vec::new();
         for value in self.results.values(group) {
-            for point in self.results.column(group, Some(value)).filter(|p| filter(&p.function)) {
+            // The limits would make it a tangle; they are in the tables.
+            let drawn =
+                |point: &&Point| !point.function.starts_with("limit: ") && filter(&point.function);
+            for point in self.results.column(group, Some(value)).filter(drawn) {
                 let at = (value as f64, each(point.ns, if is_each { value } else { 1 }));
                 match lines.iter_mut().find(|line| line.name == point.function) {
                     Some(line) => line.points.push(at),

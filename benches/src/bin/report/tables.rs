@@ -22,6 +22,11 @@ pub fn job(function: &str) -> &str {
     ["waited for", "walked"].into_iter().find(|job| function.ends_with(job)).unwrap_or_default()
 }
 
+/// What nothing that does the same could be below.
+pub fn is_floor(function: &str) -> bool {
+    function == "floor" || function.starts_with("limit: ")
+}
+
 pub fn is_mainstay(function: &str) -> bool {
     function.starts_with("mainstay")
 }
@@ -29,7 +34,7 @@ pub fn is_mainstay(function: &str) -> bool {
 /// What of mainstay does the same as a rival. Each is compared: the best of several would hide where another loses.
 fn counterparts(group: &str, rival: &str) -> &'static [&'static str] {
     match (group.split('/').next().unwrap_or_default(), rival) {
-        (_, "floor") => &[],
+        _ if is_floor(rival) => &[],
         // The others keep nothing between two reads that tells whether there is something new.
         ("reads", "arc-swap Cache") => &["mainstay cached"],
         ("reads", _) => &["mainstay get"],
@@ -93,14 +98,23 @@ impl Column {
         if !beaten(results, point).is_empty() {
             cell = format!("**{cell}**");
         }
-        if point.ns == fastest && point.function != "floor" {
+        if point.ns == fastest && !is_floor(&point.function) {
             cell += " ◂";
         }
         cell
     }
 }
 
-/// mainstay's rows come first, then the floor, then the rivals; each by what is in the first column.
+/// mainstay comes first, then the floors, then the rivals.
+pub fn kind(function: &str) -> u8 {
+    match function {
+        _ if is_mainstay(function) => 0,
+        _ if is_floor(function) => 1,
+        _ => 2,
+    }
+}
+
+/// Rows are by kind, and then by what is in the first column.
 pub fn table(results: &Results, what: &str, columns: &[Column]) -> String {
     let mut rows: BTreeMap<&str, Vec<Option<&Point>>> = BTreeMap::new();
     for (i, column) in columns.iter().enumerate() {
@@ -109,16 +123,15 @@ pub fn table(results: &Results, what: &str, columns: &[Column]) -> String {
                 Some(point);
         }
     }
-    // Of what can change while it is read: the floor never frees what it replaced.
+    // Of what one would use: the floor never frees what it replaced.
     let fastest: Vec<f64> = (0..columns.len())
         .map(|i| {
-            let column = rows.iter().filter(|(name, _)| **name != "floor");
+            let column = rows.iter().filter(|(name, _)| !is_floor(name));
             column.filter_map(|(_, row)| row[i]).map(|p| p.ns).fold(f64::INFINITY, f64::min)
         })
         .collect();
 
     let mut rows: Vec<_> = rows.into_iter().collect();
-    let kind = |name: &str| if is_mainstay(name) { 0 } else { 1 + u8::from(name != "floor") };
     let first = |row: &[Option<&Point>]| {
         row.iter().position(Option::is_some).map(|i| (i, row[i].map_or(0.0, |point| point.ns)))
     };

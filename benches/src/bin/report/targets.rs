@@ -42,7 +42,7 @@ impl Target {
 }
 
 /// The ratio of two functions for each parameter of a group.
-fn by_value(results: &Results, group: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
+pub fn by_value(results: &Results, group: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
     let ratio = |value: u64| {
         let ns = |function| results.ns(group, function, Some(value));
         Some((format::count(value), ns(upper)? / ns(lower)?))
@@ -51,7 +51,7 @@ fn by_value(results: &Results, group: &str, upper: &str, lower: &str) -> Vec<(St
 }
 
 /// The same for several groups; what follows `prefix` in their names is the place.
-fn by_group(results: &Results, prefix: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
+pub fn by_group(results: &Results, prefix: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
     let groups = results.groups(prefix).into_iter();
     let all = groups.flat_map(|place| {
         let ratios = by_value(results, &format!("{prefix}{place}"), upper, lower);
