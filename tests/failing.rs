@@ -39,8 +39,16 @@ struct Built {
 
 impl Built {
     fn new(below: &[&'static [usize]]) -> Self {
+        Self::registered(below, 0..below.len())
+    }
+
+    /// Registered in this order, which need not be the one in which they are built.
+    fn registered(below: &[&'static [usize]], order: impl Iterator<Item = usize>) -> Self {
         let registry = Registry::with_capacity(below.len()).unwrap();
         let id = |i| registry.register(&format!("s{i}")).unwrap();
+        for i in order {
+            let _: ServiceId<usize> = id(i);
+        }
         let ids: Vec<_> = (0..below.len()).map(id).collect();
         let providers = ids.iter().map(|&id| registry.provide(id).unwrap()).collect();
         let running = below.iter().map(|_| None).collect();
@@ -68,7 +76,7 @@ impl Built {
     }
 
     fn generations(&self) -> Vec<u64> {
-        self.registry.list().services.iter().map(|service| service.generation).collect()
+        self.ids.iter().map(|&id| self.registry.status(id).unwrap().generation).collect()
     }
 
     /// Fails it, and what comes down is this and nothing else.
@@ -117,7 +125,13 @@ fn a_chain() {
 
 #[test]
 fn diamonds() {
-    let mut two = Built::new(&[&[], &[0], &[0], &[1, 2], &[3], &[3], &[4, 5, 0], &[]]);
+    let below: [&[usize]; 8] = [&[], &[0], &[0], &[1, 2], &[3], &[3], &[4, 5, 0], &[]];
+    two_diamonds(Built::new(&below));
+    two_diamonds(Built::registered(&below, (0..8).rev()));
+    two_diamonds(Built::registered(&below, [4, 0, 6, 2, 7, 1, 5, 3].into_iter()));
+}
+
+fn two_diamonds(mut two: Built) {
     for _ in 0..3 {
         two.check(0, &[0, 1, 2, 3, 4, 5, 6]);
         two.check(1, &[1, 3, 4, 5, 6]);
