@@ -159,3 +159,26 @@ fn split(number: u32) -> (usize, usize, u64) {
     let number = number as usize;
     (number / PAGE, number % PAGE / 64, 1 << (number % 64))
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Numbers, PAGE};
+
+    #[test]
+    fn numbers_are_a_set() {
+        // Next to each other, at the ends of words and of pages, far apart.
+        let page = PAGE as u32;
+        let all =
+            [0, 1, 5, 63, 64, 127, 128, 700, page - 1, page, page + 65, 5 * page - 1, 7 * page];
+        let (mut numbers, mut model) = (Numbers::default(), BTreeSet::new());
+        for number in all.into_iter().rev().chain(all) {
+            assert_eq!(numbers.insert(number), model.insert(number), "{number}");
+            for from in all.into_iter().flat_map(|n| [n.saturating_sub(1), n, n + 1, n + 64]) {
+                assert_eq!(numbers.from(from), model.range(from..).next().copied(), "from {from}");
+                assert_eq!(numbers.contains(from), model.contains(&from), "{from}");
+            }
+        }
+    }
+}
