@@ -82,7 +82,7 @@ fn get(one: One) -> One {
     one
 }
 
-#[library_benchmark(config = at_most(36_300))]
+#[library_benchmark(config = at_most(21_000))]
 #[bench::one_thousand(one())]
 fn cached(mut one: One) -> One {
     for _ in 0..READS {

@@ -1,13 +1,13 @@
 //! The hot path: reading one service, reading it again and again, reading several at one instant.
 
-use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, mem, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
     registry::{Registry, Shared},
     service::{AnyId, Instance, ServiceId},
     store::{Phase, Slot, Store, Tag},
-    sync::{ArcCell, CellCache, Held, Shielded, into_arc, shielded, slab::Opened},
+    sync::{ArcCell, Held, Shielded, into_arc, shielded, slab::Opened},
     wait::{Wait, sealed::Condition},
 };
 
@@ -224,8 +224,8 @@ impl Registry {
     /// ```
     pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignId> {
         let opened = Opened::new(self.shared(), |shared| shared.store.open(id));
-        let place = Place(opened.ok_or_else(|| ForeignId { id: id.into() })?);
-        Ok(Cached { place, id, cache: None, held: None })
+        let place = opened.ok_or_else(|| ForeignId { id: id.into() })?;
+        Ok(Cached { place, id, held: None })
     }
 
     /// Waits until a service is ready, and gives its instance.
@@ -299,23 +299,26 @@ fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Cached<T: 'static> {
-    place: Place<T>,
+    place: Opened<Shared, Instance<T>, Slot>,
     id: ServiceId<T>,
-    /// Looks whether the pointer has changed; gone while there is nothing worth keeping.
-    cache: Option<CellCache<Place<T>, Instance<T>>>,
-    /// What the cache showed last, and was current: to be lent out without another look at it.
-    held: Option<(Arc<Instance<T>>, Tag)>,
+    held: Option<Seen<T>>,
 }
 
-/// Where a cached reader looks.
-struct Place<T: 'static>(Opened<Shared, Instance<T>, Slot>);
+/// What a cached reader has seen last: it was current, and is as long as the slot is as it was.
+struct Seen<T> {
+    instance: Arc<Instance<T>>,
+    tag: Tag,
+    /// `None`: a replacement was under way, so that there is nothing to compare with.
+    replacements: Option<u64>,
+}
 
-impl<T> Deref for Place<T> {
-    type Target = ArcCell<Instance<T>>;
-
+impl<T> Seen<T> {
+    /// The two looks may take effect in either order: as a ready tag that is gone does not come back, the instance
+    /// was current when the replacements were looked at.
     #[inline]
-    fn deref(&self) -> &Self::Target {
-        self.0.cell()
+    fn is_current(&self, slot: &Slot) -> bool {
+        slot.state.load() == self.tag
+            && self.replacements.is_some_and(|replacements| slot.replacements.are(replacements))
     }
 }
 
@@ -336,22 +339,15 @@ impl<T> Cached<T> {
     /// assert_eq!(**cached.get()?, 80);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    // Else it is a call of its own in any program with two readers: its rare half, arc-swap's, is large.
+    // Else it is a call of its own in any program with two readers.
     #[inline(always)]
     pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
-        // The look at the pointer may take effect after that at the state. Then the instance was current at
-        // one of the two: it has the tag that the state had, and was there before the state moved on.
-        let known = match (&mut self.cache, &self.held) {
-            (Some(cache), Some((held, tag))) => {
-                same(cache.load(), held) && self.place.0.slot().state.load() == *tag
-            }
-            _ => false,
-        };
-        if !known {
+        let slot = self.place.slot();
+        if !self.held.as_ref().is_some_and(|seen| seen.is_current(slot)) {
             self.look_anew()?;
         }
         match &self.held {
-            Some((instance, _)) => Ok(instance),
+            Some(seen) => Ok(&seen.instance),
             None => unreachable!("nothing is never current"),
         }
     }
@@ -359,28 +355,24 @@ impl<T> Cached<T> {
     /// Holds what is there now, if it is current, and nothing else.
     #[cold]
     fn look_anew(&mut self) -> Result<(), GetError> {
-        let slot = self.place.0.slot();
-        let place = || Place(Opened::clone(&self.place.0));
-        let read = self.cache.get_or_insert_with(|| CellCache::new(place())).load();
-        let Some(instance) = read.as_ref().filter(|instance| is_current(Some(instance), slot))
-        else {
-            // Not kept: what an idle reader holds would live on.
-            let found = (self.cache.take(), self.held.take());
-            let registry = Registry::of(Arc::clone(self.place.0.home()));
+        let slot = self.place.slot();
+        // Before the value: what is put in after this is seen by the next look.
+        let replacements = slot.replacements.settled();
+        let read = self.place.cell().load();
+        if !is_current(read.as_deref(), slot) {
+            // Not kept: what an idle reader holds would live on. What was read goes first: it may be being taken back.
+            let found = (read, self.held.take());
+            let registry = Registry::of(Arc::clone(self.place.home()));
             return Err(registry.not_ready(self.id.into(), slot, found));
-        };
-        // Not before it is known to be published: a user's `Drop` runs here, and what is being taken back
-        // must not be held meanwhile.
-        let held = (Arc::clone(instance), Tag::ready(instance.generation));
-        let old = self.held.replace(held);
+        }
+        let seen = into_arc(read).map(|instance| {
+            let tag = Tag::ready(instance.generation);
+            Seen { instance, tag, replacements }
+        });
+        let old = mem::replace(&mut self.held, seen);
         shielded(|| drop(old));
         Ok(())
     }
-}
-
-#[inline]
-fn same<T>(one: &Option<Arc<T>>, other: &Arc<T>) -> bool {
-    one.as_ref().is_some_and(|one| Arc::ptr_eq(one, other))
 }
 
 mod sealed {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    store::{Slot, Store, Waiter},
+    store::{Store, Waiter},
     sync::block_until,
 };
 
@@ -196,9 +196,8 @@ impl<C: Condition> Wait<C> {
         let (first, second) = self.condition.slots();
         let store = self.condition.store();
         for slot in [Some(first), second].into_iter().flatten() {
-            let slot: &Slot = store.slot(slot);
-            self.waiter.listen(&slot.changed);
-            slot.state.announce();
+            self.waiter.listen(&store.service(slot).changed);
+            store.slot(slot).state.announce();
         }
     }
 }

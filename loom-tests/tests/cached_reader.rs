@@ -2,14 +2,14 @@
 //! holds an instance from before. And it never goes back to an older value.
 //!
 //! ```text
-//! cached:    is the pointer the one that I hold?   is its tag the state?
-//! provider:                  replace | fail, restart
+//! cached:    is the state the one that I know?   are the replacements?
+//!            else: how many replacements?   value from the slot,   is its tag the state?
+//! provider:  a replacement begins,   value into the slot,   it ends
+//!            fail, restart
 //! ```
 //!
-//! What must not be: it goes on with what it holds, because it looks at only one of the two; or it takes what
-//! it holds for current because the generation is the same.
-//!
-//! The look at the pointer is that of the stand-in, which is Relaxed as arc-swap's is.
+//! What must not be: it goes on with what it holds, because it looks at only one of the two; it takes what it holds for
+//! current because the generation is the same; or what it has read before a replacement for what came after it.
 
 use loom::{
     sync::{
@@ -37,9 +37,10 @@ fn look(cached: &mut Cached<Rests>) -> (u64, Option<u64>) {
     }
 }
 
+/// Bound: 4.
 #[test]
 fn sees_what_replaced() {
-    model("cached, replaced", None, || {
+    model("cached, replaced", Some(4), || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let mut cached = holding(&registry, x);
@@ -65,9 +66,70 @@ fn sees_what_replaced() {
                 assert!(mark >= last, "it went back from {last} to {mark}");
                 last = mark;
             }
+            cached
         });
+        let (running, mut cached) = (join(replacer), join(reader));
+        assert_eq!(look(&mut cached).1, Some(2), "it kept an older value for good");
+        drop(running);
+    });
+}
+
+/// What another reader has got, and told of, is not older than what it gives. (Bound: 3.)
+#[test]
+fn sees_what_others_have_read() {
+    model("cached, behind another reader", Some(3), || {
+        let (registry, [x], [role]) = services(&[]);
+        let running = role.start(&[]);
+        let mut cached = holding(&registry, x);
+        let told = Arc::new(AtomicU64::new(0));
+
+        let replacer = spawn(move || {
+            running.replace(plain(1)).expect("nothing fails it");
+            running
+        });
+        let other = spawn({
+            let told = Arc::clone(&told);
+            move || {
+                let mark = registry.get(x).expect("a gap").mark;
+                told.store(mark, Ordering::Release);
+            }
+        });
+        let reader = spawn(move || {
+            // It may see that the replacement has begun.
+            look(&mut cached).1.expect("a gap");
+            let told = told.load(Ordering::Acquire);
+            let mark = look(&mut cached).1.expect("a gap");
+            assert!(mark >= told, "it kept an older value: {mark}, after {told}");
+        });
+        join(other);
         join(reader);
         drop(join(replacer));
+    });
+}
+
+/// Two replacements at once: one may end while the other is under way. (Bound: 3.)
+#[test]
+fn sees_what_two_replaced() {
+    model("cached, replaced by two", Some(3), || {
+        let (registry, [x], [role]) = services(&[]);
+        let running = Arc::new(role.start(&[]));
+        let mut cached = registry.cached(x).expect("it is ours");
+
+        let replacers = [1, 2].map(|mark| {
+            let running = Arc::clone(&running);
+            spawn(move || {
+                running.replace(plain(mark)).expect("nothing fails it");
+            })
+        });
+        let reader = spawn(move || {
+            look(&mut cached).1.expect("a gap");
+            cached
+        });
+        let _ = replacers.map(join);
+        let mut cached = join(reader);
+        let mark = registry.get(x).expect("a gap").mark;
+        assert_eq!(look(&mut cached).1, Some(mark), "it kept an older value for good");
+        drop(running);
     });
 }
 

@@ -86,7 +86,7 @@ impl Store {
         let (fell, waited) = self.raise(root, &condemned, record);
         // From here on user code may run.
         for service in waited {
-            self.slot(service).changed.wake_all();
+            self.service(service).changed.wake_all();
         }
         drop(found);
         if let Some(changes) = walked_at {

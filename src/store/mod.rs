@@ -30,6 +30,7 @@ use self::{
     rows::{Room, Row},
     state::second_look_fence,
     topology::{Slots, Topology},
+    wait::WaitPoint,
 };
 use crate::{
     failure::{Failure, Reason},
@@ -84,6 +85,8 @@ type Found = Option<Arc<Cause>>;
 pub(crate) struct Service {
     pub(crate) name: Name,
     pub(crate) type_name: &'static str,
+    /// Who waits for a change of its state.
+    pub(crate) changed: WaitPoint,
     /// Somebody has the provider's role.
     pub(crate) provided: Flag,
     /// The last cascade that began here.
@@ -159,6 +162,7 @@ impl Store {
         let service = Service {
             name: Name::new(name),
             type_name: type_name::<T>(),
+            changed: WaitPoint::new(),
             provided: Flag::new(),
             cause: Shielded::new(ArcCell::empty()),
             given_up: Shielded::new(ArcCell::empty()),
@@ -300,9 +304,8 @@ impl Store {
         }
         // A waiter that announces itself after its slot was dismissed sees the flag when it looks again.
         for index in 0..self.len() {
-            let slot = self.slot(index);
-            if slot.state.dismiss() {
-                slot.changed.wake_all();
+            if self.slot(index).state.dismiss() {
+                self.service(index).changed.wake_all();
             }
         }
         true

@@ -91,6 +91,7 @@ impl Store {
         value: T,
     ) -> Result<(), Refused<T>> {
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
+        let _replacing = slot.replacements.begin();
         let instance = self.instance(id, generation, value);
         // Looked at before each try: a replacement that is put in after the state has moved takes its place
         // just before that move, where no reader saw it.
@@ -153,7 +154,7 @@ impl Store {
 
     fn notify(&self, index: u32, moved: Moved) {
         if moved.waited {
-            self.slot(index).changed.wake_all();
+            self.service(index).changed.wake_all();
         }
     }
 }

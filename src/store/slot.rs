@@ -2,8 +2,7 @@
 
 use super::{
     dependents::{Dependents, Gained, List},
-    state::{Condemned, StateCell},
-    wait::WaitPoint,
+    state::{Condemned, Replacements, StateCell},
 };
 use crate::sync::{AtomicU32, Ordering};
 
@@ -11,7 +10,7 @@ use crate::sync::{AtomicU32, Ordering};
 pub(crate) struct Slot {
     pub(crate) state: StateCell,
     pub(crate) condemned: Condemned,
-    pub(crate) changed: WaitPoint,
+    pub(crate) replacements: Replacements,
     dependents: List,
     gained: Gained,
     pub(crate) failed_by: FailedBy,
@@ -22,7 +21,7 @@ impl Slot {
         Self {
             state: StateCell::new(),
             condemned: Condemned::new(),
-            changed: WaitPoint::new(),
+            replacements: Replacements::new(),
             dependents: List::new(),
             gained: Gained::new(),
             failed_by: FailedBy(AtomicU32::new(index)),

@@ -208,6 +208,58 @@ impl Condemned {
     }
 }
 
+/// How often the value of a slot was replaced under its tag, and whether that is going on: a cached reader that finds it
+/// as it was finds what it has.
+///
+/// ```text
+///  63                      20   19                   0
+/// +--------------------------+------------------------+
+/// | replacements that ended  | replacements under way |
+/// +--------------------------+------------------------+
+/// ```
+///
+/// A reader that was idle would have to miss 17 trillion of them, and no fewer and no more, to be misled; and more
+/// threads would have to replace one value at once than a system has.
+pub(crate) struct Replacements(AtomicU64);
+
+/// A replacement under way. It ends when this is dropped, whatever became of it.
+pub(crate) struct Replacing<'a>(&'a Replacements);
+
+const UNDER_WAY: u64 = (1 << 20) - 1;
+
+impl Replacements {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// From here on nobody takes what they have for the value that is there. Relaxed: it goes with the exchange of the
+    /// value, a Release: who sees the new value, or hears of it, sees this.
+    pub(crate) fn begin(&self) -> Replacing<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Replacing(self)
+    }
+
+    /// For a reader that is going to look at the value, to be compared with later; `None` while a replacement is under
+    /// way. Acquire: pairs with the end of each, so that the value is as new as what is counted here.
+    pub(crate) fn settled(&self) -> Option<u64> {
+        let now = self.0.load(Ordering::Acquire);
+        (now & UNDER_WAY == 0).then_some(now)
+    }
+
+    /// Relaxed: where it is the same, there is nothing new to be seen.
+    #[inline]
+    pub(crate) fn are(&self, settled: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == settled
+    }
+}
+
+impl Drop for Replacing<'_> {
+    /// Release: pairs with `settled`, for the value.
+    fn drop(&mut self) {
+        self.0.0.fetch_add(UNDER_WAY, Ordering::Release);
+    }
+}
+
 /// Between what one side has written and what it now reads of the other's. There are two sides:
 ///
 /// - a cascade condemns `x`, **fence**, looks whether `x` has gained a dependent;

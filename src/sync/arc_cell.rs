@@ -1,8 +1,8 @@
 //! A shared, replaceable `Arc`: arc-swap behind one type of ours.
 
-use std::{ops::Deref, sync::Arc};
+use std::sync::Arc;
 
-use arc_swap::{ArcSwapOption, Cache, Guard};
+use arc_swap::{ArcSwapOption, Guard};
 
 use super::{Shielded, schedule_point};
 
@@ -63,38 +63,5 @@ impl<T> ArcCell<T> {
     /// Takes `mine` out again, if it is still there.
     pub(crate) fn retract(&self, mine: &Arc<T>) {
         let _ = self.replace(&Some(Arc::clone(mine)), None);
-    }
-}
-
-/// A held value that is looked at again by one load without protection.
-pub(crate) struct CellCache<A, T>(Cache<Inner<A>, Option<Arc<T>>>);
-
-/// Gives arc-swap the type that it knows.
-struct Inner<A>(A);
-
-impl<A, T> Deref for Inner<A>
-where
-    A: Deref<Target = ArcCell<T>>,
-{
-    type Target = ArcSwapOption<T>;
-
-    #[inline]
-    fn deref(&self) -> &Self::Target {
-        &self.0.0
-    }
-}
-
-impl<A, T> CellCache<A, T>
-where
-    A: Deref<Target = ArcCell<T>>,
-{
-    pub(crate) fn new(cell: A) -> Self {
-        Self(Cache::new(Inner(cell)))
-    }
-
-    #[inline]
-    pub(crate) fn load(&mut self) -> &Option<Arc<T>> {
-        schedule_point();
-        self.0.load()
     }
 }

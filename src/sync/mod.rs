@@ -18,13 +18,11 @@ mod model;
 mod snapshot;
 
 #[cfg(loom)]
-pub(crate) use self::model::{
-    ArcCell, CellCache, Held, Pin, Snapshot, into_arc, nothing, park_timeout, pin,
-};
+pub(crate) use self::model::{ArcCell, Held, Pin, Snapshot, into_arc, nothing, park_timeout, pin};
 pub(crate) use self::park::block_until;
 #[cfg(not(loom))]
 pub(crate) use self::{
-    arc_cell::{ArcCell, CellCache, Held, into_arc, nothing},
+    arc_cell::{ArcCell, Held, into_arc, nothing},
     snapshot::{Pin, Snapshot, pin},
 };
 

@@ -80,22 +80,17 @@ impl<T> ArcCell<T> {
         self.values(|values| values[index].seen.upgrade().map(Some))
     }
 
-    fn load_indexed(&self, order: Ordering) -> (usize, Option<Arc<T>>) {
-        let index = self.current.load(order);
-        if let Some(value) = self.at(index) {
-            return (index, value);
-        }
-        // The real cell never gives a value that is gone; the newest index never is.
-        let index = self.current.fetch_add(0, Ordering::Acquire);
-        (index, self.at(index).expect("the newest value is kept"))
-    }
-
     pub(crate) fn load(&self) -> Held<T> {
         Held(self.load_full())
     }
 
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
-        self.load_indexed(Ordering::Acquire).1
+        let index = self.current.load(Ordering::Acquire);
+        self.at(index).unwrap_or_else(|| {
+            // The real cell never gives a value that is gone; the newest index never is.
+            let index = self.current.fetch_add(0, Ordering::Acquire);
+            self.at(index).expect("the newest value is kept")
+        })
     }
 
     pub(crate) fn replace(
@@ -138,31 +133,6 @@ impl<T> ArcCell<T> {
                 }
             }
         });
-    }
-}
-
-/// As `arc_cell::CellCache`.
-pub(crate) struct CellCache<A, T> {
-    cell: A,
-    index: usize,
-    value: Option<Arc<T>>,
-}
-
-impl<A, T> CellCache<A, T>
-where
-    A: Deref<Target = ArcCell<T>>,
-{
-    pub(crate) fn new(cell: A) -> Self {
-        let (index, value) = cell.load_indexed(Ordering::Acquire);
-        Self { cell, index, value }
-    }
-
-    pub(crate) fn load(&mut self) -> &Option<Arc<T>> {
-        // Relaxed, as `arc_swap::Cache` does.
-        if self.cell.current.load(Ordering::Relaxed) != self.index {
-            (self.index, self.value) = self.cell.load_indexed(Ordering::Acquire);
-        }
-        &self.value
     }
 }
 
