@@ -190,13 +190,16 @@ impl Registry {
         const LOOKS: u32 = 32;
         let mut looks = 0;
         loop {
+            let seen = ids.seen(self);
             let guards = ids.get(self).map_err(|error| match error {
                 GetError::NotReady(why) => GetAllError::NotReady(why),
                 GetError::ForeignId(why) => GetAllError::ForeignId(why),
             })?;
             let guards = Shielded::new(guards);
             // Later than the first looks: the loads of the cells are Acquire, too, which arc-swap documents.
-            let Some(changed) = ids.changed(self, &guards) else { return Ok(guards.into_inner()) };
+            let Some(changed) = ids.changed(self, &guards, &seen) else {
+                return Ok(guards.into_inner());
+            };
             looks += 1;
             if looks == LOOKS {
                 let service = self.store().name(changed.index);
@@ -381,10 +384,20 @@ mod sealed {
     pub trait Ids {
         type Guards;
 
+        /// The replacements of each, before its value is read; `None` where one is under way.
+        type Seen;
+
+        fn seen(&self, registry: &Registry) -> Self::Seen;
+
         fn get(&self, registry: &Registry) -> Result<Self::Guards, GetError>;
 
         /// One that is no longer what was read, if there is any.
-        fn changed(&self, registry: &Registry, guards: &Self::Guards) -> Option<AnyId>;
+        fn changed(
+            &self,
+            registry: &Registry,
+            guards: &Self::Guards,
+            seen: &Self::Seen,
+        ) -> Option<AnyId>;
     }
 }
 
@@ -410,6 +423,11 @@ macro_rules! tuple_of_ids {
     ($($T:ident $n:tt),+) => {
         impl<$($T),+> sealed::Ids for ($(ServiceId<$T>,)+) {
             type Guards = ($(Guard<$T>,)+);
+            type Seen = [Option<u64>; [$($n),+].len()];
+
+            fn seen(&self, registry: &Registry) -> Self::Seen {
+                [$(registry.seen(self.$n)),+]
+            }
 
             fn get(&self, registry: &Registry) -> Result<Self::Guards, GetError> {
                 // All of them first: what was read beside one that is not ready is the store's to drop.
@@ -420,8 +438,13 @@ macro_rules! tuple_of_ids {
                 Ok(($(read.$n.into_inner()?,)+))
             }
 
-            fn changed(&self, registry: &Registry, guards: &Self::Guards) -> Option<AnyId> {
-                $(if !registry.is_still(self.$n, &guards.$n) {
+            fn changed(
+                &self,
+                registry: &Registry,
+                guards: &Self::Guards,
+                seen: &Self::Seen,
+            ) -> Option<AnyId> {
+                $(if !registry.is_still(self.$n, &guards.$n, seen[$n]) {
                     return Some(self.$n.into());
                 })+
                 None
@@ -440,10 +463,19 @@ tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
 
 impl Registry {
-    /// Whether the guard's instance is still the one. It keeps its address from being used again, and a ready
-    /// tag never comes back: the same at two looks means the same all the time between them.
-    fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>) -> bool {
+    fn seen<T>(&self, id: ServiceId<T>) -> Option<u64> {
+        self.open(id).ok()?.1.replacements.settled()
+    }
+
+    /// Whether the guard's instance is still the one: a ready tag never comes back, so the same at two looks means the
+    /// same all the time between them.
+    fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>, seen: Option<u64>) -> bool {
         let Ok((cell, slot)) = self.open(id) else { return false };
+        if let Some(seen) = seen {
+            return is_current(Some(Guard::instance(guard)), slot) && slot.replacements.are(seen);
+        }
+        // A replacement was under way, and may be for long. The guard keeps its instance's address from being used
+        // again.
         let now = cell.load();
         if now.as_deref().is_some_and(|now| std::ptr::eq(now, Guard::instance(guard))) {
             return is_current(now.as_deref(), slot);
@@ -512,6 +544,9 @@ mod tests {
 
     impl sealed::Ids for Restless {
         type Guards = ();
+        type Seen = ();
+
+        fn seen(&self, _: &Registry) {}
 
         fn get(&self, _: &Registry) -> Result<(), GetError> {
             self.looks.set(self.looks.get() + 1);
@@ -519,7 +554,7 @@ mod tests {
             Ok(())
         }
 
-        fn changed(&self, _: &Registry, (): &()) -> Option<AnyId> {
+        fn changed(&self, _: &Registry, (): &(), (): &()) -> Option<AnyId> {
             Some(self.id)
         }
     }
