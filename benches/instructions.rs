@@ -105,6 +105,37 @@ fn fail_of_1000(tree: Tree) -> Tree {
     tree
 }
 
+/// Three services.
+struct Three {
+    registry: Registry,
+    ids: (ServiceId<u64>, ServiceId<u64>, ServiceId<u64>),
+    _provided: Vec<(Provider<u64>, Running<u64>)>,
+}
+
+fn three() -> Three {
+    let registry = Registry::with_capacity(3).unwrap();
+    let mut provided = Vec::new();
+    let ids = ["a", "b", "c"].map(|name| {
+        let id = registry.register(name).unwrap();
+        let provider = registry.provide(id).unwrap();
+        let running = provider.begin().wait().unwrap().ready(ANSWER).unwrap();
+        assert_eq!(*registry.get(id).unwrap(), ANSWER);
+        provided.push((provider, running));
+        id
+    });
+    Three { registry, ids: ids.into(), _provided: provided }
+}
+
+#[library_benchmark(config = at_most(616_000))]
+#[bench::one_thousand(three())]
+fn get_all_of_3(three: Three) -> Three {
+    for _ in 0..READS {
+        let (a, b, c) = black_box(&three.registry).get_all(three.ids).unwrap();
+        assert_eq!((*a, *b, *c), (ANSWER, ANSWER, ANSWER));
+    }
+    three
+}
+
 // What a cached read cannot be below: one load, and a pointer to follow.
 #[library_benchmark]
 #[bench::one_thousand(AtomicPtr::new(Box::into_raw(Box::new(ANSWER))))]
@@ -171,6 +202,7 @@ library_benchmark_group!(
         arc_swap_load,
         load_and_state,
         get,
+        get_all_of_3,
         remembered_floor_of_1,
         fail_of_1,
         remembered_floor_of_1000,

@@ -195,11 +195,11 @@ impl Registry {
                 GetError::NotReady(why) => GetAllError::NotReady(why),
                 GetError::ForeignId(why) => GetAllError::ForeignId(why),
             })?;
-            let guards = Shielded::new(guards);
             // Later than the first looks: the loads of the cells are Acquire, too, which arc-swap documents.
             let Some(changed) = ids.changed(self, &guards, &seen) else {
-                return Ok(guards.into_inner());
+                return Ok(guards);
             };
+            drop(Shielded::new(guards));
             looks += 1;
             if looks == LOOKS {
                 let service = self.store().name(changed.index);
@@ -425,19 +425,26 @@ macro_rules! tuple_of_ids {
             type Guards = ($(Guard<$T>,)+);
             type Seen = [Option<u64>; [$($n),+].len()];
 
+            #[inline]
             fn seen(&self, registry: &Registry) -> Self::Seen {
                 [$(registry.seen(self.$n)),+]
             }
 
+            #[inline]
             fn get(&self, registry: &Registry) -> Result<Self::Guards, GetError> {
-                // All of them first: what was read beside one that is not ready is the store's to drop.
-                let read = ($(Shielded::new(registry.get(self.$n)),)+);
+                let read = ($(registry.get(self.$n),)+);
+                if $(read.$n.is_ok())&&+ {
+                    return Ok(($(read.$n?,)+));
+                }
+                // What was read beside one that is not ready is the store's to drop.
+                let read = ($(Shielded::new(read.$n),)+);
                 $(if let Err(error) = &*read.$n {
                     return Err(error.clone());
                 })+
-                Ok(($(read.$n.into_inner()?,)+))
+                unreachable!("one of them was not ready")
             }
 
+            #[inline]
             fn changed(
                 &self,
                 registry: &Registry,
@@ -463,12 +470,14 @@ tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
 
 impl Registry {
+    #[inline]
     fn seen<T>(&self, id: ServiceId<T>) -> Option<u64> {
         self.open(id).ok()?.1.replacements.settled()
     }
 
     /// Whether the guard's instance is still the one: a ready tag never comes back, so the same at two looks means the
     /// same all the time between them.
+    #[inline]
     fn is_still<T>(&self, id: ServiceId<T>, guard: &Guard<T>, seen: Option<u64>) -> bool {
         let Ok((cell, slot)) = self.open(id) else { return false };
         if let Some(seen) = seen {
