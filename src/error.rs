@@ -280,6 +280,13 @@ pub enum WaitForError {
         /// The dependency.
         service: Name,
     },
+    /// The attempt has ended, by whatever it led to: what was built can have no more dependencies. Only of a wait
+    /// that outlives its attempt, as one of a supervised build may.
+    #[error("no wait for {service}: the attempt is over")]
+    Over {
+        /// The dependency.
+        service: Name,
+    },
     /// The dependency was not there in time.
     #[error("{service} was not ready within {after:?}")]
     TimedOut {

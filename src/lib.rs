@@ -118,6 +118,8 @@ mod registry;
 mod running;
 mod service;
 mod store;
+#[cfg(feature = "supervise")]
+mod supervise;
 mod sync;
 #[cfg(feature = "tracing")]
 mod trace;
@@ -137,6 +139,16 @@ pub use registry::{Observer, Registry};
 pub use running::Running;
 pub use service::{AnyId, Instance, Name, ServiceId};
 pub use store::Phase;
+#[cfg(feature = "smol")]
+pub use supervise::SmolClock;
+#[cfg(feature = "tokio")]
+pub use supervise::TokioClock;
+#[cfg(feature = "test-kit")]
+pub use supervise::VirtualClock;
+#[cfg(feature = "supervise")]
+pub use supervise::{
+    Build, Clock, Doing, Restart, Sleep, Supervision, Supervisor, SystemClock, TryError,
+};
 #[cfg(feature = "tracing")]
 pub use trace::TracingObserver;
 pub use wait::Wait;

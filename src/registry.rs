@@ -4,6 +4,8 @@
 
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "supervise")]
+use crate::supervise::Supervised;
 use crate::{
     error::{Cycle, DependencyError, ForeignId, LookupError, RegisterError},
     event::{Event, EventKind},
@@ -76,13 +78,14 @@ pub trait Observer: Send + Sync + 'static {
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
+    #[cfg(feature = "supervise")]
+    pub(crate) supervised: Supervised,
     pub(crate) observer: Shielded<Option<Box<dyn Observer>>>,
 }
 
 impl Registry {
-    pub(crate) fn new(store: Store, observer: Option<Box<dyn Observer>>) -> Self {
-        let observer = Shielded::new(observer);
-        Self { shared: Arc::new(Shared { store, observer }) }
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self::of(Arc::new(shared))
     }
 
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
@@ -99,6 +102,11 @@ impl Registry {
     }
 
     /// Whether somebody is told what happens.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn supervised(&self) -> &Supervised {
+        &self.shared.supervised
+    }
+
     pub(crate) fn is_observed(&self) -> bool {
         self.shared.observer.is_some()
     }
@@ -219,7 +227,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn status(&self, id: impl Into<AnyId>) -> Result<ServiceStatus, ForeignId> {
-        Ok(ServiceStatus::of(self.store(), self.index(id.into())?))
+        Ok(ServiceStatus::of(&self.shared, self.index(id.into())?))
     }
 
     /// The status of every service, in the order of their registration.
@@ -234,7 +242,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list(&self) -> Listing {
-        Listing::of(self.store())
+        Listing::of(&self.shared)
     }
 
     /// How many services fit.

@@ -143,7 +143,7 @@ impl<C: Condition> Wait<C> {
         }
         let begun = deadline.map(|_| Instant::now());
         let waited = || begun.map(|begun| begun.elapsed()).unwrap_or_default();
-        block_until(&mut self, deadline).unwrap_or_else(|| self.condition.timed_out(waited()))
+        block_until(&mut self, || deadline).unwrap_or_else(|| self.condition.timed_out(waited()))
     }
 
     fn end(&mut self) {

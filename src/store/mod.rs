@@ -298,14 +298,17 @@ impl Store {
         if !self.closed.raise() {
             return false;
         }
-        // A waiter that announces itself after its slot was dismissed sees the flag when it looks again.
-        for index in 0..self.len() {
-            let slot = self.slot(index);
-            if slot.state.dismiss() {
-                slot.changed.wake_all();
-            }
-        }
+        (0..self.len()).for_each(|index| self.wake(index));
         true
+    }
+
+    /// Has all who wait at a slot look again, for something that is not in it. A waiter that announces itself after
+    /// this sees what was done before it.
+    pub(crate) fn wake(&self, index: u32) {
+        let slot = self.slot(index);
+        if slot.state.dismiss() {
+            slot.changed.wake_all();
+        }
     }
 }
 
