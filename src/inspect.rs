@@ -52,6 +52,9 @@ pub struct ServiceStatus {
     pub dependencies: Vec<Dependency>,
     /// What is built from it.
     pub dependents: Vec<Name>,
+    /// Where it is not ready because something that it depends on is not: the way to that, each a dependency of the
+    /// one before it. Empty otherwise.
+    pub blocked_by: Vec<Name>,
     /// The last attempt that was given up since it went down, or else the failure that took it down. It stays
     /// while the service is ready again.
     pub last_failure: Option<Failure>,
@@ -100,6 +103,7 @@ impl ServiceStatus {
             waiting: service.waiting.get(),
             dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
             dependents: store.dependents(index).into_iter().map(|i| store.name(i)).collect(),
+            blocked_by: store.blocked_by(index).into_iter().map(|i| store.name(i)).collect(),
             last_failure: store.last_failure(index),
             #[cfg(feature = "supervise")]
             supervision: shared.supervised.status(index),

@@ -106,7 +106,13 @@
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod all_ready;
 mod builder;
+#[cfg(feature = "supervise")]
+mod drain;
+#[cfg(not(feature = "supervise"))]
+#[path = "untracked.rs"]
+mod drain;
 mod error;
 mod event;
 mod fail;
@@ -125,7 +131,10 @@ mod sync;
 mod trace;
 mod wait;
 
+pub use all_ready::{AllReadyError, Missing};
 pub use builder::Builder;
+#[cfg(feature = "supervise")]
+pub use error::DrainError;
 pub use error::{
     BeginError, BuildError, Cycle, DependencyError, ForeignId, GetAllError, GetError, LookupError,
     NotReady, ProvideError, ReadyError, RegisterError, ReplaceError, WaitError, WaitForError,
@@ -147,7 +156,7 @@ pub use supervise::TokioClock;
 pub use supervise::VirtualClock;
 #[cfg(feature = "supervise")]
 pub use supervise::{
-    Build, Clock, Doing, Restart, Sleep, Supervision, Supervisor, SystemClock, TryError,
+    Build, Clock, Doing, Hung, Restart, Shutdown, Sleep, Supervision, Supervisor, SystemClock, TryError,
 };
 #[cfg(feature = "tracing")]
 pub use trace::TracingObserver;

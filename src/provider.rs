@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    drain::Tracked,
     error::{BeginError, ProvideError, ReadyError, WaitError, WaitForError},
     event::EventKind,
     failure::{Failure, Reason},
@@ -166,7 +167,7 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
     fn look(&mut self) -> Option<Self::Output> {
         let Provider { registry, id } = self.provider;
         let store = registry.store();
-        if store.is_closed() {
+        if store.is_closed() || store.service(id.index()).stopped.is_up() {
             return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
         }
         let generation = store.begin(id.index())?;
@@ -364,13 +365,14 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         if store.is_closed() {
             return Err(ReadyError::Closed { value, service: store.name(index) });
         }
-        match store.publish(self.id, self.generation, value, self.discovered.get()) {
+        let tracked = Tracked::new(&self.registry, index);
+        match store.publish(self.id, self.generation, value, self.discovered.get(), &tracked) {
             Ok(()) => {
                 self.over = true;
                 let took = self.took();
                 self.registry.emit(index, self.generation, took, EventKind::Ready);
                 let registry = self.registry.clone();
-                Ok(Running { registry, id: self.id, generation: self.generation })
+                Ok(Running { registry, id: self.id, generation: self.generation, tracked })
             }
             Err(Refused(value)) => {
                 let failure = store.failure(index, self.generation);
@@ -399,6 +401,12 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// ```
     pub fn fail(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), Failure> {
         self.give_back(Reason::error(reason))
+    }
+
+    /// As `fail`, for a reason of our own.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn give_up(mut self, reason: Reason) {
+        let _ = self.give_back(Shielded::new(reason));
     }
 
     fn took(&self) -> Duration {

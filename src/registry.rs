@@ -102,6 +102,25 @@ impl Registry {
     }
 
     /// Whether somebody is told what happens.
+    /// Where supervision has its time from; see [`Builder::clock`](crate::Builder::clock).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// registry.register::<u16>("port")?;
+    /// let all = registry.wait_all_ready().within(Duration::from_millis(1), registry.clock()).await;
+    /// assert!(all.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "supervise")]
+    pub fn clock(&self) -> &dyn crate::Clock {
+        &*self.supervised().clock
+    }
+
     #[cfg(feature = "supervise")]
     pub(crate) fn supervised(&self) -> &Supervised {
         &self.shared.supervised

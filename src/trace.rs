@@ -28,7 +28,7 @@ impl Observer for TracingObserver {
         match event.kind {
             // The end of everything is nothing to warn of.
             Failed(failure) | Overtaken(failure) | GivenUp(failure) | Broken(failure)
-                if !matches!(failure.reason, Reason::Closed) =>
+                if !matches!(failure.reason, Reason::Closed | Reason::ShutDown) =>
             {
                 tracing::warn!(target: "mainstay", service, generation, took, "{}", event.kind);
             }

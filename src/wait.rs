@@ -135,6 +135,43 @@ impl<C: Condition> Wait<C> {
         self.block(Some(deadline))
     }
 
+    /// Waits, in async code, until the wait ends, or for this long by that clock; then the output is its error
+    /// `TimedOut`.
+    ///
+    /// ```
+    /// use mainstay::VirtualClock;
+    /// use std::time::Duration;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// let clock = VirtualClock::new();
+    /// let hour = Duration::from_secs(3600);
+    /// let waits = std::thread::spawn({
+    ///     let clock = clock.clone();
+    ///     move || pollster::block_on(registry.wait_ready(port).within(hour, &clock)).is_err()
+    /// });
+    /// while clock.advance_to_next().is_none() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert!(waits.join().unwrap());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "supervise")]
+    pub async fn within(mut self, timeout: Duration, clock: &dyn crate::Clock) -> C::Output {
+        let begun = clock.now();
+        // A time that no clock can show is no limit.
+        let Some(deadline) = begun.checked_add(timeout) else { return self.await };
+        let ended = async { Some((&mut self).await) };
+        let late = async {
+            clock.sleep_until(deadline).await;
+            None
+        };
+        match futures_lite::future::or(ended, late).await {
+            Some(output) => output,
+            None => self.condition.timed_out(clock.now().saturating_duration_since(begun)),
+        }
+    }
+
     fn block(mut self, deadline: Option<Instant>) -> C::Output {
         // An answer that is there needs nothing to be woken by.
         let first = if self.done { None } else { self.condition.look() };

@@ -24,6 +24,8 @@ pub(crate) use self::{
     state::Tag,
     wait::Waiter,
 };
+#[cfg(feature = "supervise")]
+pub(crate) use self::wait::WaitPoint;
 
 use self::{
     dependents::List,
@@ -86,6 +88,8 @@ pub(crate) struct Service {
     pub(crate) type_name: &'static str,
     /// Somebody has the provider's role.
     pub(crate) provided: Flag,
+    /// It comes up no more.
+    pub(crate) stopped: Flag,
     /// The last cascade that began here.
     cause: Shielded<ArcCell<Cause>>,
     /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
@@ -160,6 +164,7 @@ impl Store {
             name: Name::new(name),
             type_name: type_name::<T>(),
             provided: Flag::new(),
+            stopped: Flag::new(),
             cause: Shielded::new(ArcCell::empty()),
             given_up: Shielded::new(ArcCell::empty()),
             discovered: Count::new(),
@@ -250,6 +255,28 @@ impl Store {
     pub(crate) fn dependents(&self, index: u32) -> Vec<u32> {
         let edges = self.topology.read(|graph| graph.dependents(index));
         edges.into_iter().map(|edge| edge.service).collect()
+    }
+
+    /// The way to what keeps a service from being ready: one that it depends on and that is not, one that this depends
+    /// on, and so on. Empty where it is ready, or nothing that it depends on keeps it.
+    pub(crate) fn blocked_by(&self, index: u32) -> Vec<u32> {
+        let is_ready = |&index: &u32| self.slot(index).state.load().phase() == Phase::Ready;
+        let mut way = Vec::new();
+        if is_ready(&index) {
+            return way;
+        }
+        self.topology.read(|graph| {
+            let mut last = index;
+            // Ends, since there is no cycle.
+            loop {
+                let below = graph.dependencies(last).into_iter().map(|edge| edge.service);
+                // The one that was registered first: the same each time that it is asked.
+                let Some(next) = below.filter(|index| !is_ready(index)).min() else { return };
+                way.push(next);
+                last = next;
+            }
+        });
+        way
     }
 
     // Causes.

@@ -5,7 +5,9 @@
 
 mod build;
 mod clock;
+mod progress;
 mod restart;
+mod shutdown;
 mod supervised;
 #[cfg(feature = "test-kit")]
 mod virtual_clock;
@@ -16,9 +18,10 @@ use std::{
     fmt,
     future::{Future, poll_fn, ready},
     panic::AssertUnwindSafe,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,7 @@ pub use self::{
     build::Build,
     clock::{Clock, Sleep, SystemClock},
     restart::Restart,
+    shutdown::{Hung, Shutdown},
     supervised::{Doing, Supervision},
 };
 
@@ -47,11 +51,12 @@ use self::{
 use crate::{
     error::{ForeignId, ProvideError, ReadyError},
     event::EventKind,
-    failure::Failure,
+    failure::{Failure, Reason},
     provider::{Attempt, Provider},
     registry::Registry,
     running::Running,
-    service::{AnyId, ServiceId},
+    service::{AnyId, Instance, ServiceId},
+    store::Target,
     sync::{self, Mutex, Shielded, block_until},
     wait::Wait,
 };
@@ -146,8 +151,19 @@ pub struct Supervisor<T: Send + Sync + 'static> {
     provider: Provider<T>,
     desk: Arc<Desk>,
     restart: Restart,
+    /// How long it may take to stop, and what is to be done then.
+    stop_within: Duration,
+    /// Locked for the supervisor to be shared by its own futures: a hook need not be `Sync`.
+    hook: Mutex<Option<Hook<T>>>,
     timer: Timer,
 }
+
+/// What a user does to stop an instance.
+type Hook<T> = Box<dyn FnOnce(Arc<Instance<T>>) -> Stopped + Send>;
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a service without a hook has for its readers to let go.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Who wakes a supervisor that sleeps.
 enum Timer {
@@ -179,7 +195,8 @@ impl Registry {
     ) -> Result<Supervisor<T>, ProvideError> {
         let provider = self.provide(id)?;
         let desk = self.supervised().begin(id.index());
-        Ok(Supervisor { provider, desk, restart: Restart::default(), timer: Timer::Clock })
+        let (restart, timer, hook) = (Restart::default(), Timer::Clock, Mutex::default());
+        Ok(Supervisor { provider, desk, restart, stop_within: STOP_WITHIN, hook, timer })
     }
 
     /// Has a service that is broken, or rests, built again now, with all failures forgotten. One that is up, or being
@@ -230,41 +247,72 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         self
     }
 
+    /// What is to be done with the instance that is up when the registry is [shut down](Registry::shutdown): finish
+    /// what was accepted, flush, disconnect. Nobody else gets it any more by then; what it was built from is still
+    /// there. When it is done, those who hold the instance are waited for.
+    ///
+    /// All that may take `within`, 10 s where there is no hook; then the hook is dropped, and the service counts as
+    /// hung. A blocking hook does its work in the call, and gives [`std::future::ready(())`](std::future::ready). A
+    /// panic ends it. Where the registry is [closed](Registry::close) otherwise it is not called.
+    pub fn on_stop<F: Future<Output = ()> + Send + 'static>(
+        mut self,
+        within: Duration,
+        hook: impl FnOnce(Arc<Instance<T>>) -> F + Send + 'static,
+    ) -> Self {
+        self.stop_within = within;
+        self.hook = Mutex::new(Some(Box::new(|instance| Box::pin(hook(instance)))));
+        self
+    }
+
     /// The service.
     pub fn id(&self) -> ServiceId<T> {
         self.provider.id()
     }
 
-    /// Supervises the service until the registry is closed, with an async builder.
+    /// Supervises the service until the registry is closed or shut down, with an async builder.
     ///
     /// The builder is called once for each build, in a poll of this future. A build that is
     /// [overtaken](Attempt::overtaken) is dropped and not polled again; so is one that takes too long, and one that
-    /// is under way when the registry closes. What panics, in the call or in a poll, is a failed build.
+    /// is under way at the end. What panics, in the call or in a poll, is a failed build.
     pub async fn run<F, B, E>(self, builder: F)
     where
         F: FnMut(Build<T>) -> B,
         B: Future<Output = Result<T, E>>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
+        let hook = Shielded::new(sync::lock(&self.hook).take());
+        self.desk.runs(self.stop_within);
         // Its `Drop` is the user's, too.
-        let mut builder = Builder(Shielded::new(builder));
+        let running = self.keep_up(Builder(Shielded::new(builder))).await;
+        if self.desk.is_to_stop() {
+            self.stop(running, hook).await;
+        }
+    }
+
+    /// Keeps the service up until the end; gives the instance that is up then.
+    async fn keep_up<F, B, E>(&self, mut builder: Builder<F>) -> Option<Running<T>>
+    where
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
         let mut charges = Charges::new(self.restart.clone());
-        // A rest ends with one moment, and begins with another.
         let mut rest = Duration::ZERO;
         while self.rested(rest, &mut charges).await {
-            let Some(attempt) = self.begin(&charges).await else { break };
+            let attempt = self.begin(&charges).await?;
             // Of its reason this may be the last holder.
             let failed = Shielded::new(match self.build(attempt, &charges, &mut builder).await {
                 Built::Running(running) => {
                     charges.up(self.now());
                     self.desk.does(Doing::Up, charges.count(), None);
-                    match running.failed().await {
-                        Ok(failure) => failure,
-                        Err(_closed) => break,
+                    let failed = async { running.failed().await.ok() };
+                    match or(failed, self.ended()).await {
+                        Some(failure) => failure,
+                        None => return Some(running),
                     }
                 }
                 Built::Failed(failure) => failure,
-                Built::Closed => break,
+                Built::Ended => return None,
             });
             let verdict = if failed.root == failed.service {
                 charges.charge(self.now())
@@ -277,17 +325,44 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     self.emit(failed.generation, EventKind::Broken(&failed));
                     self.desk.does(Doing::Broken, charges.count(), None);
                     drop(failed);
-                    if self.told().await == Order::Close {
-                        break;
+                    if self.told(true).await == Order::End {
+                        return None;
                     }
                     charges.forgive();
                     rest = Duration::ZERO;
                 }
             }
         }
+        None
     }
 
-    /// Supervises the service until the registry is closed, with a blocking builder, on this thread.
+    /// Takes the service down for good.
+    async fn stop(&self, running: Option<Running<T>>, hook: Shielded<Option<Hook<T>>>) {
+        let until = self.now().checked_add(self.stop_within);
+        self.desk.does(Doing::Stopping, 0, None);
+        let work = async {
+            if let Some(running) = running {
+                let instance = Shielded::new(running.instance());
+                let target = Target::Generation(running.generation());
+                let reason = Shielded::new(Reason::ShutDown);
+                self.registry().cascade(self.id().index(), target, reason);
+                if let (Some(hook), Some(instance)) = (hook.into_inner(), instance.into_inner()) {
+                    call(move || hook(instance)).await.ok();
+                }
+                running.drained().await.ok();
+            }
+            true
+        };
+        let late = async {
+            self.sleep_until(until).await;
+            false
+        };
+        if or(work, late).await {
+            self.desk.does(Doing::Stopped, 0, None);
+        }
+    }
+
+    /// Supervises the service until the registry is closed or shut down, with a blocking builder, on this thread.
     ///
     /// As [`run`](Self::run), but for a build that is overtaken or takes too long: it can only be
     /// [told](Build::is_overtaken), and what it gives is dropped.
@@ -305,7 +380,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         while block_until(&mut run, || sync::lock(&next).take()).is_none() {}
     }
 
-    /// Lets a rest pass. False where the registry closes.
+    /// Lets a rest pass. False where this is the end.
     async fn rested(&self, rest: Duration, charges: &mut Charges) -> bool {
         if self.desk.take_reset() {
             charges.forgive();
@@ -320,18 +395,24 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             self.sleep_until(until).await;
             None
         };
-        match or(async { Some(self.told().await) }, slept).await {
-            Some(Order::Close) => return false,
+        match or(async { Some(self.told(true).await) }, slept).await {
+            Some(Order::End) => return false,
             Some(Order::Reset) => charges.forgive(),
             None => {}
         }
         true
     }
 
-    /// The next attempt; `None` where the registry is closed.
+    /// The next attempt; `None` where this is the end.
     async fn begin(&self, charges: &Charges) -> Option<Attempt<T>> {
         self.desk.does(Doing::Building, charges.count(), None);
-        self.provider.begin().await.ok()
+        or(self.ended(), async { self.provider.begin().await.ok() }).await
+    }
+
+    /// Waits for the end, to be polled beside something else.
+    async fn ended<R>(&self) -> Option<R> {
+        self.told(false).await;
+        None
     }
 
     async fn build<F, B, E>(
@@ -359,8 +440,8 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 Some(Err(TryError::TimedOut { after }.into()))
             };
             let built = async { Some(builder.build(build).await) };
-            // In this order: what is overtaken or late is polled no more.
-            or(overtaken, or(built, late)).await
+            // In this order: what is of no use is polled no more.
+            or(or(overtaken, self.ended()), or(built, late)).await
         };
         let attempt = attempt.end();
         let outcome = match outcome {
@@ -381,10 +462,13 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 }
                 Err(ReadyError::Closed { value, .. }) => {
                     drop(Shielded::new(value));
-                    Built::Closed
+                    Built::Ended
                 }
             },
-            Some(Err(_)) | None if self.registry().is_closed() => Built::Closed,
+            Some(Err(_)) | None if self.registry().is_closed() || self.desk.is_to_stop() => {
+                attempt.give_up(Reason::ShutDown);
+                Built::Ended
+            }
             Some(Err(reason)) => self.failed(attempt, reason),
             // Overtaken: it has nothing to say that would matter.
             None => self.failed(attempt, "overtaken".into()),
@@ -407,16 +491,16 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     }
 
     fn clock(&self) -> &dyn Clock {
-        &*self.registry().supervised().clock
+        self.registry().clock()
     }
 
     fn now(&self) -> Instant {
         self.clock().now()
     }
 
-    fn told(&self) -> Wait<Told<'_>> {
+    fn told(&self, resets: bool) -> Wait<Told<'_>> {
         let (registry, index) = (self.registry(), self.id().index());
-        Wait::new(Told { registry, index, desk: &self.desk })
+        Wait::new(Told { registry, index, desk: &self.desk, resets })
     }
 
     /// Never ends where there is no such moment.
@@ -443,7 +527,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
 impl<T: Send + Sync + 'static> Drop for Supervisor<T> {
     fn drop(&mut self) {
-        self.registry().supervised().end(self.id().index());
+        self.registry().supervised().end(self.id().index(), &self.desk);
     }
 }
 
@@ -460,7 +544,7 @@ impl<T: Send + Sync + 'static> fmt::Debug for Supervisor<T> {
 enum Built<T: Send + Sync + 'static> {
     Running(Running<T>),
     Failed(Failure),
-    Closed,
+    Ended,
 }
 
 /// A user's builder: it may panic in a call, in a poll, and when it or what it gave is dropped.
@@ -474,13 +558,18 @@ impl<F> Builder<F> {
         B: Future<Output = Result<T, E>>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let built = async {
-            let mut built = Shielded::new(Box::pin((*self.0)(build)));
-            poll_fn(|context| built.as_mut().poll(context)).await.map_err(Into::into)
-        };
-        match AssertUnwindSafe(built).catch_unwind().await {
-            Ok(built) => built,
-            Err(payload) => Err(TryError::panicked(payload).into()),
-        }
+        let built = call(|| (*self.0)(build)).await;
+        let built = built.map(|built| built.map_err(Into::into));
+        built.unwrap_or_else(|payload| Err(TryError::panicked(payload).into()))
     }
+}
+
+/// Calls something of the user's, and drives what that gives: whatever panics, on the way or as it is dropped, ends
+/// here.
+async fn call<B: Future>(user: impl FnOnce() -> B) -> thread::Result<B::Output> {
+    let driven = async {
+        let mut future = Shielded::new(Box::pin(user()));
+        poll_fn(|context| future.as_mut().poll(context)).await
+    };
+    AssertUnwindSafe(driven).catch_unwind().await
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Clock, SystemClock};
+use super::{Clock, SystemClock, progress::Progress};
 use crate::{
     registry::Registry,
     store::Store,
@@ -30,6 +30,10 @@ pub enum Doing {
     Resting,
     /// There were too many failures. It stays down until [`Registry::reset`].
     Broken,
+    /// The registry is shut down: it has taken its service down, and sees to the rest.
+    Stopping,
+    /// It has done so.
+    Stopped,
 }
 
 impl fmt::Display for Doing {
@@ -40,6 +44,8 @@ impl fmt::Display for Doing {
             Self::Up => "up",
             Self::Resting => "resting",
             Self::Broken => "broken",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
         })
     }
 }
@@ -80,11 +86,14 @@ pub struct Supervision {
 pub(crate) struct Supervised {
     pub(crate) clock: Arc<dyn Clock>,
     services: Mutex<HashMap<u32, Arc<Desk>>>,
+    /// Each that has stopped is a step.
+    pub(super) progress: Progress,
 }
 
 impl Default for Supervised {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), services: Mutex::default() }
+        let (services, progress) = (Mutex::default(), Progress::default());
+        Self { clock: Arc::new(SystemClock), services, progress }
     }
 }
 
@@ -95,8 +104,13 @@ impl Supervised {
         desk
     }
 
-    pub(super) fn end(&self, index: u32) {
+    pub(super) fn end(&self, index: u32, desk: &Desk) {
         lock(&self.services).remove(&index);
+        // Whoever did not come to the end of its stopping has hung.
+        if desk.doing() != Doing::Stopping {
+            desk.does(Doing::Stopped, 0, None);
+        }
+        self.progress.step();
     }
 
     pub(super) fn desk(&self, index: u32) -> Option<Arc<Desk>> {
@@ -127,11 +141,21 @@ struct Papers {
     until: Option<Instant>,
     /// It is to forget what was, and try now.
     reset: bool,
+    /// How long it may take to stop, and whether it is to.
+    stop_within: Duration,
+    stop: bool,
 }
 
 impl Default for Papers {
     fn default() -> Self {
-        Self { doing: Doing::Nothing, charges: 0, until: None, reset: false }
+        Self {
+            doing: Doing::Nothing,
+            charges: 0,
+            until: None,
+            reset: false,
+            stop_within: Duration::ZERO,
+            stop: false,
+        }
     }
 }
 
@@ -148,21 +172,45 @@ impl Desk {
         matches!(papers.doing, Doing::Resting | Doing::Broken)
     }
 
+    pub(super) fn doing(&self) -> Doing {
+        lock(&self.0).doing
+    }
+
+    /// It runs from now on, and would take so long to stop at the most.
+    pub(super) fn runs(&self, stop_within: Duration) {
+        let mut papers = lock(&self.0);
+        (papers.doing, papers.stop_within) = (Doing::Building, stop_within);
+    }
+
+    /// Tells it to stop; gives how long that may take. `None` where it does not run.
+    pub(super) fn stop(&self) -> Option<Duration> {
+        let mut papers = lock(&self.0);
+        papers.stop = true;
+        (papers.doing != Doing::Nothing).then_some(papers.stop_within)
+    }
+
+    pub(super) fn is_to_stop(&self) -> bool {
+        lock(&self.0).stop
+    }
+
     pub(super) fn take_reset(&self) -> bool {
         mem::take(&mut lock(&self.0).reset)
     }
 }
 
-/// Until the supervisor of a service that is down is told something.
+/// Until a supervisor is told something.
 pub(super) struct Told<'a> {
     pub(super) registry: &'a Registry,
     pub(super) index: u32,
     pub(super) desk: &'a Desk,
+    /// Whether a reset is of interest: while an instance is built, or is up, it waits for the next failure.
+    pub(super) resets: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Order {
-    Close,
+    /// The registry is closed, or this service is to stop.
+    End,
     Reset,
 }
 
@@ -170,10 +218,10 @@ impl Condition for Told<'_> {
     type Output = Order;
 
     fn look(&mut self) -> Option<Order> {
-        if self.registry.is_closed() {
-            return Some(Order::Close);
+        if self.registry.is_closed() || self.desk.is_to_stop() {
+            return Some(Order::End);
         }
-        self.desk.take_reset().then_some(Order::Reset)
+        (self.resets && self.desk.take_reset()).then_some(Order::Reset)
     }
 
     fn slots(&self) -> (u32, Option<u32>) {
