@@ -156,7 +156,8 @@ pub use supervise::TokioClock;
 pub use supervise::VirtualClock;
 #[cfg(feature = "supervise")]
 pub use supervise::{
-    Build, Clock, Doing, Hung, Restart, Shutdown, Sleep, Supervision, Supervisor, SystemClock, TryError,
+    Build, Clock, Doing, Hung, Restart, Shutdown, Sleep, Supervision, Supervisor, SystemClock,
+    TryError,
 };
 #[cfg(feature = "tracing")]
 pub use trace::TracingObserver;

@@ -171,6 +171,10 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
             return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
         }
         let generation = store.begin(id.index())?;
+        #[cfg(feature = "supervise")]
+        if stopped_meanwhile(store, id.index(), generation) {
+            return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
+        }
         let waited = self.since.map(|since| since.elapsed()).unwrap_or_default();
         registry.emit(id.index(), generation, waited, EventKind::Begun);
         Some(Ok(Attempt {
@@ -199,6 +203,19 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
     fn begins(&mut self) {
         self.since = self.provider.registry.is_observed().then(Instant::now);
     }
+}
+
+/// Whether a shutdown has come to the service while this attempt began, which is given back then.
+///
+/// The attempt is a step of the slot's state, and so is the wakening after the shutdown has raised its flag. Of two
+/// steps one sees the other: here the flag is seen, or the shutdown sees the attempt, and fails it.
+#[cfg(feature = "supervise")]
+fn stopped_meanwhile(store: &Store, index: u32, generation: u64) -> bool {
+    let stopped = store.service(index).stopped.is_up();
+    if stopped {
+        store.give_back(index, generation, Shielded::new(Reason::ShutDown), 0);
+    }
+    stopped
 }
 
 /// The exclusive right to publish one instance of a service, under one generation.

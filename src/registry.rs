@@ -101,7 +101,6 @@ impl Registry {
         &self.shared.store
     }
 
-    /// Whether somebody is told what happens.
     /// Where supervision has its time from; see [`Builder::clock`](crate::Builder::clock).
     ///
     /// ```
@@ -126,6 +125,7 @@ impl Registry {
         &self.shared.supervised
     }
 
+    /// Whether somebody is told what happens.
     pub(crate) fn is_observed(&self) -> bool {
         self.shared.observer.is_some()
     }

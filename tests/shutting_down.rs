@@ -13,17 +13,21 @@ mod support;
 
 use std::{
     future::{Future, pending, ready},
-    sync::{Arc, Mutex, mpsc},
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    task::{Context, Waker},
     thread,
     time::Duration,
 };
 
-use mainstay::{BeginError, Doing, Phase, Registry, ServiceId, Shutdown, WaitForError};
+use mainstay::{BeginError, Clock, Doing, Phase, Registry, ServiceId, Shutdown, WaitForError};
 use support::{
     LONG, MOMENT,
     stage::{Stage, exact, fails, ms},
-    up,
+    until, up,
 };
 
 /// What happened, in order.
@@ -34,7 +38,13 @@ fn note(log: &Log, what: impl Into<String>) {
 }
 
 /// Runs a service that is built from others; its hook notes that it begins, takes so long, and notes that it ends.
-fn staged(stage: &mut Stage, log: &Log, id: ServiceId<u32>, from: &[ServiceId<u32>], takes: Duration) {
+fn staged(
+    stage: &mut Stage,
+    log: &Log,
+    id: ServiceId<u32>,
+    from: &[ServiceId<u32>],
+    takes: Duration,
+) {
     let name = stage.registry.status(id).unwrap().name.to_string();
     let (registry, clock, below) = (stage.registry.clone(), stage.clock.clone(), from.to_vec());
     let (from, log) = (from.to_vec(), Arc::clone(log));
@@ -45,8 +55,8 @@ fn staged(stage: &mut Stage, log: &Log, id: ServiceId<u32>, from: &[ServiceId<u3
         assert!(registry.get(id).is_err(), "nobody gets it any more");
         assert!(below.iter().all(|&id| registry.get(id).is_ok()), "what it stands on is there");
         note(&log, format!("{name} begins"));
-        let end = mainstay::Clock::now(&clock) + takes;
-        mainstay::Clock::sleep_until(&clock, end).await;
+        let end = clock.now() + takes;
+        clock.sleep_until(end).await;
         note(&log, format!("{name} ends"));
     });
     stage.start(supervisor, move |build| {
@@ -207,6 +217,31 @@ fn what_has_stopped_does_not_come_up_again() {
 }
 
 #[test]
+fn an_attempt_that_begins_at_that_moment_is_given_back_or_failed() {
+    for _ in 0..500 {
+        let registry = Registry::with_capacity(1).unwrap();
+        let id = registry.register::<u32>("a").unwrap();
+        let provider = registry.provide(id).unwrap();
+        let begun = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let begins = scope.spawn(|| {
+                loop {
+                    let last = provider.begin().wait();
+                    begun.store(true, Ordering::Relaxed);
+                    if last.is_err() || registry.is_closed() {
+                        return last;
+                    }
+                }
+            });
+            until("it begins", || begun.load(Ordering::Relaxed));
+            assert!(registry.shutdown_blocking(LONG).hung.is_empty());
+            let last = begins.join().unwrap();
+            assert_eq!(registry.status(id).unwrap().phase, Phase::Down, "{last:?}");
+        });
+    }
+}
+
+#[test]
 fn a_supervisor_that_is_dropped_meanwhile_has_stopped() {
     let (mut stage, log) = (Stage::new(), Log::default());
     let (a, b) = (stage.service("a"), stage.service("b"));
@@ -243,9 +278,11 @@ fn panics_in_hooks_end_nothing() {
     let (mut stage, log) = (Stage::new(), Log::default());
     let [a, b, c] = ["a", "b", "c"].map(|name| stage.service(name));
     staged(&mut stage, &log, a, &[], ms(0));
-    let in_the_call = stage.registry.supervise(b).unwrap().on_stop(ms(100), |_| {
-        if true { panic!("in the call") } else { ready(()) }
-    });
+    let in_the_call = stage
+        .registry
+        .supervise(b)
+        .unwrap()
+        .on_stop(ms(100), |_| if true { panic!("in the call") } else { ready(()) });
     stage.start(in_the_call, move |build| async move { build.wait_for(a).await.map(|_| 1) });
     let in_a_poll = stage.registry.supervise(c).unwrap();
     let in_a_poll = in_a_poll.on_stop(ms(100), |_| async { panic!("in a poll") });
@@ -265,8 +302,9 @@ fn a_shutdown_that_is_dropped_leaves_the_registry_open() {
     stage.settle();
     let mut shutdown = Box::pin(stage.registry.shutdown(ms(1_000)));
     let mut context = Context::from_waker(Waker::noop());
-    assert_eq!(shutdown.as_mut().poll(&mut context).is_ready(), false);
+    assert!(shutdown.as_mut().poll(&mut context).is_pending());
     drop(shutdown);
+    stage.settle();
     stage.advance(ms(50));
     assert_eq!((stage.get(a), stage.get(b)), (Some(1), None));
     assert!(!stage.registry.is_closed());
@@ -339,26 +377,37 @@ fn a_chain_of_many() {
 #[test]
 fn an_edge_that_goes_meanwhile_frees_who_waited_for_it() {
     let (mut stage, log) = (Stage::new(), Log::default());
-    let [a, b, top] = ["a", "b", "top"].map(|name| stage.service(name));
+    let [a, b, middle, top] = ["a", "b", "middle", "top"].map(|name| stage.service(name));
     staged(&mut stage, &log, a, &[], ms(0));
     staged(&mut stage, &log, b, &[], ms(0));
     // Built from a at first, from b after that.
     let mut calls = 0;
-    stage.run(top, exact(), move |build| {
+    stage.run(middle, exact().backoff(ms(10), ms(10)), move |build| {
         calls += 1;
         let from = if calls == 1 { a } else { b };
         async move { build.wait_for(from).await.map(|_| 1) }
     });
+    let supervisor = stage.registry.supervise(top).unwrap();
+    let (clock, takes) = (stage.clock.clone(), ms(50));
+    let supervisor = supervisor.on_stop(ms(100), move |_| async move {
+        let end = clock.now() + takes;
+        clock.sleep_until(end).await;
+    });
+    stage.start(supervisor, move |build| async move {
+        // For it to be there for the middle.
+        build.wait_for(b).await?;
+        build.wait_for(middle).await.map(|_| 1)
+    });
     stage.settle();
-    stage.registry.fail(b, "it has nothing to do with it").unwrap();
-    let mut shutdown = Box::pin(stage.registry.shutdown(ms(1_000)));
-    let mut context = Context::from_waker(Waker::noop());
-    stage.registry.fail(top, "to be built anew").unwrap();
-    stage.advance(ms(100));
-    while let Poll::Pending = shutdown.as_mut().poll(&mut context) {
-        stage.advance(ms(10));
-    }
-    assert!(stage.registry.is_closed());
-    let log = log.lock().unwrap();
-    assert!(log.contains(&"a ends".to_owned()) && log.contains(&"b ends".to_owned()), "{log:?}");
+
+    let shutdown = begin(&mut stage, ms(1_000));
+    // While the top stops, what is under it fails, and leaves a for b.
+    stage.registry.fail(middle, "to be built anew").unwrap();
+    stage.settle();
+    stage.advance(ms(10));
+    let below = &stage.registry.status(middle).unwrap().dependencies;
+    assert_eq!(below.iter().map(|edge| &*edge.name).collect::<Vec<_>>(), ["b"]);
+    stage.advance(ms(40));
+    assert_eq!(hung(&shutdown), []);
+    assert_eq!(*log.lock().unwrap(), ["b begins", "b ends", "a begins", "a ends"]);
 }

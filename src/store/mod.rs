@@ -16,6 +16,8 @@ mod walk;
 use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
 
 pub use self::state::Phase;
+#[cfg(feature = "supervise")]
+pub(crate) use self::wait::WaitPoint;
 pub(crate) use self::{
     cascade::{Fell, Target},
     graph::{Cycle, Use},
@@ -24,8 +26,6 @@ pub(crate) use self::{
     state::Tag,
     wait::Waiter,
 };
-#[cfg(feature = "supervise")]
-pub(crate) use self::wait::WaitPoint;
 
 use self::{
     dependents::List,

@@ -123,10 +123,7 @@ impl Registry {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn shutdown(
-        &self,
-        timeout: Duration,
-    ) -> impl Future<Output = Shutdown> + Send + use<> {
+    pub fn shutdown(&self, timeout: Duration) -> impl Future<Output = Shutdown> + Send + use<> {
         let registry = self.clone();
         async move {
             let (clock, progress) = (&registry.supervised().clock, &registry.supervised().progress);
@@ -140,8 +137,11 @@ impl Registry {
                     break;
                 }
                 let next = [next, end].into_iter().flatten().min();
-                or(progress.after(steps), next.map_or_else(for_ever, |next| clock.sleep_until(next)))
-                    .await;
+                or(
+                    progress.after(steps),
+                    next.map_or_else(for_ever, |next| clock.sleep_until(next)),
+                )
+                .await;
             }
             let hung = ending.give_up();
             registry.close();
@@ -220,10 +220,12 @@ impl<'a> Ending<'a> {
                 continue;
             }
             self.turns[service as usize] = Turn::Stops;
-            // Nothing begins any more, before anything is looked at.
             self.registry.store().service(service).stopped.raise();
             let desk = self.registry.supervised().desk(service);
-            match desk.and_then(|desk| Some((desk.stop()?, desk))) {
+            let told = desk.and_then(|desk| Some((desk.stop()?, desk)));
+            // Nothing begins after this, and what has begun before it is seen (`stopped_meanwhile`).
+            self.registry.store().wake(service);
+            match told {
                 Some((within, desk)) => {
                     let until = now.checked_add(within);
                     self.stopping.push(Stopping { service, desk, until });
@@ -233,7 +235,6 @@ impl<'a> Ending<'a> {
                     self.ends(service, &mut freed);
                 }
             }
-            self.registry.store().wake(service);
         }
     }
 
@@ -281,7 +282,8 @@ impl<'a> Ending<'a> {
             self.hangs(stopping.service, stopping.desk.doing());
         }
         for service in 0..self.turns.len() as u32 {
-            let is_down = || self.registry.store().slot(service).state.load().phase() == Phase::Down;
+            let is_down =
+                || self.registry.store().slot(service).state.load().phase() == Phase::Down;
             if self.turns[service as usize] == Turn::Waits && !is_down() {
                 let desk = self.registry.supervised().desk(service);
                 self.hangs(service, desk.map_or(Doing::Nothing, |desk| desk.doing()));

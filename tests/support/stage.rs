@@ -10,8 +10,8 @@ use std::{
 };
 
 use mainstay::{
-    Build, Doing, Event, EventKind, Observer, Registry, Restart, ServiceId, Supervision, Supervisor,
-    VirtualClock,
+    Build, Doing, Event, EventKind, Observer, Registry, Restart, ServiceId, Supervision,
+    Supervisor, VirtualClock,
 };
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
@@ -110,7 +110,9 @@ pub(crate) fn exact() -> Restart {
 }
 
 /// A build that is called so many times before it gives the number of the call.
-pub(crate) fn fails(times: u32) -> impl FnMut(Build<u32>) -> std::future::Ready<Result<u32, String>> + Send {
+pub(crate) fn fails(
+    times: u32,
+) -> impl FnMut(Build<u32>) -> std::future::Ready<Result<u32, String>> + Send {
     let mut calls = 0;
     move |_| {
         calls += 1;
