@@ -22,11 +22,8 @@ use crate::{
 /// registry.provide(config)?.begin().wait()?.fail("line 3: no closing quote")?;
 ///
 /// let error = registry.wait_all_ready().wait_timeout(Duration::from_millis(1)).unwrap_err();
-/// assert_eq!(
-///     error.to_string(),
-///     "not ready within 1ms: config is down (config failed: line 3: no closing quote); \
-///      server is down, blocked by config"
-/// );
+/// let what = "config is down (config failed: line 3: no closing quote); server is down, blocked by config";
+/// assert!(error.to_string().ends_with(what));
 /// let AllReadyError::TimedOut { missing, .. } = error else { unreachable!() };
 /// assert_eq!(missing[1].blocked_by, ["config"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

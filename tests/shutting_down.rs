@@ -218,7 +218,7 @@ fn what_has_stopped_does_not_come_up_again() {
 
 #[test]
 fn an_attempt_that_begins_at_that_moment_is_given_back_or_failed() {
-    for _ in 0..500 {
+    for _ in 0..100 {
         let registry = Registry::with_capacity(1).unwrap();
         let id = registry.register::<u32>("a").unwrap();
         let provider = registry.provide(id).unwrap();
