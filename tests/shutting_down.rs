@@ -359,7 +359,7 @@ fn on_plain_threads() {
 
 #[test]
 fn a_chain_of_many() {
-    const MANY: usize = 5_000;
+    const MANY: usize = 2_000;
     let registry = Registry::with_capacity(MANY).unwrap();
     let id = |i| registry.register::<usize>(&format!("s{i}")).unwrap();
     let ids: Vec<_> = (0..MANY).map(id).collect();
