@@ -1,11 +1,16 @@
 //! What is known of a registry before it runs.
 
+#[cfg(feature = "supervise")]
+use std::sync::Arc;
+
+#[cfg(feature = "supervise")]
+use crate::supervise::{Clock, Supervised};
 use crate::{
     error::{BuildError, DependencyError, RegisterError},
-    registry::{self, Observer, Registry},
+    registry::{self, Observer, Registry, Shared},
     service::{AnyId, ServiceId},
     store::Store,
-    sync::slab::NoSlab,
+    sync::{Shielded, slab::NoSlab},
 };
 
 /// A registry in the making: services and edges that are known beforehand, and the observer.
@@ -39,6 +44,8 @@ use crate::{
 pub struct Builder {
     store: Store,
     observer: Option<Box<dyn Observer>>,
+    #[cfg(feature = "supervise")]
+    supervised: Supervised,
 }
 
 impl Registry {
@@ -84,7 +91,12 @@ impl Registry {
 impl Builder {
     fn new(capacity: usize) -> Result<Self, BuildError> {
         match Store::new(capacity) {
-            Ok(store) => Ok(Self { store, observer: None }),
+            Ok(store) => Ok(Self {
+                store,
+                observer: None,
+                #[cfg(feature = "supervise")]
+                supervised: Supervised::default(),
+            }),
             Err(NoSlab::Capacity) => Err(BuildError::Capacity { capacity }),
             Err(NoSlab::Numbers) => Err(BuildError::TooManyRegistries),
         }
@@ -110,6 +122,19 @@ impl Builder {
     #[must_use]
     pub fn observer(self, observer: impl Observer) -> Self {
         Self { observer: Some(Box::new(observer)), ..self }
+    }
+
+    /// Where the supervisors have their time from; the [`SystemClock`](crate::SystemClock) otherwise.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::builder(8)?.clock(mainstay::TokioClock).build();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "supervise")]
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.supervised.clock = Arc::new(clock);
+        self
     }
 
     /// As [`Registry::register`].
@@ -161,6 +186,11 @@ impl Builder {
     /// ```
     #[must_use]
     pub fn build(self) -> Registry {
-        Registry::new(self.store, self.observer)
+        Registry::new(Shared {
+            store: self.store,
+            observer: Shielded::new(self.observer),
+            #[cfg(feature = "supervise")]
+            supervised: self.supervised,
+        })
     }
 }

@@ -228,7 +228,7 @@ pub enum ProvideError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BeginError {
-    /// The registry is closed.
+    /// The registry is closed, or is being shut down and the service has had its turn.
     #[error("no attempt at {service}: the registry is closed")]
     Closed {
         /// The service.
@@ -277,6 +277,13 @@ pub enum WaitForError {
     /// The registry is closed.
     #[error("{service} does not come any more: the registry is closed")]
     Closed {
+        /// The dependency.
+        service: Name,
+    },
+    /// The attempt has ended, by whatever it led to: what was built can have no more dependencies. Only of a wait
+    /// that outlives its attempt, as one of a supervised build may.
+    #[error("no wait for {service}: the attempt is over")]
+    Over {
         /// The dependency.
         service: Name,
     },
@@ -501,4 +508,29 @@ impl<T> fmt::Debug for ReplaceError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ReplaceError({self})")
     }
+}
+
+/// Somebody still holds an instance of a generation that is over, or it is not over yet.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let registry = mainstay::Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait()?.ready(80)?;
+/// let why = running.drained().wait_timeout(Duration::ZERO).unwrap_err();
+/// assert_eq!((&*why.service, why.holders), ("port", 1)); // the registry: it is ready
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "supervise")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{service} is still held by {holders} after {after:?}")]
+pub struct DrainError {
+    /// The service.
+    pub service: Name,
+    /// How many held an instance of it when the time was up.
+    pub holders: usize,
+    /// How long was waited.
+    pub after: Duration,
 }

@@ -101,6 +101,8 @@ pub enum EventKind<'a> {
     Overtaken(&'a Failure),
     /// The attempt was given up. Took: the attempt.
     GivenUp(&'a Failure),
+    /// A supervised service failed too often, this time by this: it stays down until it is reset.
+    Broken(&'a Failure),
     /// The registry was closed.
     Closed,
 }
@@ -128,6 +130,7 @@ impl fmt::Display for EventKind<'_> {
             Self::Failed(failure) => end(f, "failed", failure),
             Self::Overtaken(failure) => end(f, "overtaken", failure),
             Self::GivenUp(failure) => end(f, "given up", failure),
+            Self::Broken(failure) => end(f, "broken", failure),
             Self::Closed => f.write_str("closed"),
         }
     }

@@ -35,6 +35,8 @@ pub enum Reason {
     ProviderDropped,
     /// One of these was dropped after the registry was closed.
     Closed,
+    /// The registry is being shut down, and it was this service's turn.
+    ShutDown,
 }
 
 impl Reason {
@@ -64,6 +66,7 @@ impl fmt::Display for Reason {
             Self::RunningDropped => f.write_str("the running handle was dropped"),
             Self::ProviderDropped => f.write_str("the provider was dropped"),
             Self::Closed => f.write_str("the registry was closed"),
+            Self::ShutDown => f.write_str("the registry is shut down"),
         }
     }
 }

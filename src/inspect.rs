@@ -2,10 +2,13 @@
 
 use std::{collections::HashMap, fmt::Write};
 
+#[cfg(feature = "supervise")]
+use crate::supervise::Supervision;
 use crate::{
     failure::Failure,
+    registry::Shared,
     service::{AnyId, Name},
-    store::{Phase, Store, Use},
+    store::{Phase, Use},
 };
 
 /// How one service is. Its parts are read one after another, not at one instant.
@@ -49,9 +52,15 @@ pub struct ServiceStatus {
     pub dependencies: Vec<Dependency>,
     /// What is built from it.
     pub dependents: Vec<Name>,
+    /// Where it is not ready because something that it depends on is not: the way to that, each a dependency of the
+    /// one before it. Empty otherwise.
+    pub blocked_by: Vec<Name>,
     /// The last attempt that was given up since it went down, or else the failure that took it down. It stays
     /// while the service is ready again.
     pub last_failure: Option<Failure>,
+    /// What its supervisor makes of it; `None` where nobody [supervises](crate::Registry::supervise) it.
+    #[cfg(feature = "supervise")]
+    pub supervision: Option<Supervision>,
 }
 
 /// One edge of the graph.
@@ -76,7 +85,8 @@ pub struct Dependency {
 }
 
 impl ServiceStatus {
-    pub(crate) fn of(store: &Store, index: u32) -> Self {
+    pub(crate) fn of(shared: &Shared, index: u32) -> Self {
+        let store = &shared.store;
         let (slot, service) = (store.slot(index), store.service(index));
         let state = slot.state.load();
         let dependency = |(index, use_): (u32, Use)| Dependency {
@@ -93,7 +103,10 @@ impl ServiceStatus {
             waiting: service.waiting.get(),
             dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
             dependents: store.dependents(index).into_iter().map(|i| store.name(i)).collect(),
+            blocked_by: store.blocked_by(index).into_iter().map(|i| store.name(i)).collect(),
             last_failure: store.last_failure(index),
+            #[cfg(feature = "supervise")]
+            supervision: shared.supervised.status(index),
         }
     }
 }
@@ -125,8 +138,9 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub(crate) fn of(store: &Store) -> Self {
-        Self { services: (0..store.len()).map(|index| ServiceStatus::of(store, index)).collect() }
+    pub(crate) fn of(shared: &Shared) -> Self {
+        let all = 0..shared.store.len();
+        Self { services: all.map(|index| ServiceStatus::of(shared, index)).collect() }
     }
 
     /// The service with this name.

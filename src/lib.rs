@@ -98,15 +98,34 @@
 //! waker) is caught where the store runs it, after the panic hook has reported it; the store stays whole. A
 //! panic while a service is built gives the attempt back, with that as its reason.
 //!
+//! # Supervision
+//!
+//! The loop of a provider can be left to a `Supervisor`, which needs only to be told how to build: it rests before it
+//! builds again, charges each failure to the service with which it began, ends builds that panic or take too long, and
+//! stops its service in order when the registry is shut down. It is a future for any executor, or a call for a plain
+//! thread. Nothing of the store needs it.
+//!
 //! # Features
 //!
-//! None is on by default. `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts are
-//! `Serialize`. `tracing`: [`TracingObserver`](https://docs.rs/mainstay/latest/mainstay/struct.TracingObserver.html).
+//! None is on by default.
+//!
+//! - `supervise`: `Registry::supervise` and `Supervisor`, `Restart`, `Clock`, `Registry::shutdown`, `Running::drained`,
+//!   `Wait::within`.
+//! - `tokio`: `TokioClock`; `smol`: `SmolClock`, for smol and whoever else uses async-io. Each brings `supervise`.
+//! - `test-kit`: `VirtualClock`, for tests in which time passes when they say so. Brings `supervise`.
+//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts are `Serialize`.
+//! - `tracing`: [`TracingObserver`](https://docs.rs/mainstay/latest/mainstay/struct.TracingObserver.html).
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod all_ready;
 mod builder;
+#[cfg(feature = "supervise")]
+mod drain;
+#[cfg(not(feature = "supervise"))]
+#[path = "untracked.rs"]
+mod drain;
 mod error;
 mod event;
 mod fail;
@@ -118,12 +137,17 @@ mod registry;
 mod running;
 mod service;
 mod store;
+#[cfg(feature = "supervise")]
+mod supervise;
 mod sync;
 #[cfg(feature = "tracing")]
 mod trace;
 mod wait;
 
+pub use all_ready::{AllReadyError, Missing};
 pub use builder::Builder;
+#[cfg(feature = "supervise")]
+pub use error::DrainError;
 pub use error::{
     BeginError, BuildError, Cycle, DependencyError, ForeignId, GetAllError, GetError, LookupError,
     NotReady, ProvideError, ReadyError, RegisterError, ReplaceError, WaitError, WaitForError,
@@ -137,6 +161,17 @@ pub use registry::{Observer, Registry};
 pub use running::Running;
 pub use service::{AnyId, Instance, Name, ServiceId};
 pub use store::Phase;
+#[cfg(feature = "smol")]
+pub use supervise::SmolClock;
+#[cfg(feature = "tokio")]
+pub use supervise::TokioClock;
+#[cfg(feature = "test-kit")]
+pub use supervise::VirtualClock;
+#[cfg(feature = "supervise")]
+pub use supervise::{
+    Build, Clock, Doing, Hung, Restart, Shutdown, Sleep, Supervision, Supervisor, SystemClock,
+    TryError,
+};
 #[cfg(feature = "tracing")]
 pub use trace::TracingObserver;
 pub use wait::Wait;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    drain::Tracked,
     error::{BeginError, ProvideError, ReadyError, WaitError, WaitForError},
     event::EventKind,
     failure::{Failure, Reason},
@@ -14,7 +15,7 @@ use crate::{
     running::{Over, Running, debug_by_service},
     service::{Instance, ServiceId},
     store::{Refused, Store, Target},
-    sync::{Count, Shielded},
+    sync::{Count, Flag, Shielded},
     wait::{Wait, sealed::Condition},
 };
 
@@ -72,7 +73,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Provider<T: Send + Sync + 'static> {
-    registry: Registry,
+    pub(crate) registry: Registry,
     id: ServiceId<T>,
 }
 
@@ -166,10 +167,14 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
     fn look(&mut self) -> Option<Self::Output> {
         let Provider { registry, id } = self.provider;
         let store = registry.store();
-        if store.is_closed() {
+        if store.is_closed() || store.service(id.index()).stopped.is_up() {
             return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
         }
         let generation = store.begin(id.index())?;
+        #[cfg(feature = "supervise")]
+        if stopped_meanwhile(store, id.index(), generation) {
+            return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
+        }
         let waited = self.since.map(|since| since.elapsed()).unwrap_or_default();
         registry.emit(id.index(), generation, waited, EventKind::Begun);
         Some(Ok(Attempt {
@@ -200,6 +205,19 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
     }
 }
 
+/// Whether a shutdown has come to the service while this attempt began, which is given back then.
+///
+/// The attempt is a step of the slot's state, and so is the wakening after the shutdown has raised its flag. Of two
+/// steps one sees the other: here the flag is seen, or the shutdown sees the attempt, and fails it.
+#[cfg(feature = "supervise")]
+fn stopped_meanwhile(store: &Store, index: u32, generation: u64) -> bool {
+    let stopped = store.service(index).stopped.is_up();
+    if stopped {
+        store.give_back(index, generation, Shielded::new(Reason::ShutDown), 0);
+    }
+    stopped
+}
+
 /// The exclusive right to publish one instance of a service, under one generation.
 ///
 /// It ends by [`ready`](Self::ready), or is given back: by [`fail`](Self::fail), which says why, or by being
@@ -221,13 +239,13 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Attempt<T: Send + Sync + 'static> {
-    registry: Registry,
-    id: ServiceId<T>,
-    generation: u64,
+    pub(crate) registry: Registry,
+    pub(crate) id: ServiceId<T>,
+    pub(crate) generation: u64,
     /// Only where somebody is told.
     begun: Option<Instant>,
     /// How many discovered edges it has used.
-    discovered: Count,
+    pub(crate) discovered: Count,
     /// It was published, or given back.
     over: bool,
 }
@@ -283,7 +301,15 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         &self,
         dependency: ServiceId<D>,
     ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
-        Wait::new(Dependency { attempt: self, id: dependency, known: false })
+        Wait::new(Dependency {
+            registry: &self.registry,
+            dependent: self.id.index(),
+            generation: self.generation,
+            discovered: &self.discovered,
+            over: None,
+            id: dependency,
+            known: false,
+        })
     }
 
     /// Whether it was overtaken: a long build may look now and then, and stop.
@@ -356,13 +382,14 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         if store.is_closed() {
             return Err(ReadyError::Closed { value, service: store.name(index) });
         }
-        match store.publish(self.id, self.generation, value, self.discovered.get()) {
+        let tracked = Tracked::new(&self.registry, index);
+        match store.publish(self.id, self.generation, value, self.discovered.get(), &tracked) {
             Ok(()) => {
                 self.over = true;
                 let took = self.took();
                 self.registry.emit(index, self.generation, took, EventKind::Ready);
                 let registry = self.registry.clone();
-                Ok(Running { registry, id: self.id, generation: self.generation })
+                Ok(Running { registry, id: self.id, generation: self.generation, tracked })
             }
             Err(Refused(value)) => {
                 let failure = store.failure(index, self.generation);
@@ -391,6 +418,12 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// ```
     pub fn fail(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), Failure> {
         self.give_back(Reason::error(reason))
+    }
+
+    /// As `fail`, for a reason of our own.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn give_up(mut self, reason: Reason) {
+        let _ = self.give_back(Shielded::new(reason));
     }
 
     fn took(&self) -> Duration {
@@ -422,33 +455,41 @@ impl<T: Send + Sync + 'static> Drop for Attempt<T> {
     }
 }
 
-struct Dependency<'a, T: Send + Sync + 'static, D> {
-    attempt: &'a Attempt<T>,
-    id: ServiceId<D>,
+/// What an attempt needs to know of itself to wait for a dependency.
+pub(crate) struct Dependency<'a, D> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) dependent: u32,
+    pub(crate) generation: u64,
+    pub(crate) discovered: &'a Count,
+    /// Where the attempt may end before whoever waits for it: whether it has.
+    pub(crate) over: Option<&'a Flag>,
+    pub(crate) id: ServiceId<D>,
     /// The edge is published.
-    known: bool,
+    pub(crate) known: bool,
 }
 
-impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependency<'_, T, D> {
+impl<D: Send + Sync + 'static> Condition for Dependency<'_, D> {
     type Output = Result<Arc<Instance<D>>, WaitForError>;
 
     fn look(&mut self) -> Option<Self::Output> {
-        let Attempt { registry, id, generation, discovered, .. } = self.attempt;
-        let (store, index) = (registry.store(), id.index());
-        let dependency = match registry.index(self.id.into()) {
+        let (store, index) = (self.registry.store(), self.dependent);
+        let dependency = match self.registry.index(self.id.into()) {
             Ok(dependency) => dependency,
             Err(foreign) => return Some(Err(foreign.into())),
         };
-        if self.attempt.is_overtaken() {
-            return Some(Err(WaitForError::Overtaken(store.failure(index, *generation))));
+        if self.over.is_some_and(Flag::is_up) {
+            return Some(Err(WaitForError::Over { service: store.name(dependency) }));
+        }
+        if !store.is_starting(index, self.generation) {
+            return Some(Err(WaitForError::Overtaken(store.failure(index, self.generation))));
         }
         if store.is_closed() {
             return Some(Err(WaitForError::Closed { service: store.name(dependency) }));
         }
         if !self.known {
-            match store.discover(index, dependency, *generation) {
+            match store.discover(index, dependency, self.generation) {
                 Ok(true) => {
-                    discovered.add(1);
+                    self.discovered.add(1);
                 }
                 Ok(false) => {}
                 Err(cycle) => return Some(Err(registry::named(store, cycle).into())),
@@ -459,30 +500,28 @@ impl<T: Send + Sync + 'static, D: Send + Sync + 'static> Condition for Dependenc
     }
 
     fn slots(&self) -> (u32, Option<u32>) {
-        (self.attempt.id.index(), Some(self.id.index()))
+        (self.dependent, Some(self.id.index()))
     }
 
     fn store(&self) -> &Store {
-        self.attempt.registry.store()
+        self.registry.store()
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        let service = self.attempt.registry.store().name(self.id.index());
+        let service = self.registry.store().name(self.id.index());
         Err(WaitForError::TimedOut { service, after })
     }
 
     fn is_observed(&self) -> bool {
-        self.attempt.registry.is_observed()
+        self.registry.is_observed()
     }
 
     fn begins(&mut self) {
-        let by = Some(self.attempt.id.index());
-        self.attempt.registry.wait_begins(self.id.index(), by);
+        self.registry.wait_begins(self.id.index(), Some(self.dependent));
     }
 
     fn ends(&mut self, took: Duration) {
-        let by = Some(self.attempt.id.index());
-        self.attempt.registry.wait_ends(self.id.index(), by, took);
+        self.registry.wait_ends(self.id.index(), Some(self.dependent), took);
     }
 }
 

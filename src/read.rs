@@ -355,6 +355,29 @@ impl<T> Cached<T> {
         }
     }
 
+    /// Lets go of what is held, so that it lives no longer for this reader's sake; the next [`get`](Self::get) looks
+    /// anew. For a reader that is going to idle: one that does not look keeps what it has seen last, also when that
+    /// has failed.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait()?.ready(80)?;
+    /// let mut cached = registry.cached(port)?;
+    /// let instance = std::sync::Arc::downgrade(&registry.get_arc(port)?);
+    /// assert_eq!(**cached.get()?, 80);
+    /// running.fail("closed");
+    /// assert!(instance.upgrade().is_some(), "the reader has it");
+    /// cached.release();
+    /// assert!(instance.upgrade().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn release(&mut self) {
+        let held = self.held.take();
+        shielded(|| drop(held));
+    }
+
     /// Holds what is there now, if it is current, and nothing else.
     #[cold]
     fn look_anew(&mut self) -> Result<(), GetError> {

@@ -4,6 +4,8 @@
 
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "supervise")]
+use crate::supervise::Supervised;
 use crate::{
     error::{Cycle, DependencyError, ForeignId, LookupError, RegisterError},
     event::{Event, EventKind},
@@ -76,13 +78,14 @@ pub trait Observer: Send + Sync + 'static {
 
 pub(crate) struct Shared {
     pub(crate) store: Store,
+    #[cfg(feature = "supervise")]
+    pub(crate) supervised: Supervised,
     pub(crate) observer: Shielded<Option<Box<dyn Observer>>>,
 }
 
 impl Registry {
-    pub(crate) fn new(store: Store, observer: Option<Box<dyn Observer>>) -> Self {
-        let observer = Shielded::new(observer);
-        Self { shared: Arc::new(Shared { store, observer }) }
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self::of(Arc::new(shared))
     }
 
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
@@ -96,6 +99,30 @@ impl Registry {
     #[inline]
     pub(crate) fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// Where supervision has its time from; see [`Builder::clock`](crate::Builder::clock).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// registry.register::<u16>("port")?;
+    /// let all = registry.wait_all_ready().within(Duration::from_millis(1), registry.clock()).await;
+    /// assert!(all.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "supervise")]
+    pub fn clock(&self) -> &dyn crate::Clock {
+        &*self.supervised().clock
+    }
+
+    #[cfg(feature = "supervise")]
+    pub(crate) fn supervised(&self) -> &Supervised {
+        &self.shared.supervised
     }
 
     /// Whether somebody is told what happens.
@@ -219,7 +246,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn status(&self, id: impl Into<AnyId>) -> Result<ServiceStatus, ForeignId> {
-        Ok(ServiceStatus::of(self.store(), self.index(id.into())?))
+        Ok(ServiceStatus::of(&self.shared, self.index(id.into())?))
     }
 
     /// The status of every service, in the order of their registration.
@@ -234,7 +261,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list(&self) -> Listing {
-        Listing::of(self.store())
+        Listing::of(&self.shared)
     }
 
     /// How many services fit.

@@ -3,6 +3,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use crate::{
+    drain::Tracked,
     error::{ReplaceError, WaitError},
     event::EventKind,
     failure::{Cascade, Failure, Reason},
@@ -29,6 +30,7 @@ pub struct Running<T: Send + Sync + 'static> {
     pub(crate) registry: Registry,
     pub(crate) id: ServiceId<T>,
     pub(crate) generation: u64,
+    pub(crate) tracked: Tracked<T>,
 }
 
 impl<T: Send + Sync + 'static> Running<T> {
@@ -108,7 +110,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// ```
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
         let (store, index) = (self.registry.store(), self.id.index());
-        match store.replace(self.id, self.generation, value) {
+        match store.replace(self.id, self.generation, value, &self.tracked) {
             Ok(()) => {
                 self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
                 Ok(())

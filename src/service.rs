@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::sync::slab::Key;
+use crate::{drain::Gone, sync::slab::Key};
 
 /// A service whose values are `T`, in one registry: eight bytes, `Copy`, constant once it is there.
 ///
@@ -184,6 +184,8 @@ pub struct Instance<T> {
     pub(crate) generation: u64,
     pub(crate) service: AnyId,
     pub(crate) value: T,
+    // Dropped after the value.
+    pub(crate) _gone: Gone,
 }
 
 impl<T> Instance<T> {

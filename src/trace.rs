@@ -21,14 +21,14 @@ pub struct TracingObserver;
 
 impl Observer for TracingObserver {
     fn event(&self, _: &Registry, event: &Event<'_>) {
-        use EventKind::{Failed, GivenUp, Overtaken};
+        use EventKind::{Broken, Failed, GivenUp, Overtaken};
 
         let (service, generation) = (&**event.service, event.generation);
         let took = event.took.as_secs_f64();
         match event.kind {
             // The end of everything is nothing to warn of.
-            Failed(failure) | Overtaken(failure) | GivenUp(failure)
-                if !matches!(failure.reason, Reason::Closed) =>
+            Failed(failure) | Overtaken(failure) | GivenUp(failure) | Broken(failure)
+                if !matches!(failure.reason, Reason::Closed | Reason::ShutDown) =>
             {
                 tracing::warn!(target: "mainstay", service, generation, took, "{}", event.kind);
             }

@@ -23,7 +23,7 @@ pub(crate) mod sealed {
         /// Looks once. Where it gives nothing, a change of one of the slots will make it worth another look.
         fn look(&mut self) -> Option<Self::Output>;
 
-        /// The slots whose changes matter: one, or two.
+        /// The slots whose changes matter after the last look: one, or two.
         fn slots(&self) -> (u32, Option<u32>);
 
         #[allow(private_interfaces)]
@@ -135,6 +135,43 @@ impl<C: Condition> Wait<C> {
         self.block(Some(deadline))
     }
 
+    /// Waits, in async code, until the wait ends, or for this long by that clock; then the output is its error
+    /// `TimedOut`.
+    ///
+    /// ```
+    /// use mainstay::VirtualClock;
+    /// use std::time::Duration;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// let clock = VirtualClock::new();
+    /// let hour = Duration::from_secs(3600);
+    /// let waits = std::thread::spawn({
+    ///     let clock = clock.clone();
+    ///     move || pollster::block_on(registry.wait_ready(port).within(hour, &clock)).is_err()
+    /// });
+    /// while clock.advance_to_next().is_none() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert!(waits.join().unwrap());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "supervise")]
+    pub async fn within(mut self, timeout: Duration, clock: &dyn crate::Clock) -> C::Output {
+        let begun = clock.now();
+        // A time that no clock can show is no limit.
+        let Some(deadline) = begun.checked_add(timeout) else { return self.await };
+        let ended = async { Some((&mut self).await) };
+        let late = async {
+            clock.sleep_until(deadline).await;
+            None
+        };
+        match futures_lite::future::or(ended, late).await {
+            Some(output) => output,
+            None => self.condition.timed_out(clock.now().saturating_duration_since(begun)),
+        }
+    }
+
     fn block(mut self, deadline: Option<Instant>) -> C::Output {
         // An answer that is there needs nothing to be woken by.
         let first = if self.done { None } else { self.condition.look() };
@@ -143,7 +180,7 @@ impl<C: Condition> Wait<C> {
         }
         let begun = deadline.map(|_| Instant::now());
         let waited = || begun.map(|begun| begun.elapsed()).unwrap_or_default();
-        block_until(&mut self, deadline).unwrap_or_else(|| self.condition.timed_out(waited()))
+        block_until(&mut self, || deadline).unwrap_or_else(|| self.condition.timed_out(waited()))
     }
 
     fn end(&mut self) {
@@ -176,12 +213,18 @@ impl<C: Condition> Future for Wait<C> {
                     this.since = this.condition.is_observed().then(Instant::now);
                     this.condition.begins();
                 }
-                this.arm();
+                let slots = this.condition.slots();
+                this.arm(slots);
                 // The slot may have moved before it knew of us.
                 if let Some(output) = this.condition.look() {
                     this.done = true;
                     this.end();
                     return Poll::Ready(output);
+                }
+                if this.condition.slots() != slots {
+                    // It has, and another one matters now, which does not know of us yet.
+                    this.waiter.disarm();
+                    continue;
                 }
             }
             if this.waiter.poll(context).is_pending() {
@@ -192,8 +235,7 @@ impl<C: Condition> Future for Wait<C> {
 }
 
 impl<C: Condition> Wait<C> {
-    fn arm(&mut self) {
-        let (first, second) = self.condition.slots();
+    fn arm(&mut self, (first, second): (u32, Option<u32>)) {
         let store = self.condition.store();
         for slot in [Some(first), second].into_iter().flatten() {
             self.waiter.listen(&store.service(slot).changed);
@@ -205,5 +247,61 @@ impl<C: Condition> Wait<C> {
 impl<C: Condition> Drop for Wait<C> {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::registry::Registry;
+
+    /// Waits for a change of slot 0, until a look finds that it is slot 1 that matters.
+    struct Moves<'a> {
+        registry: &'a Registry,
+        looks: u32,
+    }
+
+    impl Condition for Moves<'_> {
+        type Output = ();
+
+        fn look(&mut self) -> Option<()> {
+            self.looks += 1;
+            (self.looks > 4).then_some(())
+        }
+
+        fn slots(&self) -> (u32, Option<u32>) {
+            (u32::from(self.looks > 1), None)
+        }
+
+        fn store(&self) -> &Store {
+            self.registry.store()
+        }
+
+        fn timed_out(&self, _: Duration) {}
+    }
+
+    struct Wakes(AtomicUsize);
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn another_slot_matters_once_it_has_announced_itself() {
+        let registry = Registry::with_capacity(2).unwrap();
+        let [_, second] = ["first", "second"].map(|name| registry.register::<u8>(name).unwrap());
+        let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+        let mut wait = Wait::new(Moves { registry: &registry, looks: 0 });
+        let waker = Arc::clone(&wakes).into();
+        assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+        registry.store().wake(second.index());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
     }
 }

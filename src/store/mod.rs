@@ -22,7 +22,7 @@ pub(crate) use self::{
     publish::Refused,
     slot::Slot,
     state::Tag,
-    wait::Waiter,
+    wait::{WaitPoint, Waiter},
 };
 
 use self::{
@@ -30,7 +30,6 @@ use self::{
     rows::{Room, Row},
     state::second_look_fence,
     topology::{Slots, Topology},
-    wait::WaitPoint,
 };
 use crate::{
     failure::{Failure, Reason},
@@ -89,6 +88,8 @@ pub(crate) struct Service {
     pub(crate) changed: WaitPoint,
     /// Somebody has the provider's role.
     pub(crate) provided: Flag,
+    /// It comes up no more.
+    pub(crate) stopped: Flag,
     /// The last cascade that began here.
     cause: Shielded<ArcCell<Cause>>,
     /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
@@ -164,6 +165,7 @@ impl Store {
             type_name: type_name::<T>(),
             changed: WaitPoint::new(),
             provided: Flag::new(),
+            stopped: Flag::new(),
             cause: Shielded::new(ArcCell::empty()),
             given_up: Shielded::new(ArcCell::empty()),
             discovered: Count::new(),
@@ -256,6 +258,28 @@ impl Store {
         edges.into_iter().map(|edge| edge.service).collect()
     }
 
+    /// The way to what keeps a service from being ready: one that it depends on and that is not, one that this depends
+    /// on, and so on. Empty where it is ready, or nothing that it depends on keeps it.
+    pub(crate) fn blocked_by(&self, index: u32) -> Vec<u32> {
+        let is_ready = |&index: &u32| self.slot(index).state.load().phase() == Phase::Ready;
+        let mut way = Vec::new();
+        if is_ready(&index) {
+            return way;
+        }
+        self.topology.read(|graph| {
+            let mut last = index;
+            // Ends, since there is no cycle.
+            loop {
+                let below = graph.dependencies(last).into_iter().map(|edge| edge.service);
+                // The one that was registered first: the same each time that it is asked.
+                let Some(next) = below.filter(|index| !is_ready(index)).min() else { return };
+                way.push(next);
+                last = next;
+            }
+        });
+        way
+    }
+
     // Causes.
 
     /// What took the service down in `generation`, as far as the last cascade that reached it can tell.
@@ -302,13 +326,16 @@ impl Store {
         if !self.closed.raise() {
             return false;
         }
-        // A waiter that announces itself after its slot was dismissed sees the flag when it looks again.
-        for index in 0..self.len() {
-            if self.slot(index).state.dismiss() {
-                self.service(index).changed.wake_all();
-            }
-        }
+        (0..self.len()).for_each(|index| self.wake(index));
         true
+    }
+
+    /// Has all who wait at a slot look again, for something that is not in it. A waiter that announces itself after
+    /// this sees what was done before it.
+    pub(crate) fn wake(&self, index: u32) {
+        if self.slot(index).state.dismiss() {
+            self.service(index).changed.wake_all();
+        }
     }
 }
 

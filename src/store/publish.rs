@@ -7,6 +7,7 @@ use super::{
     state::{Moved, Tag},
 };
 use crate::{
+    drain::Tracked,
     failure::Reason,
     service::{Instance, ServiceId},
     sync::{ArcCell, Held, Shielded, nothing, yield_now},
@@ -53,13 +54,14 @@ impl Store {
         generation: u64,
         value: T,
         discovered: u32,
+        tracked: &Tracked<T>,
     ) -> Result<(), Refused<T>> {
         let index = id.index();
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
         if !self.is_starting(index, generation) {
             return Err(Refused(value));
         }
-        let instance = self.instance(id, generation, value);
+        let instance = instance(id, generation, value, tracked);
         // Most likely nothing is there: what was has been cleared away.
         let first = Shielded::new(nothing());
         // What was there is dropped at the end: that is user code, and may fail the service.
@@ -89,10 +91,11 @@ impl Store {
         id: ServiceId<T>,
         generation: u64,
         value: T,
+        tracked: &Tracked<T>,
     ) -> Result<(), Refused<T>> {
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
         let _replacing = slot.replacements.begin();
-        let instance = self.instance(id, generation, value);
+        let instance = instance(id, generation, value, tracked);
         // Looked at before each try: a replacement that is put in after the state has moved takes its place
         // just before that move, where no reader saw it.
         let may = |current: Option<&Instance<T>>| {
@@ -103,10 +106,6 @@ impl Store {
             Some(_previous) => Ok(()),
             None => Err(Refused(alone(instance))),
         }
-    }
-
-    fn instance<T>(&self, id: ServiceId<T>, generation: u64, value: T) -> Arc<Instance<T>> {
-        Arc::new(Instance { generation, service: id.into(), value })
     }
 
     /// Gives an attempt back without a value. False where a cascade has taken it already.
@@ -157,6 +156,18 @@ impl Store {
             self.service(index).changed.wake_all();
         }
     }
+}
+
+fn instance<T>(
+    id: ServiceId<T>,
+    generation: u64,
+    value: T,
+    tracked: &Tracked<T>,
+) -> Arc<Instance<T>> {
+    let service = id.into();
+    let instance = Arc::new(Instance { generation, service, value, _gone: tracked.gone() });
+    tracked.add(&instance);
+    instance
 }
 
 /// Puts `instance` into the cell in place of `current`, or of what is there by then, as long as that `may` be

@@ -166,6 +166,16 @@ impl<T> std::ops::Deref for Shielded<T> {
     }
 }
 
+#[cfg(feature = "supervise")]
+impl<T> std::ops::DerefMut for Shielded<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.0 {
+            Some(value) => value,
+            None => unreachable!("it is taken out only at its end"),
+        }
+    }
+}
+
 impl<T> Drop for Shielded<T> {
     fn drop(&mut self) {
         if let Some(value) = self.0.take() {

@@ -32,10 +32,11 @@ impl Wake for Unpark {
     }
 }
 
-/// The output of the future; `None` where it was not there at the deadline. Polls at least once.
+/// The output of the future; `None` where it was not there at the deadline, which is asked for after each poll. Polls
+/// at least once.
 pub(crate) fn block_until<F: Future + Unpin>(
     future: &mut F,
-    deadline: Option<Instant>,
+    deadline: impl Fn() -> Option<Instant>,
 ) -> Option<F::Output> {
     let unpark = Arc::new(Unpark { thread: current_thread(), token: AtomicBool::new(false) });
     let waker = Waker::from(Arc::clone(&unpark));
@@ -44,6 +45,7 @@ pub(crate) fn block_until<F: Future + Unpin>(
         if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut context) {
             return Some(output);
         }
+        let deadline = deadline();
         while !unpark.take() {
             let Some(deadline) = deadline else {
                 park();

@@ -1,13 +1,16 @@
 //! The example server as a process of its own, in a directory of its own.
 
+#[path = "example_binary.rs"]
+mod example_binary;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{OnceLock, mpsc},
+    sync::mpsc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use reqwest::{Method, StatusCode};
@@ -43,7 +46,7 @@ impl Server {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("stderr")).expect("a file for the log");
-        let mut child = Command::new(binary())
+        let mut child = Command::new(example_binary::path("server"))
             .args(["--listen", "127.0.0.1:0"])
             .current_dir(&directory)
             .stdin(Stdio::null())
@@ -167,51 +170,4 @@ impl Answer {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
-}
-
-/// `cargo test` builds the examples with the tests, `cargo test --test server` does not.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("the test has a path");
-        let profile = test.ancestors().nth(2).expect("it is in <target>/<profile>/deps");
-        let binary =
-            profile.join("examples").join(format!("server{}", std::env::consts::EXE_SUFFIX));
-        if modified(&binary) < newest_source() {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--example", "server"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-            if !cfg!(debug_assertions) {
-                cargo.arg("--release");
-            }
-            if let Some(target) = profile.parent() {
-                cargo.env("CARGO_TARGET_DIR", target);
-            }
-            let built = cargo.status().expect("cargo can be called");
-            assert!(built.success(), "the example does not build");
-            assert!(binary.exists(), "it was built, but not as {}", binary.display());
-        }
-        binary
-    })
-}
-
-/// When the file was written; `None`, which is less than any time, if there is none.
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
-fn newest_source() -> Option<SystemTime> {
-    let mut newest = None;
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    open.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/server"));
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).expect("the sources are there") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                newest = newest.max(modified(&path));
-            }
-        }
-    }
-    newest
 }

@@ -1,6 +1,8 @@
 //! What the integration tests share. Each of them is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod stage;
+
 use std::{
     fmt::Debug,
     future::Future,

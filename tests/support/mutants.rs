@@ -5,8 +5,12 @@
 #[path = "mod.rs"]
 mod support;
 
+#[path = "../all_ready.rs"]
+mod all_ready;
 #[path = "../closing.rs"]
 mod closing;
+#[path = "../draining.rs"]
+mod draining;
 #[path = "../dropped_waits.rs"]
 mod dropped_waits;
 #[path = "../edges.rs"]
@@ -31,6 +35,10 @@ mod provider_loop;
 mod reading;
 #[path = "../reentrant.rs"]
 mod reentrant;
+#[path = "../shutting_down.rs"]
+mod shutting_down;
+#[path = "../supervising.rs"]
+mod supervising;
 #[path = "../topology.rs"]
 mod topology;
 #[path = "../waiting.rs"]

@@ -1,0 +1,192 @@
+//! One build, in the builder's hands.
+
+use std::{fmt, ops::Deref, sync::Arc, time::Instant};
+
+use crate::{
+    error::{WaitError, WaitForError},
+    failure::Failure,
+    provider::{Attempt, Dependency},
+    registry::Registry,
+    running::Over,
+    service::{Instance, ServiceId},
+    sync::{Count, Flag},
+    wait::{Wait, sealed::Condition},
+};
+
+/// What a builder is given for one build: what it is built from is waited for by it, and it knows why it is built.
+///
+/// It is over once the builder has returned; later waits of one that was kept end with [`WaitForError::Over`].
+///
+/// ```
+/// use mainstay::Registry;
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let config = registry.register::<u16>("config")?;
+/// let server = registry.register::<String>("server")?;
+///
+/// let supervisor = registry.supervise(config)?;
+/// std::thread::spawn(|| supervisor.run_blocking(|_| Ok::<_, std::io::Error>(8080)));
+/// let supervisor = registry.supervise(server)?;
+/// std::thread::spawn(move || {
+///     supervisor.run_blocking(|build| {
+///         let port = build.wait_for(config).wait()?;
+///         Ok::<_, mainstay::WaitForError>(format!("localhost:{}, generation {}", **port, build.generation()))
+///     })
+/// });
+/// assert_eq!(**registry.wait_ready(server).wait()?, "localhost:8080, generation 0");
+/// # registry.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Build<T: Send + Sync + 'static> {
+    registry: Registry,
+    id: ServiceId<T>,
+    generation: u64,
+    shared: Arc<Shared>,
+    charges: u32,
+    last_failure: Option<Failure>,
+    deadline: Option<Instant>,
+}
+
+/// What a build and its attempt have in common.
+struct Shared {
+    discovered: Count,
+    over: Flag,
+}
+
+/// The attempt of a build, which stays with the supervisor; however it ends, the build is over by then.
+pub(super) struct Ahead<T: Send + Sync + 'static> {
+    attempt: Option<Attempt<T>>,
+    shared: Arc<Shared>,
+}
+
+/// Parts an attempt from what its builder may do with it.
+pub(super) fn begin<T: Send + Sync + 'static>(
+    attempt: Attempt<T>,
+    charges: u32,
+    deadline: Option<Instant>,
+) -> (Ahead<T>, Build<T>) {
+    let shared = Arc::new(Shared { discovered: Count::new(), over: Flag::new() });
+    let Attempt { registry, id, generation, .. } = &attempt;
+    let build = Build {
+        registry: registry.clone(),
+        id: *id,
+        generation: *generation,
+        shared: Arc::clone(&shared),
+        charges,
+        last_failure: registry.store().last_failure(id.index()),
+        deadline,
+    };
+    (Ahead { attempt: Some(attempt), shared }, build)
+}
+
+impl<T: Send + Sync + 'static> Ahead<T> {
+    /// Ends the build.
+    pub(super) fn end(mut self) -> Attempt<T> {
+        match self.take() {
+            Some(attempt) => attempt,
+            None => unreachable!("it is taken out only at its end"),
+        }
+    }
+
+    fn take(&mut self) -> Option<Attempt<T>> {
+        self.shared.over.raise();
+        let attempt = self.attempt.take()?;
+        attempt.discovered.set(self.shared.discovered.get());
+        Some(attempt)
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Ahead<T> {
+    type Target = Attempt<T>;
+
+    fn deref(&self) -> &Attempt<T> {
+        match &self.attempt {
+            Some(attempt) => attempt,
+            None => unreachable!("it is taken out only at its end"),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Ahead<T> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl<T: Send + Sync + 'static> Build<T> {
+    /// Waits for a service to be ready, and makes it a dependency: what is built fails with it from here on. As
+    /// [`Attempt::wait_for`].
+    ///
+    /// # Errors
+    ///
+    /// [`WaitForError`]. Of an overtaken build it does not matter what the builder returns: it is built again.
+    pub fn wait_for<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
+        Wait::new(Dependency {
+            registry: &self.registry,
+            dependent: self.id.index(),
+            generation: self.generation,
+            discovered: &self.shared.discovered,
+            over: Some(&self.shared.over),
+            id: dependency,
+            known: false,
+        })
+    }
+
+    /// Whether what is built can no longer be published: a failure has overtaken it, or it is over.
+    ///
+    /// An async build is dropped in that case, and need not ask. A blocking one that takes long should, now and then.
+    pub fn is_overtaken(&self) -> bool {
+        self.shared.over.is_up()
+            || !self.registry.store().is_starting(self.id.index(), self.generation)
+    }
+
+    /// Waits until a failure overtakes the build.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attempt::overtaken`].
+    pub fn overtaken(
+        &self,
+    ) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
+        Wait::new(Over { registry: &self.registry, id: self.id, generation: self.generation })
+    }
+
+    /// The generation that the value will have.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The number of the try: 1, and one more for each charge since the service was last stable.
+    pub fn number(&self) -> u32 {
+        self.charges.saturating_add(1)
+    }
+
+    /// Why the service is built again: the last failure of an instance, or of a build. `None` at the first.
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.last_failure.as_ref()
+    }
+
+    /// By when it must be done, by the registry's clock, if there is a
+    /// [timeout](crate::Restart::build_timeout). Where it is not, that is charged.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The registry that it is built for.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Build<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Build")
+            .field("service", &self.registry.store().name(self.id.index()))
+            .field("generation", &self.generation)
+            .field("number", &self.number())
+            .finish()
+    }
+}

@@ -1,0 +1,575 @@
+//! The provider's loop, written once: begin, build, ready, failed, and again, until the registry closes.
+//!
+//! `docs/supervision.md` has the rules. Nothing here is needed by the store, and nothing of it runs by itself: a
+//! supervisor is a future, or a blocking call, of the user's.
+
+mod build;
+mod clock;
+mod progress;
+mod restart;
+mod shutdown;
+mod supervised;
+#[cfg(feature = "test-kit")]
+mod virtual_clock;
+
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    future::{Future, poll_fn, ready},
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_lite::{FutureExt, future::or};
+
+#[cfg(feature = "smol")]
+pub use self::clock::SmolClock;
+#[cfg(feature = "tokio")]
+pub use self::clock::TokioClock;
+#[cfg(feature = "test-kit")]
+pub use self::virtual_clock::VirtualClock;
+pub use self::{
+    build::Build,
+    clock::{Clock, Sleep, SystemClock},
+    restart::Restart,
+    shutdown::{Hung, Shutdown},
+    supervised::{Doing, Supervision},
+};
+
+pub(crate) use self::supervised::Supervised;
+
+use self::{
+    clock::for_ever,
+    restart::{Charges, Verdict},
+    supervised::{Desk, Order, Told},
+};
+use crate::{
+    error::{ForeignId, ProvideError, ReadyError},
+    event::EventKind,
+    failure::{Failure, Reason},
+    provider::{Attempt, Provider},
+    registry::Registry,
+    running::Running,
+    service::{AnyId, Instance, ServiceId},
+    store::Target,
+    sync::{self, Mutex, Shielded, block_until},
+    wait::Wait,
+};
+
+/// Why a build led to nothing, where its builder has not said why.
+///
+/// It is the reason of the [`Failure`] that the next build is told of.
+///
+/// ```
+/// use mainstay::{Reason, Registry, TryError};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let supervisor = registry.supervise(port)?;
+/// std::thread::spawn(|| {
+///     supervisor.run_blocking(|build| match build.last_failure() {
+///         None => panic!("no port at all"),
+///         Some(failure) => match &failure.reason {
+///             Reason::Error(error) if error.is::<TryError>() => Ok::<u16, TryError>(error.to_string().len() as u16),
+///             other => unreachable!("{other}"),
+///         }
+///     })
+/// });
+/// assert_eq!(**registry.wait_ready(port).wait()?, "the build panicked: no port at all".len() as u16);
+/// # registry.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryError {
+    /// The builder panicked.
+    #[error("the build panicked: {message}")]
+    Panicked {
+        /// What it said, as far as that is text.
+        message: String,
+    },
+    /// It took longer than [`Restart::build_timeout`] allows.
+    #[error("not built within {after:?}")]
+    TimedOut {
+        /// How long it was given.
+        after: Duration,
+    },
+}
+
+impl TryError {
+    fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        let payload = Shielded::new(payload);
+        let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self::Panicked { message: text.unwrap_or_else(|| "it did not say why".into()) }
+    }
+}
+
+/// The provider of one service, which needs only to be told how to build it: what [`Registry::supervise`] gives.
+///
+/// [`run`](Self::run) is a future for any executor, [`run_blocking`](Self::run_blocking) a call for a plain thread.
+/// Either is the whole loop: it begins when the service is down, has it built, publishes that, watches it, and
+/// begins again when it has failed, as the [`Restart`] says; until the registry closes. Dropped before that, it
+/// takes the service down, as a dropped [`Provider`] does.
+///
+/// ```
+/// use mainstay::{Registry, WaitForError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::with_capacity(2)?;
+/// let config = registry.register::<u16>("config")?;
+/// let server = registry.register::<String>("server")?;
+///
+/// let mut ports = 8080..;
+/// let config_task = registry.supervise(config)?.run(move |_| {
+///     let port = ports.next().ok_or("no port is left");
+///     async move { port }
+/// });
+/// let server_task = registry.supervise(server)?.run(move |build| async move {
+///     let port = build.wait_for(config).await?;
+///     Ok::<_, WaitForError>(format!("localhost:{}", **port))
+/// });
+/// let tasks = (tokio::spawn(config_task), tokio::spawn(server_task));
+///
+/// assert_eq!(**registry.wait_ready(server).await?, "localhost:8080");
+/// registry.fail(config, "edited")?;
+/// assert_eq!(**registry.wait_ready(server).await?, "localhost:8081");
+///
+/// registry.close();
+/// let (_, _) = (tasks.0.await?, tasks.1.await?);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a supervisor does nothing until it is run"]
+pub struct Supervisor<T: Send + Sync + 'static> {
+    provider: Provider<T>,
+    desk: Arc<Desk>,
+    restart: Restart,
+    /// How long it may take to stop, and what is to be done then.
+    stop_within: Duration,
+    /// Locked for the supervisor to be shared by its own futures: a hook need not be `Sync`.
+    hook: Mutex<Option<Hook<T>>>,
+    timer: Timer,
+}
+
+/// What a user does to stop an instance.
+type Hook<T> = Box<dyn FnOnce(Arc<Instance<T>>) -> Stopped + Send>;
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a service without a hook has for its readers to let go.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Who wakes a supervisor that sleeps.
+enum Timer {
+    /// The registry's clock.
+    Clock,
+    /// The thread that it blocks: the earliest moment at which it is to look again.
+    Thread(Arc<Mutex<Option<Instant>>>),
+}
+
+impl Registry {
+    /// Takes the provider's role for a service, for a supervisor to be run. As [`provide`](Self::provide).
+    ///
+    /// # Errors
+    ///
+    /// [`ProvideError`].
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(|| supervisor.run_blocking(|_| Ok::<_, std::io::Error>(80)));
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn supervise<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+    ) -> Result<Supervisor<T>, ProvideError> {
+        let provider = self.provide(id)?;
+        let desk = self.supervised().begin(id.index());
+        let (restart, timer, hook) = (Restart::default(), Timer::Clock, Mutex::default());
+        Ok(Supervisor { provider, desk, restart, stop_within: STOP_WITHIN, hook, timer })
+    }
+
+    /// Has a service that is broken, or rests, built again now, with all failures forgotten. One that is up, or being
+    /// built, goes on, and its next failure is its first.
+    ///
+    /// True where it was broken or resting; false otherwise, also for a service that nobody supervises.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignId`].
+    ///
+    /// ```
+    /// use mainstay::{Doing, Registry, Restart};
+    /// use std::{thread, time::Duration};
+    ///
+    /// let registry = Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let restart = Restart::default().at_most(0, Duration::from_secs(60));
+    /// let supervisor = registry.supervise(port)?.restart(restart);
+    /// let mut tries = 0;
+    /// thread::spawn(move || {
+    ///     supervisor.run_blocking(move |_| {
+    ///         tries += 1;
+    ///         if tries > 1 { Ok(80) } else { Err("no port is free") }
+    ///     })
+    /// });
+    /// while registry.status(port)?.supervision.unwrap().doing != Doing::Broken {
+    ///     thread::yield_now();
+    /// }
+    /// assert!(registry.reset(port)?);
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reset(&self, id: impl Into<AnyId>) -> Result<bool, ForeignId> {
+        let index = self.index(id.into())?;
+        let Some(desk) = self.supervised().desk(index) else { return Ok(false) };
+        let waited = desk.reset();
+        self.store().wake(index);
+        Ok(waited)
+    }
+}
+
+impl<T: Send + Sync + 'static> Supervisor<T> {
+    /// When the service is built again after it has failed, and when no more.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// What is to be done with the instance that is up when the registry is [shut down](Registry::shutdown): finish
+    /// what was accepted, flush, disconnect. Nobody else gets it any more by then; what it was built from is still
+    /// there. When it is done, those who hold the instance are waited for.
+    ///
+    /// All that may take `within`, 10 s where there is no hook; then the hook is dropped, and the service counts as
+    /// hung. A blocking hook does its work in the call, and gives [`std::future::ready(())`](std::future::ready). A
+    /// panic ends it. Where the registry is [closed](Registry::close) otherwise it is not called.
+    pub fn on_stop<F: Future<Output = ()> + Send + 'static>(
+        mut self,
+        within: Duration,
+        hook: impl FnOnce(Arc<Instance<T>>) -> F + Send + 'static,
+    ) -> Self {
+        self.stop_within = within;
+        self.hook = Mutex::new(Some(Box::new(|instance| Box::pin(hook(instance)))));
+        self
+    }
+
+    /// The service.
+    pub fn id(&self) -> ServiceId<T> {
+        self.provider.id()
+    }
+
+    /// Supervises the service until the registry is closed or shut down, with an async builder.
+    ///
+    /// The builder is called once for each build, in a poll of this future. A build that is
+    /// [overtaken](Attempt::overtaken) is dropped and not polled again; so is one that takes too long, and one that
+    /// is under way at the end. What panics, in the call or in a poll, is a failed build.
+    pub async fn run<F, B, E>(self, builder: F)
+    where
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let hook = Shielded::new(sync::lock(&self.hook).take());
+        self.desk.runs(self.stop_within);
+        // Its `Drop` is the user's, too.
+        let running = self.keep_up(Builder(Shielded::new(builder))).await;
+        if self.desk.is_to_stop() {
+            self.stop(running, hook).await;
+        }
+    }
+
+    /// Keeps the service up until the end; gives the instance that is up then.
+    async fn keep_up<F, B, E>(&self, mut builder: Builder<F>) -> Option<Running<T>>
+    where
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut charges = Charges::new(self.restart.clone());
+        let mut rest = Duration::ZERO;
+        while self.rested(rest, &mut charges).await {
+            let attempt = self.begin(&charges).await?;
+            // Of its reason this may be the last holder.
+            let failed = Shielded::new(match self.build(attempt, &charges, &mut builder).await {
+                Built::Running(running) => {
+                    charges.up(self.now());
+                    self.desk.does(Doing::Up, charges.count(), None);
+                    let failed = async { running.failed().await.ok() };
+                    match or(failed, self.ended()).await {
+                        Some(failure) => failure,
+                        None => return Some(running),
+                    }
+                }
+                Built::Failed(failure) => failure,
+                Built::Ended => return None,
+            });
+            let verdict = if failed.root == failed.service {
+                charges.charge(self.now())
+            } else {
+                charges.spare(self.now())
+            };
+            match verdict {
+                Verdict::Again(delay) => rest = delay,
+                Verdict::Broken => {
+                    self.emit(failed.generation, EventKind::Broken(&failed));
+                    self.desk.does(Doing::Broken, charges.count(), None);
+                    drop(failed);
+                    if self.told(true).await == Order::End {
+                        return None;
+                    }
+                    charges.forgive();
+                    rest = Duration::ZERO;
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the service down for good.
+    async fn stop(&self, running: Option<Running<T>>, hook: Shielded<Option<Hook<T>>>) {
+        let until = self.now().checked_add(self.stop_within);
+        self.desk.does(Doing::Stopping, 0, None);
+        let work = async {
+            if let Some(running) = running {
+                let instance = Shielded::new(running.instance());
+                let target = Target::Generation(running.generation());
+                let reason = Shielded::new(Reason::ShutDown);
+                self.registry().cascade(self.id().index(), target, reason);
+                if let (Some(hook), Some(instance)) = (hook.into_inner(), instance.into_inner()) {
+                    call(move || hook(instance)).await.ok();
+                }
+                running.drained().await.ok();
+            }
+            true
+        };
+        let late = async {
+            self.sleep_until(until).await;
+            false
+        };
+        if or(work, late).await {
+            self.desk.does(Doing::Stopped, 0, None);
+        }
+    }
+
+    /// Supervises the service until the registry is closed or shut down, with a blocking builder, on this thread.
+    ///
+    /// As [`run`](Self::run), but for a build that is overtaken or takes too long: it can only be
+    /// [told](Build::is_overtaken), and what it gives is dropped.
+    pub fn run_blocking<F, E>(mut self, mut builder: F)
+    where
+        F: FnMut(&Build<T>) -> Result<T, E>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let next = Arc::<Mutex<Option<Instant>>>::default();
+        if self.clock().is_real() {
+            self.timer = Timer::Thread(Arc::clone(&next));
+        }
+        let mut run = pin!(self.run(|build| ready(builder(&build))));
+        // Each poll says anew when it is to be the next, at the latest.
+        while block_until(&mut run, || sync::lock(&next).take()).is_none() {}
+    }
+
+    /// Lets a rest pass. False where this is the end.
+    async fn rested(&self, rest: Duration, charges: &mut Charges) -> bool {
+        if self.desk.take_reset() {
+            charges.forgive();
+            return true;
+        }
+        if rest.is_zero() {
+            return true;
+        }
+        let until = self.now().checked_add(rest);
+        self.desk.does(Doing::Resting, charges.count(), until);
+        let slept = async {
+            self.sleep_until(until).await;
+            None
+        };
+        match or(async { Some(self.told(true).await) }, slept).await {
+            Some(Order::End) => return false,
+            Some(Order::Reset) => charges.forgive(),
+            None => {}
+        }
+        true
+    }
+
+    /// The next attempt; `None` where this is the end.
+    async fn begin(&self, charges: &Charges) -> Option<Attempt<T>> {
+        self.desk.does(Doing::Building, charges.count(), None);
+        or(self.ended(), async { self.provider.begin().await.ok() }).await
+    }
+
+    /// Waits for the end, to be polled beside something else.
+    async fn ended<R>(&self) -> Option<R> {
+        self.told(false).await;
+        None
+    }
+
+    async fn build<F, B, E>(
+        &self,
+        attempt: Attempt<T>,
+        charges: &Charges,
+        builder: &mut Builder<F>,
+    ) -> Built<T>
+    where
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let timeout = charges.restart().build_timeout;
+        let deadline = timeout.and_then(|timeout| self.now().checked_add(timeout));
+        let (attempt, build) = build::begin(attempt, charges.count(), deadline);
+        let outcome = {
+            let overtaken = async {
+                let _ = attempt.overtaken().await;
+                None
+            };
+            let late = async {
+                self.sleep_until(deadline).await;
+                let after = timeout.unwrap_or_default();
+                Some(Err(TryError::TimedOut { after }.into()))
+            };
+            let built = async { Some(builder.build(build).await) };
+            // In this order: what is of no use is polled no more.
+            or(or(overtaken, self.ended()), or(built, late)).await
+        };
+        let attempt = attempt.end();
+        let outcome = match outcome {
+            // A blocking builder could not be stopped.
+            Some(Ok(value)) if deadline.is_some_and(|deadline| self.now() > deadline) => {
+                drop(Shielded::new(value));
+                let after = timeout.unwrap_or_default();
+                Some(Err(TryError::TimedOut { after }.into()))
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            Some(Ok(value)) => match attempt.ready(value) {
+                Ok(running) => Built::Running(running),
+                Err(ReadyError::Overtaken { value, failure }) => {
+                    drop(Shielded::new(value));
+                    Built::Failed(failure)
+                }
+                Err(ReadyError::Closed { value, .. }) => {
+                    drop(Shielded::new(value));
+                    Built::Ended
+                }
+            },
+            Some(Err(_)) | None if self.registry().is_closed() || self.desk.is_to_stop() => {
+                attempt.give_up(Reason::ShutDown);
+                Built::Ended
+            }
+            Some(Err(reason)) => self.failed(attempt, reason),
+            // Overtaken: it has nothing to say that would matter.
+            None => self.failed(attempt, "overtaken".into()),
+        }
+    }
+
+    /// Gives the attempt up for this reason, unless a failure has come before it.
+    fn failed(&self, attempt: Attempt<T>, reason: Box<dyn Error + Send + Sync>) -> Built<T> {
+        match attempt.fail(reason) {
+            Err(overtaken_by) => Built::Failed(overtaken_by),
+            Ok(()) => match self.registry().store().last_failure(self.id().index()) {
+                Some(failure) => Built::Failed(failure),
+                None => unreachable!("an attempt was just given up"),
+            },
+        }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.provider.registry
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        self.registry().clock()
+    }
+
+    fn now(&self) -> Instant {
+        self.clock().now()
+    }
+
+    fn told(&self, resets: bool) -> Wait<Told<'_>> {
+        let (registry, index) = (self.registry(), self.id().index());
+        Wait::new(Told { registry, index, desk: &self.desk, resets })
+    }
+
+    /// Never ends where there is no such moment.
+    async fn sleep_until(&self, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return for_ever().await };
+        let Timer::Thread(next) = &self.timer else {
+            return self.clock().sleep_until(deadline).await;
+        };
+        poll_fn(|_| {
+            if self.now() >= deadline {
+                return Poll::Ready(());
+            }
+            let mut next = sync::lock(next);
+            *next = Some(next.map_or(deadline, |next| next.min(deadline)));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn emit(&self, generation: u64, kind: EventKind<'_>) {
+        self.registry().emit(self.id().index(), generation, Duration::ZERO, kind);
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Supervisor<T> {
+    fn drop(&mut self) {
+        self.registry().supervised().end(self.id().index(), &self.desk);
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Supervisor<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("service", &self.registry().store().name(self.id().index()))
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of one build.
+enum Built<T: Send + Sync + 'static> {
+    Running(Running<T>),
+    Failed(Failure),
+    Ended,
+}
+
+/// A user's builder: it may panic in a call, in a poll, and when it or what it gave is dropped.
+struct Builder<F>(Shielded<F>);
+
+impl<F> Builder<F> {
+    async fn build<T, B, E>(&mut self, build: Build<T>) -> Result<T, Box<dyn Error + Send + Sync>>
+    where
+        T: Send + Sync + 'static,
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let built = call(|| (*self.0)(build)).await;
+        let built = built.map(|built| built.map_err(Into::into));
+        built.unwrap_or_else(|payload| Err(TryError::panicked(payload).into()))
+    }
+}
+
+/// Calls something of the user's, and drives what that gives: whatever panics, on the way or as it is dropped, ends
+/// here.
+async fn call<B: Future>(user: impl FnOnce() -> B) -> thread::Result<B::Output> {
+    let driven = async {
+        let mut future = Shielded::new(Box::pin(user()));
+        poll_fn(|context| future.as_mut().poll(context)).await
+    };
+    AssertUnwindSafe(driven).catch_unwind().await
+}

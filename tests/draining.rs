@@ -1,0 +1,135 @@
+//! Draining: what is over lives while readers hold it; its provider can wait for the last of them.
+//!
+//! - The wait ends when the last holder lets go: a guard, an `Arc`, a cached reader that idles; not before the value
+//!   was dropped; and not while the generation is ready.
+//! - Values that were replaced are waited for, too.
+//! - Its error counts those who hold on.
+//! - A cached reader that is released holds nothing, and reads on afterwards.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use mainstay::{DrainError, Registry, Running};
+use support::{LONG, MOMENT, again, poll_once, up};
+
+#[test]
+fn every_kind_of_holder_counts() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let (provider, running) = up(&registry, id, 1);
+    let (guard, arc) = (registry.get(id).unwrap(), registry.get_arc(id).unwrap());
+    let mut cached = registry.cached(id).unwrap();
+    assert_eq!(**cached.get().unwrap(), 1);
+    let mut drained = running.drained();
+    assert!(poll_once(&mut drained).is_pending(), "it is ready");
+
+    registry.fail(id, "over").unwrap();
+    let left = || match running.drained().wait_timeout(Duration::ZERO) {
+        Ok(()) => 0,
+        Err(DrainError { service, holders, .. }) => {
+            assert_eq!(service, "a");
+            holders
+        }
+    };
+    assert_eq!(left(), 3);
+    drop(guard);
+    assert_eq!(left(), 2);
+    drop(arc);
+    assert_eq!(left(), 1);
+    assert!(poll_once(&mut drained).is_pending());
+    cached.release();
+    assert_eq!(left(), 0);
+    assert!(poll_once(&mut drained).is_ready());
+    assert!(cached.get().is_err());
+    drop(drained);
+    drop(running);
+    let _running = again(&provider, 2);
+    assert_eq!(**cached.get().unwrap(), 2);
+}
+
+#[test]
+fn what_was_replaced_is_waited_for() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let (_provider, running) = up(&registry, id, 1);
+    let first = registry.get_arc(id).unwrap();
+    running.replace(2).unwrap();
+    assert_eq!(running.holders(), 2);
+    registry.fail(id, "over").unwrap();
+    assert!(running.drained().wait_timeout(MOMENT).is_err());
+    drop(first);
+    running.drained().wait_timeout(LONG).unwrap();
+}
+
+#[test]
+fn it_waits_for_the_value_to_be_dropped() {
+    struct Slow(Arc<AtomicUsize>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            thread::sleep(MOMENT);
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl std::fmt::Debug for Slow {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("slow")
+        }
+    }
+
+    let registry = Registry::with_capacity(1).unwrap();
+    let (id, dropped) = (registry.register::<Slow>("a").unwrap(), Arc::<AtomicUsize>::default());
+    let (provider, mut running) = up(&registry, id, Slow(Arc::clone(&dropped)));
+    for round in 1..=20 {
+        let readers = 3;
+        let (held, go) = (Barrier::new(readers + 1), Barrier::new(readers + 1));
+        thread::scope(|scope| {
+            for _ in 0..readers {
+                scope.spawn(|| {
+                    let guard = registry.get(id).unwrap();
+                    held.wait();
+                    go.wait();
+                    drop(guard);
+                });
+            }
+            held.wait();
+            registry.fail(id, "over").unwrap();
+            assert_eq!(dropped.load(Ordering::Relaxed), round - 1);
+            go.wait();
+            running.drained().wait_timeout(LONG).unwrap();
+            assert_eq!(dropped.load(Ordering::Relaxed), round);
+        });
+        running = again(&provider, Slow(Arc::clone(&dropped)));
+    }
+}
+
+#[test]
+fn readers_outlive_the_registry() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let (provider, running) = up(&registry, id, 1);
+    let held = registry.get_arc(id).unwrap();
+    registry.close();
+    registry.fail(id, "over").unwrap();
+    let waits = thread::spawn(move || running.drained().wait_timeout(LONG).is_ok());
+    thread::sleep(MOMENT);
+    drop(held);
+    assert!(waits.join().unwrap(), "a closed registry does not end it");
+
+    let running: Running<u32> = {
+        let registry = Registry::with_capacity(1).unwrap();
+        let id = registry.register::<u32>("a").unwrap();
+        up(&registry, id, 1).1
+    };
+    running.drained().wait_timeout(LONG).unwrap();
+    drop(provider);
+}

@@ -1,0 +1,513 @@
+//! Supervision: the provider's loop, written once.
+//!
+//! - A service comes up, and comes back after each failure: its own, one of what it is built from, an error, a
+//!   panic, a build that takes too long; on an executor and on a plain thread.
+//! - Failures are charged to whom they began with: a dependent rests never for what it depends on.
+//! - Rests are as long as the policy says, to the tick, and are cut short by a reset and by the end.
+//! - Too many charges break a service; the observer hears of it, the status shows it, a reset mends it.
+//! - An overtaken build is dropped at its next await; a blocking one is told. What it gives is dropped.
+//! - The user's panics, in builders, values, errors and their drops, do not end the loop.
+//! - When the registry closes, or the supervisor is dropped, nothing is left.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt,
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mainstay::{
+    Build, Clock, Doing, Phase, ProvideError, Reason, Registry, Restart, SmolClock, Supervisor,
+    SystemClock, TokioClock, TryError, WaitForError,
+};
+use support::{
+    LONG,
+    stage::{BoxError, Stage, Task, exact, fails, ms},
+    until,
+};
+
+#[test]
+fn it_comes_up_and_comes_back() {
+    let mut stage = Stage::new();
+    let (a, b) = (stage.service("a"), stage.service("b"));
+    assert_eq!(stage.registry.status(a).unwrap().supervision, None);
+    stage.run(b, exact(), move |build| async move {
+        Ok::<_, WaitForError>(**build.wait_for(a).await? + 100)
+    });
+    stage.run(a, exact(), fails(0));
+    assert_eq!(stage.doing(a), Doing::Nothing);
+    stage.settle();
+    assert_eq!((stage.get(a), stage.get(b)), (Some(1), Some(101)));
+    assert_eq!(stage.doing(b), Doing::Up);
+
+    // Both were up for no time: the one that fails rests, the other one only waits.
+    assert_eq!(stage.registry.fail(a, "once").unwrap().went_down, 2);
+    stage.settle();
+    assert_eq!((stage.doing(a), stage.doing(b)), (Doing::Resting, Doing::Building));
+    stage.advance(ms(99));
+    assert_eq!((stage.get(a), stage.get(b)), (None, None));
+    stage.advance(ms(1));
+    assert_eq!((stage.get(a), stage.get(b)), (Some(2), Some(102)));
+    assert_eq!((stage.supervision(a).charges, stage.supervision(b).charges), (1, 0));
+
+    // Once it is stable it comes back at once.
+    stage.advance(ms(5_000));
+    stage.registry.fail(a, "twice").unwrap();
+    stage.settle();
+    assert_eq!((stage.get(a), stage.get(b)), (Some(3), Some(103)));
+    assert_eq!(stage.supervision(a).charges, 0);
+
+    stage.registry.close();
+    stage.settle();
+    assert!(stage.tasks.is_empty());
+    assert_eq!(stage.registry.status(a).unwrap().supervision, None);
+}
+
+#[test]
+fn rests_are_as_long_as_the_policy_says() {
+    let mut stage = Stage::new();
+    let id = stage.service("a");
+    stage.run(id, exact(), fails(6));
+    stage.settle();
+    for (i, rest) in [100, 200, 400, 800, 1_000, 1_000].into_iter().enumerate() {
+        let status = stage.supervision(id);
+        assert_eq!((status.doing, status.charges), (Doing::Resting, i as u32 + 1));
+        assert_eq!(status.next_try_in, Some(ms(rest)));
+        let failure = stage.registry.status(id).unwrap().last_failure.unwrap();
+        assert_eq!(failure.reason.to_string(), format!("try {}", i + 1));
+        stage.advance(ms(rest) - Duration::from_nanos(1));
+        assert_eq!(stage.doing(id), Doing::Resting);
+        stage.advance(Duration::from_nanos(1));
+    }
+    assert_eq!(stage.get(id), Some(7));
+    assert_eq!(stage.clock.sleepers(), 0);
+}
+
+#[test]
+fn a_builder_knows_why_it_builds() {
+    let mut stage = Stage::new();
+    let id = stage.service("a");
+    let seen = Arc::<Mutex<Vec<_>>>::default();
+    let notes = Arc::clone(&seen);
+    stage.run(id, exact(), move |build| {
+        let why = build.last_failure().map(|failure| failure.reason.to_string());
+        let note = (build.number(), build.generation(), why.unwrap_or_default());
+        assert!(format!("{build:?}").contains("service: \"a\""));
+        assert!(build.deadline().is_none() && !build.is_overtaken());
+        notes.lock().unwrap().push(note);
+        async move {
+            if build.number() < 3 { Err(format!("number {}", build.number())) } else { Ok(1) }
+        }
+    });
+    stage.settle();
+    stage.advance(ms(100));
+    stage.advance(ms(200));
+    stage.registry.fail(id, "from outside").unwrap();
+    stage.settle();
+    stage.advance(ms(400));
+    assert_eq!(stage.get(id), Some(1));
+    let seen = seen.lock().unwrap();
+    let seen: Vec<(u32, u64, &str)> = seen.iter().map(|(n, g, why)| (*n, *g, &**why)).collect();
+    let first = [(1, 0, ""), (2, 0, "number 1"), (3, 0, "number 2"), (4, 1, "from outside")];
+    assert_eq!(seen, first);
+}
+
+#[test]
+fn tries_are_charged_to_the_root() {
+    let mut stage = Stage::new();
+    let (root, leaf) = (stage.service("root"), stage.service("leaf"));
+    let strict = exact().at_most(3, ms(3_600_000));
+    stage.run(root, strict.clone(), fails(0));
+    stage.run(leaf, strict.at_most(0, ms(3_600_000)), move |build| async move {
+        build.wait_for(root).await.map(|root| **root)
+    });
+    stage.settle();
+    for i in 0..3 {
+        stage.registry.fail(root, "again").unwrap();
+        stage.settle();
+        assert_eq!((stage.doing(root), stage.doing(leaf)), (Doing::Resting, Doing::Building));
+        stage.advance(ms(100) * 2_u32.pow(i));
+        assert_eq!((stage.doing(root), stage.doing(leaf)), (Doing::Up, Doing::Up));
+        assert_eq!(stage.supervision(leaf).charges, 0);
+    }
+    // The leaf would be broken by its first charge; it is the root that breaks.
+    stage.registry.fail(root, "once too often").unwrap();
+    stage.settle();
+    assert_eq!((stage.doing(root), stage.doing(leaf)), (Doing::Broken, Doing::Building));
+    let listing = stage.registry.list();
+    let blocker = listing.blockers("leaf")[0];
+    assert_eq!((&*blocker.name, blocker.supervision.unwrap().doing), ("root", Doing::Broken));
+
+    assert!(stage.registry.reset(root).unwrap());
+    stage.settle();
+    assert_eq!((stage.doing(root), stage.doing(leaf)), (Doing::Up, Doing::Up));
+    stage.registry.fail(leaf, "its own").unwrap();
+    stage.settle();
+    assert_eq!((stage.doing(root), stage.doing(leaf)), (Doing::Up, Doing::Broken));
+}
+
+#[test]
+fn what_is_broken_stays_down_until_it_is_reset() {
+    let (notes, heard) = mpsc::channel();
+    let notes = Mutex::new(notes);
+    let mut stage = Stage::observed(move |note| notes.lock().unwrap().send(note).unwrap());
+    let id = stage.service("a");
+    stage.run(id, exact().at_most(2, ms(1_000)), fails(4));
+    stage.settle();
+    stage.advance(ms(100));
+    stage.advance(ms(200));
+    assert_eq!(stage.doing(id), Doing::Broken);
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["a broken: try 3"]);
+    stage.advance(ms(3_600_000));
+    assert_eq!((stage.doing(id), stage.get(id)), (Doing::Broken, None));
+
+    // As if nothing had happened: the first rest is short again.
+    assert!(stage.registry.reset(id).unwrap());
+    stage.settle();
+    assert_eq!(stage.supervision(id).next_try_in, Some(ms(100)));
+    // A reset cuts a rest short, too.
+    assert!(stage.registry.reset(id).unwrap());
+    stage.settle();
+    assert_eq!(stage.get(id), Some(5));
+    assert!(!stage.registry.reset(id).unwrap(), "it is up");
+    stage.registry.fail(id, "later").unwrap();
+    stage.settle();
+    assert_eq!((stage.get(id), stage.supervision(id).charges), (Some(6), 0), "it was forgiven");
+
+    let other = stage.service("not supervised");
+    assert!(!stage.registry.reset(other).unwrap());
+    assert!(stage.registry.reset(Stage::new().service("foreign")).is_err());
+}
+
+#[test]
+fn storms_make_one_restart() {
+    let mut stage = Stage::new();
+    let id = stage.service("a");
+    stage.run(id, exact().debounce(ms(50)), fails(0));
+    stage.settle();
+    stage.advance(ms(10_000));
+    for _ in 0..10 {
+        stage.registry.fail(id, "storm").unwrap();
+        stage.advance(ms(4));
+    }
+    assert_eq!(stage.get(id), None);
+    stage.advance(ms(50));
+    assert_eq!(stage.get(id), Some(2), "it was built once more, and no more often");
+}
+
+/// Counts those that are alive.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_build_that_takes_too_long_or_is_overtaken_is_dropped() {
+    let mut stage = Stage::new();
+    let (id, alive) = (stage.service("a"), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&alive);
+    let deadline = Arc::<Mutex<Option<Instant>>>::default();
+    let note = Arc::clone(&deadline);
+    stage.run(id, exact().build_timeout(ms(30)), move |build| {
+        let alive = Alive::new(&count);
+        *note.lock().unwrap() = build.deadline();
+        async move {
+            let _alive = alive;
+            pending::<Result<u32, Infallible>>().await
+        }
+    });
+    stage.settle();
+    assert_eq!(alive.load(Ordering::Relaxed), 1);
+    assert_eq!(*deadline.lock().unwrap(), Some(stage.clock.now() + ms(30)));
+    stage.advance(ms(29));
+    assert_eq!(stage.doing(id), Doing::Building);
+    stage.advance(ms(1));
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
+    assert_eq!(stage.supervision(id).next_try_in, Some(ms(100)));
+    let failure = stage.registry.status(id).unwrap().last_failure.unwrap();
+    let Reason::Error(error) = &failure.reason else { panic!("{failure}") };
+    assert_eq!(error.downcast_ref(), Some(&TryError::TimedOut { after: ms(30) }));
+
+    stage.advance(ms(100));
+    assert_eq!((alive.load(Ordering::Relaxed), stage.doing(id)), (1, Doing::Building));
+    assert_eq!(stage.registry.fail(id, "anew").unwrap().overtaken, 1);
+    stage.settle();
+    assert_eq!((alive.load(Ordering::Relaxed), stage.doing(id)), (0, Doing::Resting));
+
+    stage.advance(ms(200));
+    assert_eq!((alive.load(Ordering::Relaxed), stage.doing(id)), (1, Doing::Building));
+    stage.registry.close();
+    stage.settle();
+    assert_eq!((alive.load(Ordering::Relaxed), stage.tasks.len()), (0, 0));
+    assert_eq!(stage.clock.sleepers(), 0);
+}
+
+#[test]
+fn edges_of_a_build_are_those_of_its_attempt() {
+    let mut stage = Stage::new();
+    let [a, b, c] = ["a", "b", "c"].map(|name| stage.service(name));
+    stage.run(a, exact(), fails(0));
+    stage.run(b, exact(), fails(0));
+    let mut calls = 0;
+    stage.run(c, exact(), move |build| {
+        calls += 1;
+        let from = if calls == 1 { a } else { b };
+        async move { build.wait_for(from).await.map(|from| **from) }
+    });
+    stage.settle();
+    let registry = stage.registry.clone();
+    let names = |id| {
+        let status = registry.status(id).unwrap();
+        status.dependencies.iter().map(|edge| edge.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(c), ["a"]);
+    stage.registry.fail(a, "no longer used").unwrap();
+    stage.settle();
+    assert_eq!(names(c), ["b"], "what the last build has not used is no dependency");
+    assert_eq!(stage.registry.fail(a, "nor does it matter").unwrap().went_down, 0);
+}
+
+#[test]
+fn a_build_that_was_kept_is_over() {
+    let mut stage = Stage::new();
+    let (a, b) = (stage.service("a"), stage.service("b"));
+    let kept = Arc::<Mutex<Option<Build<u32>>>>::default();
+    let keep = Arc::clone(&kept);
+    stage.run(a, exact(), move |build| {
+        *keep.lock().unwrap() = Some(build);
+        async { Ok::<_, Infallible>(1) }
+    });
+    stage.settle();
+    let build = kept.lock().unwrap().take().unwrap();
+    assert!(build.is_overtaken());
+    match build.wait_for(b).wait() {
+        Err(WaitForError::Over { service }) => assert_eq!(service, "b"),
+        other => panic!("{other:?}"),
+    }
+    assert!(stage.registry.status(a).unwrap().dependencies.is_empty());
+}
+
+/// Panics wherever it can.
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bomb is dropped");
+    }
+}
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl Error for Bomb {}
+
+#[test]
+fn panics_do_not_end_it() {
+    let mut stage = Stage::new();
+    let id = stage.service("a");
+    let mut calls = 0;
+    stage.run(id, exact().backoff(ms(1), ms(1)).build_timeout(ms(10)), move |_| {
+        calls += 1;
+        let call = calls;
+        assert!(call != 1, "in the call");
+        async move {
+            let _in_the_future = (call == 2).then(|| Bomb);
+            match call {
+                2 => pending().await,
+                3 => panic!("in a poll"),
+                4 => Err(Box::new(Bomb) as BoxError),
+                5 => std::panic::panic_any(Bomb),
+                6 => Err("an error".into()),
+                _ => Ok(call),
+            }
+        }
+    });
+    stage.settle();
+    for why in [
+        "the build panicked: in the call",
+        "not built within 10ms",
+        "the build panicked: in a poll",
+        "a bomb",
+        "the build panicked: it did not say why",
+        "an error",
+    ] {
+        if stage.doing(id) == Doing::Building {
+            stage.advance(ms(10));
+        }
+        let failure = stage.registry.status(id).unwrap().last_failure.unwrap();
+        assert_eq!(failure.reason.to_string(), why);
+        std::mem::forget(failure);
+        stage.advance(ms(1));
+    }
+    assert_eq!(stage.get(id), Some(7));
+}
+
+#[test]
+fn a_dropped_supervisor_leaves_nothing() {
+    let mut stage = Stage::new();
+    let (id, alive) = (stage.service("a"), Arc::<AtomicUsize>::default());
+    for up in [true, false] {
+        let count = Arc::clone(&alive);
+        stage.run(id, exact(), move |_| {
+            let alive = Alive::new(&count);
+            async move {
+                let _alive = alive;
+                if up { Ok::<_, Infallible>(1) } else { pending().await }
+            }
+        });
+        let refused = stage.registry.supervise(id).unwrap_err();
+        assert!(matches!(refused, ProvideError::AlreadyProvided { .. }));
+        stage.settle();
+        assert_eq!(alive.load(Ordering::Relaxed), usize::from(!up));
+        stage.tasks.clear();
+        assert_eq!((alive.load(Ordering::Relaxed), stage.get(id)), (0, None));
+        let status = stage.registry.status(id).unwrap();
+        assert_eq!((status.phase, status.provided), (Phase::Down, false));
+        assert_eq!(status.supervision, None);
+    }
+    // One that never ran.
+    drop(stage.registry.supervise(id).unwrap());
+    assert!(!stage.registry.status(id).unwrap().provided);
+}
+
+/// Supervises on a thread of its own.
+fn on_a_thread<E: Into<BoxError> + Send + 'static>(
+    supervisor: Supervisor<u32>,
+    builder: impl FnMut(&Build<u32>) -> Result<u32, E> + Send + 'static,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || supervisor.run_blocking(builder))
+}
+
+#[test]
+fn on_plain_threads() {
+    let registry = Registry::with_capacity(2).unwrap();
+    let [a, b] = ["a", "b"].map(|name| registry.register::<u32>(name).unwrap());
+    let quick = Restart::default().backoff(ms(1), ms(2));
+    let mut calls = 0;
+    let threads = [
+        on_a_thread(registry.supervise(a).unwrap().restart(quick.clone()), move |_| {
+            calls += 1;
+            assert!(calls != 2, "the second call");
+            if calls % 3 == 0 { Err(Box::new(Bomb) as BoxError) } else { Ok(calls) }
+        }),
+        on_a_thread(registry.supervise(b).unwrap().restart(quick), move |build| {
+            build.wait_for(a).wait().map(|a| **a)
+        }),
+    ];
+    for _ in 0..20 {
+        registry.wait_ready(b).wait_timeout(LONG).unwrap();
+        registry.fail(a, "again").unwrap();
+    }
+    registry.wait_ready(b).wait_timeout(LONG).unwrap();
+    registry.close();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_blocking_build_is_told() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let restart = Restart::default().backoff(ms(1), ms(1)).build_timeout(ms(20));
+    let (began, begun) = mpsc::channel();
+    let mut calls = 0;
+    let thread = on_a_thread(registry.supervise(id).unwrap().restart(restart), move |build| {
+        calls += 1;
+        match calls {
+            1 => {
+                began.send(()).unwrap();
+                build.overtaken().wait_timeout(LONG).unwrap();
+                assert!(build.is_overtaken());
+                Ok(calls)
+            }
+            2 => {
+                let left = build.deadline().unwrap() - Instant::now();
+                thread::sleep(left + ms(1));
+                Ok(calls)
+            }
+            _ => Ok::<_, Infallible>(calls),
+        }
+    });
+    begun.recv_timeout(LONG).unwrap();
+    registry.fail(id, "anew").unwrap();
+    assert_eq!(**registry.wait_ready(id).wait_timeout(LONG).unwrap(), 3);
+    let failure = registry.status(id).unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason.to_string(), "not built within 20ms");
+    registry.close();
+    thread.join().unwrap();
+}
+
+/// Has one service fail twice, be mended by chance, and go on; by a clock and an executor of their own.
+fn by_the_clock(clock: impl Clock, spawn: impl FnOnce(Task)) {
+    let registry = Registry::builder(1).unwrap().clock(clock).build();
+    let id = registry.register::<u32>("a").unwrap();
+    let restart = Restart::default().backoff(ms(5), ms(10)).build_timeout(ms(2_000));
+    let supervisor = registry.supervise(id).unwrap().restart(restart);
+    spawn(Box::pin(supervisor.run(fails(2))));
+    assert_eq!(**registry.wait_ready(id).wait_timeout(LONG).unwrap(), 3);
+    registry.fail(id, "again").unwrap();
+    assert_eq!(**registry.wait_ready(id).wait_timeout(LONG).unwrap(), 4);
+    registry.close();
+    until("the supervisor ends", || registry.status(id).unwrap().supervision.is_none());
+}
+
+#[test]
+fn by_every_clock() {
+    by_the_clock(SystemClock, |task| drop(thread::spawn(|| pollster::block_on(task))));
+    by_the_clock(SmolClock, |task| drop(thread::spawn(|| smol::block_on(task))));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .unwrap();
+    by_the_clock(TokioClock, |task| drop(runtime.spawn(task)));
+}
+
+#[test]
+fn a_rest_for_ever_is_ended_by_the_end() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let restart = Restart::default().backoff(Duration::MAX, Duration::MAX).without_jitter();
+    let thread = on_a_thread(registry.supervise(id).unwrap().restart(restart), |_| Err("never"));
+    let doing = || registry.status(id).unwrap().supervision.map(|status| status.doing);
+    until("it rests", || doing() == Some(Doing::Resting));
+    registry.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_closed_registry_lets_no_build_be_seen() {
+    let mut stage = Stage::new();
+    let id = stage.service("a");
+    let registry = stage.registry.clone();
+    stage.run(id, exact(), move |_| {
+        registry.close();
+        async { Ok::<_, Infallible>(1) }
+    });
+    let mut context = Context::from_waker(Waker::noop());
+    assert_eq!(stage.tasks[0].as_mut().poll(&mut context), Poll::Ready(()));
+    assert_eq!(stage.get(id), None);
+}
