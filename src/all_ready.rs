@@ -48,6 +48,19 @@ pub enum AllReadyError {
 }
 
 /// A service that is not ready, and why.
+///
+/// ```
+/// use mainstay::{AllReadyError, Phase, Registry};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// registry.register::<u8>("config")?;
+/// let error = registry.wait_all_ready().wait_timeout(Duration::ZERO).unwrap_err();
+/// let AllReadyError::TimedOut { missing, .. } = error else { unreachable!() };
+/// assert_eq!((&*missing[0].service, missing[0].phase), ("config", Phase::Down));
+/// assert_eq!(missing[0].to_string(), "config is down");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Missing {

@@ -120,6 +120,23 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// # Errors
     ///
     /// [`WaitForError`]. Of an overtaken build it does not matter what the builder returns: it is built again.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         let config = build.wait_for(config).wait()?;
+    ///         Ok::<u16, Box<dyn std::error::Error + Send + Sync>>(config.parse()?)
+    ///     })
+    /// });
+    /// let provider = registry.provide(config)?;
+    /// let _config = provider.begin().wait()?.ready("80".to_string())?;
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_for<D: Send + Sync + 'static>(
         &self,
         dependency: ServiceId<D>,
@@ -138,6 +155,28 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// Whether what is built can no longer be published: a failure has overtaken it, or it is over.
     ///
     /// An async build is dropped in that case, and need not ask. A blocking one that takes long should, now and then.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         // It takes long.
+    ///         while build.generation() == 0 && !build.is_overtaken() {
+    ///             std::thread::yield_now();
+    ///         }
+    ///         Ok::<u16, std::io::Error>(80)
+    ///     })
+    /// });
+    /// while registry.fail(port, "not that one")?.overtaken == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// registry.wait_ready(port).wait()?;
+    /// assert_eq!(registry.status(port)?.generation, 1);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_overtaken(&self) -> bool {
         self.shared.over.is_up()
             || !self.registry.store().is_starting(self.id.index(), self.generation)
@@ -148,6 +187,28 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// # Errors
     ///
     /// As [`Attempt::overtaken`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         // A build that waits for something else would wait for both.
+    ///         if build.generation() == 0 {
+    ///             assert_eq!(build.overtaken().wait()?.to_string(), "port failed: not that one");
+    ///         }
+    ///         Ok::<u16, mainstay::WaitError>(80)
+    ///     })
+    /// });
+    /// while registry.fail(port, "not that one")?.overtaken == 0 {
+    ///     std::thread::yield_now();
+    /// }
+    /// registry.wait_ready(port).wait()?;
+    /// assert_eq!(registry.status(port)?.generation, 1);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn overtaken(
         &self,
     ) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
@@ -155,27 +216,83 @@ impl<T: Send + Sync + 'static> Build<T> {
     }
 
     /// The generation that the value will have.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u64>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.generation())));
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 0);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
     /// The number of the try: 1, and one more for each charge since the service was last stable.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u32>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| match build.number() {
+    ///     1 => Err("not at once"),
+    ///     number => Ok(number),
+    /// }));
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 2);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn number(&self) -> u32 {
         self.charges.saturating_add(1)
     }
 
     /// Why the service is built again: the last failure of an instance, or of a build. `None` at the first.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<String>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| match build.last_failure() {
+    ///     None => Err("no port is free"),
+    ///     Some(failure) => Ok(failure.to_string()),
+    /// }));
+    /// assert_eq!(**registry.wait_ready(port).wait()?, "port failed: no port is free");
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn last_failure(&self) -> Option<&Failure> {
         self.last_failure.as_ref()
     }
 
     /// By when it must be done, by the registry's clock, if there is a
     /// [timeout](crate::Restart::build_timeout). Where it is not, that is charged.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<bool>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.deadline().is_some())));
+    /// assert!(!**registry.wait_ready(port).wait()?); // it may take as long as it likes
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// The registry that it is built for.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<usize>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.registry().list().services.len())));
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 1);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn registry(&self) -> &Registry {
         &self.registry
     }

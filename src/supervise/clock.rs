@@ -7,6 +7,13 @@ use std::{
 };
 
 /// A wait for a moment, as a [`Clock`] gives it.
+///
+/// ```
+/// use mainstay::Sleep;
+///
+/// let at_once: Sleep = Box::pin(std::future::ready(()));
+/// pollster::block_on(at_once);
+/// ```
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where supervision has its time from: one for a registry ([`Builder::clock`](crate::Builder::clock)).

@@ -242,6 +242,18 @@ impl Registry {
 
 impl<T: Send + Sync + 'static> Supervisor<T> {
     /// When the service is built again after it has failed, and when no more.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// let restart = Restart::default().at_most(20, Duration::from_secs(60));
+    /// let supervisor = registry.supervise(port)?.restart(restart);
+    /// # let _ = supervisor;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
         self
@@ -254,6 +266,30 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// All that may take `within`, 10 s where there is no hook; then the hook is dropped, and the service counts as
     /// hung. A blocking hook does its work in the call, and gives [`std::future::ready(())`](std::future::ready). A
     /// panic ends it. Where the registry is [closed](Registry::close) otherwise it is not called.
+    ///
+    /// ```
+    /// use mainstay::Registry;
+    /// use std::{fs, future::ready, thread, time::Duration};
+    ///
+    /// let registry = Registry::with_capacity(1)?;
+    /// let lock = registry.register::<String>("lock")?;
+    /// let supervisor = registry.supervise(lock)?;
+    /// let supervisor = supervisor.on_stop(Duration::from_secs(5), |file| {
+    ///     let _ = fs::remove_file(&**file);
+    ///     ready(())
+    /// });
+    /// thread::spawn(|| {
+    ///     supervisor.run_blocking(|_| {
+    ///         let file = std::env::temp_dir().join(format!("mainstay-{}.lock", std::process::id()));
+    ///         fs::write(&file, "locked").map(|()| file.display().to_string())
+    ///     })
+    /// });
+    /// let file = registry.wait_ready(lock).wait()?.to_string();
+    /// assert!(fs::exists(&file)?);
+    /// assert!(registry.shutdown_blocking(Duration::from_secs(30)).hung.is_empty());
+    /// assert!(!fs::exists(&file)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_stop<F: Future<Output = ()> + Send + 'static>(
         mut self,
         within: Duration,
@@ -265,6 +301,13 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     }
 
     /// The service.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// assert_eq!(registry.supervise(port)?.id(), port);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn id(&self) -> ServiceId<T> {
         self.provider.id()
     }
@@ -274,6 +317,16 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// The builder is called once for each build, in a poll of this future. A build that is
     /// [overtaken](Attempt::overtaken) is dropped and not polled again; so is one that takes too long, and one that
     /// is under way at the end. What panics, in the call or in a poll, is a failed build.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// smol::spawn(supervisor.run(|_| async { "80".parse::<u16>() })).detach();
+    /// assert_eq!(**smol::block_on(registry.wait_ready(port))?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn run<F, B, E>(self, builder: F)
     where
         F: FnMut(Build<T>) -> B,
@@ -366,6 +419,17 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     ///
     /// As [`run`](Self::run), but for a build that is overtaken or takes too long: it can only be
     /// [told](Build::is_overtaken), and what it gives is dropped.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// let thread = std::thread::spawn(|| supervisor.run_blocking(|_| "80".parse::<u16>()));
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// registry.close();
+    /// thread.join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn run_blocking<F, E>(mut self, mut builder: F)
     where
         F: FnMut(&Build<T>) -> Result<T, E>,

@@ -60,12 +60,29 @@ impl Default for Restart {
 
 impl Restart {
     /// The first rest, and the longest.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// // 50 ms, 100 ms, 200 ms, ..., 5 s, 5 s, ...
+    /// let restart = Restart::default().backoff(Duration::from_millis(50), Duration::from_secs(5));
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Self {
         Self { first: first.min(max), max, ..self }
     }
 
     /// By how much each rest is longer than the one before. What is no number, or below 1, counts as 1.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    ///
+    /// // 100 ms, 300 ms, 900 ms, ...
+    /// let restart = Restart::default().factor(3.0);
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn factor(self, factor: f32) -> Self {
         // A NaN, too.
@@ -74,24 +91,57 @@ impl Restart {
 
     /// Rests of exactly the length that the factor gives. For tests; in a server, what fell together would come
     /// back together, and fall again.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    ///
+    /// let restart = Restart::default().without_jitter();
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn without_jitter(self) -> Self {
         Self { jitter: false, ..self }
     }
 
     /// How long an instance must have been up for its failure to be the first again.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// // What holds for a minute is in order.
+    /// let restart = Restart::default().stable_after(Duration::from_secs(60));
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn stable_after(self, stable_after: Duration) -> Self {
         Self { stable_after, ..self }
     }
 
     /// So many charges within this time are borne; with one more the service is broken.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// // The sixth failure within a minute breaks it.
+    /// let restart = Restart::default().at_most(5, Duration::from_secs(60));
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn at_most(self, charges: u32, within: Duration) -> Self {
         Self { at_most: Some((charges, within)), ..self }
     }
 
     /// How long one build may take. An async builder is dropped then; what a blocking one gives later is dropped.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// let restart = Restart::default().build_timeout(Duration::from_secs(10));
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn build_timeout(self, after: Duration) -> Self {
         Self { build_timeout: Some(after), ..self }
@@ -99,6 +149,15 @@ impl Restart {
 
     /// Waits for so long before each build that follows a failure: of all the failures that come within that time
     /// one restart is made, as failing what is down changes nothing. Off by default: it delays every recovery.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// // A file that is written in several steps is read once.
+    /// let restart = Restart::default().debounce(Duration::from_millis(50));
+    /// # let _ = restart;
+    /// ```
     #[must_use]
     pub fn debounce(self, debounce: Duration) -> Self {
         Self { debounce, ..self }

@@ -48,6 +48,22 @@ pub struct Shutdown {
 }
 
 /// A service that did not stop in time.
+///
+/// ```
+/// use mainstay::{Doing, Registry};
+/// use std::{thread, time::Duration};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let supervisor = registry.supervise(port)?;
+/// thread::spawn(|| supervisor.run_blocking(|_| Ok::<_, std::io::Error>(80)));
+/// registry.wait_ready(port).wait()?;
+/// let request = registry.get(port)?; // and it is never done
+/// let shutdown = registry.shutdown_blocking(Duration::from_millis(50));
+/// assert_eq!((&*shutdown.hung[0].service, shutdown.hung[0].doing), ("port", Doing::Stopping));
+/// # drop(request);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hung {

@@ -16,6 +16,12 @@ use crate::{
 };
 
 /// What a supervisor is doing about its service.
+///
+/// ```
+/// use mainstay::Doing;
+///
+/// assert_eq!(Doing::Resting.to_string(), "resting");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]

@@ -50,6 +50,13 @@ struct State {
 
 impl VirtualClock {
     /// A clock that stands at some moment.
+    ///
+    /// ```
+    /// use mainstay::{Clock, VirtualClock};
+    ///
+    /// let clock = VirtualClock::new();
+    /// assert_eq!(clock.now(), clock.now());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         let (now, sleepers) = (Instant::now(), BTreeMap::new());
@@ -61,6 +68,16 @@ impl VirtualClock {
     /// All that time passes at once. Who is to fall asleep once more within it needs [`advance_to_next`] instead.
     ///
     /// [`advance_to_next`]: Self::advance_to_next
+    ///
+    /// ```
+    /// use mainstay::{Clock, VirtualClock};
+    /// use std::time::Duration;
+    ///
+    /// let clock = VirtualClock::new();
+    /// let begun = clock.now();
+    /// clock.advance(Duration::from_secs(3600));
+    /// assert_eq!(clock.now() - begun, Duration::from_secs(3600));
+    /// ```
     pub fn advance(&self, time: Duration) {
         let woken = {
             let mut state = lock(&self.0);
@@ -76,6 +93,19 @@ impl VirtualClock {
     }
 
     /// Lets time pass until the next of those who sleep is woken; gives how much. `None` where nobody sleeps.
+    ///
+    /// ```
+    /// use mainstay::{Clock, VirtualClock};
+    /// use std::{future::Future, task::{Context, Waker}, time::Duration};
+    ///
+    /// let clock = VirtualClock::new();
+    /// let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// assert!(sleep.as_mut().poll(&mut context).is_pending());
+    /// assert_eq!(clock.advance_to_next(), Some(Duration::from_secs(60)));
+    /// assert!(sleep.as_mut().poll(&mut context).is_ready());
+    /// assert_eq!(clock.advance_to_next(), None);
+    /// ```
     pub fn advance_to_next(&self) -> Option<Duration> {
         let (now, next) = {
             let state = lock(&self.0);
@@ -87,6 +117,19 @@ impl VirtualClock {
     }
 
     /// How many sleep.
+    ///
+    /// ```
+    /// use mainstay::{Clock, VirtualClock};
+    /// use std::{future::Future, task::{Context, Waker}, time::Duration};
+    ///
+    /// let clock = VirtualClock::new();
+    /// let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
+    /// let mut context = Context::from_waker(Waker::noop());
+    /// assert!(sleep.as_mut().poll(&mut context).is_pending());
+    /// assert_eq!(clock.sleepers(), 1);
+    /// drop(sleep);
+    /// assert_eq!(clock.sleepers(), 0);
+    /// ```
     #[must_use]
     pub fn sleepers(&self) -> usize {
         lock(&self.0).sleepers.len()
