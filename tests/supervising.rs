@@ -367,6 +367,19 @@ fn panics_do_not_end_it() {
 }
 
 #[test]
+fn nor_do_they_at_the_end() {
+    let mut stage = Stage::new();
+    let id = stage.service("a");
+    let registry = stage.registry.clone();
+    stage.run(id, exact(), move |_| {
+        registry.close();
+        async { Err::<u32, _>(Box::new(Bomb) as BoxError) }
+    });
+    stage.settle();
+    assert!(stage.tasks.is_empty(), "it has ended, and not by a panic");
+}
+
+#[test]
 fn a_dropped_supervisor_leaves_nothing() {
     let mut stage = Stage::new();
     let (id, alive) = (stage.service("a"), Arc::<AtomicUsize>::default());

@@ -9,7 +9,7 @@ use crate::{
     registry::Registry,
     running::Over,
     service::{Instance, ServiceId},
-    sync::{Count, Flag},
+    sync::{Count, Flag, Shielded},
     wait::{Wait, sealed::Condition},
 };
 
@@ -43,7 +43,8 @@ pub struct Build<T: Send + Sync + 'static> {
     generation: u64,
     shared: Arc<Shared>,
     charges: u32,
-    last_failure: Option<Failure>,
+    /// Of its reason this may be the last holder.
+    last_failure: Shielded<Option<Failure>>,
     deadline: Option<Instant>,
 }
 
@@ -73,7 +74,7 @@ pub(super) fn begin<T: Send + Sync + 'static>(
         generation: *generation,
         shared: Arc::clone(&shared),
         charges,
-        last_failure: registry.store().last_failure(id.index()),
+        last_failure: Shielded::new(registry.store().last_failure(id.index())),
         deadline,
     };
     (Ahead { attempt: Some(attempt), shared }, build)

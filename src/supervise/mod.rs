@@ -529,19 +529,20 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     Built::Ended
                 }
             },
-            Some(Err(_)) | None if self.registry().is_closed() || self.desk.is_to_stop() => {
-                attempt.give_up(Reason::ShutDown);
-                Built::Ended
-            }
-            Some(Err(reason)) => self.failed(attempt, reason),
-            // Overtaken: it has nothing to say that would matter.
+            // Overtaken, or the end: it has nothing to say that would matter.
             None => self.failed(attempt, "overtaken".into()),
+            Some(Err(reason)) => self.failed(attempt, reason),
         }
     }
 
     /// Gives the attempt up for this reason, unless a failure has come before it.
     fn failed(&self, attempt: Attempt<T>, reason: Box<dyn Error + Send + Sync>) -> Built<T> {
-        match attempt.fail(reason) {
+        let reason = Shielded::new(reason);
+        if self.registry().is_closed() || self.desk.is_to_stop() {
+            attempt.give_up(Reason::ShutDown);
+            return Built::Ended;
+        }
+        match attempt.fail(reason.into_inner()) {
             Err(overtaken_by) => Built::Failed(overtaken_by),
             Ok(()) => match self.registry().store().last_failure(self.id().index()) {
                 Some(failure) => Built::Failed(failure),
