@@ -3,7 +3,8 @@
 //! - A service comes up, and comes back after each failure: its own, one of what it is built from, an error, a
 //!   panic, a build that takes too long; on an executor and on a plain thread.
 //! - Failures are charged to whom they began with: a dependent rests never for what it depends on.
-//! - Rests are as long as the policy says, to the tick, and are cut short by a reset and by the end.
+//! - Rests are as long as the policy says, to the tick, and are cut short by a reset, by the end, and where something that
+//!   the last build has used fails.
 //! - Too many charges break a service; the observer hears of it, the status shows it, a reset mends it.
 //! - An overtaken build is dropped at its next await; a blocking one is told. What it gives is dropped.
 //! - The user's panics, in builders, values, errors and their drops, do not end the loop.
@@ -154,6 +155,30 @@ fn tries_are_charged_to_the_root() {
     stage.registry.fail(leaf, "its own").unwrap();
     stage.settle();
     assert_eq!((stage.doing(root), stage.doing(leaf)), (Doing::Up, Doing::Broken));
+}
+
+#[test]
+fn a_rest_ends_where_what_it_failed_on_changes() {
+    let mut stage = Stage::new();
+    let (config, database, other) =
+        (stage.service("config"), stage.service("database"), stage.service("other"));
+    stage.run(config, exact().stable_after(ms(0)), fails(0));
+    stage.run(other, exact().stable_after(ms(0)), fails(0));
+    stage.run(database, exact(), move |build| async move {
+        let config = **build.wait_for(config).await?;
+        if config < 3 { Err(format!("no file {config}").into()) } else { Ok::<_, BoxError>(config) }
+    });
+    stage.settle();
+    assert_eq!((stage.doing(database), stage.supervision(database).charges), (Doing::Resting, 1));
+    stage.registry.fail(other, "it has nothing to do with it").unwrap();
+    stage.settle();
+    assert_eq!((stage.doing(database), stage.supervision(database).charges), (Doing::Resting, 1));
+    stage.registry.fail(config, "edited, and wrong again").unwrap();
+    stage.settle();
+    assert_eq!((stage.doing(database), stage.supervision(database).charges), (Doing::Resting, 2));
+    stage.registry.fail(config, "edited").unwrap();
+    stage.settle();
+    assert_eq!(stage.get(database), Some(3));
 }
 
 #[test]

@@ -350,9 +350,11 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let mut charges = Charges::new(self.restart.clone());
-        let mut rest = Duration::ZERO;
+        let mut rest = Rest { time: Duration::ZERO, generation: 0 };
         while self.rested(rest, &mut charges).await {
             let attempt = self.begin(&charges).await?;
+            // A cascade ends the generation; an attempt that is given up does not.
+            let mut generation = attempt.generation() + 1;
             // Of its reason this may be the last holder.
             let failed = Shielded::new(match self.build(attempt, &charges, &mut builder).await {
                 Built::Running(running) => {
@@ -364,7 +366,11 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                         None => return Some(running),
                     }
                 }
-                Built::Failed(failure) => failure,
+                Built::Overtaken(failure) => failure,
+                Built::GivenUp(failure) => {
+                    generation -= 1;
+                    failure
+                }
                 Built::Ended => return None,
             });
             let verdict = if failed.root == failed.service {
@@ -373,16 +379,16 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 charges.spare(self.now())
             };
             match verdict {
-                Verdict::Again(delay) => rest = delay,
+                Verdict::Again(time) => rest = Rest { time, generation },
                 Verdict::Broken => {
                     self.emit(failed.generation, EventKind::Broken(&failed));
                     self.desk.does(Doing::Broken, charges.count(), None);
                     drop(failed);
-                    if self.told(true).await == Order::End {
+                    if self.told(true, None).await == Order::End {
                         return None;
                     }
                     charges.forgive();
-                    rest = Duration::ZERO;
+                    rest = Rest { time: Duration::ZERO, generation };
                 }
             }
         }
@@ -445,24 +451,24 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     }
 
     /// Lets a rest pass. False where this is the end.
-    async fn rested(&self, rest: Duration, charges: &mut Charges) -> bool {
+    async fn rested(&self, rest: Rest, charges: &mut Charges) -> bool {
         if self.desk.take_reset() {
             charges.forgive();
             return true;
         }
-        if rest.is_zero() {
+        if rest.time.is_zero() {
             return true;
         }
-        let until = self.now().checked_add(rest);
+        let until = self.now().checked_add(rest.time);
         self.desk.does(Doing::Resting, charges.count(), until);
         let slept = async {
             self.sleep_until(until).await;
-            None
+            Order::GoOn
         };
-        match or(async { Some(self.told(true).await) }, slept).await {
-            Some(Order::End) => return false,
-            Some(Order::Reset) => charges.forgive(),
-            None => {}
+        match or(self.told(true, Some(rest.generation)), slept).await {
+            Order::End => return false,
+            Order::Reset => charges.forgive(),
+            Order::GoOn => {}
         }
         true
     }
@@ -475,7 +481,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
     /// Waits for the end, to be polled beside something else.
     async fn ended<R>(&self) -> Option<R> {
-        self.told(false).await;
+        self.told(false, None).await;
         None
     }
 
@@ -522,7 +528,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 Ok(running) => Built::Running(running),
                 Err(ReadyError::Overtaken { value, failure }) => {
                     drop(Shielded::new(value));
-                    Built::Failed(failure)
+                    Built::Overtaken(failure)
                 }
                 Err(ReadyError::Closed { value, .. }) => {
                     drop(Shielded::new(value));
@@ -543,9 +549,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             return Built::Ended;
         }
         match attempt.fail(reason.into_inner()) {
-            Err(overtaken_by) => Built::Failed(overtaken_by),
+            Err(overtaken_by) => Built::Overtaken(overtaken_by),
             Ok(()) => match self.registry().store().last_failure(self.id().index()) {
-                Some(failure) => Built::Failed(failure),
+                Some(failure) => Built::GivenUp(failure),
                 None => unreachable!("an attempt was just given up"),
             },
         }
@@ -563,9 +569,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         self.clock().now()
     }
 
-    fn told(&self, resets: bool) -> Wait<Told<'_>> {
+    fn told(&self, resets: bool, rests_in: Option<u64>) -> Wait<Told<'_>> {
         let (registry, index) = (self.registry(), self.id().index());
-        Wait::new(Told { registry, index, desk: &self.desk, resets })
+        Wait::new(Told { registry, index, desk: &self.desk, resets, rests_in })
     }
 
     /// Never ends where there is no such moment.
@@ -608,8 +614,18 @@ impl<T: Send + Sync + 'static> fmt::Debug for Supervisor<T> {
 /// What came of one build.
 enum Built<T: Send + Sync + 'static> {
     Running(Running<T>),
-    Failed(Failure),
+    Overtaken(Failure),
+    GivenUp(Failure),
     Ended,
+}
+
+/// The pause before a build.
+#[derive(Clone, Copy)]
+struct Rest {
+    time: Duration,
+    /// In which the service is down. Where a cascade ends it before the time is up, something that the last build has
+    /// used has failed, and with it perhaps what that build has failed for.
+    generation: u64,
 }
 
 /// A user's builder: it may panic in a call, in a poll, and when it or what it gave is dropped.

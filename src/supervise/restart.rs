@@ -14,7 +14,8 @@ use std::{
 /// - An instance that was up for the [stable time](Self::stable_after) is built again at once when it fails, and
 ///   all is forgotten.
 /// - Any other charge is followed by a rest: at first short, then longer by a factor each time, up to a limit.
-///   Of each, up to half is left out by chance, so that those who failed together do not come back together.
+///   Of each, up to half is left out by chance, so that those who failed together do not come back together. A rest
+///   ends early where something that the last build has used fails: what that build has failed for may be gone.
 /// - Where there were [too many](Self::at_most) charges in a window of time, the service is *broken*: it stays
 ///   down until [`Registry::reset`](crate::Registry::reset).
 ///

@@ -211,6 +211,8 @@ pub(super) struct Told<'a> {
     pub(super) desk: &'a Desk,
     /// Whether a reset is of interest: while an instance is built, or is up, it waits for the next failure.
     pub(super) resets: bool,
+    /// The generation that it rests in: where that ends, something that the last build has used has failed.
+    pub(super) rests_in: Option<u64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -218,6 +220,8 @@ pub(super) enum Order {
     /// The registry is closed, or this service is to stop.
     End,
     Reset,
+    /// The rest has lost its reason.
+    GoOn,
 }
 
 impl Condition for Told<'_> {
@@ -227,7 +231,11 @@ impl Condition for Told<'_> {
         if self.registry.is_closed() || self.desk.is_to_stop() {
             return Some(Order::End);
         }
-        (self.resets && self.desk.take_reset()).then_some(Order::Reset)
+        if self.resets && self.desk.take_reset() {
+            return Some(Order::Reset);
+        }
+        let now = self.registry.store().slot(self.index).state.load().generation();
+        self.rests_in.is_some_and(|rests_in| now > rests_in).then_some(Order::GoOn)
     }
 
     fn slots(&self) -> (u32, Option<u32>) {
