@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mainstay::Provider;
+use mainstay::Build;
 
-use crate::{Services, blocking, database::Database, page::Page};
+use crate::{BoxError, Services, blocking, database::Database, page::Page};
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -42,20 +42,13 @@ impl Catalog {
     }
 }
 
-pub(crate) async fn provide(provider: Provider<Catalog>, services: Services) {
-    while let Ok(attempt) = provider.begin().await {
-        let Ok(database) = attempt.wait_for(services.database).await else { continue };
-        let Ok(page) = attempt.wait_for(services.page).await else { continue };
-        let source = Arc::clone(&database);
-        match blocking(move || Ok(Catalog::new(&source, &page)?)).await {
-            Ok(catalog) => {
-                let Ok(running) = attempt.ready(catalog) else { continue };
-                let _ = running.failed().await;
-            }
-            // It is the database that has to restart; this attempt goes down with it.
-            Err(error) => {
-                let _ = services.registry.report(&database, error);
-            }
-        }
-    }
+pub(crate) async fn build(build: Build<Catalog>, services: Services) -> Result<Catalog, BoxError> {
+    let database = build.wait_for(services.database).await?;
+    let page = build.wait_for(services.page).await?;
+    let source = Arc::clone(&database);
+    let built = blocking(move || Ok(Catalog::new(&source, &page)?)).await;
+    built.inspect_err(|error| {
+        // It is the database that has to restart; this build goes down with it.
+        let _ = services.registry.report(&database, error.to_string());
+    })
 }

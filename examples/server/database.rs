@@ -6,21 +6,17 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use mainstay::{Instance, Provider, ServiceId};
+use mainstay::{Build, ServiceId};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
-use tokio::time;
 
 use crate::{BoxError, blocking, config::Config};
 
 /// What `seed.rs` writes as `user_version`.
 pub(crate) const SCHEMA_VERSION: i32 = 1;
 
-/// The pause before the same file is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 const CONNECTIONS: usize = 4;
 
 #[derive(Debug)]
@@ -109,24 +105,10 @@ fn lock(connection: &Mutex<Connection>) -> std::sync::MutexGuard<'_, Connection>
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) async fn provide(provider: Provider<Database>, config: ServiceId<Config>) {
-    let mut tried = None;
-    while let Ok(attempt) = provider.begin().await {
-        let Ok(config) = attempt.wait_for(config).await else { continue };
-        // The same configuration again means that the file itself failed: give it a moment. A new
-        // configuration ends the pause, because this attempt hangs on the old one.
-        let generation = Some(Instance::generation(&config));
-        let again = std::mem::replace(&mut tried, generation) == generation;
-        if again && time::timeout(RETRY, attempt.overtaken()).await.is_ok() {
-            continue;
-        }
-        match blocking(move || Database::open(&config.database)).await {
-            Ok(database) => {
-                let Ok(running) = attempt.ready(database) else { continue };
-                let _ = running.failed().await;
-            }
-            // Overtaken or not, the next attempt tries again.
-            Err(error) => drop(attempt.fail(error)),
-        }
-    }
+pub(crate) async fn build(
+    build: Build<Database>,
+    config: ServiceId<Config>,
+) -> Result<Database, BoxError> {
+    let config = build.wait_for(config).await?;
+    blocking(move || Database::open(&config.database)).await
 }

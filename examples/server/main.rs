@@ -16,8 +16,9 @@
 //! all that was made from it, the new one comes up, and no answer ever shows parts of both. Break the
 //! file, and every answer is a 503 that says what is wrong with it, until you mend it.
 //!
-//! Each service is one task around the same four steps: `begin` an attempt, `wait_for` what it hangs on,
-//! say `ready`, and sleep until it has `failed`. The handlers in `http.rs` only read.
+//! Each service is one task. Three of them are supervised: they say how they are built, and what they hang on. The
+//! fourth, `config`, takes the steps itself: `begin` an attempt, say `ready`, and sleep until it has `failed`, or the file
+//! has changed. The handlers in `http.rs` only read.
 
 mod catalog;
 mod config;
@@ -31,7 +32,7 @@ mod seed;
 
 use std::{error::Error, future::Future, io, net::SocketAddr, process::ExitCode, time::Duration};
 
-use mainstay::{Registry, ServiceId};
+use mainstay::{Registry, Restart, ServiceId, TokioClock};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 use crate::{
@@ -41,8 +42,11 @@ use crate::{
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How long requests under way may take once the server was told to stop.
+/// How long requests under way may take once the server was told to stop; and the services after that.
 const GRACE: Duration = Duration::from_secs(5);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The registry with the ids of the four services: all that a handler needs.
 #[derive(Clone)]
@@ -67,18 +71,25 @@ impl Services {
         builder.add_dependency(page, config)?;
         builder.add_dependency(catalog, database)?;
         builder.add_dependency(catalog, page)?;
-        let registry = builder.observer(PrintEvents).build();
+        let registry = builder.observer(PrintEvents).clock(TokioClock).build();
         Ok(Self { registry, config, database, page, catalog })
     }
 
     /// Starts the provider of every service. In no particular order: each waits for what it hangs on.
     fn start(&self, file: ConfigFile) -> Result<JoinSet<()>, BoxError> {
         let mut providers = JoinSet::new();
-        let registry = &self.registry;
-        providers.spawn(catalog::provide(registry.provide(self.catalog)?, self.clone()));
-        providers.spawn(database::provide(registry.provide(self.database)?, self.config));
-        providers.spawn(page::provide(registry.provide(self.page)?, self.config));
-        providers.spawn(config::provide(registry.provide(self.config)?, file));
+        let Self { registry, config, .. } = self.clone();
+        let services = self.clone();
+        // All is on this machine: what has failed is worth another try soon. A new configuration ends the pause.
+        let restart = Restart::default().backoff(FIRST_PAUSE, LAST_PAUSE).stable_after(LAST_PAUSE);
+        let supervisor = registry.supervise(self.catalog)?.restart(restart.clone());
+        providers.spawn(supervisor.run(move |build| catalog::build(build, services.clone())));
+        let supervisor = registry.supervise(self.database)?.restart(restart.clone());
+        providers.spawn(supervisor.run(move |build| database::build(build, config)));
+        let supervisor = registry.supervise(self.page)?.restart(restart);
+        providers.spawn(supervisor.run(move |build| page::build(build, config)));
+        // It watches a file while it runs, and says itself when it has failed: its loop is its own.
+        providers.spawn(config::provide(registry.provide(config)?, file));
         Ok(providers)
     }
 }
@@ -120,8 +131,11 @@ async fn run(options: Options) -> Result<(), BoxError> {
     println!("listening on http://{}", listener.local_addr()?);
     serve(listener, services.clone(), stop).await?;
 
-    // Ends every wait of the providers, so their loops come to an end by themselves.
-    services.registry.close();
+    // Each once nothing hangs on it any more. What still has readers after that is told of.
+    let shutdown = services.registry.shutdown(GRACE).await;
+    if !shutdown.hung.is_empty() {
+        eprintln!("{shutdown}");
+    }
     while let Some(ended) = providers.join_next().await {
         ended?;
     }

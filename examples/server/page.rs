@@ -1,7 +1,7 @@
 //! `page`: the frame of the HTML page. It hangs on the configuration alone and stays up while the
 //! database restarts.
 
-use mainstay::{Provider, ServiceId};
+use mainstay::{Build, ServiceId, WaitForError};
 
 use crate::config::Config;
 
@@ -37,11 +37,10 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-pub(crate) async fn provide(provider: Provider<Page>, config: ServiceId<Config>) {
-    while let Ok(attempt) = provider.begin().await {
-        // Overtaken or closed: `begin` tells which, so there is nothing to look at here.
-        let Ok(config) = attempt.wait_for(config).await else { continue };
-        let Ok(running) = attempt.ready(Page::new(&config)) else { continue };
-        let _ = running.failed().await;
-    }
+/// Its build cannot fail. Where it is overtaken, or the registry closes, it does not matter what it returns.
+pub(crate) async fn build(
+    build: Build<Page>,
+    config: ServiceId<Config>,
+) -> Result<Page, WaitForError> {
+    Ok(Page::new(&*build.wait_for(config).await?))
 }
