@@ -276,7 +276,7 @@ fn a_supervisor_that_is_not_polled_hangs() {
 #[test]
 fn panics_in_hooks_end_nothing() {
     let (mut stage, log) = (Stage::new(), Log::default());
-    let [a, b, c] = ["a", "b", "c"].map(|name| stage.service(name));
+    let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| stage.service(name));
     staged(&mut stage, &log, a, &[], ms(0));
     let in_the_call = stage
         .registry
@@ -287,6 +287,24 @@ fn panics_in_hooks_end_nothing() {
     let in_a_poll = stage.registry.supervise(c).unwrap();
     let in_a_poll = in_a_poll.on_stop(ms(100), |_| async { panic!("in a poll") });
     stage.start(in_a_poll, move |build| async move { build.wait_for(b).await.map(|_| 1) });
+    // What it panics with panics when it is dropped; and so does a hook that is not called.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                panic!("dropped");
+            }
+        }
+    }
+    let with_a_bomb = stage.registry.supervise(d).unwrap();
+    let with_a_bomb = with_a_bomb.on_stop(ms(100), |_| async { std::panic::panic_any(Bomb) });
+    stage.start(with_a_bomb, move |build| async move { build.wait_for(c).await.map(|_| 1) });
+    let (bomb, not_called) = (Bomb, stage.registry.supervise(e).unwrap());
+    let not_called = not_called.on_stop(ms(100), move |_| {
+        let _ = &bomb;
+        ready(())
+    });
+    stage.start(not_called.restart(exact()), fails(9));
     stage.settle();
     let shutdown = begin(&mut stage, ms(1_000));
     assert_eq!(hung(&shutdown), []);

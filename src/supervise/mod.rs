@@ -405,9 +405,12 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 let target = Target::Generation(running.generation());
                 let reason = Shielded::new(Reason::ShutDown);
                 self.registry().cascade(self.id().index(), target, reason);
-                if let (Some(hook), Some(instance)) = (hook.into_inner(), instance.into_inner()) {
-                    call(move || hook(instance)).await.ok();
-                }
+                // Whatever of it is the user's is called, and dropped, in there; and the instance before it is drained.
+                let work = move || match (hook.into_inner(), instance.into_inner()) {
+                    (Some(hook), Some(instance)) => hook(instance),
+                    _ => Box::pin(ready(())),
+                };
+                drop(Shielded::new(call(work).await));
                 running.drained().await.ok();
             }
             true
