@@ -373,6 +373,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 }
                 Built::Ended => return None,
             });
+            if self.desk.take_reset() {
+                charges.forgive();
+            }
             let verdict = if failed.root == failed.service {
                 charges.charge(self.now())
             } else {
@@ -455,10 +458,6 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
     /// Lets a rest pass. False where this is the end.
     async fn rested(&self, rest: Rest, charges: &mut Charges) -> bool {
-        if self.desk.take_reset() {
-            charges.forgive();
-            return true;
-        }
         if rest.time.is_zero() {
             return true;
         }

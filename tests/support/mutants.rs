@@ -37,6 +37,8 @@ mod reading;
 mod reentrant;
 #[path = "../shutting_down.rs"]
 mod shutting_down;
+#[path = "../supervised_hour.rs"]
+mod supervised_hour;
 #[path = "../supervising.rs"]
 mod supervising;
 #[path = "../topology.rs"]
