@@ -37,10 +37,10 @@ fn look(cached: &mut Cached<Rests>) -> (u64, Option<u64>) {
     }
 }
 
-/// Bound: 4.
+/// Bound: 3.
 #[test]
 fn sees_what_replaced() {
-    model("cached, replaced", Some(4), || {
+    model("cached, replaced", Some(3), || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let mut cached = holding(&registry, x);

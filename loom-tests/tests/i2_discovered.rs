@@ -11,9 +11,10 @@
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, finish, join, model, services};
 
+/// Bound: 4.
 #[test]
 fn during_the_cascade() {
-    model("i2 discovered", Some(5), || {
+    model("i2 discovered", Some(4), || {
         let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
         let running = config_role.start(&[]);
         let attempt = db_role.attempt();
