@@ -68,8 +68,8 @@ pub struct Missing {
     pub service: Name,
     /// What it is doing; `Ready` where that has come meanwhile.
     pub phase: Phase,
-    /// The way to what keeps it: one that it depends on, one that this depends on, and so on. Empty where nothing that
-    /// it depends on keeps it.
+    /// The way to what keeps it: one that it depends on, one that this depends on, and so on, 64 of them at the most.
+    /// Empty where nothing that it depends on keeps it.
     pub blocked_by: Vec<Name>,
     /// Why it is not ready, where nothing else keeps it and it has tried before.
     pub last_failure: Option<Failure>,

@@ -53,7 +53,7 @@ pub struct ServiceStatus {
     /// What is built from it.
     pub dependents: Vec<Name>,
     /// Where it is not ready because something that it depends on is not: the way to that, each a dependency of the
-    /// one before it. Empty otherwise.
+    /// one before it, 64 of them at the most. Empty otherwise.
     pub blocked_by: Vec<Name>,
     /// The last attempt that was given up since it went down, or else the failure that took it down. It stays
     /// while the service is ready again.

@@ -209,3 +209,16 @@ fn an_attempt_that_waits_within_a_time_tries_again() {
     let _b = attempt.ready(8).unwrap();
     registry.wait_all_ready().wait_timeout(LONG).unwrap();
 }
+
+#[test]
+fn the_way_has_an_end() {
+    let registry = Registry::with_capacity(100).unwrap();
+    let id = |i| registry.register::<u32>(&format!("s{i}")).unwrap();
+    let ids: Vec<ServiceId<u32>> = (0..100).map(id).collect();
+    for pair in ids.windows(2) {
+        registry.add_dependency(pair[1], pair[0]).unwrap();
+    }
+    let way = |i: usize| registry.status(ids[i]).unwrap().blocked_by;
+    assert_eq!((way(50).len(), &*way(50)[49]), (50, "s0"));
+    assert_eq!((way(99).len(), &*way(99)[63]), (64, "s35"));
+}

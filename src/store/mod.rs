@@ -259,8 +259,10 @@ impl Store {
     }
 
     /// The way to what keeps a service from being ready: one that it depends on and that is not, one that this depends
-    /// on, and so on. Empty where it is ready, or nothing that it depends on keeps it.
+    /// on, and so on, for so many steps at the most: a listing is to take no longer the deeper the graph is. Empty where
+    /// it is ready, or nothing that it depends on keeps it.
     pub(crate) fn blocked_by(&self, index: u32) -> Vec<u32> {
+        const STEPS: usize = 64;
         let is_ready = |&index: &u32| self.slot(index).state.load().phase() == Phase::Ready;
         let mut way = Vec::new();
         if is_ready(&index) {
@@ -268,8 +270,7 @@ impl Store {
         }
         self.topology.read(|graph| {
             let mut last = index;
-            // Ends, since there is no cycle.
-            loop {
+            while way.len() < STEPS {
                 let below = graph.dependencies(last).into_iter().map(|edge| edge.service);
                 // The one that was registered first: the same each time that it is asked.
                 let Some(next) = below.filter(|index| !is_ready(index)).min() else { return };
