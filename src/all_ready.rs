@@ -135,7 +135,7 @@ impl AllReady<'_> {
     /// The first that is not ready, from some place on.
     fn missing(&self, from: u32) -> Option<u32> {
         let store = self.registry.store();
-        (from..store.len()).find(|&index| !is_ready(store, index))
+        (from..store.len()).find(|&index| !store.is_ready(index))
     }
 
     fn all_missing(&self) -> Vec<Missing> {
@@ -150,12 +150,8 @@ impl AllReady<'_> {
                 last_failure: failure,
             }
         };
-        (0..store.len()).filter(|&index| !is_ready(store, index)).map(missing).collect()
+        (0..store.len()).filter(|&index| !store.is_ready(index)).map(missing).collect()
     }
-}
-
-fn is_ready(store: &Store, index: u32) -> bool {
-    store.slot(index).state.load().phase() == Phase::Ready
 }
 
 impl Condition for AllReady<'_> {

@@ -214,6 +214,10 @@ impl Store {
         self.slab.slot(index)
     }
 
+    pub(crate) fn is_ready(&self, index: u32) -> bool {
+        self.slot(index).state.load().phase() == Phase::Ready
+    }
+
     // Reading.
 
     #[inline]
@@ -263,9 +267,8 @@ impl Store {
     /// it is ready, or nothing that it depends on keeps it.
     pub(crate) fn blocked_by(&self, index: u32) -> Vec<u32> {
         const STEPS: usize = 64;
-        let is_ready = |&index: &u32| self.slot(index).state.load().phase() == Phase::Ready;
         let mut way = Vec::new();
-        if is_ready(&index) {
+        if self.is_ready(index) {
             return way;
         }
         self.topology.read(|graph| {
@@ -273,7 +276,7 @@ impl Store {
             while way.len() < STEPS {
                 let below = graph.dependencies(last).into_iter().map(|edge| edge.service);
                 // The one that was registered first: the same each time that it is asked.
-                let Some(next) = below.filter(|index| !is_ready(index)).min() else { return };
+                let Some(next) = below.filter(|&index| !self.is_ready(index)).min() else { return };
                 way.push(next);
                 last = next;
             }
