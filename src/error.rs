@@ -300,6 +300,48 @@ pub enum WaitForError {
     ForeignId(#[from] ForeignId),
 }
 
+/// Why a [`Watch`](crate::Watch) tells nothing any more.
+///
+/// ```
+/// use mainstay::{Registry, WatchError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let (cache, pages) = (registry.register::<u8>("cache")?, registry.register::<u8>("pages")?);
+/// let provider = registry.provide(pages)?;
+/// let attempt = provider.begin().wait()?;
+/// let mut watch = attempt.watch(cache)?;
+/// let waited = watch.changed().wait_timeout(Duration::from_millis(1));
+/// assert!(matches!(waited, Err(WatchError::TimedOut { .. })));
+/// registry.fail(pages, "start again")?;
+/// match watch.changed().wait() {
+///     Err(WatchError::Over(failure)) => assert_eq!(failure.service, "pages"),
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// What it was watched for has failed.
+    #[error("nobody is to be told: {0}")]
+    Over(Failure),
+    /// The registry is closed.
+    #[error("{service} changes no more: the registry is closed")]
+    Closed {
+        /// The service that is watched.
+        service: Name,
+    },
+    /// There was no change in time. It watches on.
+    #[error("{service} did not change within {after:?}")]
+    TimedOut {
+        /// The service that is watched.
+        service: Name,
+        /// How long was waited.
+        after: Duration,
+    },
+}
+
 /// Why a wait ended without what it waited for.
 ///
 /// ```

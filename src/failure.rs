@@ -37,6 +37,14 @@ pub enum Reason {
     Closed,
     /// The registry is being shut down, and it was this service's turn.
     ShutDown,
+    /// What it is built from was away for longer than it [can stand](crate::Build::wait_with_grace).
+    #[cfg(feature = "supervise")]
+    NotBack {
+        /// Why that is away.
+        failure: Arc<Failure>,
+        /// How long it may be.
+        grace: std::time::Duration,
+    },
 }
 
 impl Reason {
@@ -67,6 +75,10 @@ impl fmt::Display for Reason {
             Self::ProviderDropped => f.write_str("the provider was dropped"),
             Self::Closed => f.write_str("the registry was closed"),
             Self::ShutDown => f.write_str("the registry is shut down"),
+            #[cfg(feature = "supervise")]
+            Self::NotBack { failure, grace } => {
+                write!(f, "{} was not back within {grace:?}: {failure}", failure.service)
+            }
         }
     }
 }

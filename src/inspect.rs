@@ -8,7 +8,7 @@ use crate::{
     failure::Failure,
     registry::Shared,
     service::{AnyId, Name},
-    store::{Phase, Use},
+    store::{DependencyKind, Edge, Phase, Use},
 };
 
 /// How one service is. Its parts are read one after another, not at one instant.
@@ -50,8 +50,10 @@ pub struct ServiceStatus {
     pub waiting: u32,
     /// What it is built from.
     pub dependencies: Vec<Dependency>,
-    /// What is built from it.
+    /// What is built from it, and goes down with it.
     pub dependents: Vec<Name>,
+    /// What is told when it fails or is replaced, and does not go down with it.
+    pub watched_by: Vec<Name>,
     /// Where it is not ready because something that it depends on is not: the way to that, each a dependency of the
     /// one before it, 64 of them at the most. Empty otherwise.
     pub blocked_by: Vec<Name>,
@@ -80,8 +82,10 @@ pub struct ServiceStatus {
 pub struct Dependency {
     /// What is depended on.
     pub name: Name,
-    /// Declared once and for all; else discovered by an attempt that waited.
+    /// Declared once and for all; else discovered by an attempt that waited for it, or watches it.
     pub declared: bool,
+    /// What its failure means.
+    pub kind: DependencyKind,
 }
 
 impl ServiceStatus {
@@ -89,10 +93,19 @@ impl ServiceStatus {
         let store = &shared.store;
         let (slot, service) = (store.slot(index), store.service(index));
         let state = slot.state.load();
-        let dependency = |(index, use_): (u32, Use)| Dependency {
-            name: store.name(index),
+        let dependency = |(edge, use_): (Edge, Use)| Dependency {
+            name: store.name(edge.dependency),
             declared: use_ == Use::Declared,
+            kind: match use_ {
+                _ if edge.soft => DependencyKind::Soft,
+                Use::Discovered { to_start: true, .. } => DependencyKind::StartOnly,
+                _ => DependencyKind::Hard,
+            },
         };
+        let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =
+            store.dependents(index).into_iter().partition(|edge| edge.soft);
+        let names =
+            |edges: Vec<Edge>| edges.into_iter().map(|edge| store.name(edge.dependent)).collect();
         Self {
             id: store.id(index),
             name: service.name.clone(),
@@ -102,7 +115,8 @@ impl ServiceStatus {
             provided: service.provided.is_up(),
             waiting: service.waiting.get(),
             dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
-            dependents: store.dependents(index).into_iter().map(|i| store.name(i)).collect(),
+            dependents: names(dependents),
+            watched_by: names(watched_by),
             blocked_by: store.blocked_by(index).into_iter().map(|i| store.name(i)).collect(),
             last_failure: store.last_failure(index),
             #[cfg(feature = "supervise")]
@@ -186,6 +200,7 @@ impl Listing {
             let down: Vec<&ServiceStatus> = service
                 .dependencies
                 .iter()
+                .filter(|dependency| dependency.kind != DependencyKind::Soft)
                 .filter_map(|dependency| by_name.get(&*dependency.name).copied())
                 .filter(|dependency| dependency.phase != Phase::Ready)
                 .collect();
@@ -198,7 +213,7 @@ impl Listing {
     }
 
     /// The graph in the DOT language of Graphviz. Arrows run the way a failure does, from a dependency to its
-    /// dependents; discovered edges are dashed. DOT has no way to write a NUL: one in a name is told as U+FFFD.
+    /// dependents; discovered edges are dashed, soft ones dotted. DOT has no way to write a NUL: one in a name is told as U+FFFD.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(2)?;
@@ -228,7 +243,12 @@ impl Listing {
         }
         for service in &self.services {
             for dependency in &service.dependencies {
-                let style = if dependency.declared { "solid" } else { "dashed" };
+                let style = match dependency.kind {
+                    DependencyKind::Soft => "dotted",
+                    DependencyKind::StartOnly => "dashed, label=\"to start\"",
+                    DependencyKind::Hard if dependency.declared => "solid",
+                    DependencyKind::Hard => "dashed",
+                };
                 let (from, to) = (quoted(&dependency.name), quoted(&service.name));
                 let _ = writeln!(dot, "    {from} -> {to} [style={style}];");
             }

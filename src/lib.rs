@@ -143,6 +143,7 @@ mod sync;
 #[cfg(feature = "tracing")]
 mod trace;
 mod wait;
+mod watch;
 
 pub use all_ready::{AllReadyError, Missing};
 pub use builder::Builder;
@@ -151,6 +152,7 @@ pub use error::DrainError;
 pub use error::{
     BeginError, BuildError, Cycle, DependencyError, ForeignId, GetAllError, GetError, LookupError,
     NotReady, ProvideError, ReadyError, RegisterError, ReplaceError, WaitError, WaitForError,
+    WatchError,
 };
 pub use event::{Event, EventKind};
 pub use failure::{Cascade, Failure, Reason, Report};
@@ -160,7 +162,7 @@ pub use read::{Cached, Guard, Ids};
 pub use registry::{Observer, Registry};
 pub use running::Running;
 pub use service::{AnyId, Instance, Name, ServiceId};
-pub use store::Phase;
+pub use store::{DependencyKind, Phase};
 #[cfg(feature = "smol")]
 pub use supervise::SmolClock;
 #[cfg(feature = "tokio")]
@@ -175,6 +177,7 @@ pub use supervise::{
 #[cfg(feature = "tracing")]
 pub use trace::TracingObserver;
 pub use wait::Wait;
+pub use watch::{Change, Watch};
 
 /// Compiles and runs the README's example.
 #[cfg(doctest)]

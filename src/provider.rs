@@ -1,22 +1,29 @@
 //! The provider's loop: begin, wait for what it is built from, ready, failed, and again.
 
+#[cfg(feature = "supervise")]
+use std::mem;
 use std::{
     error::Error,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "supervise")]
+use crate::sync::{self, Mutex};
 use crate::{
     drain::Tracked,
-    error::{BeginError, ProvideError, ReadyError, WaitError, WaitForError},
+    error::{
+        BeginError, Cycle, DependencyError, ProvideError, ReadyError, WaitError, WaitForError,
+    },
     event::EventKind,
     failure::{Failure, Reason},
     registry::{self, Registry},
     running::{Over, Running, debug_by_service},
     service::{Instance, ServiceId},
-    store::{Refused, Store, Target},
+    store::{Edge, Refused, Store, Target, Used},
     sync::{Count, Flag, Shielded},
     wait::{Wait, sealed::Condition},
+    watch::Watch,
 };
 
 /// The exclusive role of providing one service; from [`Registry::provide`].
@@ -182,7 +189,7 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
             id: *id,
             generation,
             begun: registry.is_observed().then(Instant::now),
-            discovered: Count::new(),
+            uses: Uses::default(),
             over: false,
         }))
     }
@@ -213,7 +220,7 @@ impl<T: Send + Sync + 'static> Condition for Free<'_, T> {
 fn stopped_meanwhile(store: &Store, index: u32, generation: u64) -> bool {
     let stopped = store.service(index).stopped.is_up();
     if stopped {
-        store.give_back(index, generation, Shielded::new(Reason::ShutDown), 0);
+        store.give_back(index, generation, Shielded::new(Reason::ShutDown), Uses::default().used());
     }
     stopped
 }
@@ -244,8 +251,7 @@ pub struct Attempt<T: Send + Sync + 'static> {
     pub(crate) generation: u64,
     /// Only where somebody is told.
     begun: Option<Instant>,
-    /// How many discovered edges it has used.
-    pub(crate) discovered: Count,
+    pub(crate) uses: Uses,
     /// It was published, or given back.
     over: bool,
 }
@@ -305,11 +311,91 @@ impl<T: Send + Sync + 'static> Attempt<T> {
             registry: &self.registry,
             dependent: self.id.index(),
             generation: self.generation,
-            discovered: &self.discovered,
+            uses: &self.uses,
             over: None,
             id: dependency,
+            need: Need::Always,
             known: false,
         })
+    }
+
+    /// Waits until a service is ready that is needed to build this one, and of no matter after that: when it fails, the
+    /// attempt is overtaken, but not what came of it.
+    ///
+    /// The edge is dropped when the attempt is published, which locks the topology for a moment. A failure at that very
+    /// moment may still take the new instance down. Where the attempt [waits for](Self::wait_for) the same service as
+    /// well, or the edge is declared, that counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let secrets = registry.register::<String>("secrets")?;
+    /// # let client = registry.register::<usize>("client")?;
+    /// # let (provide_secrets, provide_client) = (registry.provide(secrets)?, registry.provide(client)?);
+    /// let vault = provide_secrets.begin().wait()?.ready("hunter2".to_string())?;
+    ///
+    /// let attempt = provide_client.begin().wait()?;
+    /// let password = attempt.wait_to_start(secrets).wait()?;
+    /// let _connected = attempt.ready(password.len())?;
+    ///
+    /// vault.fail("sealed");
+    /// assert!(registry.get(client).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_to_start<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
+        Wait::new(Dependency {
+            registry: &self.registry,
+            dependent: self.id.index(),
+            generation: self.generation,
+            uses: &self.uses,
+            over: None,
+            id: dependency,
+            need: Need::ToStart,
+            known: false,
+        })
+    }
+
+    /// Makes a service a soft dependency: what is built here is told when that fails, is replaced, or is back, and does
+    /// not fail with it. Does not wait for it.
+    ///
+    /// The [`Watch`] tells it, for as long as this generation lasts; it may be moved into the value, or into a task
+    /// beside it. The edge is discovered as one by [`wait_for`](Self::wait_for) is, and counts for cycles, and for the
+    /// order in which services are shut down. Locks the topology for a moment.
+    ///
+    /// # Errors
+    ///
+    /// [`DependencyError`]: the edge would close a cycle, or the id is foreign.
+    ///
+    /// ```
+    /// use mainstay::Change;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let cache = registry.register::<u8>("cache")?;
+    /// # let pages = registry.register::<&str>("pages")?;
+    /// # let (provide_cache, provide_pages) = (registry.provide(cache)?, registry.provide(pages)?);
+    /// let attempt = provide_pages.begin().wait()?;
+    /// let mut cache = attempt.watch(cache)?;
+    /// let _pages = attempt.ready("slow, but there")?;
+    ///
+    /// let up = provide_cache.begin().wait()?.ready(1)?;
+    /// assert!(matches!(cache.changed().wait()?, Change::Ready(_)));
+    /// up.fail("out of memory");
+    /// assert!(matches!(cache.changed().wait()?, Change::Failed(_)));
+    /// assert!(registry.get(pages).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+    ) -> Result<Watch<D>, DependencyError> {
+        let (index, generation) = (self.id.index(), self.generation);
+        Watch::of_attempt(&self.registry, dependency, index, generation, &self.uses)
     }
 
     /// Whether it was overtaken: a long build may look now and then, and stop.
@@ -383,7 +469,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
             return Err(ReadyError::Closed { value, service: store.name(index) });
         }
         let tracked = Tracked::new(&self.registry, index);
-        match store.publish(self.id, self.generation, value, self.discovered.get(), &tracked) {
+        match store.publish(self.id, self.generation, value, self.uses.used(), &tracked) {
             Ok(()) => {
                 self.over = true;
                 let took = self.took();
@@ -426,6 +512,12 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         let _ = self.give_back(Shielded::new(reason));
     }
 
+    /// What its dependent can stand, as it was said so far.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn take_graces(&self) -> Vec<Grace> {
+        mem::take(&mut sync::lock(&self.uses.graces))
+    }
+
     fn took(&self) -> Duration {
         self.begun.map(|begun| begun.elapsed()).unwrap_or_default()
     }
@@ -436,7 +528,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         }
         self.over = true;
         let (store, index) = (self.registry.store(), self.id.index());
-        if !store.give_back(index, self.generation, reason, self.discovered.get()) {
+        if !store.give_back(index, self.generation, reason, self.uses.used()) {
             return Err(store.failure(index, self.generation));
         }
         // The observer may leave this one as the last to hold the reason.
@@ -455,17 +547,108 @@ impl<T: Send + Sync + 'static> Drop for Attempt<T> {
     }
 }
 
+/// What an attempt has used of the graph so far.
+pub(crate) struct Uses {
+    discovered: Count,
+    to_start: Flag,
+    #[cfg(feature = "supervise")]
+    graces: Mutex<Vec<Grace>>,
+}
+
+impl Default for Uses {
+    fn default() -> Self {
+        Self {
+            discovered: Count::new(),
+            to_start: Flag::new(),
+            #[cfg(feature = "supervise")]
+            graces: Mutex::default(),
+        }
+    }
+}
+
+impl Uses {
+    fn used(&self) -> Used {
+        Used { edges: self.discovered.get(), some_to_start: self.to_start.is_up() }
+    }
+
+    /// What another has noted for the same attempt.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn take(&self, other: &Self) {
+        self.discovered.set(other.discovered.get());
+        if other.to_start.is_up() {
+            self.to_start.raise();
+        }
+        sync::lock(&self.graces).append(&mut sync::lock(&other.graces));
+    }
+
+    /// Makes an edge known that the attempt uses.
+    pub(crate) fn discover(
+        &self,
+        store: &Store,
+        edge: Edge,
+        generation: u64,
+        to_start: bool,
+    ) -> Result<(), Cycle> {
+        if to_start {
+            self.to_start.raise();
+        }
+        match store.discover(edge, generation, to_start) {
+            Ok(new) => {
+                self.discovered.add(u32::from(new));
+                Ok(())
+            }
+            Err(cycle) => Err(registry::named(store, cycle)),
+        }
+    }
+}
+
+/// What a dependency is needed for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Need {
+    /// Its failure is that of the dependent.
+    Always,
+    ToStart,
+    /// To start, and to be back within that time whenever it is away later.
+    #[cfg(feature = "supervise")]
+    Within(Duration),
+}
+
+/// How long a dependency may be away.
+#[cfg(feature = "supervise")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grace {
+    pub(crate) dependency: u32,
+    pub(crate) time: Duration,
+}
+
 /// What an attempt needs to know of itself to wait for a dependency.
 pub(crate) struct Dependency<'a, D> {
     pub(crate) registry: &'a Registry,
     pub(crate) dependent: u32,
     pub(crate) generation: u64,
-    pub(crate) discovered: &'a Count,
+    pub(crate) uses: &'a Uses,
     /// Where the attempt may end before whoever waits for it: whether it has.
     pub(crate) over: Option<&'a Flag>,
     pub(crate) id: ServiceId<D>,
+    pub(crate) need: Need,
     /// The edge is published.
     pub(crate) known: bool,
+}
+
+impl<D> Dependency<'_, D> {
+    fn make_known(&self, store: &Store, dependency: u32) -> Result<(), Cycle> {
+        let edge = Edge { dependent: self.dependent, dependency, soft: false };
+        let to_start = !matches!(self.need, Need::Always);
+        self.uses.discover(store, edge, self.generation, to_start)?;
+        #[cfg(feature = "supervise")]
+        if let Need::Within(time) = self.need {
+            // What is left of it once the attempt is published.
+            let soft = Edge { soft: true, ..edge };
+            self.uses.discover(store, soft, self.generation, false)?;
+            sync::lock(&self.uses.graces).push(Grace { dependency, time });
+        }
+        Ok(())
+    }
 }
 
 impl<D: Send + Sync + 'static> Condition for Dependency<'_, D> {
@@ -487,12 +670,8 @@ impl<D: Send + Sync + 'static> Condition for Dependency<'_, D> {
             return Some(Err(WaitForError::Closed { service: store.name(dependency) }));
         }
         if !self.known {
-            match store.discover(index, dependency, self.generation) {
-                Ok(true) => {
-                    self.discovered.add(1);
-                }
-                Ok(false) => {}
-                Err(cycle) => return Some(Err(registry::named(store, cycle).into())),
+            if let Err(cycle) = self.make_known(store, dependency) {
+                return Some(Err(cycle.into()));
             }
             self.known = true;
         }

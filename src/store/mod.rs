@@ -15,15 +15,15 @@ mod walk;
 
 use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
 
-pub use self::state::Phase;
 pub(crate) use self::{
     cascade::{Fell, Target},
-    graph::{Cycle, Use},
-    publish::Refused,
+    graph::{Cycle, Edge, Use},
+    publish::{Refused, Used},
     slot::Slot,
     state::Tag,
     wait::{WaitPoint, Waiter},
 };
+pub use self::{graph::DependencyKind, state::Phase};
 
 use self::{
     dependents::List,
@@ -231,14 +231,14 @@ impl Store {
         self.topology.declare(self, dependent, dependency)
     }
 
-    /// For an attempt of `dependent`: makes the edge known. True where the attempt had not used it before.
+    /// For an attempt of the dependent: makes the edge known. True where the attempt had not used it before.
     pub(crate) fn discover(
         &self,
-        dependent: u32,
-        dependency: u32,
+        edge: Edge,
         generation: u64,
+        to_start: bool,
     ) -> Result<bool, Cycle> {
-        self.topology.discover(self, dependent, dependency, generation)
+        self.topology.discover(self, edge, generation, to_start)
     }
 
     /// The current instance for an attempt to build on, once its edge is known: one that no cascade is on its
@@ -252,14 +252,12 @@ impl Store {
         usable.then(|| instance.into_inner())
     }
 
-    pub(crate) fn dependencies(&self, index: u32) -> Vec<(u32, Use)> {
-        let edges = self.topology.read(|graph| graph.dependencies(index));
-        edges.into_iter().map(|edge| (edge.service, edge.use_)).collect()
+    pub(crate) fn dependencies(&self, index: u32) -> Vec<(Edge, Use)> {
+        self.topology.read(|graph| graph.dependencies(index))
     }
 
-    pub(crate) fn dependents(&self, index: u32) -> Vec<u32> {
-        let edges = self.topology.read(|graph| graph.dependents(index));
-        edges.into_iter().map(|edge| edge.service).collect()
+    pub(crate) fn dependents(&self, index: u32) -> Vec<Edge> {
+        self.topology.read(|graph| graph.dependents(index))
     }
 
     /// The way to what keeps a service from being ready: one that it depends on and that is not, one that this depends
@@ -274,7 +272,9 @@ impl Store {
         self.topology.read(|graph| {
             let mut last = index;
             while way.len() < STEPS {
-                let below = graph.dependencies(last).into_iter().map(|edge| edge.service);
+                let edges = graph.dependencies(last).into_iter().map(|(edge, _)| edge);
+                // What is only watched keeps nobody.
+                let below = edges.filter(|edge| !edge.soft).map(|edge| edge.dependency);
                 // The one that was registered first: the same each time that it is asked.
                 let Some(next) = below.filter(|&index| !self.is_ready(index)).min() else { return };
                 way.push(next);

@@ -13,6 +13,15 @@ use crate::{
     sync::{ArcCell, Held, Shielded, nothing, yield_now},
 };
 
+/// What an attempt has used of the graph.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    /// How many discovered edges.
+    pub(crate) edges: u32,
+    /// Some of them are of no use any more once it is published.
+    pub(crate) some_to_start: bool,
+}
+
 /// What was not published, and comes back.
 pub(crate) struct Refused<T>(pub(crate) T);
 
@@ -42,8 +51,7 @@ impl Store {
         self.slot(index).state.load() == Tag::starting(generation)
     }
 
-    /// Publishes the value of an attempt, or gives it back if a cascade overtook it. `discovered` is how
-    /// many discovered edges the attempt used.
+    /// Publishes the value of an attempt, or gives it back if a cascade overtook it.
     ///
     /// The value comes first, then the state: a reader compares the two, so that until the state moves the
     /// value is nobody's. Lock-free where the attempt used every edge that there is; else it takes the
@@ -53,7 +61,7 @@ impl Store {
         id: ServiceId<T>,
         generation: u64,
         value: T,
-        discovered: u32,
+        used: Used,
         tracked: &Tracked<T>,
     ) -> Result<(), Refused<T>> {
         let index = id.index();
@@ -79,13 +87,14 @@ impl Store {
             }
         };
         self.notify(index, moved);
-        if self.service(index).discovered.get() != discovered {
+        if used.some_to_start || self.service(index).discovered.get() != used.edges {
             self.topology.settle(self, index, generation);
         }
         Ok(())
     }
 
-    /// Puts another value in the place of the running one, under the same tag. Lock-free.
+    /// Puts another value in the place of the running one, under the same tag. Lock-free; then wakes who waits, as one of
+    /// them may watch it.
     pub(crate) fn replace<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
@@ -94,7 +103,7 @@ impl Store {
         tracked: &Tracked<T>,
     ) -> Result<(), Refused<T>> {
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
-        let _replacing = slot.replacements.begin();
+        let replacing = slot.replacements.begin();
         let instance = instance(id, generation, value, tracked);
         // Looked at before each try: a replacement that is put in after the state has moved takes its place
         // just before that move, where no reader saw it.
@@ -103,7 +112,11 @@ impl Store {
                 && slot.state.load() == Tag::ready(generation)
         };
         match install(cell, &instance, Shielded::new(cell.load()), may) {
-            Some(_previous) => Ok(()),
+            Some(_previous) => {
+                drop(replacing);
+                self.wake(id.index());
+                Ok(())
+            }
             None => Err(Refused(alone(instance))),
         }
     }
@@ -114,9 +127,9 @@ impl Store {
         index: u32,
         generation: u64,
         reason: Shielded<Reason>,
-        used: u32,
+        used: Used,
     ) -> bool {
-        if used > 0 {
+        if used.edges > 0 {
             self.topology.release(index, generation);
         }
         if !self.is_starting(index, generation) {

@@ -5,7 +5,7 @@
 //! nothing has changed.
 
 use super::{
-    graph::{Cycle, Graph, Use},
+    graph::{Cycle, Edge, Graph, Use},
     slot::Slot,
 };
 use crate::sync::{self, AtomicU64, Count, Mutex, Ordering, pin};
@@ -58,47 +58,53 @@ impl Topology {
         sync::lock(&self.graph).add_service()
     }
 
-    /// Declares an edge for good.
+    /// Declares a hard edge, for good.
     pub(crate) fn declare(
         &self,
         slots: &impl Slots,
         dependent: u32,
         dependency: u32,
     ) -> Result<(), Cycle> {
+        let edge = Edge { dependent, dependency, soft: false };
         let mut graph = sync::lock(&self.graph);
-        match graph.edge(dependent, dependency) {
+        match graph.find(edge) {
             Some(Use::Declared) => Ok(()),
             Some(Use::Discovered { .. }) => {
                 // It still counts as discovered: an attempt under way may have counted it as used.
-                graph.mark(dependent, dependency, Use::Declared);
+                graph.mark(edge, Use::Declared);
                 Ok(())
             }
-            None => self.add(&mut graph, slots, dependent, dependency, Use::Declared),
+            None => self.add(&mut graph, slots, edge, Use::Declared),
         }
     }
 
-    /// Makes sure that the edge is known, and marks it as used by the attempt of `generation`. True where
-    /// this is a discovered edge that this attempt had not used before.
+    /// Makes sure that the edge is known, and marks it as used by the attempt of `generation`, perhaps only `to_start`.
+    /// True where this is a discovered edge that this attempt had not used before.
     pub(crate) fn discover(
         &self,
         slots: &impl Slots,
-        dependent: u32,
-        dependency: u32,
+        edge: Edge,
         generation: u64,
+        to_start: bool,
     ) -> Result<bool, Cycle> {
-        let used = Use::Discovered { by: Some(generation) };
+        let used = |to_start| Use::Discovered { by: Some(generation), to_start };
         let mut graph = sync::lock(&self.graph);
-        match graph.edge(dependent, dependency) {
+        match graph.find(edge) {
             Some(Use::Declared) => Ok(false),
             // An attempt that is overtaken already must not take the edge from a later one.
-            Some(Use::Discovered { by: Some(by) }) if by >= generation => Ok(false),
+            Some(Use::Discovered { by: Some(by), .. }) if by > generation => Ok(false),
+            Some(Use::Discovered { by: Some(by), to_start: before }) if by == generation => {
+                // What is needed for good stays so.
+                graph.mark(edge, used(before && to_start));
+                Ok(false)
+            }
             Some(Use::Discovered { .. }) => {
-                graph.mark(dependent, dependency, used);
+                graph.mark(edge, used(to_start));
                 Ok(true)
             }
             None => {
-                self.add(&mut graph, slots, dependent, dependency, used)?;
-                slots.discovered(dependent).add(1);
+                self.add(&mut graph, slots, edge, used(to_start))?;
+                slots.discovered(edge.dependent).add(1);
                 Ok(true)
             }
         }
@@ -107,29 +113,35 @@ impl Topology {
     /// The attempt of `generation` was given up: what it used is no longer in use.
     pub(crate) fn release(&self, dependent: u32, generation: u64) {
         let mut graph = sync::lock(&self.graph);
-        let used = Use::Discovered { by: Some(generation) };
-        for edge in graph.dependencies(dependent) {
-            if edge.use_ == used {
-                graph.mark(dependent, edge.service, Use::Discovered { by: None });
+        for (edge, use_) in graph.dependencies(dependent) {
+            match use_ {
+                Use::Discovered { by, to_start } if by == Some(generation) => {
+                    graph.mark(edge, Use::Discovered { by: None, to_start });
+                }
+                _ => {}
             }
         }
     }
 
-    /// The attempt of `generation` was published: drops the edges that only earlier ones used.
+    /// The attempt of `generation` was published: drops the edges that only earlier ones used, and those that it needed
+    /// to start.
     pub(crate) fn settle(&self, slots: &impl Slots, dependent: u32, generation: u64) {
         let mut graph = sync::lock(&self.graph);
-        for edge in graph.dependencies(dependent) {
-            match edge.use_ {
+        for (edge, use_) in graph.dependencies(dependent) {
+            match use_ {
                 // A later one is that of an attempt after this one, which is overtaken by now.
-                Use::Discovered { by } if by.is_none_or(|by| by < generation) => {
-                    self.remove(&mut graph, slots, dependent, edge.service);
+                Use::Discovered { by, .. } if by.is_none_or(|by| by < generation) => {
+                    self.remove(&mut graph, slots, edge);
+                }
+                Use::Discovered { by, to_start: true } if by == Some(generation) => {
+                    self.remove(&mut graph, slots, edge);
                 }
                 _ => {}
             }
         }
         // Those that were declared meanwhile count no more.
         let left = graph.dependencies(dependent).into_iter();
-        let left = left.filter(|edge| edge.use_ != Use::Declared).count();
+        let left = left.filter(|(_, use_)| *use_ != Use::Declared).count();
         slots.discovered(dependent).set(left as u32);
     }
 
@@ -137,17 +149,19 @@ impl Topology {
         &self,
         graph: &mut Graph,
         slots: &impl Slots,
-        dependent: u32,
-        dependency: u32,
+        edge: Edge,
         use_: Use,
     ) -> Result<(), Cycle> {
-        while let Err(cycle) = graph.add_edge(dependent, dependency, use_) {
+        while let Err(cycle) = graph.add_edge(edge, use_) {
             if !self.drop_stale(graph, slots, &cycle) {
                 return Err(cycle);
             }
         }
-        slots.slot(dependency).dependents().add(dependent, &pin());
-        self.changes.add();
+        // No failure travels a soft edge: no cascade needs to know of it.
+        if !edge.soft {
+            slots.slot(edge.dependency).dependents().add(edge.dependent, &pin());
+            self.changes.add();
+        }
         Ok(())
     }
 
@@ -159,21 +173,26 @@ impl Topology {
         for pair in cycle.windows(2).skip(1) {
             let [dependent, dependency] = *pair else { continue };
             let alive = slots.slot(dependent).state.load().generation();
-            match graph.edge(dependent, dependency) {
-                Some(Use::Discovered { by }) if by.is_none_or(|by| by < alive) => {
-                    self.remove(graph, slots, dependent, dependency);
-                    dropped = true;
+            for soft in [false, true] {
+                let edge = Edge { dependent, dependency, soft };
+                match graph.find(edge) {
+                    Some(Use::Discovered { by, .. }) if by.is_none_or(|by| by < alive) => {
+                        self.remove(graph, slots, edge);
+                        dropped = true;
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         dropped
     }
 
-    fn remove(&self, graph: &mut Graph, slots: &impl Slots, dependent: u32, dependency: u32) {
-        graph.remove_edge(dependent, dependency);
-        slots.discovered(dependent).remove(1);
-        slots.slot(dependency).dependents().remove(dependent, &pin());
-        self.changes.add();
+    fn remove(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) {
+        graph.remove_edge(edge);
+        slots.discovered(edge.dependent).remove(1);
+        if !edge.soft {
+            slots.slot(edge.dependency).dependents().remove(edge.dependent, &pin());
+            self.changes.add();
+        }
     }
 }

@@ -1,16 +1,22 @@
 //! One build, in the builder's hands.
 
-use std::{fmt, ops::Deref, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    error::{WaitError, WaitForError},
+    error::{DependencyError, WaitError, WaitForError},
     failure::Failure,
-    provider::{Attempt, Dependency},
+    provider::{Attempt, Dependency, Need, Uses},
     registry::Registry,
     running::Over,
     service::{Instance, ServiceId},
-    sync::{Count, Flag, Shielded},
+    sync::{Flag, Shielded},
     wait::{Wait, sealed::Condition},
+    watch::Watch,
 };
 
 /// What a builder is given for one build: what it is built from is waited for by it, and it knows why it is built.
@@ -50,7 +56,7 @@ pub struct Build<T: Send + Sync + 'static> {
 
 /// What a build and its attempt have in common.
 struct Shared {
-    discovered: Count,
+    uses: Uses,
     over: Flag,
 }
 
@@ -66,7 +72,7 @@ pub(super) fn begin<T: Send + Sync + 'static>(
     charges: u32,
     deadline: Option<Instant>,
 ) -> (Ahead<T>, Build<T>) {
-    let shared = Arc::new(Shared { discovered: Count::new(), over: Flag::new() });
+    let shared = Arc::new(Shared { uses: Uses::default(), over: Flag::new() });
     let Attempt { registry, id, generation, .. } = &attempt;
     let build = Build {
         registry: registry.clone(),
@@ -92,7 +98,7 @@ impl<T: Send + Sync + 'static> Ahead<T> {
     fn take(&mut self) -> Option<Attempt<T>> {
         self.shared.over.raise();
         let attempt = self.attempt.take()?;
-        attempt.discovered.set(self.shared.discovered.get());
+        attempt.uses.take(&self.shared.uses);
         Some(attempt)
     }
 }
@@ -142,13 +148,136 @@ impl<T: Send + Sync + 'static> Build<T> {
         &self,
         dependency: ServiceId<D>,
     ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
+        self.wait(dependency, Need::Always)
+    }
+
+    /// Waits for a service to be ready that is needed to build this one, and of no matter after that. As
+    /// [`Attempt::wait_to_start`].
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         let config = build.wait_to_start(config).wait()?;
+    ///         Ok::<u16, Box<dyn std::error::Error + Send + Sync>>(config.parse()?)
+    ///     })
+    /// });
+    /// let provider = registry.provide(config)?;
+    /// let edited = provider.begin().wait()?.ready("80".to_string())?;
+    /// registry.wait_ready(port).wait()?;
+    /// # while !registry.status(port)?.dependencies.is_empty() { std::thread::yield_now(); }
+    /// edited.fail("edited");
+    /// assert_eq!(*registry.get(port)?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_to_start<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
+        self.wait(dependency, Need::ToStart)
+    }
+
+    /// Waits for a service to be ready, and says that what is built can stand it to be away for so long: when it fails
+    /// and is back within that time, this does not fail.
+    ///
+    /// Until what is built is published, it is a dependency like any other. After that, whoever uses it reads it anew each
+    /// time, by [`Registry::get`], or [watches](Self::watch) it: the instance that was waited for may be gone. It is away
+    /// from when the supervisor finds it not ready, by the registry's clock; where it is not back in time, this fails with
+    /// [`Reason::NotBack`](crate::Reason::NotBack), which is not charged to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (database, pages) = (registry.register::<u8>("database")?, registry.register::<&str>("pages")?);
+    /// let supervisor = registry.supervise(pages)?;
+    /// thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         build.wait_with_grace(database, Duration::from_secs(5)).wait()?;
+    ///         Ok::<_, mainstay::WaitForError>("those that are cached")
+    ///     })
+    /// });
+    /// let provider = registry.provide(database)?;
+    /// let connection = provider.begin().wait()?.ready(1)?;
+    /// registry.wait_ready(pages).wait()?;
+    /// # while registry.status(pages)?.dependencies.len() != 1 { thread::yield_now(); }
+    ///
+    /// connection.fail("reset by peer");
+    /// let _connection = provider.begin().wait()?.ready(2)?;
+    /// assert_eq!(*registry.get(pages)?, "those that are cached");
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_with_grace<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+        grace: Duration,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
+        self.wait(dependency, Need::Within(grace))
+    }
+
+    /// Makes a service a soft dependency: what is built is told when that fails, is replaced, or is back. As
+    /// [`Attempt::watch`].
+    ///
+    /// # Errors
+    ///
+    /// [`DependencyError`].
+    ///
+    /// ```
+    /// use mainstay::{Change, Watch};
+    ///
+    /// struct Pages {
+    ///     cache: std::sync::Mutex<Watch<u8>>,
+    /// }
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let (cache, pages) = (registry.register::<u8>("cache")?, registry.register::<Pages>("pages")?);
+    /// let supervisor = registry.supervise(pages)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         let cache = build.watch(cache)?.into();
+    ///         Ok::<_, mainstay::DependencyError>(Pages { cache })
+    ///     })
+    /// });
+    /// let pages = registry.wait_ready(pages).wait()?;
+    /// let provider = registry.provide(cache)?;
+    /// let _cache = provider.begin().wait()?.ready(1)?;
+    /// assert!(matches!(pages.cache.lock().unwrap().changed().wait()?, Change::Ready(_)));
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+    ) -> Result<Watch<D>, DependencyError> {
+        let (index, generation) = (self.id.index(), self.generation);
+        Watch::of_attempt(&self.registry, dependency, index, generation, &self.shared.uses)
+    }
+
+    fn wait<D: Send + Sync + 'static>(
+        &self,
+        dependency: ServiceId<D>,
+        need: Need,
+    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
         Wait::new(Dependency {
             registry: &self.registry,
             dependent: self.id.index(),
             generation: self.generation,
-            discovered: &self.shared.discovered,
+            uses: &self.shared.uses,
             over: Some(&self.shared.over),
             id: dependency,
+            need,
             known: false,
         })
     }

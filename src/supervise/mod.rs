@@ -5,6 +5,7 @@
 
 mod build;
 mod clock;
+mod grace;
 mod progress;
 mod restart;
 mod shutdown;
@@ -52,7 +53,7 @@ use crate::{
     error::{ForeignId, ProvideError, ReadyError},
     event::EventKind,
     failure::{Failure, Reason},
-    provider::{Attempt, Provider},
+    provider::{Attempt, Grace, Provider},
     registry::Registry,
     running::Running,
     service::{AnyId, Instance, ServiceId},
@@ -357,11 +358,12 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             let mut generation = attempt.generation() + 1;
             // Of its reason this may be the last holder.
             let failed = Shielded::new(match self.build(attempt, &charges, &mut builder).await {
-                Built::Running(running) => {
+                Built::Running(running, graces) => {
                     charges.up(self.now());
                     self.desk.does(Doing::Up, charges.count(), None);
                     let failed = async { running.failed().await.ok() };
-                    match or(failed, self.ended()).await {
+                    let outlast = self.outlast(graces, running.generation());
+                    match or(failed, or(self.ended(), outlast)).await {
                         Some(failure) => failure,
                         None => return Some(running),
                     }
@@ -376,7 +378,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             if self.desk.take_reset() {
                 charges.forgive();
             }
-            let verdict = if failed.root == failed.service {
+            let verdict = if is_its_own(&failed) {
                 charges.charge(self.now())
             } else {
                 charges.spare(self.now())
@@ -516,6 +518,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             or(or(overtaken, self.ended()), or(built, late)).await
         };
         let attempt = attempt.end();
+        let graces = attempt.take_graces();
         let outcome = match outcome {
             // A blocking builder could not be stopped.
             Some(Ok(value)) if deadline.is_some_and(|deadline| self.now() > deadline) => {
@@ -527,7 +530,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         };
         match outcome {
             Some(Ok(value)) => match attempt.ready(value) {
-                Ok(running) => Built::Running(running),
+                Ok(running) => Built::Running(running, graces),
                 Err(ReadyError::Overtaken { value, failure }) => {
                     drop(Shielded::new(value));
                     Built::Overtaken(failure)
@@ -613,9 +616,15 @@ impl<T: Send + Sync + 'static> fmt::Debug for Supervisor<T> {
     }
 }
 
+/// Whether it is charged to the service, and not to something that it stands on.
+fn is_its_own(failure: &Failure) -> bool {
+    failure.root == failure.service && !matches!(failure.reason, Reason::NotBack { .. })
+}
+
 /// What came of one build.
 enum Built<T: Send + Sync + 'static> {
-    Running(Running<T>),
+    /// And what it can stand.
+    Running(Running<T>, Vec<Grace>),
     Overtaken(Failure),
     GivenUp(Failure),
     Ended,

@@ -24,7 +24,7 @@ use crate::{
     failure::Reason,
     registry::Registry,
     service::Name,
-    store::{Phase, Target},
+    store::{Edge, Phase, Target},
     sync::{Shielded, block_until},
 };
 
@@ -260,7 +260,7 @@ impl<'a> Ending<'a> {
 
     /// Whether all that depends on it has stopped.
     fn is_free(&self, service: u32) -> bool {
-        let is_over = |service: u32| self.turns.get(service as usize) == Some(&Turn::Over);
+        let is_over = |edge: Edge| self.turns.get(edge.dependent as usize) == Some(&Turn::Over);
         self.registry.store().dependents(service).into_iter().all(is_over)
     }
 
@@ -280,7 +280,7 @@ impl<'a> Ending<'a> {
         self.turns[service as usize] = Turn::Over;
         self.over += 1;
         let dependencies = self.registry.store().dependencies(service);
-        freed.extend(dependencies.into_iter().map(|(dependency, _)| dependency));
+        freed.extend(dependencies.into_iter().map(|(edge, _)| edge.dependency));
     }
 
     fn hangs(&mut self, service: u32, doing: Doing) {
