@@ -103,7 +103,7 @@ impl Store {
         tracked: &Tracked<T>,
     ) -> Result<(), Refused<T>> {
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
-        let replacing = slot.replacements.begin();
+        let _replacing = slot.replacements.begin();
         let instance = instance(id, generation, value, tracked);
         // Looked at before each try: a replacement that is put in after the state has moved takes its place
         // just before that move, where no reader saw it.
@@ -113,7 +113,6 @@ impl Store {
         };
         match install(cell, &instance, Shielded::new(cell.load()), may) {
             Some(_previous) => {
-                drop(replacing);
                 self.wake(id.index());
                 Ok(())
             }
