@@ -67,7 +67,8 @@
 //! - Its **provider** builds instances, one after another: [`Provider`], [`Attempt`], [`Running`] are the steps.
 //! - Its **dependencies** are what its instances are built from: declared, or discovered as an attempt
 //!   [waits](Attempt::wait_for) for them. The edges must not form a cycle; one that would is refused with the
-//!   path.
+//!   path. What is needed [to start](Attempt::wait_to_start) is one until the service is ready; one that is
+//!   [watched](Attempt::watch) is *soft*: its failures are told, and take nothing down ([`DependencyKind`]).
 //! - A **cascade** is the failure of one service together with everything that depends on it.
 //!
 //! # Guarantees
