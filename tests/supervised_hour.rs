@@ -1,9 +1,9 @@
 //! Two hours of supervised services under random failures, by a clock that does not take them.
 //!
-//! Sixteen services in a random graph; builds that give an error, panic, hang, or take their time; instances that are
+//! Sixteen services in a random graph of dependencies of all kinds; builds that give an error, panic, hang, or take their time; instances that are
 //! failed and reported, services that are reset. Whenever nothing moves any more:
 //!
-//! - no ready service rests on an instance that has failed (I2);
+//! - no ready service rests on an instance that has failed (I2), nor on one that is away for longer than it can stand;
 //! - a service was charged with its own failures and no others, as the observer counts them;
 //! - one that is broken had one charge more than it may have within its window.
 //!
@@ -24,8 +24,8 @@ use std::{
 };
 
 use mainstay::{
-    Clock, Doing, Event, EventKind, Instance, Observer, Phase, Registry, Restart, ServiceId,
-    VirtualClock,
+    Clock, Doing, Event, EventKind, Failure, Instance, Observer, Phase, Reason, Registry, Restart,
+    ServiceId, VirtualClock,
 };
 use support::{
     Random, Seed,
@@ -36,19 +36,22 @@ const SERVICES: usize = 16;
 const HOURS: u64 = 2;
 const CHARGES: usize = 8;
 const WINDOW: Duration = Duration::from_secs(60);
+const GRACE: Duration = ms(500);
 
 type Id = ServiceId<Rests>;
 
 /// What an instance was built from.
 struct Rests {
     on: Vec<(Id, u64)>,
+    /// What may be away for the grace time.
+    stands: Vec<Id>,
     alive: Arc<AtomicUsize>,
 }
 
 impl Rests {
-    fn new(on: Vec<(Id, u64)>, alive: &Arc<AtomicUsize>) -> Self {
+    fn new(on: Vec<(Id, u64)>, stands: Vec<Id>, alive: &Arc<AtomicUsize>) -> Self {
         alive.fetch_add(1, Ordering::Relaxed);
-        Self { on, alive: Arc::clone(alive) }
+        Self { on, stands, alive: Arc::clone(alive) }
     }
 }
 
@@ -64,6 +67,7 @@ struct Seen {
     /// Its own failures within the window before the last.
     recent: VecDeque<Instant>,
     broken: usize,
+    not_back: usize,
     builds: usize,
     own: usize,
     others: usize,
@@ -90,6 +94,7 @@ impl Observer for Watches {
             {
                 seen.others += 1;
             }
+            EventKind::Failed(Failure { reason: Reason::NotBack { .. }, .. }) => seen.not_back += 1,
             EventKind::Failed(_) | EventKind::Overtaken(_) | EventKind::GivenUp(_) => {
                 seen.own += 1;
                 seen.recent.push_back(books.clock.now());
@@ -126,6 +131,8 @@ struct World {
     tasks: Vec<Task>,
     woken: Arc<Woken>,
     alive: Arc<AtomicUsize>,
+    /// Of each that is not ready: in which generation, and since when.
+    away: Vec<Option<(u64, Instant)>>,
     /// Nothing goes wrong any more.
     calm: Arc<AtomicBool>,
 }
@@ -141,7 +148,8 @@ impl World {
         let ids = (0..SERVICES).map(id).collect();
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let (tasks, alive, calm) = (Vec::new(), Arc::default(), Arc::default());
-        let mut world = Self { registry, clock, books, ids, tasks, woken, alive, calm };
+        let away = vec![None; SERVICES];
+        let mut world = Self { registry, clock, books, ids, tasks, woken, alive, away, calm };
         (0..SERVICES).for_each(|service| world.supervise(service, random.clone()));
         world
     }
@@ -164,14 +172,25 @@ impl World {
         self.tasks.push(Box::pin(supervisor.run(move |build| {
             let calm = calm.load(Ordering::Relaxed);
             let fate = if calm { 99 } else { random.below(100) };
-            let from: Vec<Id> = below.iter().copied().filter(|_| random.below(3) == 0).collect();
+            let mut from = below.clone();
+            from.retain(|_| random.below(3) == 0);
+            let from: Vec<_> = from.into_iter().map(|id| (id, random.below(6))).collect();
             let (clock, alive) = (clock.clone(), Arc::clone(&alive));
             assert!(fate != 0, "in the call");
             async move {
-                let mut on = Vec::new();
-                for id in from {
-                    let instance = build.wait_for(id).await?;
-                    on.push((id, Instance::generation(&instance)));
+                let (mut on, mut stands) = (Vec::new(), Vec::new());
+                for (id, kind) in from {
+                    match kind {
+                        0 => drop(build.wait_to_start(id).await?),
+                        1 => {
+                            build.wait_with_grace(id, GRACE).await?;
+                            stands.push(id);
+                        }
+                        _ => {
+                            let instance = build.wait_for(id).await?;
+                            on.push((id, Instance::generation(&instance)));
+                        }
+                    }
                 }
                 match fate {
                     1..4 => return Err::<_, BoxError>("no luck".into()),
@@ -180,7 +199,7 @@ impl World {
                     8..30 => clock.sleep_until(clock.now() + ms(fate as u64)).await,
                     _ => {}
                 }
-                Ok(Rests::new(on, &alive))
+                Ok(Rests::new(on, stands, &alive))
             }
         })));
     }
@@ -198,7 +217,14 @@ impl World {
         self.registry.status(id).unwrap().supervision.unwrap().doing
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        let now = self.clock.now();
+        for (&id, away) in self.ids.iter().zip(&mut self.away) {
+            let status = self.registry.status(id).unwrap();
+            let since = away.filter(|(generation, _)| *generation == status.generation);
+            let since = since.unwrap_or((status.generation, now));
+            *away = (status.phase != Phase::Ready).then_some(since);
+        }
         if let Some(wrong) = self.books.wrong.lock().unwrap().take() {
             panic!("{wrong}");
         }
@@ -210,6 +236,11 @@ impl World {
                     Instance::generation(below)
                 });
                 assert_eq!(now, Some(generation), "I2: it rests on what has failed");
+            }
+            for stands in &instance.stands {
+                let service = self.ids.iter().position(|id| id == stands).unwrap();
+                let away = self.away[service].map(|(_, since)| now - since);
+                assert!(away.is_none_or(|away| away < GRACE), "it cannot stand {away:?}");
             }
         }
     }
@@ -287,13 +318,15 @@ fn two_hours() {
     let of = world.books.of.lock().unwrap();
     let sum = |what: fn(&Seen) -> usize| of.iter().map(what).sum::<usize>();
     println!(
-        "{} builds, {} failures of their own, {} of others, {} times broken",
+        "{} builds, {} failures of their own, {} of others, {} that were not back, {} times broken",
         sum(|seen| seen.builds),
         sum(|seen| seen.own),
         sum(|seen| seen.others),
+        sum(|seen| seen.not_back),
         sum(|seen| seen.broken),
     );
     assert!(sum(|seen| seen.broken) > 0 && sum(|seen| seen.others) > 100, "it was too calm");
+    assert!(sum(|seen| seen.not_back) > 10, "it was too calm");
     drop(of);
 
     let shutdown = Arc::<Mutex<Option<mainstay::Shutdown>>>::default();
