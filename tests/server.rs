@@ -12,7 +12,8 @@
 //!    is good.
 //! 6. Writing the same configuration again, in other words, restarts nothing.
 //! 7. The list and the graph show the services; what does not exist is a 404.
-//! 8. On SIGTERM the server ends in order.
+//! 8. On SIGTERM the server ends in order. Under load no request is lost that it has accepted: each is answered in whole,
+//!    and what is not answered has not been taken.
 
 #[path = "support/example_server.rs"]
 mod example_server;
@@ -277,4 +278,62 @@ async fn it_ends_in_order() {
     server.configure("name = ");
     blames(&server, "config", "line 1").await;
     assert!(server.terminate().success());
+}
+
+/// One request on a connection of its own. `None` where it was not taken any more: no byte of an answer came.
+#[cfg(unix)]
+fn ask_once(address: &str) -> Option<String> {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = "GET /countries/RU HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    if answer.is_empty() {
+        return None;
+    }
+    read.expect("an answer that has begun is not cut off");
+    Some(String::from_utf8(answer).expect("text"))
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn it_loses_no_request_at_its_end() {
+    let mut server = started("world-0").await;
+    let before_the_end = Arc::new(AtomicBool::new(true));
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let address = server.http.address().to_string();
+            let before_the_end = Arc::clone(&before_the_end);
+            std::thread::spawn(move || {
+                let mut answers = 0;
+                loop {
+                    let before = before_the_end.load(Ordering::SeqCst);
+                    let Some(answer) = ask_once(&address) else {
+                        let told = before_the_end.load(Ordering::SeqCst);
+                        assert!(!told, "a request is refused before the end");
+                        return answers;
+                    };
+                    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+                    let length =
+                        head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                    assert_eq!(length, Some(&*body.len().to_string()), "in whole: {head}");
+                    // Nothing fails here: until the end, and at it, each is an answer, and no excuse.
+                    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+                    answers += usize::from(before);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    before_the_end.store(false, Ordering::SeqCst);
+    assert!(server.terminate().success());
+    for client in clients {
+        assert!(client.join().expect("all its answers were good") > 0);
+    }
+    let log = server.log();
+    assert!(!log.contains("panicked") && !log.contains("not stopped in time"), "{log}");
 }

@@ -127,6 +127,11 @@ impl Drop for Server {
 }
 
 impl Http {
+    /// Where it listens: host and port.
+    pub(crate) fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path, "").await
     }
