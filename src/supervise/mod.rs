@@ -10,23 +10,21 @@ mod progress;
 mod restart;
 mod shutdown;
 mod supervised;
+mod user;
 #[cfg(feature = "test-kit")]
 mod virtual_clock;
 
 use std::{
-    any::Any,
     error::Error,
     fmt,
     future::{Future, poll_fn, ready},
-    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    thread,
     time::{Duration, Instant},
 };
 
-use futures_lite::{FutureExt, future::or};
+use futures_lite::future::or;
 
 #[cfg(feature = "smol")]
 pub use self::clock::SmolClock;
@@ -40,6 +38,7 @@ pub use self::{
     restart::Restart,
     shutdown::{Hung, Shutdown},
     supervised::{Doing, Supervision},
+    user::TryError,
 };
 
 pub(crate) use self::supervised::Supervised;
@@ -48,6 +47,7 @@ use self::{
     clock::for_ever,
     restart::{Charges, Verdict},
     supervised::{Desk, Order, Told},
+    user::{Builder, call},
 };
 use crate::{
     error::{ForeignId, ProvideError, ReadyError},
@@ -61,55 +61,6 @@ use crate::{
     sync::{self, Mutex, Shielded, block_until},
     wait::Wait,
 };
-
-/// Why a build led to nothing, where its builder has not said why.
-///
-/// It is the reason of the [`Failure`] that the next build is told of.
-///
-/// ```
-/// use mainstay::{Reason, Registry, TryError};
-///
-/// let registry = Registry::with_capacity(1)?;
-/// let port = registry.register::<u16>("port")?;
-/// let supervisor = registry.supervise(port)?;
-/// std::thread::spawn(|| {
-///     supervisor.run_blocking(|build| match build.last_failure() {
-///         None => panic!("no port at all"),
-///         Some(failure) => match &failure.reason {
-///             Reason::Error(error) if error.is::<TryError>() => Ok::<u16, TryError>(error.to_string().len() as u16),
-///             other => unreachable!("{other}"),
-///         }
-///     })
-/// });
-/// assert_eq!(**registry.wait_ready(port).wait()?, "the build panicked: no port at all".len() as u16);
-/// # registry.close();
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TryError {
-    /// The builder panicked.
-    #[error("the build panicked: {message}")]
-    Panicked {
-        /// What it said, as far as that is text.
-        message: String,
-    },
-    /// It took longer than [`Restart::build_timeout`] allows.
-    #[error("not built within {after:?}")]
-    TimedOut {
-        /// How long it was given.
-        after: Duration,
-    },
-}
-
-impl TryError {
-    fn panicked(payload: Box<dyn Any + Send>) -> Self {
-        let payload = Shielded::new(payload);
-        let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
-        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        Self::Panicked { message: text.unwrap_or_else(|| "it did not say why".into()) }
-    }
-}
 
 /// The provider of one service, which needs only to be told how to build it: what [`Registry::supervise`] gives.
 ///
@@ -337,7 +288,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         let hook = Shielded::new(sync::lock(&self.hook).take());
         self.desk.runs(self.stop_within);
         // Its `Drop` is the user's, too.
-        let running = self.keep_up(Builder(Shielded::new(builder))).await;
+        let running = self.keep_up(Builder::new(builder)).await;
         if self.desk.is_to_stop() {
             self.stop(running, hook).await;
         }
@@ -510,8 +461,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             };
             let late = async {
                 self.sleep_until(deadline).await;
-                let after = timeout.unwrap_or_default();
-                Some(Err(TryError::TimedOut { after }.into()))
+                Some(Err(TryError::timed_out(timeout).into()))
             };
             let built = async { Some(builder.build(build).await) };
             // In this order: what is of no use is polled no more.
@@ -523,8 +473,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             // A blocking builder could not be stopped.
             Some(Ok(value)) if deadline.is_some_and(|deadline| self.now() > deadline) => {
                 drop(Shielded::new(value));
-                let after = timeout.unwrap_or_default();
-                Some(Err(TryError::TimedOut { after }.into()))
+                Some(Err(TryError::timed_out(timeout).into()))
             }
             outcome => outcome,
         };
@@ -637,31 +586,4 @@ struct Rest {
     /// In which the service is down. Where a cascade ends it before the time is up, something that the last build has
     /// used has failed, and with it perhaps what that build has failed for.
     generation: u64,
-}
-
-/// A user's builder: it may panic in a call, in a poll, and when it or what it gave is dropped.
-struct Builder<F>(Shielded<F>);
-
-impl<F> Builder<F> {
-    async fn build<T, B, E>(&mut self, build: Build<T>) -> Result<T, Box<dyn Error + Send + Sync>>
-    where
-        T: Send + Sync + 'static,
-        F: FnMut(Build<T>) -> B,
-        B: Future<Output = Result<T, E>>,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let built = call(|| (*self.0)(build)).await;
-        let built = built.map(|built| built.map_err(Into::into));
-        built.unwrap_or_else(|payload| Err(TryError::panicked(payload).into()))
-    }
-}
-
-/// Calls something of the user's, and drives what that gives: whatever panics, on the way or as it is dropped, ends
-/// here.
-async fn call<B: Future>(user: impl FnOnce() -> B) -> thread::Result<B::Output> {
-    let driven = async {
-        let mut future = Shielded::new(Box::pin(user()));
-        poll_fn(|context| future.as_mut().poll(context)).await
-    };
-    AssertUnwindSafe(driven).catch_unwind().await
 }
