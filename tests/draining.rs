@@ -5,20 +5,27 @@
 //! - Values that were replaced are waited for, too.
 //! - Its error counts those who hold on.
 //! - A cached reader that is released holds nothing, and reads on afterwards.
+//! - A supervisor that is told to drain does so before it builds again, for so long at the most, and tells the build who is
+//!   left. That counts as rest; a reset does not cut it short, and the end does.
 
 mod support;
 
 use std::{
+    future::ready,
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use mainstay::{DrainError, Registry, Running};
-use support::{LONG, MOMENT, again, poll_once, up};
+use mainstay::{Doing, DrainError, Registry, Running};
+use support::{
+    LONG, MOMENT, again, poll_once,
+    stage::{Stage, exact, ms},
+    up,
+};
 
 #[test]
 fn every_kind_of_holder_counts() {
@@ -132,4 +139,92 @@ fn readers_outlive_the_registry() {
     };
     running.drained().wait_timeout(LONG).unwrap();
     drop(provider);
+}
+
+#[test]
+fn a_supervisor_drains_before_it_builds_again() {
+    let mut stage = Stage::new();
+    let id = stage.service("port");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tells = Arc::clone(&told);
+    let restart = exact().drain_within(ms(1_000));
+    stage.run(id, restart, move |build| {
+        tells.lock().unwrap().push(build.holders());
+        ready(Ok::<_, String>(1))
+    });
+    stage.settle();
+    stage.advance(ms(5_000));
+
+    // Nobody has it: at once.
+    stage.registry.fail(id, "moved").unwrap();
+    stage.settle();
+    assert_eq!(stage.doing(id), Doing::Up);
+
+    // A request has it, and ends in time. A reset changes nothing.
+    stage.advance(ms(5_000));
+    let request = stage.registry.get_arc(id).unwrap();
+    stage.registry.fail(id, "moved").unwrap();
+    stage.settle();
+    assert_eq!((stage.doing(id), stage.supervision(id).next_try_in), (Doing::Draining, None));
+    assert!(!stage.registry.reset(id).unwrap());
+    stage.advance(ms(999));
+    assert_eq!(stage.doing(id), Doing::Draining);
+    drop(request);
+    stage.settle();
+    assert_eq!(stage.doing(id), Doing::Up);
+
+    // One that does not.
+    stage.advance(ms(5_000));
+    let request = stage.registry.get_arc(id).unwrap();
+    stage.registry.fail(id, "moved").unwrap();
+    stage.settle();
+    stage.advance(ms(1_000));
+    assert_eq!(stage.doing(id), Doing::Up);
+    assert_eq!(*told.lock().unwrap(), [0, 0, 0, 1]);
+    drop(request);
+
+    // It had not been up for long: the rest began with the failure.
+    stage.advance(ms(4_000));
+    let request = stage.registry.get_arc(id).unwrap();
+    stage.registry.fail(id, "moved").unwrap();
+    stage.settle();
+    stage.advance(ms(60));
+    drop(request);
+    stage.settle();
+    assert_eq!(
+        (stage.doing(id), stage.supervision(id).next_try_in),
+        (Doing::Resting, Some(ms(40)))
+    );
+    stage.advance(ms(40));
+    assert_eq!((stage.doing(id), stage.supervision(id).charges), (Doing::Up, 1));
+
+    // The end does not wait.
+    let request = stage.registry.get_arc(id).unwrap();
+    stage.registry.fail(id, "moved").unwrap();
+    stage.settle();
+    assert_eq!(stage.doing(id), Doing::Draining);
+    stage.registry.close();
+    stage.settle();
+    assert!(stage.tasks.is_empty());
+    drop(request);
+}
+
+#[test]
+fn a_service_that_drains_is_shut_down_once_it_has() {
+    let mut stage = Stage::new();
+    let id = stage.service("port");
+    stage.run(id, exact().drain_within(ms(1_000)), |_| ready(Ok::<_, String>(1)));
+    stage.settle();
+    let request = stage.registry.get_arc(id).unwrap();
+    stage.registry.fail(id, "moved").unwrap();
+    stage.settle();
+    let registry = stage.registry.clone();
+    stage.tasks.push(Box::pin(async move {
+        assert!(registry.shutdown(ms(60_000)).await.hung.is_empty());
+    }));
+    stage.settle();
+    assert_eq!(stage.doing(id), Doing::Stopping);
+    drop(request);
+    stage.settle();
+    assert!(stage.registry.is_closed() && stage.tasks.is_empty());
 }

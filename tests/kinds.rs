@@ -23,7 +23,7 @@ fn three() -> (Registry, [ServiceId<u32>; 3]) {
     (registry, ids)
 }
 
-fn attempt<'p>(provider: &'p mainstay::Provider<u32>) -> Attempt<u32> {
+fn attempt(provider: &Provider<u32>) -> Attempt<u32> {
     provider.begin().wait_timeout(LONG).unwrap()
 }
 

@@ -49,6 +49,7 @@ pub struct Build<T: Send + Sync + 'static> {
     generation: u64,
     shared: Arc<Shared>,
     charges: u32,
+    holders: usize,
     /// Of its reason this may be the last holder.
     last_failure: Shielded<Option<Failure>>,
     deadline: Option<Instant>,
@@ -70,6 +71,7 @@ pub(super) struct Ahead<T: Send + Sync + 'static> {
 pub(super) fn begin<T: Send + Sync + 'static>(
     attempt: Attempt<T>,
     charges: u32,
+    holders: usize,
     deadline: Option<Instant>,
 ) -> (Ahead<T>, Build<T>) {
     let shared = Arc::new(Shared { uses: Uses::default(), over: Flag::new() });
@@ -80,6 +82,7 @@ pub(super) fn begin<T: Send + Sync + 'static>(
         generation: *generation,
         shared: Arc::clone(&shared),
         charges,
+        holders,
         last_failure: Shielded::new(registry.store().last_failure(id.index())),
         deadline,
     };
@@ -376,6 +379,29 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// ```
     pub fn number(&self) -> u32 {
         self.charges.saturating_add(1)
+    }
+
+    /// How many still held an instance of the generation before when the time to [drain](crate::Restart::drain_within) it
+    /// was over: 0 where it was drained, or was not to be.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<usize>("port")?;
+    /// let restart = Restart::default().drain_within(Duration::from_millis(1));
+    /// let supervisor = registry.supervise(port)?.restart(restart);
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.holders())));
+    /// let request = registry.wait_ready(port).wait()?; // and it does not end
+    /// registry.fail(port, "moved")?;
+    /// assert_eq!(**registry.wait_ready(port).wait()?, 1);
+    /// # drop(request);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn holders(&self) -> usize {
+        self.holders
     }
 
     /// Why the service is built again: the last failure of an instance, or of a build. `None` at the first.

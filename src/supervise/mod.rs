@@ -302,40 +302,44 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let mut charges = Charges::new(self.restart.clone());
-        let mut rest = Rest { time: Duration::ZERO, generation: 0 };
+        let mut rest = Rest { time: Duration::ZERO, since: self.now(), generation: 0 };
+        // Of the instance before, that were not to be waited for any longer.
+        let mut holders = 0;
         while self.rested(rest, &mut charges).await {
             let attempt = self.begin(&charges).await?;
             // A cascade ends the generation; an attempt that is given up does not.
             let mut generation = attempt.generation() + 1;
             // Of its reason this may be the last holder.
-            let failed = Shielded::new(match self.build(attempt, &charges, &mut builder).await {
+            let (failed, since) = match self.build(attempt, &charges, holders, &mut builder).await {
                 Built::Running(running, graces) => {
                     charges.up(self.now());
                     self.desk.does(Doing::Up, charges.count(), None);
-                    let failed = async { running.failed().await.ok() };
+                    let failed = async { running.failed().await.ok().map(Shielded::new) };
                     let outlast = self.outlast(graces, running.generation());
-                    match or(failed, or(self.ended(), outlast)).await {
-                        Some(failure) => failure,
-                        None => return Some(running),
-                    }
+                    let Some(failed) = or(failed, or(self.ended(), outlast)).await else {
+                        return Some(running);
+                    };
+                    let since = self.now();
+                    let Some(left) = self.drained(&running, &charges).await else {
+                        return Some(running);
+                    };
+                    holders = left;
+                    (failed, since)
                 }
-                Built::Overtaken(failure) => failure,
+                Built::Overtaken(failure) => (Shielded::new(failure), self.now()),
                 Built::GivenUp(failure) => {
                     generation -= 1;
-                    failure
+                    (Shielded::new(failure), self.now())
                 }
                 Built::Ended => return None,
-            });
+            };
             if self.desk.take_reset() {
                 charges.forgive();
             }
-            let verdict = if is_its_own(&failed) {
-                charges.charge(self.now())
-            } else {
-                charges.spare(self.now())
-            };
+            let verdict =
+                if is_its_own(&failed) { charges.charge(since) } else { charges.spare(since) };
             match verdict {
-                Verdict::Again(time) => rest = Rest { time, generation },
+                Verdict::Again(time) => rest = Rest { time, since, generation },
                 Verdict::Broken => {
                     self.emit(failed.generation, EventKind::Broken(&failed));
                     self.desk.does(Doing::Broken, charges.count(), None);
@@ -344,7 +348,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                         return None;
                     }
                     charges.forgive();
-                    rest = Rest { time: Duration::ZERO, generation };
+                    rest = Rest { time: Duration::ZERO, since, generation };
                 }
             }
         }
@@ -409,12 +413,29 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         while block_until(&mut run, || sync::lock(&next).take()).is_none() {}
     }
 
+    /// Waits until the readers of an instance that has failed have let go of it, for as long as the policy says; gives how
+    /// many have not. `None` where this is the end.
+    async fn drained(&self, running: &Running<T>, charges: &Charges) -> Option<usize> {
+        let Some(within) = charges.restart().drain_within else { return Some(0) };
+        let until = self.now().checked_add(within);
+        self.desk.does(Doing::Draining, charges.count(), None);
+        let drained = async {
+            let _ = running.drained().await;
+            Some(0)
+        };
+        let late = async {
+            self.sleep_until(until).await;
+            Some(running.holders())
+        };
+        or(self.ended(), or(drained, late)).await
+    }
+
     /// Lets a rest pass. False where this is the end.
     async fn rested(&self, rest: Rest, charges: &mut Charges) -> bool {
         if rest.time.is_zero() {
             return true;
         }
-        let until = self.now().checked_add(rest.time);
+        let until = rest.since.checked_add(rest.time);
         self.desk.does(Doing::Resting, charges.count(), until);
         let slept = async {
             self.sleep_until(until).await;
@@ -444,6 +465,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         &self,
         attempt: Attempt<T>,
         charges: &Charges,
+        holders: usize,
         builder: &mut Builder<F>,
     ) -> Built<T>
     where
@@ -453,7 +475,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     {
         let timeout = charges.restart().build_timeout;
         let deadline = timeout.and_then(|timeout| self.now().checked_add(timeout));
-        let (attempt, build) = build::begin(attempt, charges.count(), deadline);
+        let (attempt, build) = build::begin(attempt, charges.count(), holders, deadline);
         let outcome = {
             let overtaken = async {
                 let _ = attempt.overtaken().await;
@@ -583,6 +605,8 @@ enum Built<T: Send + Sync + 'static> {
 #[derive(Clone, Copy)]
 struct Rest {
     time: Duration,
+    /// The failure. What was drained after it is a part of the rest.
+    since: Instant,
     /// In which the service is down. Where a cascade ends it before the time is up, something that the last build has
     /// used has failed, and with it perhaps what that build has failed for.
     generation: u64,

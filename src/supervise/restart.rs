@@ -42,6 +42,7 @@ pub struct Restart {
     at_most: Option<(u32, Duration)>,
     pub(crate) build_timeout: Option<Duration>,
     pub(crate) debounce: Duration,
+    pub(crate) drain_within: Option<Duration>,
 }
 
 impl Default for Restart {
@@ -55,6 +56,7 @@ impl Default for Restart {
             at_most: None,
             build_timeout: None,
             debounce: Duration::ZERO,
+            drain_within: None,
         }
     }
 }
@@ -102,6 +104,25 @@ impl Restart {
     #[must_use]
     pub fn without_jitter(self) -> Self {
         Self { jitter: false, ..self }
+    }
+
+    /// Before the next build, waits until the last reader of the old instance has let go of it, for so long at the most:
+    /// for what must not be there twice, such as a port, or a file that is locked. Not by default: the next instance is
+    /// built while requests that have begun with the old one end with it.
+    ///
+    /// The time counts as rest. What is left after it is told by [`Build::holders`](crate::Build::holders). A
+    /// [cached reader](crate::Cached) that idles holds on until it looks again, or is released.
+    ///
+    /// ```
+    /// use mainstay::Restart;
+    /// use std::time::Duration;
+    ///
+    /// let restart = Restart::default().drain_within(Duration::from_secs(10));
+    /// # let _ = restart;
+    /// ```
+    #[must_use]
+    pub fn drain_within(self, time: Duration) -> Self {
+        Self { drain_within: Some(time), ..self }
     }
 
     /// How long an instance must have been up for its failure to be the first again.

@@ -32,6 +32,8 @@ pub enum Doing {
     Building,
     /// An instance is up, and watched.
     Up,
+    /// Its instance has failed, and its readers are given time to [let go](crate::Restart::drain_within) of it.
+    Draining,
     /// It lets some time pass before the next build.
     Resting,
     /// There were too many failures. It stays down until [`Registry::reset`].
@@ -48,6 +50,7 @@ impl fmt::Display for Doing {
             Self::Nothing => "not run",
             Self::Building => "building",
             Self::Up => "up",
+            Self::Draining => "draining",
             Self::Resting => "resting",
             Self::Broken => "broken",
             Self::Stopping => "stopping",
