@@ -113,7 +113,8 @@
 //! - `supervise`: `Registry::supervise` and `Supervisor`, `Restart`, `Clock`, `Registry::shutdown`, `Running::drained`,
 //!   `Wait::within`.
 //! - `tokio`: `TokioClock`; `smol`: `SmolClock`, for smol and whoever else uses async-io. Each brings `supervise`.
-//! - `test-kit`: `VirtualClock`, for tests in which time passes when they say so. Brings `supervise`.
+//! - `test-kit`: `Stage`, `VirtualClock`, `Recorder` and `Script`, for tests in which time passes when they say so, builds fail
+//!   as they are told to, and what happened is compared with what should have. Brings `supervise`.
 //! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts are `Serialize`.
 //! - `tracing`: [`TracingObserver`](https://docs.rs/mainstay/latest/mainstay/struct.TracingObserver.html).
 //!
@@ -141,6 +142,8 @@ mod store;
 #[cfg(feature = "supervise")]
 mod supervise;
 mod sync;
+#[cfg(feature = "test-kit")]
+mod test_kit;
 #[cfg(feature = "tracing")]
 mod trace;
 mod wait;
@@ -168,13 +171,13 @@ pub use store::{DependencyKind, Phase};
 pub use supervise::SmolClock;
 #[cfg(feature = "tokio")]
 pub use supervise::TokioClock;
-#[cfg(feature = "test-kit")]
-pub use supervise::VirtualClock;
 #[cfg(feature = "supervise")]
 pub use supervise::{
     Build, Clock, Doing, Hung, Restart, Shutdown, Sleep, Supervision, Supervisor, SystemClock,
     TryError,
 };
+#[cfg(feature = "test-kit")]
+pub use test_kit::{Fate, Recorder, Script, Stage, VirtualClock};
 #[cfg(feature = "tracing")]
 pub use trace::TracingObserver;
 pub use wait::Wait;

@@ -148,7 +148,7 @@ fn a_supervisor_drains_before_it_builds_again() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tells = Arc::clone(&told);
     let restart = exact().drain_within(ms(1_000));
-    stage.run(id, restart, move |build| {
+    stage.supervise(id, restart, move |build| {
         tells.lock().unwrap().push(build.holders());
         ready(Ok::<_, String>(1))
     });
@@ -213,15 +213,15 @@ fn a_supervisor_drains_before_it_builds_again() {
 fn a_service_that_drains_is_shut_down_once_it_has() {
     let mut stage = Stage::new();
     let id = stage.service("port");
-    stage.run(id, exact().drain_within(ms(1_000)), |_| ready(Ok::<_, String>(1)));
+    stage.supervise(id, exact().drain_within(ms(1_000)), |_| ready(Ok::<_, String>(1)));
     stage.settle();
     let request = stage.registry.get_arc(id).unwrap();
     stage.registry.fail(id, "moved").unwrap();
     stage.settle();
     let registry = stage.registry.clone();
-    stage.tasks.push(Box::pin(async move {
+    stage.run(async move {
         assert!(registry.shutdown(ms(60_000)).await.hung.is_empty());
-    }));
+    });
     stage.settle();
     assert_eq!(stage.doing(id), Doing::Stopping);
     drop(request);

@@ -20,7 +20,7 @@ fn stands(stage: &mut Stage, dependencies: &[(ServiceId<u32>, Duration)]) -> Ser
     let pages = stage.service("pages");
     let dependencies = dependencies.to_vec();
     let mut calls = 0;
-    stage.run(pages, exact(), move |build| {
+    stage.supervise(pages, exact(), move |build| {
         calls += 1;
         let dependencies = dependencies.clone();
         async move {
@@ -63,7 +63,7 @@ fn what_is_not_back_in_time_does_and_is_to_blame() {
     let mut stage = Stage::new();
     let (db, web) = (stage.service("db"), stage.service("web"));
     let pages = stands(&mut stage, &[(db, GRACE)]);
-    stage.run(web, exact(), move |build| async move {
+    stage.supervise(web, exact(), move |build| async move {
         build.wait_for(pages).await.map(|pages| **pages + 100)
     });
     let provider = stage.registry.provide(db).unwrap();
@@ -133,7 +133,7 @@ fn who_watches_is_told_of_what_is_back() {
     let mut stage = Stage::new();
     let (db, pages) = (stage.service("db"), stage.service("pages"));
     let (sender, watches) = std::sync::mpsc::channel();
-    stage.run(pages, exact(), move |build| {
+    stage.supervise(pages, exact(), move |build| {
         let sender = sender.clone();
         async move {
             sender.send(build.watch(db).map_err(|error| error.to_string())?).unwrap();
@@ -141,7 +141,7 @@ fn who_watches_is_told_of_what_is_back() {
             Ok::<_, String>(1)
         }
     });
-    stage.run(db, exact(), fails(0));
+    stage.supervise(db, exact(), fails(0));
     stage.settle();
     let mut watch = watches.try_recv().unwrap();
     let mut told = || watch.changed().wait_timeout(Duration::ZERO);
@@ -158,14 +158,14 @@ fn who_watches_is_told_of_what_is_back() {
 fn a_shutdown_goes_by_soft_edges_too() {
     let mut stage = Stage::new();
     let db = stage.service("db");
-    stage.run(db, exact(), fails(0));
+    stage.supervise(db, exact(), fails(0));
     let pages = stands(&mut stage, &[(db, GRACE)]);
     stage.settle();
     let held = stage.registry.get_arc(pages).unwrap();
     let registry = stage.registry.clone();
-    stage.tasks.push(Box::pin(async move {
+    stage.run(async move {
         registry.shutdown(ms(60_000)).await;
-    }));
+    });
     stage.settle();
     assert_eq!((stage.get(pages), stage.get(db)), (None, Some(1)), "a reader still has the pages");
     drop(held);

@@ -12,8 +12,8 @@ mod support;
 use std::{sync::mpsc, thread, time::Duration};
 
 use mainstay::{
-    Attempt, Change, DependencyError, DependencyKind, Phase, Registry, ServiceId, WaitForError,
-    Watch, WatchError,
+    Attempt, Change, DependencyError, DependencyKind, Phase, Provider, Registry, ServiceId,
+    WaitForError, Watch, WatchError,
 };
 use support::{LONG, up};
 

@@ -74,10 +74,10 @@ fn staged(
 fn begin(stage: &mut Stage, timeout: Duration) -> Arc<Mutex<Option<Shutdown>>> {
     let ended = Arc::<Mutex<Option<Shutdown>>>::default();
     let (note, shutdown) = (Arc::clone(&ended), stage.registry.shutdown(timeout));
-    stage.tasks.push(Box::pin(async move {
+    stage.run(async move {
         let shutdown = shutdown.await;
         *note.lock().unwrap() = Some(shutdown);
-    }));
+    });
     stage.settle();
     ended
 }
@@ -180,10 +180,14 @@ fn whatever_a_service_is_doing_it_stops() {
     let mut stage = Stage::new();
     let ids = ["builds", "waits", "rests", "broken", "idle", "lonely", "own"];
     let [builds, waits, rests, broken, idle, lonely, own] = ids.map(|name| stage.service(name));
-    stage.run(builds, exact(), |_| pending::<Result<u32, String>>());
-    stage.run(waits, exact(), move |build| async move { build.wait_for(builds).await.map(|_| 1) });
-    stage.run(rests, exact(), fails(9));
-    stage.run(broken, exact().at_most(0, ms(1)), fails(9));
+    stage.supervise(builds, exact(), |_| pending::<Result<u32, String>>());
+    stage.supervise(
+        waits,
+        exact(),
+        move |build| async move { build.wait_for(builds).await.map(|_| 1) },
+    );
+    stage.supervise(rests, exact(), fails(9));
+    stage.supervise(broken, exact().at_most(0, ms(1)), fails(9));
     let never_run = stage.registry.supervise(idle).unwrap();
     let (provider, _running) = up(&stage.registry, own, 1);
     stage.settle();
@@ -400,7 +404,7 @@ fn an_edge_that_goes_meanwhile_frees_who_waited_for_it() {
     staged(&mut stage, &log, b, &[], ms(0));
     // Built from a at first, from b after that.
     let mut calls = 0;
-    stage.run(middle, exact().backoff(ms(10), ms(10)), move |build| {
+    stage.supervise(middle, exact().backoff(ms(10), ms(10)), move |build| {
         calls += 1;
         let from = if calls == 1 { a } else { b };
         async move { build.wait_for(from).await.map(|_| 1) }

@@ -42,10 +42,10 @@ fn it_comes_up_and_comes_back() {
     let mut stage = Stage::new();
     let (a, b) = (stage.service("a"), stage.service("b"));
     assert_eq!(stage.registry.status(a).unwrap().supervision, None);
-    stage.run(b, exact(), move |build| async move {
+    stage.supervise(b, exact(), move |build| async move {
         Ok::<_, WaitForError>(**build.wait_for(a).await? + 100)
     });
-    stage.run(a, exact(), fails(0));
+    stage.supervise(a, exact(), fails(0));
     assert_eq!(stage.doing(a), Doing::Nothing);
     stage.settle();
     assert_eq!((stage.get(a), stage.get(b)), (Some(1), Some(101)));
@@ -78,7 +78,7 @@ fn it_comes_up_and_comes_back() {
 fn rests_are_as_long_as_the_policy_says() {
     let mut stage = Stage::new();
     let id = stage.service("a");
-    stage.run(id, exact(), fails(6));
+    stage.supervise(id, exact(), fails(6));
     stage.settle();
     for (i, rest) in [100, 200, 400, 800, 1_000, 1_000].into_iter().enumerate() {
         let status = stage.supervision(id);
@@ -100,7 +100,7 @@ fn a_builder_knows_why_it_builds() {
     let id = stage.service("a");
     let seen = Arc::<Mutex<Vec<_>>>::default();
     let notes = Arc::clone(&seen);
-    stage.run(id, exact(), move |build| {
+    stage.supervise(id, exact(), move |build| {
         let why = build.last_failure().map(|failure| failure.reason.to_string());
         let note = (build.number(), build.generation(), why.unwrap_or_default());
         assert!(format!("{build:?}").contains("service: \"a\""));
@@ -128,8 +128,8 @@ fn tries_are_charged_to_the_root() {
     let mut stage = Stage::new();
     let (root, leaf) = (stage.service("root"), stage.service("leaf"));
     let strict = exact().at_most(3, ms(3_600_000));
-    stage.run(root, strict.clone(), fails(0));
-    stage.run(leaf, strict.at_most(0, ms(3_600_000)), move |build| async move {
+    stage.supervise(root, strict.clone(), fails(0));
+    stage.supervise(leaf, strict.at_most(0, ms(3_600_000)), move |build| async move {
         build.wait_for(root).await.map(|root| **root)
     });
     stage.settle();
@@ -162,9 +162,9 @@ fn a_rest_ends_where_what_it_failed_on_changes() {
     let mut stage = Stage::new();
     let (config, database, other) =
         (stage.service("config"), stage.service("database"), stage.service("other"));
-    stage.run(config, exact().stable_after(ms(0)), fails(0));
-    stage.run(other, exact().stable_after(ms(0)), fails(0));
-    stage.run(database, exact(), move |build| async move {
+    stage.supervise(config, exact().stable_after(ms(0)), fails(0));
+    stage.supervise(other, exact().stable_after(ms(0)), fails(0));
+    stage.supervise(database, exact(), move |build| async move {
         let config = **build.wait_for(config).await?;
         if config < 3 { Err(format!("no file {config}").into()) } else { Ok::<_, BoxError>(config) }
     });
@@ -183,16 +183,14 @@ fn a_rest_ends_where_what_it_failed_on_changes() {
 
 #[test]
 fn what_is_broken_stays_down_until_it_is_reset() {
-    let (notes, heard) = mpsc::channel();
-    let notes = Mutex::new(notes);
-    let mut stage = Stage::observed(move |note| notes.lock().unwrap().send(note).unwrap());
+    let mut stage = Stage::new();
     let id = stage.service("a");
-    stage.run(id, exact().at_most(2, ms(1_000)), fails(4));
+    stage.supervise(id, exact().at_most(2, ms(1_000)), fails(4));
     stage.settle();
     stage.advance(ms(100));
     stage.advance(ms(200));
     assert_eq!(stage.doing(id), Doing::Broken);
-    assert_eq!(heard.try_iter().collect::<Vec<_>>(), ["a broken: try 3"]);
+    stage.recorder.assert_order(&["a 0: given up: try 3", "a 0: broken: try 3"]);
     stage.advance(ms(3_600_000));
     assert_eq!((stage.doing(id), stage.get(id)), (Doing::Broken, None));
 
@@ -220,7 +218,7 @@ fn what_is_broken_stays_down_until_it_is_reset() {
 fn storms_make_one_restart() {
     let mut stage = Stage::new();
     let id = stage.service("a");
-    stage.run(id, exact().debounce(ms(50)), fails(0));
+    stage.supervise(id, exact().debounce(ms(50)), fails(0));
     stage.settle();
     stage.advance(ms(10_000));
     for _ in 0..10 {
@@ -255,7 +253,7 @@ fn a_build_that_takes_too_long_or_is_overtaken_is_dropped() {
     let count = Arc::clone(&alive);
     let deadline = Arc::<Mutex<Option<Instant>>>::default();
     let note = Arc::clone(&deadline);
-    stage.run(id, exact().build_timeout(ms(30)), move |build| {
+    stage.supervise(id, exact().build_timeout(ms(30)), move |build| {
         let alive = Alive::new(&count);
         *note.lock().unwrap() = build.deadline();
         async move {
@@ -293,10 +291,10 @@ fn a_build_that_takes_too_long_or_is_overtaken_is_dropped() {
 fn edges_of_a_build_are_those_of_its_attempt() {
     let mut stage = Stage::new();
     let [a, b, c] = ["a", "b", "c"].map(|name| stage.service(name));
-    stage.run(a, exact(), fails(0));
-    stage.run(b, exact(), fails(0));
+    stage.supervise(a, exact(), fails(0));
+    stage.supervise(b, exact(), fails(0));
     let mut calls = 0;
-    stage.run(c, exact(), move |build| {
+    stage.supervise(c, exact(), move |build| {
         calls += 1;
         let from = if calls == 1 { a } else { b };
         async move { build.wait_for(from).await.map(|from| **from) }
@@ -320,7 +318,7 @@ fn a_build_that_was_kept_is_over() {
     let (a, b) = (stage.service("a"), stage.service("b"));
     let kept = Arc::<Mutex<Option<Build<u32>>>>::default();
     let keep = Arc::clone(&kept);
-    stage.run(a, exact(), move |build| {
+    stage.supervise(a, exact(), move |build| {
         *keep.lock().unwrap() = Some(build);
         async { Ok::<_, Infallible>(1) }
     });
@@ -357,7 +355,7 @@ fn panics_do_not_end_it() {
     let mut stage = Stage::new();
     let id = stage.service("a");
     let mut calls = 0;
-    stage.run(id, exact().backoff(ms(1), ms(1)).build_timeout(ms(10)), move |_| {
+    stage.supervise(id, exact().backoff(ms(1), ms(1)).build_timeout(ms(10)), move |_| {
         calls += 1;
         let call = calls;
         assert!(call != 1, "in the call");
@@ -398,7 +396,7 @@ fn nor_do_they_at_the_end() {
     let mut stage = Stage::new();
     let id = stage.service("a");
     let registry = stage.registry.clone();
-    stage.run(id, exact(), move |_| {
+    stage.supervise(id, exact(), move |_| {
         registry.close();
         async { Err::<u32, _>(Box::new(Bomb) as BoxError) }
     });
@@ -412,7 +410,7 @@ fn a_dropped_supervisor_leaves_nothing() {
     let (id, alive) = (stage.service("a"), Arc::<AtomicUsize>::default());
     for up in [true, false] {
         let count = Arc::clone(&alive);
-        stage.run(id, exact(), move |_| {
+        stage.supervise(id, exact(), move |_| {
             let alive = Alive::new(&count);
             async move {
                 let _alive = alive;
@@ -543,7 +541,7 @@ fn a_closed_registry_lets_no_build_be_seen() {
     let mut stage = Stage::new();
     let id = stage.service("a");
     let registry = stage.registry.clone();
-    stage.run(id, exact(), move |_| {
+    stage.supervise(id, exact(), move |_| {
         registry.close();
         async { Ok::<_, Infallible>(1) }
     });

@@ -11,8 +11,6 @@ mod restart;
 mod shutdown;
 mod supervised;
 mod user;
-#[cfg(feature = "test-kit")]
-mod virtual_clock;
 
 use std::{
     error::Error,
@@ -30,8 +28,6 @@ use futures_lite::future::or;
 pub use self::clock::SmolClock;
 #[cfg(feature = "tokio")]
 pub use self::clock::TokioClock;
-#[cfg(feature = "test-kit")]
-pub use self::virtual_clock::VirtualClock;
 pub use self::{
     build::Build,
     clock::{Clock, Sleep, SystemClock},

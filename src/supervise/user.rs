@@ -16,7 +16,7 @@ use crate::sync::Shielded;
 
 /// Why a build led to nothing, where its builder has not said why.
 ///
-/// It is the reason of the [`Failure`] that the next build is told of.
+/// It is the reason of the [`Failure`](crate::Failure) that the next build is told of.
 ///
 /// ```
 /// use mainstay::{Reason, Registry, TryError};
@@ -46,7 +46,7 @@ pub enum TryError {
         /// What it said, as far as that is text.
         message: String,
     },
-    /// It took longer than [`Restart::build_timeout`] allows.
+    /// It took longer than [`Restart::build_timeout`](crate::Restart::build_timeout) allows.
     #[error("not built within {after:?}")]
     TimedOut {
         /// How long it was given.

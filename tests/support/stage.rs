@@ -4,15 +4,12 @@
 use std::{
     error::Error,
     future::Future,
+    ops::{Deref, DerefMut},
     pin::Pin,
-    task::{Context, Waker},
     time::Duration,
 };
 
-use mainstay::{
-    Build, Doing, Event, EventKind, Observer, Registry, Restart, ServiceId, Supervision,
-    Supervisor, VirtualClock,
-};
+use mainstay::{Build, Doing, Restart, ServiceId, Supervision, Supervisor};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -21,40 +18,33 @@ pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A registry with a virtual clock, and the futures that run in it, all on this thread.
-pub(crate) struct Stage {
-    pub(crate) registry: Registry,
-    pub(crate) clock: VirtualClock,
-    pub(crate) tasks: Vec<Task>,
+/// The test kit's stage, for services that are numbers.
+pub(crate) struct Stage(mainstay::Stage);
+
+impl Deref for Stage {
+    type Target = mainstay::Stage;
+
+    fn deref(&self) -> &mainstay::Stage {
+        &self.0
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut mainstay::Stage {
+        &mut self.0
+    }
 }
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        Self::observed(|_| {})
-    }
-
-    pub(crate) fn observed(observer: impl Fn(String) + Send + Sync + 'static) -> Self {
-        struct Notes<F>(F);
-
-        impl<F: Fn(String) + Send + Sync + 'static> Observer for Notes<F> {
-            fn event(&self, _: &Registry, event: &Event<'_>) {
-                if matches!(event.kind, EventKind::Broken(_) | EventKind::Failed(_)) {
-                    (self.0)(format!("{} {}", event.service, event.kind));
-                }
-            }
-        }
-
-        let clock = VirtualClock::new();
-        let builder = Registry::builder(8).unwrap().clock(clock.clone());
-        let registry = builder.observer(Notes(observer)).build();
-        Self { registry, clock, tasks: Vec::new() }
+        Self(mainstay::Stage::new(8).unwrap())
     }
 
     pub(crate) fn service(&self, name: &str) -> ServiceId<u32> {
         self.registry.register(name).unwrap()
     }
 
-    pub(crate) fn run<B, E>(
+    pub(crate) fn supervise<B, E>(
         &mut self,
         id: ServiceId<u32>,
         restart: Restart,
@@ -74,21 +64,7 @@ impl Stage {
         B: Future<Output = Result<u32, E>> + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        self.tasks.push(Box::pin(supervisor.run(builder)));
-    }
-
-    /// Polls all until nothing moves. They are few and settle soon: each is polled often enough for what any other
-    /// of them has done.
-    pub(crate) fn settle(&mut self) {
-        let mut context = Context::from_waker(Waker::noop());
-        for _ in 0..20 {
-            self.tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
-        }
-    }
-
-    pub(crate) fn advance(&mut self, time: Duration) {
-        self.clock.advance(time);
-        self.settle();
+        self.run(supervisor.run(builder));
     }
 
     pub(crate) fn doing(&self, id: ServiceId<u32>) -> Doing {

@@ -11,8 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Clock, Sleep};
-use crate::sync::{Mutex, lock, shielded};
+use crate::{
+    supervise::{Clock, Sleep},
+    sync::{Mutex, lock, shielded},
+};
 
 /// A clock that stands until it is told how much time has passed. Clones are the same clock.
 ///
@@ -107,13 +109,16 @@ impl VirtualClock {
     /// assert_eq!(clock.advance_to_next(), None);
     /// ```
     pub fn advance_to_next(&self) -> Option<Duration> {
-        let (now, next) = {
-            let state = lock(&self.0);
-            (state.now, state.sleepers.first_key_value()?.0.0)
-        };
-        let time = next.saturating_duration_since(now);
+        let time = self.next_in()?;
         self.advance(time);
         Some(time)
+    }
+
+    /// In what time the next is woken.
+    pub(super) fn next_in(&self) -> Option<Duration> {
+        let state = lock(&self.0);
+        let next = state.sleepers.first_key_value()?.0.0;
+        Some(next.saturating_duration_since(state.now))
     }
 
     /// How many sleep.
