@@ -133,10 +133,10 @@ fn sees_what_two_replaced() {
     });
 }
 
-/// Bound: 4.
+/// Bound: 3.
 #[test]
 fn against_a_failure_and_a_restart() {
-    model("cached, a failure and a restart", Some(4), || {
+    model("cached, a failure and a restart", Some(3), || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let mut cached = holding(&registry, x);

@@ -12,10 +12,10 @@
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, join, look, model, services};
 
-/// Nobody waits: who would have to gives up. (Bound: 5.)
+/// Nobody waits: who would have to gives up. (Bound: 4.)
 #[test]
 fn restarting() {
-    model("i2 chain, restarting", Some(5), || {
+    model("i2 chain, restarting", Some(4), || {
         let (registry, ids @ [config, _], [config_role, db_role]) = services(&[(1, 0)]);
         let running = (config_role.start(&[]), db_role.start(&[config]));
 
