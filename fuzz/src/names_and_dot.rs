@@ -229,6 +229,7 @@ fn check_json(listing: &Listing) {
             BTreeMap::from([
                 ("name", Value::from(&*edge.name)),
                 ("declared", Value::from(edge.declared)),
+                ("kind", Value::from(edge.kind.to_string())),
             ])
         };
         let dependencies: Vec<BTreeMap<&str, Value>> =

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay::{Phase, ServiceStatus};
+use mainstay::{DependencyKind, Phase, ServiceStatus};
 
 use super::{
     model::{Happened, Model, Rests, Service},
@@ -49,14 +49,21 @@ impl World {
             "phase, generation, provided, waiting of {} in model and registry after {now:?}",
             status.name,
         );
-        let declared: BTreeMap<&str, bool> =
-            status.dependencies.iter().map(|edge| (&*edge.name, edge.declared)).collect();
-        assert_eq!(declared.len(), status.dependencies.len(), "no edge is told twice");
-        let edges = expected.edges.iter();
-        let edges: BTreeMap<&str, bool> = edges
-            .map(|(&to, rests)| (&*self.model.services[to].name, *rests == Rests::Declared))
+        let told: BTreeMap<&str, (bool, DependencyKind)> = status
+            .dependencies
+            .iter()
+            .map(|edge| (&*edge.name, (edge.declared, edge.kind)))
             .collect();
-        assert_eq!(edges, declared, "dependencies of {} after {now:?}", status.name);
+        assert_eq!(told.len(), status.dependencies.len(), "no edge is told twice");
+        let kind = |rests: &Rests| match rests {
+            Rests::Declared => (true, DependencyKind::Hard),
+            Rests::On { to_start: true, .. } => (false, DependencyKind::StartOnly),
+            Rests::On { to_start: false, .. } => (false, DependencyKind::Hard),
+        };
+        let edges = expected.edges.iter();
+        let edges: BTreeMap<&str, (bool, DependencyKind)> =
+            edges.map(|(&to, rests)| (&*self.model.services[to].name, kind(rests))).collect();
+        assert_eq!(edges, told, "dependencies of {} after {now:?}", status.name);
 
         let dependents: BTreeSet<&str> = status.dependents.iter().map(|name| &**name).collect();
         assert_eq!(dependents.len(), status.dependents.len(), "no dependent is told twice");

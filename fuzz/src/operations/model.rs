@@ -16,7 +16,10 @@ pub(crate) enum Rests {
     Declared,
     /// On the last attempt that waited. Where that is not the one that holds the service now, the edge is
     /// stale: it is kept until the next publication, or until it is in the way of another edge.
-    On(Holder),
+    On {
+        holder: Holder,
+        to_start: bool,
+    },
 }
 
 /// A reason that was given for the end of a generation, or of an attempt in it.
@@ -64,11 +67,28 @@ pub(crate) struct Model {
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Awaited {
-    Begin { service: usize },
-    Ready { service: Option<usize> },
-    Dependency { service: usize, generation: u64, holder: Holder, dependency: Option<usize> },
-    Overtaken { service: usize, generation: u64 },
-    Failed { service: usize, generation: u64 },
+    Begin {
+        service: usize,
+    },
+    Ready {
+        service: Option<usize>,
+    },
+    Dependency {
+        service: usize,
+        generation: u64,
+        holder: Holder,
+        dependency: Option<usize>,
+        /// And is of no matter later.
+        to_start: bool,
+    },
+    Overtaken {
+        service: usize,
+        generation: u64,
+    },
+    Failed {
+        service: usize,
+        generation: u64,
+    },
 }
 
 impl Awaited {
@@ -145,7 +165,7 @@ impl Model {
     pub(crate) fn is_stale(&self, dependent: usize, dependency: usize) -> bool {
         let Service { edges, holder, .. } = &self.services[dependent];
         match edges.get(&dependency) {
-            Some(Rests::On(attempt)) => *holder != Some(*attempt),
+            Some(Rests::On { holder: attempt, .. }) => *holder != Some(*attempt),
             _ => false,
         }
     }
@@ -180,9 +200,9 @@ impl Model {
         let subject = &mut self.services[service];
         subject.phase = Phase::Ready;
         subject.published = Some(Read { generation, serial });
-        subject
-            .edges
-            .retain(|_, rests| matches!(rests, Rests::Declared) || *rests == Rests::On(holder));
+        subject.edges.retain(|_, rests| {
+            [Rests::Declared, Rests::On { holder, to_start: false }].contains(rests)
+        });
         self.happened(service, "ready");
         Outcome::Done
     }

@@ -83,6 +83,7 @@ pub(crate) enum Op {
     WaitFor {
         attempt: Pick,
         dependency: Pick,
+        to_start: bool,
         how: How,
     },
     WaitReady(Pick, How),
@@ -120,7 +121,7 @@ pub(crate) enum Op {
 
 impl Arbitrary<'_> for Op {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
-        Ok(match u.arbitrary::<u8>()? % 96 {
+        Ok(match u.arbitrary::<u8>()? % 100 {
             0..=2 => Self::Register { name: u.arbitrary()?, of_values: true },
             3 => Self::Register { name: u.arbitrary()?, of_values: false },
             4 => Self::Find { name: u.arbitrary()? },
@@ -131,6 +132,7 @@ impl Arbitrary<'_> for Op {
             19..=29 => Self::WaitFor {
                 attempt: u.arbitrary()?,
                 dependency: u.arbitrary()?,
+                to_start: false,
                 how: u.arbitrary()?,
             },
             30..=32 => Self::WaitReady(u.arbitrary()?, u.arbitrary()?),
@@ -164,6 +166,12 @@ impl Arbitrary<'_> for Op {
             },
             85..=88 => Self::Up { service: u.arbitrary()?, on: None },
             89..=95 => Self::Up { service: u.arbitrary()?, on: Some(u.arbitrary()?) },
+            96..=99 => Self::WaitFor {
+                attempt: u.arbitrary()?,
+                dependency: u.arbitrary()?,
+                to_start: true,
+                how: u.arbitrary()?,
+            },
             _ => Self::Nothing,
         })
     }

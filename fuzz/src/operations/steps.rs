@@ -35,8 +35,8 @@ impl World {
             Op::Provide(pick) => self.provide(self.typed(pick).0),
             Op::DropProvider(pick) => on!(self.providers[pick].drop_provider()),
             Op::Begin(pick, how) => on!(self.providers[pick].begin(how)),
-            Op::WaitFor { attempt, dependency, how } => {
-                on!(self.attempts[attempt].wait_for(dependency, how));
+            Op::WaitFor { attempt, dependency, to_start, how } => {
+                on!(self.attempts[attempt].wait_for(dependency, to_start, how));
             }
             Op::WaitReady(pick, how) => self.wait_ready(pick, how),
             Op::WaitOvertaken(pick, how) => on!(self.attempts[pick].wait_overtaken(how)),
@@ -151,9 +151,16 @@ impl World {
         actual: &Outcome,
     ) -> bool {
         if let Some(known) = self.model.services[a].edges.get_mut(&b) {
-            if *known != Rests::Declared {
-                *known = rests;
-            }
+            *known = match (*known, rests) {
+                (Rests::Declared, _) => Rests::Declared,
+                // What one attempt needs for good stays.
+                (Rests::On { holder: before, to_start: false }, Rests::On { holder, .. })
+                    if before == holder =>
+                {
+                    *known
+                }
+                _ => rests,
+            };
             return true;
         }
         let refused = self.model.live(|graph| graph.rests_on(b, a));
@@ -333,7 +340,7 @@ impl World {
         self.begin(provider, How::Drop);
         if self.attempts.len() > attempts {
             if let Some(dependency) = on {
-                self.wait_for(attempts, dependency, How::Drop);
+                self.wait_for(attempts, dependency, false, How::Drop);
             }
             self.ready(attempts);
         }

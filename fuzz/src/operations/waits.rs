@@ -78,13 +78,17 @@ impl World {
         self.first_look(awaited, Some(owner), how, start);
     }
 
-    pub(crate) fn wait_for(&mut self, place: usize, dependency: Pick, how: How) {
+    pub(crate) fn wait_for(&mut self, place: usize, dependency: Pick, to_start: bool, how: How) {
         let (dependency, id) = self.typed(dependency);
         let Handle { handle, service, generation, number } = &self.attempts[place];
         let (service, generation, holder) = (*service, *generation, *number);
-        let awaited = Awaited::Dependency { service, generation, holder, dependency };
+        let awaited = Awaited::Dependency { service, generation, holder, dependency, to_start };
         let attempt = Rc::clone(handle);
-        let start = waiting!(how, Got::Dependency, attempt => attempt.wait_for(id));
+        let start = if to_start {
+            waiting!(how, Got::Dependency, attempt => attempt.wait_to_start(id))
+        } else {
+            waiting!(how, Got::Dependency, attempt => attempt.wait_for(id))
+        };
         self.first_look(awaited, Some(holder), how, start);
     }
 
@@ -124,9 +128,9 @@ impl World {
         let actual = got.as_ref().map_or(Outcome::Pending, Got::outcome);
 
         let mut expected = self.model.ends_at_once(awaited);
-        if let (None, Awaited::Dependency { service, holder, dependency: Some(d), .. }) =
+        if let (None, Awaited::Dependency { service, holder, dependency: Some(d), to_start, .. }) =
             (&expected, awaited)
-            && !self.edge_added(service, d, Rests::On(holder), &actual)
+            && !self.edge_added(service, d, Rests::On { holder, to_start }, &actual)
         {
             expected = Some(actual.clone());
         }
