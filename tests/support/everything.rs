@@ -3,8 +3,8 @@
 use std::{thread, time::Duration};
 
 use mainstay::{
-    DependencyError, GetError, Guard, Instance, LookupError, Phase, ProvideError, RegisterError,
-    Registry, Report, ServiceId, WaitError, WaitForError,
+    Change, DependencyError, GetError, Guard, Instance, LookupError, Phase, ProvideError,
+    RegisterError, Registry, Report, ServiceId, WaitError, WaitForError, WatchError,
 };
 
 use crate::support::poll_once;
@@ -44,6 +44,9 @@ pub(crate) fn every_call(registry: &Registry) {
     let attempt = provide_top.begin().wait().unwrap();
     let waited = attempt.wait_for(base).wait_timeout(NOW);
     assert!(matches!(waited, Err(WaitForError::TimedOut { .. })));
+    assert!(attempt.wait_to_start(base).wait_timeout(NOW).is_err());
+    let mut watch = attempt.watch(base).unwrap();
+    assert!(matches!(watch.changed().wait_timeout(NOW), Err(WatchError::TimedOut { .. })));
     assert!(!attempt.is_overtaken() && attempt.overtaken().wait_timeout(NOW).is_err());
     assert!(provide_top.begin().wait_timeout(NOW).is_err());
     // One that waits is woken.
@@ -54,8 +57,10 @@ pub(crate) fn every_call(registry: &Registry) {
     drop(wait);
     let from = attempt.wait_for(base).wait().unwrap();
     let running_top = attempt.ready(**from + 1).unwrap();
+    assert!(matches!(watch.changed().wait(), Ok(Change::Ready(_))));
 
     running_base.replace(10).unwrap();
+    assert!(matches!(watch.changed().wait(), Ok(Change::Replaced(_))));
     assert_eq!(registry.report(&from, "it is another by now").unwrap(), Report::Replaced);
     let guard = registry.get(top).unwrap();
     let (both, instance) = (registry.get_all((base, top)).unwrap(), Guard::into_arc(guard));
@@ -72,6 +77,7 @@ pub(crate) fn every_call(registry: &Registry) {
         panic!("nobody else fails it")
     };
     assert_eq!(cascade.went_down, 2);
+    assert!(matches!(watch.changed().wait(), Err(WatchError::Over(_))));
     assert_eq!(running_top.failed().wait().unwrap().root, *names[0]);
     assert!(cached.get().is_err() && running_top.replace(3).is_err());
     drop(running_base);
@@ -98,6 +104,8 @@ fn every_call_when_closed(registry: &Registry, names: &[String; 2]) {
         assert!(registry.get_all((base, top)).is_err() && registry.get_arc(top).is_err());
         assert!(registry.cached(base).unwrap().get().is_err());
         assert_eq!(registry.fail(base, "it is down").unwrap().went_down, 0);
+        let watched = registry.watch(base).unwrap().changed().wait();
+        assert!(matches!(watched, Err(WatchError::Closed { .. })));
         registry.status(top).unwrap();
     }
     registry.list().to_dot();

@@ -17,12 +17,16 @@ mod dropped_waits;
 mod edges;
 #[path = "../failing.rs"]
 mod failing;
+#[path = "../graces.rs"]
+mod graces;
 #[path = "../handles.rs"]
 mod handles;
 #[path = "../hostile.rs"]
 mod hostile;
 #[path = "../inspecting.rs"]
 mod inspecting;
+#[path = "../kinds.rs"]
+mod kinds;
 #[path = "../left_behind.rs"]
 mod left_behind;
 #[path = "../limits.rs"]
@@ -41,6 +45,8 @@ mod shutting_down;
 mod supervised_hour;
 #[path = "../supervising.rs"]
 mod supervising;
+#[path = "../test_kit.rs"]
+mod test_kit;
 #[path = "../topology.rs"]
 mod topology;
 #[path = "../waiting.rs"]
