@@ -123,6 +123,7 @@
 
 mod all_ready;
 mod builder;
+mod dependency;
 #[cfg(feature = "supervise")]
 mod drain;
 #[cfg(not(feature = "supervise"))]

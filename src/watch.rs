@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
+    dependency::Uses,
     error::{DependencyError, ForeignId, WatchError},
     failure::Failure,
-    provider::Uses,
     registry::Registry,
     service::{Instance, ServiceId},
     store::{Edge, Store},

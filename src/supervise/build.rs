@@ -8,9 +8,10 @@ use std::{
 };
 
 use crate::{
+    dependency::{Dependency, Need, Uses},
     error::{DependencyError, WaitError, WaitForError},
     failure::Failure,
-    provider::{Attempt, Dependency, Need, Uses},
+    provider::Attempt,
     registry::Registry,
     running::Over,
     service::{Instance, ServiceId},

@@ -12,8 +12,8 @@ use futures_lite::future::or;
 
 use super::Supervisor;
 use crate::{
+    dependency::Grace,
     failure::Reason,
-    provider::Grace,
     store::{Store, Target},
     sync::Shielded,
     wait::{Wait, sealed::Condition},

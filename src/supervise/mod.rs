@@ -46,10 +46,11 @@ use self::{
     user::{Builder, call},
 };
 use crate::{
+    dependency::Grace,
     error::{ForeignId, ProvideError, ReadyError},
     event::EventKind,
     failure::{Failure, Reason},
-    provider::{Attempt, Grace, Provider},
+    provider::{Attempt, Provider},
     registry::Registry,
     running::Running,
     service::{AnyId, Instance, ServiceId},
@@ -486,7 +487,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             or(or(overtaken, self.ended()), or(built, late)).await
         };
         let attempt = attempt.end();
-        let graces = attempt.take_graces();
+        let graces = attempt.uses.take_graces();
         let outcome = match outcome {
             // A blocking builder could not be stopped.
             Some(Ok(value)) if deadline.is_some_and(|deadline| self.now() > deadline) => {
