@@ -42,6 +42,8 @@ pub(crate) enum Suite {
     Model(String),
     /// Of `loom-tests/retirement`.
     Retirement(String),
+    /// Of `loom-tests/supervised`.
+    Supervised(String),
     /// Of `shuttle-tests`.
     Shuttle(String),
     /// Of `tests`.
@@ -53,14 +55,19 @@ pub(crate) enum Suite {
 impl Suite {
     /// Whether little has to be built for it: the tests need a whole server.
     pub(crate) fn is_quick(&self) -> bool {
-        matches!(self, Self::Model(_) | Self::Retirement(_) | Self::Shuttle(_))
+        matches!(
+            self,
+            Self::Model(_) | Self::Retirement(_) | Self::Supervised(_) | Self::Shuttle(_)
+        )
     }
 }
 
 impl fmt::Display for Catcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, file) = match &self.suite {
-            Suite::Model(file) | Suite::Retirement(file) => ("model", file),
+            Suite::Model(file) | Suite::Retirement(file) | Suite::Supervised(file) => {
+                ("model", file)
+            }
             Suite::Shuttle(file) => ("shuttle", file),
             Suite::Test(file) | Suite::Stress(file) => ("test", file),
         };

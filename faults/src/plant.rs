@@ -24,6 +24,7 @@ const PATIENCE_WITH_ALL: Duration = Duration::from_secs(1800);
 
 /// The models that run crossbeam-epoch itself: a crate of their own.
 const RETIREMENT: &str = "loom-tests/retirement";
+const SUPERVISED: &str = "loom-tests/supervised";
 
 /// What came of one run against one fault.
 #[derive(Clone)]
@@ -113,6 +114,7 @@ impl Copy {
         let (part, profile, file) = match &catcher.suite {
             Suite::Model(file) => ("loom-tests", Some("--release"), file),
             Suite::Retirement(file) => (RETIREMENT, Some("--release"), file),
+            Suite::Supervised(file) => (SUPERVISED, Some("--release"), file),
             Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), file),
             Suite::Test(file) => ("", None, file),
             Suite::Stress(file) => ("", Some("--release"), file),
@@ -140,7 +142,7 @@ impl Copy {
 
     fn run_models(&self) -> Result<(Verdict, f64, String)> {
         let mut all = (Verdict::Kept, 0.0, String::new());
-        for part in [RETIREMENT, "loom-tests"] {
+        for part in [RETIREMENT, SUPERVISED, "loom-tests"] {
             let mut cargo = self.cargo(part);
             cargo.args(["test", "--release"]);
             let (passed, seconds, log) = self.watch(cargo, PATIENCE_WITH_ALL)?;

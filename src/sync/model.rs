@@ -114,13 +114,26 @@ impl<T> ArcCell<T> {
         };
         let new = self.add(new);
         match self.current.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                #[cfg(feature = "supervise")]
+                self.let_go(expected);
+                Ok(())
+            }
             Err(_) => {
                 if new != EMPTY {
                     self.values(|values| values[new].kept = None);
                 }
                 Err(Shielded::new(self.load()))
             }
+        }
+    }
+
+    /// Where draining is modelled, what was replaced lives only as long as somebody has it, as in the real cell. Its drop
+    /// is a step of the model, and comes after the list is free.
+    #[cfg(feature = "supervise")]
+    fn let_go(&self, index: usize) {
+        if index != EMPTY {
+            drop(self.values(|values| values[index].kept.take()));
         }
     }
 
