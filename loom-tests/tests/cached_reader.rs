@@ -37,10 +37,10 @@ fn look(cached: &mut Cached<Rests>) -> (u64, Option<u64>) {
     }
 }
 
-/// Bound: 3.
+/// Bound: 2.
 #[test]
 fn sees_what_replaced() {
-    model("cached, replaced", Some(3), || {
+    model("cached, replaced", Some(2), || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let mut cached = holding(&registry, x);
@@ -74,10 +74,10 @@ fn sees_what_replaced() {
     });
 }
 
-/// What another reader has got, and told of, is not older than what it gives. (Bound: 3.)
+/// What another reader has got, and told of, is not older than what it gives. (Bound: 2.)
 #[test]
 fn sees_what_others_have_read() {
-    model("cached, behind another reader", Some(3), || {
+    model("cached, behind another reader", Some(2), || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
         let mut cached = holding(&registry, x);
@@ -107,10 +107,10 @@ fn sees_what_others_have_read() {
     });
 }
 
-/// Two replacements at once: one may end while the other is under way. (Bound: 3.)
+/// Two replacements at once: one may end while the other is under way. (Bound: 2.)
 #[test]
 fn sees_what_two_replaced() {
-    model("cached, replaced by two", Some(3), || {
+    model("cached, replaced by two", Some(2), || {
         let (registry, [x], [role]) = services(&[]);
         let running = Arc::new(role.start(&[]));
         let mut cached = registry.cached(x).expect("it is ours");

@@ -13,10 +13,10 @@ use loom::thread::spawn;
 use mainstay::{Guard, Registry};
 use mainstay_loom_tests::{Id, join, model, plain, services};
 
-/// Bound: 3.
+/// Bound: 2.
 #[test]
 fn of_two_that_are_replaced() {
-    model("get_all, replaced", Some(3), || {
+    model("get_all, replaced", Some(2), || {
         let (registry, [a, b], [a_role, b_role]) = services(&[]);
         let (a_runs, b_runs) = (a_role.start(&[]), b_role.start(&[]));
 

@@ -31,9 +31,10 @@ fn leaves_no_gap() {
     });
 }
 
+/// Bound: 4.
 #[test]
 fn against_a_failure() {
-    model("replace, against a failure", None, || {
+    model("replace, against a failure", Some(4), || {
         let (registry, [x], [role]) = services(&[]);
         let running = role.start(&[]);
 
