@@ -208,7 +208,8 @@ fn who_watches_is_told_and_stays_up() {
 
 #[test]
 fn who_watches_is_woken() {
-    let (registry, [a, b, _]) = three();
+    // Not the first two of the registry, to which a wait could stray.
+    let (registry, [_, a, b]) = three();
     let provide_a = registry.provide(a).unwrap();
     let (sender, tells) = mpsc::channel();
     let provide_b = registry.provide(b).unwrap();
@@ -233,9 +234,9 @@ fn who_watches_is_woken() {
     a_runs.replace(2).unwrap();
     assert_eq!(next(), Told::Replaced(2));
     a_runs.fail("gone");
-    assert_eq!(next(), Told::Failed("a failed: gone".into()));
+    assert_eq!(next(), Told::Failed("b failed: gone".into()));
     b_runs.fail("its own");
-    assert_eq!(watcher.join().unwrap(), "b failed: its own");
+    assert_eq!(watcher.join().unwrap(), "c failed: its own");
 }
 
 #[test]
