@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use mainstay::{DependencyKind, Phase, ServiceStatus};
 
 use super::{
-    model::{Happened, Model, Rests, Service},
+    model::{Happened, Model, Rests, Service, To},
     op::Pick,
     outcome::{Outcome, Told},
+    steps::is_soft,
     world::{Id, World},
 };
 
@@ -49,28 +50,32 @@ impl World {
             "phase, generation, provided, waiting of {} in model and registry after {now:?}",
             status.name,
         );
-        let told: BTreeMap<&str, (bool, DependencyKind)> = status
+        let told: BTreeMap<(&str, bool), (bool, DependencyKind)> = status
             .dependencies
             .iter()
-            .map(|edge| (&*edge.name, (edge.declared, edge.kind)))
+            .map(|edge| (is_soft(edge), (edge.declared, edge.kind)))
             .collect();
         assert_eq!(told.len(), status.dependencies.len(), "no edge is told twice");
-        let kind = |rests: &Rests| match rests {
+        let kind = |to: &To, rests: &Rests| match rests {
+            Rests::On { .. } if to.soft => (false, DependencyKind::Soft),
             Rests::Declared => (true, DependencyKind::Hard),
             Rests::On { to_start: true, .. } => (false, DependencyKind::StartOnly),
             Rests::On { to_start: false, .. } => (false, DependencyKind::Hard),
         };
         let edges = expected.edges.iter();
-        let edges: BTreeMap<&str, (bool, DependencyKind)> =
-            edges.map(|(&to, rests)| (&*self.model.services[to].name, kind(rests))).collect();
+        let edges: BTreeMap<(&str, bool), (bool, DependencyKind)> = edges
+            .map(|(to, rests)| ((&*self.model.services[to.service].name, to.soft), kind(to, rests)))
+            .collect();
         assert_eq!(edges, told, "dependencies of {} after {now:?}", status.name);
 
-        let dependents: BTreeSet<&str> = status.dependents.iter().map(|name| &**name).collect();
-        assert_eq!(dependents.len(), status.dependents.len(), "no dependent is told twice");
-        let built_from = |other: &&Service| other.edges.contains_key(&service);
-        let model: BTreeSet<&str> =
-            self.model.services.iter().filter(built_from).map(|other| &*other.name).collect();
-        assert_eq!(model, dependents, "dependents of {} after {now:?}", status.name);
+        for (soft, listed) in [(false, &status.dependents), (true, &status.watched_by)] {
+            let dependents: BTreeSet<&str> = listed.iter().map(|name| &**name).collect();
+            assert_eq!(dependents.len(), listed.len(), "no dependent is told twice");
+            let rests_on_it = |other: &&Service| other.edges.contains_key(&To { service, soft });
+            let model: BTreeSet<&str> =
+                self.model.services.iter().filter(rests_on_it).map(|other| &*other.name).collect();
+            assert_eq!(model, dependents, "dependents of {} after {now:?}", status.name);
+        }
 
         let failure = status.last_failure.as_ref().map(Told::from);
         assert_eq!(self.model.last_failure(service), failure, "after {now:?}");
@@ -151,12 +156,16 @@ impl Model {
         if !down(service) {
             return BTreeSet::new();
         }
-        let keep: Vec<usize> =
-            self.services[service].edges.keys().copied().filter(|&to| down(to)).collect();
+        let keep: Vec<usize> = self.hard_edges(service).filter(|&to| down(to)).collect();
         if keep.is_empty() {
             return BTreeSet::from([service]);
         }
         keep.into_iter().flat_map(|to| self.blockers(to)).collect()
+    }
+
+    fn hard_edges(&self, service: usize) -> impl Iterator<Item = usize> {
+        let edges = self.services[service].edges.keys();
+        edges.filter(|to| !to.soft).map(|to| to.service)
     }
 
     /// The failures of one cascade are told dependencies first.
@@ -166,7 +175,8 @@ impl Model {
             told.iter().filter(fell).filter_map(|event| self.named(&event.service)).collect();
         for (place, &later) in fallen.iter().enumerate() {
             for &earlier in &fallen[..place] {
-                let reversed = earlier != later && self.all(|graph| graph.rests_on(earlier, later));
+                let reversed =
+                    earlier != later && self.hard(|graph| graph.rests_on(earlier, later));
                 assert!(!reversed, "{} was told to fail too early", self.name(earlier));
             }
         }

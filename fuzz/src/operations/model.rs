@@ -10,6 +10,19 @@ use crate::naive::Walk;
 /// The number of an attempt, and of the instance that comes of it. No two have the same.
 pub(crate) type Holder = u64;
 
+/// Where an edge leads. A pair of services may have both: one that failures travel, and a soft one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct To {
+    pub(crate) service: usize,
+    pub(crate) soft: bool,
+}
+
+impl To {
+    pub(crate) fn hard(service: usize) -> Self {
+        Self { service, soft: false }
+    }
+}
+
 /// What an edge rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rests {
@@ -42,7 +55,7 @@ pub(crate) struct Service {
     pub(crate) published: Option<Read>,
     pub(crate) provided: bool,
     pub(crate) waiting: u32,
-    pub(crate) edges: BTreeMap<usize, Rests>,
+    pub(crate) edges: BTreeMap<To, Rests>,
     cause: Option<Said>,
     given_up: Option<Said>,
     failed_by: usize,
@@ -89,6 +102,14 @@ pub(crate) enum Awaited {
         service: usize,
         generation: u64,
     },
+    /// A change of a service that is watched.
+    Change {
+        service: usize,
+        /// On whose behalf: a service, and the generation with which it ends.
+        by: Option<(usize, u64)>,
+        /// What was told to be ready last.
+        seen: Option<Read>,
+    },
 }
 
 impl Awaited {
@@ -106,7 +127,8 @@ impl Awaited {
         match self {
             Self::Begin { service }
             | Self::Overtaken { service, .. }
-            | Self::Failed { service, .. } => Some(service),
+            | Self::Failed { service, .. }
+            | Self::Change { service, .. } => Some(service),
             Self::Ready { service } => service,
             Self::Dependency { dependency, .. } => dependency,
         }
@@ -151,20 +173,36 @@ impl Model {
 
     /// Asks the graph of all edges.
     pub(crate) fn all<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
-        let depends = |a: usize, b: usize| self.services[a].edges.contains_key(&b);
-        ask(Walk { services: self.services.len(), depends: &depends })
+        self.those_that(|_, _| true, ask)
+    }
+
+    /// Asks the graph of the edges that failures travel.
+    pub(crate) fn hard<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
+        self.those_that(|_, to| !to.soft, ask)
     }
 
     /// Asks the graph of the edges that hold something.
     pub(crate) fn live<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
-        let depends =
-            |a: usize, b: usize| self.services[a].edges.contains_key(&b) && !self.is_stale(a, b);
+        self.those_that(|from, to| !self.is_stale(from, to), ask)
+    }
+
+    fn those_that<R>(
+        &self,
+        count: impl Fn(usize, To) -> bool,
+        ask: impl FnOnce(Walk<'_>) -> R,
+    ) -> R {
+        let depends = |from: usize, service: usize| {
+            [false, true]
+                .into_iter()
+                .map(|soft| To { service, soft })
+                .any(|to| self.services[from].edges.contains_key(&to) && count(from, to))
+        };
         ask(Walk { services: self.services.len(), depends: &depends })
     }
 
-    pub(crate) fn is_stale(&self, dependent: usize, dependency: usize) -> bool {
-        let Service { edges, holder, .. } = &self.services[dependent];
-        match edges.get(&dependency) {
+    pub(crate) fn is_stale(&self, from: usize, to: To) -> bool {
+        let Service { edges, holder, .. } = &self.services[from];
+        match edges.get(&to) {
             Some(Rests::On { holder: attempt, .. }) => *holder != Some(*attempt),
             _ => false,
         }
@@ -279,7 +317,7 @@ impl Model {
         }
         let generation = self.services[root].generation;
         self.services[root].cause = Some(Said { generation, reason: reason.to_string() });
-        let closure: BTreeSet<usize> = self.all(|graph| graph.closure(root));
+        let closure: BTreeSet<usize> = self.hard(|graph| graph.closure(root));
         for fallen in closure {
             match self.services[fallen].phase {
                 Phase::Ready => {
@@ -377,6 +415,26 @@ impl Model {
                 let over = self.services[service].generation > generation;
                 over.then(|| Outcome::Failure(self.told(service, generation))).or(closed)
             }
+            Awaited::Change { service, by, seen } => {
+                let over = by.filter(|&(by, generation)| self.services[by].generation > generation);
+                over.map(|(by, generation)| {
+                    Outcome::Refused(Refusal::Overtaken(self.told(by, generation)))
+                })
+                .or_else(|| self.change(service, seen))
+                .or(closed)
+            }
+        }
+    }
+
+    /// What somebody is to be told who was told that this was ready.
+    fn change(&self, service: usize, seen: Option<Read>) -> Option<Outcome> {
+        match (self.read(Some(service)).ok(), seen) {
+            (Some(now), Some(seen)) if now.generation == seen.generation => {
+                (now != seen).then_some(Outcome::ReadAnother(now))
+            }
+            (Some(now), _) => Some(Outcome::Read(vec![now])),
+            (None, Some(seen)) => Some(Outcome::Failure(self.told(service, seen.generation))),
+            (None, None) => None,
         }
     }
 

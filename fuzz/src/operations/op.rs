@@ -91,6 +91,13 @@ pub(crate) enum Op {
     WaitFailed(Pick, How),
     Poll(Pick),
     DropWait(Pick),
+    /// For an attempt; `None` for a reader.
+    Watch {
+        attempt: Option<Pick>,
+        service: Pick,
+    },
+    WaitChanged(Pick, How),
+    DropWatch(Pick),
     Ready(Pick),
     GiveUp {
         attempt: Pick,
@@ -121,7 +128,8 @@ pub(crate) enum Op {
 
 impl Arbitrary<'_> for Op {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
-        Ok(match u.arbitrary::<u8>()? % 100 {
+        let kind = u.arbitrary::<u8>()?;
+        Ok(match if kind < 200 { kind % 100 } else { kind } {
             0..=2 => Self::Register { name: u.arbitrary()?, of_values: true },
             3 => Self::Register { name: u.arbitrary()?, of_values: false },
             4 => Self::Find { name: u.arbitrary()? },
@@ -172,6 +180,10 @@ impl Arbitrary<'_> for Op {
                 to_start: true,
                 how: u.arbitrary()?,
             },
+            200..=219 => Self::Watch { attempt: Some(u.arbitrary()?), service: u.arbitrary()? },
+            220..=225 => Self::Watch { attempt: None, service: u.arbitrary()? },
+            226..=251 => Self::WaitChanged(u.arbitrary()?, u.arbitrary()?),
+            252 => Self::DropWatch(u.arbitrary()?),
             _ => Self::Nothing,
         })
     }

@@ -3,6 +3,7 @@
 use mainstay::{
     BeginError, Cascade, Cycle, DependencyError, Failure, ForeignId, GetAllError, GetError,
     LookupError, Name, NotReady, Phase, ProvideError, RegisterError, WaitError, WaitForError,
+    WatchError,
 };
 
 /// What came of an operation.
@@ -15,6 +16,8 @@ pub(crate) enum Outcome {
         generation: u64,
     },
     Read(Vec<Read>),
+    /// Another instance of the generation that was read before.
+    ReadAnother(Read),
     /// There is no instance.
     Nothing,
     Fell {
@@ -167,6 +170,11 @@ refusals! {
         WaitError::Closed { service } => Self::Closed(text(service)),
         WaitError::TimedOut { service, .. } => Self::TimedOut(text(service)),
         WaitError::ForeignId(foreign) => foreign.into(),
+    }
+    WatchError {
+        WatchError::Over(failure) => Self::Overtaken((&failure).into()),
+        WatchError::Closed { service } => Self::Closed(text(service)),
+        WatchError::TimedOut { service, .. } => Self::TimedOut(text(service)),
     }
     GetError {
         GetError::NotReady(why) => why.into(),

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use mainstay::{Attempt, ReadyError};
+use mainstay::{Attempt, Dependency, DependencyKind, ReadyError};
 
 use super::{
-    model::Rests,
+    model::{Rests, To},
     op::{How, Op, Pick, Through},
     outcome::{Outcome, Refusal},
     value::{Other, Value},
@@ -14,6 +14,11 @@ use super::{
 
 /// Names that are used: more than there are places.
 const NAMES: u8 = 10;
+
+/// The name of a dependency, and whether it is a soft one.
+pub(crate) fn is_soft(dependency: &Dependency) -> (&str, bool) {
+    (&dependency.name, dependency.kind == DependencyKind::Soft)
+}
 
 /// Does something with one of those that there are, if there is any.
 macro_rules! on {
@@ -43,6 +48,12 @@ impl World {
             Op::WaitFailed(pick, how) => on!(self.running[pick].wait_failed(how)),
             Op::Poll(pick) => on!(self.waits[pick].poll()),
             Op::DropWait(pick) => on!(self.waits[pick].drop_wait()),
+            Op::Watch { attempt: Some(attempt), service } => {
+                on!(self.attempts[attempt].watch_for(service));
+            }
+            Op::Watch { attempt: None, service } => self.watch(service),
+            Op::WaitChanged(pick, how) => on!(self.watches[pick].wait_changed(how)),
+            Op::DropWatch(pick) => on!(self.watches[pick].drop_watch()),
             Op::Ready(pick) => on!(self.attempts[pick].ready()),
             Op::GiveUp { attempt, with_reason } => {
                 on!(self.attempts[attempt].give_up(with_reason));
@@ -131,7 +142,7 @@ impl World {
         let actual = Outcome::of(declared, |()| Outcome::Done);
         match a.zip(b) {
             Some((a, b)) => {
-                if self.edge_added(a, b, Rests::Declared, &actual) {
+                if self.edge_added(a, To::hard(b), Rests::Declared, &actual) {
                     self.compare(&Outcome::Done, &actual);
                 }
             }
@@ -143,16 +154,15 @@ impl World {
     ///
     /// The edge is refused where those that hold something already lead the other way. Where only stale ones
     /// do, as many of them are dropped as it takes; which, the registry may choose.
-    pub(crate) fn edge_added(
-        &mut self,
-        a: usize,
-        b: usize,
-        rests: Rests,
-        actual: &Outcome,
-    ) -> bool {
-        if let Some(known) = self.model.services[a].edges.get_mut(&b) {
+    pub(crate) fn edge_added(&mut self, a: usize, to: To, rests: Rests, actual: &Outcome) -> bool {
+        let b = to.service;
+        if let Some(known) = self.model.services[a].edges.get_mut(&to) {
             *known = match (*known, rests) {
                 (Rests::Declared, _) => Rests::Declared,
+                // An attempt that is overtaken takes no edge from a later one.
+                (Rests::On { holder: later, .. }, Rests::On { holder, .. }) if later > holder => {
+                    *known
+                }
                 // What one attempt needs for good stays.
                 (Rests::On { holder: before, to_start: false }, Rests::On { holder, .. })
                     if before == holder =>
@@ -177,7 +187,7 @@ impl World {
             return false;
         }
         assert!(!self.model.all(|graph| graph.rests_on(b, a)), "{a} -> {b} closes a cycle now");
-        self.model.services[a].edges.insert(b, rests);
+        self.model.services[a].edges.insert(to, rests);
         true
     }
 
@@ -189,17 +199,16 @@ impl World {
         let mut dropped = Vec::new();
         for (from, service) in self.model.services.iter().enumerate() {
             let status = self.registry.status(self.ids[from]).expect("it is ours");
-            let there: Vec<&str> = status.dependencies.iter().map(|edge| &*edge.name).collect();
-            let gone = service.edges.keys().copied();
-            dropped.extend(
-                gone.filter(|&to| !there.contains(&&*self.model.services[to].name))
-                    .map(|to| (from, to)),
-            );
+            let there: Vec<(&str, bool)> = status.dependencies.iter().map(is_soft).collect();
+            let is_gone =
+                |to: &To| !there.contains(&(&*self.model.services[to.service].name, to.soft));
+            let gone = service.edges.keys().copied().filter(is_gone);
+            dropped.extend(gone.map(|to| (from, to)));
         }
         for &(from, to) in &dropped {
-            let in_the_way = self.model.all(|g| g.rests_on(b, from) && g.rests_on(to, a));
+            let in_the_way = self.model.all(|g| g.rests_on(b, from) && g.rests_on(to.service, a));
             let stale = self.model.is_stale(from, to);
-            assert!(stale && in_the_way, "{from} -> {to} was dropped for {a} -> {b}");
+            assert!(stale && in_the_way, "{from} -> {to:?} was dropped for {a} -> {b}");
         }
         for (from, to) in dropped {
             self.model.services[from].edges.remove(&to);

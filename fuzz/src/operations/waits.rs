@@ -1,6 +1,7 @@
 //! Waits: polled once, then kept, dropped, or without time in the first place.
 
 use std::{
+    cell::RefCell,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -9,12 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mainstay::{Attempt, BeginError, Failure, Instance, WaitError, WaitForError};
+use mainstay::{
+    Attempt, BeginError, Change, Failure, Instance, WaitError, WaitForError, Watch, WatchError,
+};
 
 use super::{
-    model::{Awaited, Holder, Rests},
+    model::{Awaited, Holder, Rests, To},
     op::{How, Pick},
-    outcome::{Outcome, Refusal},
+    outcome::{Outcome, Read, Refusal},
     reading::read,
     value::{Value, Woken},
     world::{Handle, Hold, World},
@@ -29,12 +32,23 @@ pub(crate) struct Waiting {
     pub(crate) woken: Arc<Woken>,
 }
 
+/// A watch, and what it has told of.
+pub(crate) struct Watching {
+    watch: Rc<RefCell<Watch<Value>>>,
+    service: usize,
+    by: Option<(usize, u64)>,
+    seen: Option<Read>,
+    /// Tells the waits which borrow it.
+    number: Holder,
+}
+
 /// What a wait gives.
 pub(crate) enum Got {
     Attempt(Result<Attempt<Value>, BeginError>),
     Reader(Result<Arc<Instance<Value>>, WaitError>),
     Dependency(Result<Arc<Instance<Value>>, WaitForError>),
     Failure(Result<Failure, WaitError>),
+    Change(Result<Change<Value>, WatchError>),
 }
 
 impl Got {
@@ -49,6 +63,10 @@ impl Got {
             Self::Failure(got) => Outcome::of(got.as_ref().map_err(Clone::clone), |failure| {
                 Outcome::Failure(failure.into())
             }),
+            Self::Change(Err(error)) => Outcome::Refused(error.clone().into()),
+            Self::Change(Ok(Change::Ready(instance))) => Outcome::Read(vec![read(instance)]),
+            Self::Change(Ok(Change::Replaced(instance))) => Outcome::ReadAnother(read(instance)),
+            Self::Change(Ok(Change::Failed(failure))) => Outcome::Failure(failure.into()),
         }
     }
 }
@@ -115,6 +133,60 @@ impl World {
         self.first_look(Awaited::Failed { service, generation }, Some(owner), how, start);
     }
 
+    /// Watches a service on behalf of an attempt, whether that is overtaken or not.
+    pub(crate) fn watch_for(&mut self, place: usize, pick: Pick) {
+        let (service, id) = self.typed(pick);
+        let Handle { handle, service: by, generation, number } = &self.attempts[place];
+        let (by, generation, holder) = (*by, *generation, *number);
+        let watch = handle.watch(id);
+        let actual = match &watch {
+            Ok(_) => Outcome::Done,
+            Err(error) => Outcome::Refused(error.clone().into()),
+        };
+        let Some(service) = service else {
+            return self.compare(&Outcome::Refused(Refusal::Foreign), &actual);
+        };
+        let rests = Rests::On { holder, to_start: false };
+        if self.edge_added(by, To { service, soft: true }, rests, &actual) {
+            self.compare(&Outcome::Done, &actual);
+        }
+        if let Ok(watch) = watch {
+            self.watches_from_now(watch, service, Some((by, generation)));
+        }
+    }
+
+    pub(crate) fn watch(&mut self, pick: Pick) {
+        let (service, id) = self.typed(pick);
+        let watch = self.registry.watch(id);
+        assert_eq!(watch.is_ok(), service.is_some(), "only a foreign id is refused");
+        if let (Some(service), Ok(watch)) = (service, watch) {
+            self.watches_from_now(watch, service, None);
+        }
+    }
+
+    fn watches_from_now(&mut self, watch: Watch<Value>, service: usize, by: Option<(usize, u64)>) {
+        assert_eq!(watch.id(), self.id_of(Some(service)));
+        let (number, watch) = (self.number(), Rc::new(RefCell::new(watch)));
+        self.watches.push(Watching { watch, service, by, seen: None, number });
+    }
+
+    #[expect(clippy::await_holding_refcell_ref, reason = "one wait of a watch at a time")]
+    pub(crate) fn wait_changed(&mut self, place: usize, how: How) {
+        let Watching { watch, service, by, seen, number } = &self.watches[place];
+        let (awaited, owner) =
+            (Awaited::Change { service: *service, by: *by, seen: *seen }, *number);
+        let watch = Rc::clone(watch);
+        self.drop_waits_of(owner);
+        let start = waiting!(how, Got::Change, watch => watch.borrow_mut().changed());
+        self.first_look(awaited, Some(owner), how, start);
+    }
+
+    pub(crate) fn drop_watch(&mut self, place: usize) {
+        let Watching { watch, number, .. } = self.watches.swap_remove(place);
+        self.drop_waits_of(number);
+        drop(watch);
+    }
+
     fn first_look(&mut self, awaited: Awaited, owner: Option<Holder>, how: How, start: Start) {
         // A future owns a handle; it must be gone before the handle can be taken.
         let woken = Arc::new(Woken::default());
@@ -130,7 +202,7 @@ impl World {
         let mut expected = self.model.ends_at_once(awaited);
         if let (None, Awaited::Dependency { service, holder, dependency: Some(d), to_start, .. }) =
             (&expected, awaited)
-            && !self.edge_added(service, d, Rests::On { holder, to_start }, &actual)
+            && !self.edge_added(service, To::hard(d), Rests::On { holder, to_start }, &actual)
         {
             expected = Some(actual.clone());
         }
@@ -149,7 +221,7 @@ impl World {
             }
         }
         if let Some(got) = got {
-            self.ended(awaited, got);
+            self.ended(awaited, owner, got);
         }
         match future {
             Some(future) if how == How::Keep => {
@@ -164,7 +236,7 @@ impl World {
     }
 
     /// Keeps what a wait has given.
-    fn ended(&mut self, awaited: Awaited, got: Got) {
+    fn ended(&mut self, awaited: Awaited, owner: Option<Holder>, got: Got) {
         match got {
             Got::Attempt(Ok(attempt)) => {
                 let Awaited::Begin { service } = awaited else { unreachable!("it began") };
@@ -177,6 +249,18 @@ impl World {
                 let service = awaited.subject().expect("a foreign service gives nothing");
                 self.keep(service, Hold::Arc(instance));
             }
+            Got::Change(Ok(change)) => {
+                let watching = self.watches.iter_mut().find(|watch| Some(watch.number) == owner);
+                let watching = watching.expect("a watch outlives its waits");
+                match change {
+                    Change::Ready(instance) | Change::Replaced(instance) => {
+                        watching.seen = Some(read(&instance));
+                        let service = watching.service;
+                        self.keep(service, Hold::Arc(instance));
+                    }
+                    Change::Failed(_) => watching.seen = None,
+                }
+            }
             _ => {}
         }
     }
@@ -184,7 +268,7 @@ impl World {
     /// Polls a wait again, whether it was woken or not.
     pub(crate) fn poll(&mut self, place: usize) {
         let mut waiting = self.waits.swap_remove(place);
-        let awaited = waiting.awaited;
+        let (awaited, owner) = (waiting.awaited, waiting.owner);
         waiting.woken.clear();
         let polled = poll(&mut waiting.future, &waiting.woken);
         let expected = self.model.ends(awaited);
@@ -197,7 +281,7 @@ impl World {
                 self.compare(&expected.unwrap_or(Outcome::Pending), &got.outcome());
                 drop(waiting);
                 self.model.wait_ends(awaited);
-                self.ended(awaited, got);
+                self.ended(awaited, owner, got);
             }
         }
     }

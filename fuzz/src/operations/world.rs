@@ -11,11 +11,11 @@ use mainstay::{
 };
 
 use super::{
-    model::{Happened, Holder, Model, Rests, waited},
+    model::{Happened, Holder, Model, Rests, To, waited},
     op::{Op, Pick, Script},
     outcome::{Outcome, Read},
     value::{Alive, FOREIGN, Other, Value},
-    waits::Waiting,
+    waits::{Waiting, Watching},
 };
 
 /// The id of a service of either type.
@@ -79,6 +79,7 @@ pub(crate) struct World {
     pub(crate) providers: Vec<Handle<Provider<Value>>>,
     pub(crate) attempts: Vec<Handle<Attempt<Value>>>,
     pub(crate) running: Vec<Handle<Running<Value>>>,
+    pub(crate) watches: Vec<Watching>,
     pub(crate) readers: Vec<Reader>,
     /// With the service that each is an instance of.
     pub(crate) holds: Vec<(usize, Hold)>,
@@ -138,7 +139,7 @@ impl World {
             let declared = builder.add_dependency(ids[dependent], ids[dependency]);
             assert_eq!(declared.is_err(), closes, "in the builder");
             if !closes {
-                model.services[dependent].edges.insert(dependency, Rests::Declared);
+                model.services[dependent].edges.insert(To::hard(dependency), Rests::Declared);
             }
         }
         let world = Self {
@@ -150,6 +151,7 @@ impl World {
             providers: Vec::new(),
             attempts: Vec::new(),
             running: Vec::new(),
+            watches: Vec::new(),
             readers: Vec::new(),
             holds: Vec::new(),
             alive: Alive::default(),
@@ -217,8 +219,8 @@ impl World {
             self.drop_provider(0);
         }
         self.check();
-        let Self { holds, readers, registry, alive, .. } = self;
-        drop(readers);
+        let Self { holds, readers, watches, registry, alive, .. } = self;
+        drop((readers, watches));
         // What a reader holds outlives the registry.
         drop(registry);
         for (_, hold) in holds {
