@@ -4,8 +4,6 @@
 use std::mem;
 use std::{sync::Arc, time::Duration};
 
-#[cfg(feature = "supervise")]
-use crate::sync::{self, Mutex};
 use crate::{
     error::{Cycle, WaitForError},
     registry::{self, Registry},
@@ -13,6 +11,11 @@ use crate::{
     store::{Edge, Store, Used},
     sync::{Count, Flag},
     wait::sealed::Condition,
+};
+#[cfg(feature = "supervise")]
+use crate::{
+    supervise::BuildTime,
+    sync::{self, Mutex},
 };
 
 /// What an attempt has used of the graph so far.
@@ -103,6 +106,9 @@ pub(crate) struct Dependency<'a, D> {
     pub(crate) uses: &'a Uses,
     /// Where the attempt may end before whoever waits for it: whether it has.
     pub(crate) over: Option<&'a Flag>,
+    /// What stands still meanwhile.
+    #[cfg(feature = "supervise")]
+    pub(crate) time: Option<&'a BuildTime>,
     pub(crate) id: ServiceId<D>,
     pub(crate) need: Need,
     /// The edge is published.
@@ -170,10 +176,18 @@ impl<D: Send + Sync + 'static> Condition for Dependency<'_, D> {
     }
 
     fn begins(&mut self) {
+        #[cfg(feature = "supervise")]
+        if let Some(time) = self.time {
+            time.stop(self.registry.clock().now());
+        }
         self.registry.wait_begins(self.id.index(), Some(self.dependent));
     }
 
     fn ends(&mut self, took: Duration) {
+        #[cfg(feature = "supervise")]
+        if let Some(time) = self.time {
+            time.go_on(self.registry.clock().now());
+        }
         self.registry.wait_ends(self.id.index(), Some(self.dependent), took);
     }
 }

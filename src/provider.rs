@@ -308,6 +308,8 @@ impl<T: Send + Sync + 'static> Attempt<T> {
             generation: self.generation,
             uses: &self.uses,
             over: None,
+            #[cfg(feature = "supervise")]
+            time: None,
             id: dependency,
             need: Need::Always,
             known: false,
@@ -350,6 +352,8 @@ impl<T: Send + Sync + 'static> Attempt<T> {
             generation: self.generation,
             uses: &self.uses,
             over: None,
+            #[cfg(feature = "supervise")]
+            time: None,
             id: dependency,
             need: Need::ToStart,
             known: false,

@@ -2,6 +2,7 @@
 //!
 //! - A service comes up, and comes back after each failure: its own, one of what it is built from, an error, a
 //!   panic, a build that takes too long; on an executor and on a plain thread.
+//! - The time that a build may take stands still while it waits for what it is built from.
 //! - Failures are charged to whom they began with: a dependent rests never for what it depends on.
 //! - Rests are as long as the policy says, to the tick, and are cut short by a reset, by the end, and where something that
 //!   the last build has used fails.
@@ -27,6 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_lite::future::zip;
 use mainstay::{
     Build, Clock, Doing, Phase, ProvideError, Reason, Registry, Restart, SmolClock, Supervisor,
     SystemClock, TokioClock, TryError, WaitForError,
@@ -349,6 +351,50 @@ impl fmt::Display for Bomb {
 }
 
 impl Error for Bomb {}
+
+/// What is away is charged, and not who waits for it.
+#[test]
+fn the_time_of_a_build_stands_still_while_it_waits() {
+    let mut stage = Stage::new();
+    let (a, b, c) = (stage.service("a"), stage.service("b"), stage.service("c"));
+    let clock = stage.clock.clone();
+    stage.supervise(c, exact().build_timeout(ms(30)), move |build| {
+        let clock = clock.clone();
+        async move {
+            let begun = clock.now();
+            clock.sleep_until(begun + ms(10)).await;
+            assert_eq!(build.deadline(), Some(begun + ms(30)));
+            // Both at once, of which one is away for longer.
+            let ((), a) = zip(async { drop(build.wait_to_start(b).await) }, async {
+                build.wait_for(a).await.map(|a| **a)
+            })
+            .await;
+            assert_eq!(build.deadline(), Some(clock.now() + ms(20)));
+            if a? == 1 {
+                pending::<()>().await;
+            }
+            clock.sleep_until(clock.now() + ms(20)).await;
+            Ok::<_, WaitForError>(7)
+        }
+    });
+    stage.settle();
+    stage.advance(ms(1_000));
+    stage.supervise(b, exact(), fails(0));
+    stage.advance(ms(1_000));
+    assert_eq!((stage.doing(c), stage.supervision(c).charges), (Doing::Building, 0));
+    stage.supervise(a, exact(), fails(0));
+    stage.settle();
+    stage.advance(ms(19));
+    assert_eq!((stage.doing(c), stage.supervision(c).charges), (Doing::Building, 0));
+    stage.advance(ms(1));
+    assert_eq!((stage.doing(c), stage.supervision(c).charges), (Doing::Resting, 1));
+
+    // One that takes just as long as it may.
+    stage.registry.fail(a, "once").unwrap();
+    stage.advance(ms(1_000));
+    assert_eq!((stage.get(a), stage.get(c)), (Some(2), Some(7)));
+    assert_eq!(stage.supervision(c).charges, 1);
+}
 
 #[test]
 fn panics_do_not_end_it() {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::BuildTime;
 use crate::{
     dependency::{Dependency, Need, Uses},
     error::{DependencyError, WaitError, WaitForError},
@@ -53,13 +54,13 @@ pub struct Build<T: Send + Sync + 'static> {
     holders: usize,
     /// Of its reason this may be the last holder.
     last_failure: Shielded<Option<Failure>>,
-    deadline: Option<Instant>,
 }
 
 /// What a build and its attempt have in common.
 struct Shared {
     uses: Uses,
     over: Flag,
+    time: BuildTime,
 }
 
 /// The attempt of a build, which stays with the supervisor; however it ends, the build is over by then.
@@ -73,9 +74,9 @@ pub(super) fn begin<T: Send + Sync + 'static>(
     attempt: Attempt<T>,
     charges: u32,
     holders: usize,
-    deadline: Option<Instant>,
+    time: BuildTime,
 ) -> (Ahead<T>, Build<T>) {
-    let shared = Arc::new(Shared { uses: Uses::default(), over: Flag::new() });
+    let shared = Arc::new(Shared { uses: Uses::default(), over: Flag::new(), time });
     let Attempt { registry, id, generation, .. } = &attempt;
     let build = Build {
         registry: registry.clone(),
@@ -85,12 +86,16 @@ pub(super) fn begin<T: Send + Sync + 'static>(
         charges,
         holders,
         last_failure: Shielded::new(registry.store().last_failure(id.index())),
-        deadline,
     };
     (Ahead { attempt: Some(attempt), shared }, build)
 }
 
 impl<T: Send + Sync + 'static> Ahead<T> {
+    /// How long the build may take.
+    pub(super) fn time(&self) -> &BuildTime {
+        &self.shared.time
+    }
+
     /// Ends the build.
     pub(super) fn end(mut self) -> Attempt<T> {
         match self.take() {
@@ -280,6 +285,7 @@ impl<T: Send + Sync + 'static> Build<T> {
             generation: self.generation,
             uses: &self.shared.uses,
             over: Some(&self.shared.over),
+            time: Some(&self.shared.time),
             id: dependency,
             need,
             known: false,
@@ -424,7 +430,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     }
 
     /// By when it must be done, by the registry's clock, if there is a
-    /// [timeout](crate::Restart::build_timeout). Where it is not, that is charged.
+    /// [timeout](crate::Restart::build_timeout). Where it is not, that is charged. Later by as long as it waits for what it
+    /// is built from.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -436,7 +443,7 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.shared.time.end(self.registry.clock().now())
     }
 
     /// The registry that it is built for.

@@ -1,4 +1,7 @@
 //! Steps that somebody counts, and waits for the next one of.
+//!
+//! The count orders nothing: what a step is about is noted under a lock before it, and read under that lock by whoever
+//! has seen the step.
 
 use std::{
     future::Future,
@@ -23,15 +26,15 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// One step more. Release: pairs with `steps`, for what was done in it.
+    /// One step more.
     pub(super) fn step(&self) {
-        self.steps.fetch_add(1, Ordering::Release);
+        self.steps.fetch_add(1, Ordering::Relaxed);
         self.point.wake_all();
     }
 
-    /// How many there were. Acquire: pairs with `step`.
+    /// How many there were.
     pub(super) fn steps(&self) -> u64 {
-        self.steps.load(Ordering::Acquire)
+        self.steps.load(Ordering::Relaxed)
     }
 
     /// Ends once there were more than so many.

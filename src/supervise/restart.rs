@@ -155,7 +155,8 @@ impl Restart {
         Self { at_most: Some((charges, within)), ..self }
     }
 
-    /// How long one build may take. An async builder is dropped then; what a blocking one gives later is dropped.
+    /// How long one build may take, apart from the time in which it [waits](crate::Build::wait_for) for what it is built
+    /// from. An async builder is dropped then; what a blocking one gives later is dropped.
     ///
     /// ```
     /// use mainstay::Restart;

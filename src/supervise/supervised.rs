@@ -177,7 +177,7 @@ impl Desk {
     /// True where the service was not being built, and is now.
     pub(super) fn reset(&self) -> bool {
         let mut papers = lock(&self.0);
-        papers.reset = true;
+        (papers.reset, papers.charges) = (true, 0);
         matches!(papers.doing, Doing::Resting | Doing::Broken)
     }
 
