@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use mainstay::{Cycle, GetError, Guard, Instance, Phase, Registry, Report, ServiceId};
+use mainstay::{Builder, Cycle, GetError, Guard, Instance, Phase, Registry, Report, ServiceId};
 
 use crate::Random;
 
@@ -72,6 +72,15 @@ pub struct World {
 
 impl World {
     pub fn new(shape: &Shape, random: &mut Random) -> Arc<Self> {
+        Self::of(shape, random, |builder| builder)
+    }
+
+    /// As `new`, of a registry with something more than that.
+    pub fn of(
+        shape: &Shape,
+        random: &mut Random,
+        more: impl FnOnce(Builder) -> Builder,
+    ) -> Arc<Self> {
         let (least, most) = shape.services;
         let more = most - least + 1;
         let services = least + random.below(more) * random.below(more) / more;
@@ -97,7 +106,7 @@ impl World {
             below.push(mine.into_iter().collect());
         }
         Arc::new(Self {
-            registry: builder.build(),
+            registry: more(builder).build(),
             seen: Mutex::new(vec![Seen::default(); services]),
             ids,
             below,
