@@ -136,6 +136,38 @@ fn get_all_of_3(three: Three) -> Three {
     three
 }
 
+/// A service that is down, and has been up.
+fn down() -> Provider<u64> {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register("service").unwrap();
+    let provider = registry.provide(id).unwrap();
+    assert_eq!(published(&provider).fail("bench").went_down, 1);
+    provider
+}
+
+fn published(provider: &Provider<u64>) -> Running<u64> {
+    provider.begin().wait().unwrap().ready(ANSWER).unwrap()
+}
+
+/// With the feature `supervise` each instance is counted.
+const fn where_counted(counted: u64, not: u64) -> u64 {
+    if cfg!(feature = "supervise") { counted } else { not }
+}
+
+#[library_benchmark(config = at_most(where_counted(10_000, 10_000)))]
+#[bench::one(down())]
+fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
+    let running = published(&provider);
+    (provider, running)
+}
+
+#[library_benchmark(config = at_most(where_counted(10_000, 10_000)))]
+#[bench::one(published(&down()))]
+fn replace(running: Running<u64>) -> Running<u64> {
+    running.replace(ANSWER).unwrap();
+    running
+}
+
 // What a cached read cannot be below: one load, and a pointer to follow.
 #[library_benchmark]
 #[bench::one_thousand(AtomicPtr::new(Box::into_raw(Box::new(ANSWER))))]
@@ -203,6 +235,8 @@ library_benchmark_group!(
         load_and_state,
         get,
         get_all_of_3,
+        publish,
+        replace,
         remembered_floor_of_1,
         fail_of_1,
         remembered_floor_of_1000,

@@ -2,6 +2,7 @@
 
 pub mod counting;
 pub mod graphs;
+pub mod recovering;
 pub mod rivals;
 pub mod tree;
 pub mod waiting;

@@ -43,13 +43,15 @@ fn times(results: &Results) -> Vec<(String, Measured)> {
 }
 
 /// Functions of `instructions.rs`, and how many of what is timed each does.
-const COUNTED: [(&str, &str, u64); 10] = [
+const COUNTED: [(&str, &str, u64); 12] = [
     ("floor", "a read: floor", 1_000),
     ("pointer_and_state", "a read: limit: pointer and state", 1_000),
     ("cached", "a read: mainstay cached", 1_000),
     ("arc_swap_load", "a read: arc-swap load", 1_000),
     ("load_and_state", "a read: limit: arc-swap load and state", 1_000),
     ("get", "a read: mainstay get", 1_000),
+    ("publish", "a publication: mainstay begin and ready", 1),
+    ("replace", "a publication: mainstay replace", 1),
     ("remembered_floor_of_1", "a failure of 1: limit: floor, remembered", 1),
     ("fail_of_1", "a failure of 1: mainstay", 1),
     ("remembered_floor_of_1000", "a service of 1,000 that fail: limit: floor, remembered", 1_000),

@@ -30,6 +30,7 @@ impl Sections<'_> {
             self.cascades()?,
             self.wakeups()?,
             self.recovery()?,
+            self.supervision()?,
             self.publication()?,
             self.building()?,
         ]
@@ -216,17 +217,27 @@ impl Sections<'_> {
     }
 
     fn recovery(&self) -> Result<String> {
+        let what = "From a failure until all are up again, for each service";
+        let content = self.recovering("recovery/", "recovery.svg", what)?;
+        Ok(section("Recovery", &format!("{what}."), content))
+    }
+
+    fn supervision(&self) -> Result<String> {
+        let what = "Recovery with a loop by hand and with a supervisor, for each service";
+        let content = self.recovering("supervised/", "supervision.svg", what)?;
+        Ok(section("Supervision", &format!("{what}."), content))
+    }
+
+    fn recovering(&self, groups: &str, file: &str, what: &str) -> Result<String> {
         let mut panels = Vec::new();
         let mut tables = String::new();
-        for shape in self.results.groups("recovery/") {
-            let group = format!("recovery/{shape}");
+        for shape in self.results.groups(groups) {
+            let group = format!("{groups}{shape}");
             panels.push(self.panel(shape, &group, true, |_| true));
             let columns = Column::by_value(self.results, &group, true);
             tables += &table(self.results, &format!("{shape}, services"), &columns);
         }
-        let what = "From a failure until all are up again, for each service";
-        let text = self.lines("recovery.svg", what, "services", panels)?;
-        Ok(section("Recovery", &format!("{what}."), text + &tables))
+        Ok(self.lines(file, what, "services", panels)? + &tables)
     }
 
     fn publication(&self) -> Result<String> {

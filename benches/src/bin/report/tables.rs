@@ -45,6 +45,10 @@ fn counterparts(group: &str, rival: &str) -> &'static [&'static str] {
         ("wakeup", _) => &["mainstay fail", "mainstay ready"],
         // On the same runtime.
         ("recovery", _) => &["mainstay, tokio"],
+        // On the same executor.
+        ("supervised", "by hand, tokio") => &["mainstay supervised, tokio"],
+        ("supervised", "by hand, one thread") => &["mainstay supervised, one thread"],
+        ("supervised", "by hand, threads") => &["mainstay supervised, threads"],
         ("publication", _) => &["mainstay begin and ready", "mainstay replace"],
         _ => &[],
     }
