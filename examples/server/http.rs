@@ -7,7 +7,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use mainstay::{GetAllError, Guard, NotReady, Phase};
+use mainstay::{Fate, GetAllError, Guard, NotReady, Phase};
 use serde_json::{Value, json};
 
 use crate::{BoxError, Services};
@@ -19,6 +19,8 @@ pub(crate) fn router(services: Services) -> Router {
         .route("/services", get(list))
         .route("/services.dot", get(graph))
         .route("/services/{name}/fail", post(fail))
+        .route("/services/{name}/builds/{fate}", post(build))
+        .route("/services/{name}/reset", post(reset))
         .with_state(services)
 }
 
@@ -90,6 +92,41 @@ async fn fail(
         "went_down": cascade.went_down,
         "overtaken": cascade.overtaken,
     })))
+}
+
+/// Lets the next build of a service that was not told so yet go wrong: it fails, panics or hangs.
+async fn build(
+    State(Services { builds, .. }): State<Services>,
+    Path((name, fate)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let script = match &*name {
+        "database" => builds.database,
+        "page" => builds.page,
+        "catalog" => builds.catalog,
+        _ => return Err(Problem::NotFound(format!("nobody supervises {name}"))),
+    };
+    script.push(match &*fate {
+        "fail" => Fate::Fail("as it was told to".to_owned()),
+        "panic" => Fate::Panic("as it was told to".to_owned()),
+        "hang" => Fate::Hang,
+        _ => {
+            return Err(Problem::NotFound(format!(
+                "builds fail, panic or hang, and do not {fate}"
+            )));
+        }
+    });
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Forgets the failures of a service, and tries it at once where it rests or was given up.
+async fn reset(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let service =
+        services.registry.find(&name).map_err(|error| Problem::NotFound(error.to_string()))?;
+    services.registry.reset(service).map_err(Problem::internal)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Every answer that is not a 200.

@@ -19,6 +19,14 @@
 //! Each service is one task. Three of them are supervised: they say how they are built, and what they hang on. The
 //! fourth, `config`, takes the steps itself: `begin` an attempt, say `ready`, and sleep until it has `failed`, or the file
 //! has changed. The handlers in `http.rs` only read.
+//!
+//! To see the server bear something, fail a service, or let its next builds go wrong:
+//!
+//! ```text
+//! curl -X POST localhost:8080/services/database/fail
+//! curl -X POST localhost:8080/services/database/builds/panic
+//! curl localhost:8080/services
+//! ```
 
 mod catalog;
 mod config;
@@ -32,7 +40,7 @@ mod seed;
 
 use std::{error::Error, future::Future, io, net::SocketAddr, process::ExitCode, time::Duration};
 
-use mainstay::{Registry, Restart, ServiceId, TokioClock};
+use mainstay::{Registry, Restart, Script, ServiceId, TokioClock};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 use crate::{
@@ -47,6 +55,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// All is on this machine: what takes longer hangs.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The registry with the ids of the four services: all that a handler needs.
 #[derive(Clone)]
@@ -56,6 +66,15 @@ pub(crate) struct Services {
     pub(crate) database: ServiceId<Database>,
     pub(crate) page: ServiceId<Page>,
     pub(crate) catalog: ServiceId<Catalog>,
+    pub(crate) builds: Builds,
+}
+
+/// What is to become of the next builds, where somebody wants to see what comes of it.
+#[derive(Clone, Default)]
+pub(crate) struct Builds {
+    pub(crate) database: Script,
+    pub(crate) page: Script,
+    pub(crate) catalog: Script,
 }
 
 impl Services {
@@ -72,22 +91,32 @@ impl Services {
         builder.add_dependency(catalog, database)?;
         builder.add_dependency(catalog, page)?;
         let registry = builder.observer(PrintEvents).clock(TokioClock).build();
-        Ok(Self { registry, config, database, page, catalog })
+        let builds = Builds::default();
+        Ok(Self { registry, config, database, page, catalog, builds })
     }
 
     /// Starts the provider of every service. In no particular order: each waits for what it hangs on.
-    fn start(&self, file: ConfigFile) -> Result<JoinSet<()>, BoxError> {
+    fn start(&self, file: ConfigFile, limit: Option<u32>) -> Result<JoinSet<()>, BoxError> {
         let mut providers = JoinSet::new();
-        let Self { registry, config, .. } = self.clone();
+        let Self { registry, config, builds, .. } = self.clone();
         let services = self.clone();
         // All is on this machine: what has failed is worth another try soon. A new configuration ends the pause.
-        let restart = Restart::default().backoff(FIRST_PAUSE, LAST_PAUSE).stable_after(LAST_PAUSE);
+        let mut restart = Restart::default()
+            .backoff(FIRST_PAUSE, LAST_PAUSE)
+            .stable_after(LAST_PAUSE)
+            .build_timeout(BUILD_TIMEOUT);
+        if let Some(limit) = limit {
+            restart = restart.at_most(limit, Duration::from_secs(60));
+        }
         let supervisor = registry.supervise(self.catalog)?.restart(restart.clone());
-        providers.spawn(supervisor.run(move |build| catalog::build(build, services.clone())));
+        let build = move |build| catalog::build(build, services.clone());
+        providers.spawn(supervisor.run(builds.catalog.over(build)));
         let supervisor = registry.supervise(self.database)?.restart(restart.clone());
-        providers.spawn(supervisor.run(move |build| database::build(build, config)));
+        let build = move |build| database::build(build, config);
+        providers.spawn(supervisor.run(builds.database.over(build)));
         let supervisor = registry.supervise(self.page)?.restart(restart);
-        providers.spawn(supervisor.run(move |build| page::build(build, config)));
+        let build = move |build| page::build(build, config);
+        providers.spawn(supervisor.run(builds.page.over(build)));
         // It watches a file while it runs, and says itself when it has failed: its loop is its own.
         providers.spawn(config::provide(registry.provide(config)?, file));
         Ok(providers)
@@ -126,7 +155,7 @@ async fn run(options: Options) -> Result<(), BoxError> {
     let listener = listen(options.listen).await?;
     let services = Services::new()?;
     eprintln!("configured by {}", file.display());
-    let mut providers = services.start(ConfigFile::watch(file))?;
+    let mut providers = services.start(ConfigFile::watch(file), options.limit)?;
 
     println!("listening on http://{}", listener.local_addr()?);
     serve(listener, services.clone(), stop).await?;

@@ -44,10 +44,15 @@ pub(crate) struct Answer {
 impl Server {
     /// Starts the server without a configuration, so that it makes its own.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("stderr")).expect("a file for the log");
         let mut child = Command::new(example_binary::path("server"))
             .args(["--listen", "127.0.0.1:0"])
+            .args(options)
             .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -94,6 +99,14 @@ impl Server {
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("stderr")).expect("the log is there")
+    }
+
+    /// How many files of databases it has open; `None` where the system does not tell.
+    pub(crate) fn open_databases(&self) -> Option<usize> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?;
+        // What is closed meanwhile is not there any more.
+        let open = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        Some(open.filter(|file| file.extension() == Some("sqlite".as_ref())).count())
     }
 
     /// Asks for an end in order and waits for it.
