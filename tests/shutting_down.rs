@@ -5,7 +5,8 @@
 //! - It is down when its hook runs, and what it was built from is up. Its readers are waited for.
 //! - A hook that takes too long, readers that hold on, supervisors that are not polled, builders that block: each is
 //!   named, and the rest goes on. In the end the registry is closed in any case.
-//! - Services that build, rest, are broken, are not supervised, or nobody provides: they stop, too.
+//! - Services that build, rest, are broken, are not supervised, or nobody provides: they stop, too. A blocking builder that
+//!   waits hears of it.
 //! - Panics in hooks end nothing.
 //! - What has stopped does not come up again.
 
@@ -23,7 +24,9 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{BeginError, Clock, Doing, Phase, Registry, ServiceId, Shutdown, WaitForError};
+use mainstay::{
+    BeginError, Clock, Doing, Phase, Reason, Registry, ServiceId, Shutdown, WaitForError,
+};
 use support::{
     LONG, MOMENT,
     stage::{Stage, exact, fails, ms},
@@ -377,6 +380,30 @@ fn on_plain_threads() {
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["b", "a"]);
     assert!(registry.is_closed());
     assert!(registry.shutdown_blocking(LONG).hung.is_empty(), "once more does no harm");
+}
+
+/// It is not dropped, as an async one is; so it has to hear of it where it waits.
+#[test]
+fn a_blocking_build_that_waits_is_told() {
+    let registry = Registry::with_capacity(2).unwrap();
+    let [never, id] = ["never", "a"].map(|name| registry.register::<u32>(name).unwrap());
+    let supervisor = registry.supervise(id).unwrap();
+    let (heard, hears) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        supervisor.run_blocking(|build| {
+            let waited = build.wait_for(never).wait();
+            heard.send(build.is_overtaken()).unwrap();
+            waited.map(|never| **never)
+        });
+    });
+    until("it waits", || registry.status(never).unwrap().waiting == 1);
+    // A limit that is not reached, unless it has not heard.
+    let shutdown = registry.shutdown_blocking(LONG);
+    assert!(shutdown.hung.is_empty(), "{shutdown}");
+    assert_eq!(hears.recv_timeout(LONG), Ok(true));
+    thread.join().unwrap();
+    let last = registry.status(id).unwrap().last_failure.unwrap();
+    assert!(matches!(last.reason, Reason::ShutDown), "{last}");
 }
 
 #[test]

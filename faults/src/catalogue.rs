@@ -46,6 +46,9 @@ pub(crate) enum Suite {
     Supervised(String),
     /// Of `shuttle-tests`.
     Shuttle(String),
+    /// Of `shuttle-tests/supervised`.
+    #[serde(rename = "supervised-shuttle")]
+    SupervisedShuttle(String),
     /// Of `tests`.
     Test(String),
     /// Of `tests`, optimised.
@@ -57,7 +60,11 @@ impl Suite {
     pub(crate) fn is_quick(&self) -> bool {
         matches!(
             self,
-            Self::Model(_) | Self::Retirement(_) | Self::Supervised(_) | Self::Shuttle(_)
+            Self::Model(_)
+                | Self::Retirement(_)
+                | Self::Supervised(_)
+                | Self::Shuttle(_)
+                | Self::SupervisedShuttle(_)
         )
     }
 }
@@ -68,7 +75,7 @@ impl fmt::Display for Catcher {
             Suite::Model(file) | Suite::Retirement(file) | Suite::Supervised(file) => {
                 ("model", file)
             }
-            Suite::Shuttle(file) => ("shuttle", file),
+            Suite::Shuttle(file) | Suite::SupervisedShuttle(file) => ("shuttle", file),
             Suite::Test(file) | Suite::Stress(file) => ("test", file),
         };
         write!(f, "{kind} {file} {}", self.case)

@@ -25,6 +25,7 @@ const PATIENCE_WITH_ALL: Duration = Duration::from_secs(1800);
 /// The models that run crossbeam-epoch itself: a crate of their own.
 const RETIREMENT: &str = "loom-tests/retirement";
 const SUPERVISED: &str = "loom-tests/supervised";
+const SUPERVISED_SHUTTLE: &str = "shuttle-tests/supervised";
 
 /// What came of one run against one fault.
 #[derive(Clone)]
@@ -116,6 +117,7 @@ impl Copy {
             Suite::Retirement(file) => (RETIREMENT, Some("--release"), file),
             Suite::Supervised(file) => (SUPERVISED, Some("--release"), file),
             Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), file),
+            Suite::SupervisedShuttle(file) => (SUPERVISED_SHUTTLE, Some("--release"), file),
             Suite::Test(file) => ("", None, file),
             Suite::Stress(file) => ("", Some("--release"), file),
         };

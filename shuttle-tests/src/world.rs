@@ -79,7 +79,7 @@ impl World {
     pub fn of(
         shape: &Shape,
         random: &mut Random,
-        more: impl FnOnce(Builder) -> Builder,
+        with: impl FnOnce(Builder) -> Builder,
     ) -> Arc<Self> {
         let (least, most) = shape.services;
         let more = most - least + 1;
@@ -106,7 +106,7 @@ impl World {
             below.push(mine.into_iter().collect());
         }
         Arc::new(Self {
-            registry: more(builder).build(),
+            registry: with(builder).build(),
             seen: Mutex::new(vec![Seen::default(); services]),
             ids,
             below,

@@ -243,6 +243,10 @@ impl<'a> Ending<'a> {
             self.registry.store().wake(service);
             match told {
                 Some((within, desk)) => {
+                    if self.phase(service) == Phase::Starting {
+                        // So that a blocking builder hears of it, whatever it waits for.
+                        self.fail(service);
+                    }
                     let until = now.checked_add(within);
                     self.stopping.push(Stopping { service, desk, until });
                 }
@@ -288,6 +292,10 @@ impl<'a> Ending<'a> {
         self.fail(service);
     }
 
+    fn phase(&self, service: u32) -> Phase {
+        self.registry.store().slot(service).state.load().phase()
+    }
+
     fn fail(&self, service: u32) {
         self.registry.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
     }
@@ -298,9 +306,8 @@ impl<'a> Ending<'a> {
             self.hangs(stopping.service, stopping.desk.doing());
         }
         for service in 0..self.turns.len() as u32 {
-            let is_down =
-                || self.registry.store().slot(service).state.load().phase() == Phase::Down;
-            if self.turns[service as usize] == Turn::Waits && !is_down() {
+            let waits = self.turns[service as usize] == Turn::Waits;
+            if waits && self.phase(service) != Phase::Down {
                 let desk = self.registry.supervised().desk(service);
                 self.hangs(service, desk.map_or(Doing::Nothing, |desk| desk.doing()));
             }

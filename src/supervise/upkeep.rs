@@ -63,6 +63,11 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     holders = left;
                     (failed, since)
                 }
+                // By the end itself, perhaps, which is no failure.
+                Built::Overtaken(failure) if self.desk.is_to_stop() => {
+                    drop(Shielded::new(failure));
+                    return None;
+                }
                 Built::Overtaken(failure) => (Shielded::new(failure), self.now()),
                 Built::GivenUp(failure) => {
                     generation -= 1;
@@ -102,6 +107,8 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 let target = Target::Generation(running.generation());
                 let reason = Shielded::new(Reason::ShutDown);
                 self.registry().cascade(self.id().index(), target, reason);
+                // Another's failure may be on its way to it, and has not come yet.
+                drop(running.failed().await.map(Shielded::new));
                 // Whatever of it is the user's is called, and dropped, in there; and the instance before it is drained.
                 let work = move || match (hook.into_inner(), instance.into_inner()) {
                     (Some(hook), Some(instance)) => hook(instance),

@@ -17,9 +17,9 @@
 //! is not looked at.
 
 use std::{
-    future::{Future, pending},
+    future::pending,
     // Not shuttle's: nobody waits for it.
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -45,6 +45,7 @@ impl Clock for Stands {
 struct End {
     in_order: bool,
     stopped: Vec<usize>,
+    wrong: Vec<String>,
 }
 
 type Ending = Arc<Mutex<End>>;
@@ -64,11 +65,12 @@ fn supervise(
     // What goes down by itself is built again at once, as there is no time.
     let restart = Restart::default().backoff(Duration::ZERO, Duration::ZERO);
     let supervisor = world.registry.supervise(world.ids[service]).expect("it is not closed");
-    let supervisor = supervisor.restart(restart).on_stop(Duration::from_secs(1), move |_| async move {
-        // The instance that it is given is gone by now.
-        future::yield_now().await;
-        hook();
-    });
+    let supervisor =
+        supervisor.restart(restart).on_stop(Duration::from_secs(1), move |_| async move {
+            // The instance that it is given is gone by now.
+            future::yield_now().await;
+            hook();
+        });
     let world = Arc::clone(world);
     if random.chance(50) {
         crew.thread(move || {
@@ -112,23 +114,34 @@ async fn built(
     if fails { Err("a mood".to_owned()) } else { Ok(value) }
 }
 
-/// The service is down, and its hook runs.
+/// The service is down, and its hook runs. A panic would end the hook alone, so what is wrong is noted.
 fn stopping(world: &World, service: usize, ending: &Ending) {
-    assert!(world.read(service).is_none(), "{service} is stopped, and there");
-    let mut end = ending.lock().expect("nothing panics under it");
-    if end.in_order {
-        for dependent in 0..world.count() {
-            if world.below[dependent].contains(&service) {
-                let before = end.stopped.contains(&dependent);
-                assert!(before, "S4: {service} is stopped before {dependent}, which needs it");
-            }
-        }
-        for &dependency in &world.below[service] {
-            let there = world.read(dependency).is_some();
-            assert!(there, "S5: {dependency} is gone, and {service} is not stopped yet");
+    // No step of the scenario is taken under the lock.
+    let (in_order, stopped) = {
+        let mut end = lock(ending);
+        end.stopped.push(service);
+        (end.in_order, end.stopped.clone())
+    };
+    let wrong = |what: String| lock(ending).wrong.push(what);
+    if world.read(service).is_some() {
+        wrong(format!("{service} is stopped, and there"));
+    }
+    if !in_order {
+        return;
+    }
+    let dependents = (0..world.count()).filter(|&other| world.below[other].contains(&service));
+    for dependent in dependents.filter(|dependent| !stopped.contains(dependent)) {
+        wrong(format!("S4: {service} is stopped before {dependent}, which needs it"));
+    }
+    for &dependency in &world.below[service] {
+        if world.read(dependency).is_none() {
+            wrong(format!("S5: {dependency} is gone, and {service} is not stopped yet"));
         }
     }
-    end.stopped.push(service);
+}
+
+fn lock(ending: &Ending) -> MutexGuard<'_, End> {
+    ending.lock().expect("nothing panics under it")
 }
 
 #[test]
@@ -178,13 +191,14 @@ fn supervised() {
             _ => {
                 crew.join();
                 world.settle();
-                ending.lock().expect("nothing panics under it").in_order = true;
+                lock(&ending).in_order = true;
                 shut_down(&world);
-                let stopped = ending.lock().expect("nothing panics under it").stopped.len();
+                let stopped = lock(&ending).stopped.len();
                 assert_eq!(stopped, world.count(), "S4: each is stopped, by its hook");
             }
         }
         supervisors.join();
+        assert_eq!(lock(&ending).wrong, [""; 0]);
         world.end();
     });
 }
