@@ -193,6 +193,24 @@ fn chains_that_fail_and_are_rebuilt() {
     all_are_gone();
 }
 
+/// As [`chains_that_fail_and_are_rebuilt`], with one generation for all of them.
+#[test]
+fn instances_that_are_replaced() {
+    let _alone = alone();
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register("service").unwrap();
+    let provider = registry.provide(id).unwrap();
+    let running = again(&provider, Value::new(0));
+    does_not_grow(rounds(), |round| {
+        let guard = registry.get(id).unwrap();
+        running.replace(Value::new(round)).unwrap();
+        assert_eq!(registry.get(id).unwrap().0.as_ref(), &round);
+        drop(guard);
+    });
+    drop((running, provider, registry));
+    all_are_gone();
+}
+
 /// A million, where no more are asked for.
 #[test]
 fn waits_that_begin_and_are_dropped() {

@@ -141,7 +141,7 @@ fn it_is_told_how_long_it_took() {
     let note = move |_: &Registry, event: &Event<'_>| {
         notes.lock().unwrap().push((event.kind.to_string(), event.took));
     };
-    let registry = Registry::builder(1).unwrap().observer(Tell(note)).build();
+    let registry = Registry::builder(2).unwrap().observer(Tell(note)).build();
     let took = |what: &str| {
         let told = std::mem::take(&mut *told.lock().unwrap());
         told.into_iter().find(|(kind, _)| kind == what).expect("it was told").1
@@ -166,6 +166,15 @@ fn it_is_told_how_long_it_took() {
     assert!(took("ready") >= MOMENT);
     drop(ready);
     assert!(took("no longer waited for") >= MOMENT);
+
+    let never = registry.register::<u32>("never").unwrap();
+    registry.fail(id, "to be built anew").unwrap();
+    let attempt = provider.begin().wait().unwrap();
+    let mut built_from = attempt.wait_for(never);
+    assert!(poll_once(&mut built_from).is_pending());
+    thread::sleep(MOMENT);
+    drop(built_from);
+    assert!(took("no longer waited for by service") >= MOMENT);
 }
 
 #[test]

@@ -179,6 +179,21 @@ fn the_time_for_all_is_up() {
 }
 
 #[test]
+fn what_is_down_does_not_hang() {
+    let (mut stage, log) = (Stage::new(), Log::default());
+    let (a, b) = (stage.service("a"), stage.service("b"));
+    staged(&mut stage, &log, a, &[], ms(0));
+    staged(&mut stage, &log, b, &[a], ms(90));
+    stage.settle();
+    let shutdown = begin(&mut stage, ms(50));
+    stage.registry.fail(a, "meanwhile").unwrap();
+    stage.settle();
+    assert_eq!(stage.doing(a), Doing::Resting);
+    stage.advance(ms(50));
+    assert_eq!(hung(&shutdown), [("b".into(), Doing::Stopping)]);
+}
+
+#[test]
 fn whatever_a_service_is_doing_it_stops() {
     let mut stage = Stage::new();
     let ids = ["builds", "waits", "rests", "broken", "idle", "lonely", "own"];

@@ -31,7 +31,7 @@ use std::{
 use futures_lite::future::zip;
 use mainstay::{
     Build, Clock, Doing, Phase, ProvideError, Reason, Registry, Restart, SmolClock, Supervisor,
-    SystemClock, TokioClock, TryError, WaitForError,
+    SystemClock, TokioClock, TryError, VirtualClock, WaitForError,
 };
 use support::{
     LONG,
@@ -94,6 +94,21 @@ fn rests_are_as_long_as_the_policy_says() {
     }
     assert_eq!(stage.get(id), Some(7));
     assert_eq!(stage.clock.sleepers(), 0);
+}
+
+#[test]
+fn rests_grow_as_the_policy_says() {
+    for (factor, rests) in [(3.0, [50, 150, 400]), (0.5, [50; 3]), (f32::NAN, [50; 3])] {
+        let mut stage = Stage::new();
+        let id = stage.service("a");
+        stage.supervise(id, exact().backoff(ms(50), ms(400)).factor(factor), fails(3));
+        stage.settle();
+        for rest in rests {
+            assert_eq!(stage.supervision(id).next_try_in, Some(ms(rest)), "{factor}");
+            stage.advance(ms(rest));
+        }
+        assert_eq!(stage.get(id), Some(4));
+    }
 }
 
 #[test]
@@ -397,6 +412,29 @@ fn the_time_of_a_build_stands_still_while_it_waits() {
 }
 
 #[test]
+fn it_goes_on_where_another_has_waited_for_it() {
+    let mut stage = Stage::new();
+    let (a, b) = (stage.service("a"), stage.service("b"));
+    let (lend, lent) = mpsc::channel::<Build<u32>>();
+    stage.supervise(b, exact().build_timeout(ms(30)), move |build| {
+        lend.send(build).unwrap();
+        pending::<Result<u32, Infallible>>()
+    });
+    stage.settle();
+    let build = lent.try_recv().unwrap();
+    stage.run(async move {
+        build.wait_for(a).await.unwrap();
+    });
+    stage.settle();
+    stage.advance(ms(1_000));
+    assert_eq!((stage.doing(b), stage.supervision(b).charges), (Doing::Building, 0));
+    stage.supervise(a, exact(), fails(0));
+    stage.settle();
+    stage.advance(ms(30));
+    assert_eq!((stage.doing(b), stage.supervision(b).charges), (Doing::Resting, 1));
+}
+
+#[test]
 fn panics_do_not_end_it() {
     let mut stage = Stage::new();
     let id = stage.service("a");
@@ -548,10 +586,12 @@ fn a_blocking_build_is_told() {
 fn by_the_clock(clock: impl Clock, spawn: impl FnOnce(Task)) {
     let registry = Registry::builder(1).unwrap().clock(clock).build();
     let id = registry.register::<u32>("a").unwrap();
-    let restart = Restart::default().backoff(ms(5), ms(10)).build_timeout(ms(2_000));
-    let supervisor = registry.supervise(id).unwrap().restart(restart);
+    let restart = Restart::default().backoff(ms(5), ms(10)).without_jitter();
+    let supervisor = registry.supervise(id).unwrap().restart(restart.build_timeout(ms(2_000)));
+    let begun = Instant::now();
     spawn(Box::pin(supervisor.run(fails(2))));
     assert_eq!(**registry.wait_ready(id).wait_timeout(LONG).unwrap(), 3);
+    assert!(begun.elapsed() >= ms(15), "it rests");
     registry.fail(id, "again").unwrap();
     assert_eq!(**registry.wait_ready(id).wait_timeout(LONG).unwrap(), 4);
     registry.close();
@@ -568,6 +608,42 @@ fn by_every_clock() {
         .build()
         .unwrap();
     by_the_clock(TokioClock, |task| drop(runtime.spawn(task)));
+}
+
+#[test]
+fn a_thread_rests() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let restart = Restart::default().backoff(ms(5), ms(10)).without_jitter();
+    let (begun, mut calls) = (Instant::now(), 0);
+    let thread = on_a_thread(registry.supervise(id).unwrap().restart(restart), move |_| {
+        calls += 1;
+        if calls > 2 { Ok(calls) } else { Err("not yet") }
+    });
+    registry.wait_ready(id).wait_timeout(LONG).unwrap();
+    assert!(begun.elapsed() >= ms(15));
+    registry.close();
+    thread.join().unwrap();
+}
+
+/// By a clock whose moments are its own, a thread sleeps as that says.
+#[test]
+fn a_thread_rests_by_the_clock() {
+    let clock = VirtualClock::default();
+    let registry = Registry::builder(1).unwrap().clock(clock.clone()).build();
+    let id = registry.register::<u32>("a").unwrap();
+    let hour = Duration::from_secs(3_600);
+    let restart = Restart::default().backoff(hour, hour).without_jitter();
+    let mut calls = 0;
+    let thread = on_a_thread(registry.supervise(id).unwrap().restart(restart), move |_| {
+        calls += 1;
+        if calls > 1 { Ok(calls) } else { Err("not yet") }
+    });
+    until("it sleeps", || clock.sleepers() == 1);
+    clock.advance(hour);
+    assert_eq!(**registry.wait_ready(id).wait_timeout(LONG).unwrap(), 2);
+    registry.close();
+    thread.join().unwrap();
 }
 
 #[test]
@@ -594,4 +670,34 @@ fn a_closed_registry_lets_no_build_be_seen() {
     let mut context = Context::from_waker(Waker::noop());
     assert_eq!(stage.tasks[0].as_mut().poll(&mut context), Poll::Ready(()));
     assert_eq!(stage.get(id), None);
+}
+
+/// Neither by an error after it nor by being cut off: it has nothing to say that would matter.
+#[test]
+fn the_end_breaks_nothing() {
+    for shuts_down in [false, true] {
+        let mut stage = Stage::new();
+        let id = stage.service("a");
+        let registry = stage.registry.clone();
+        stage.supervise(id, exact().at_most(0, ms(1_000)), move |_| {
+            let registry = registry.clone();
+            async move {
+                if shuts_down {
+                    pending::<()>().await;
+                }
+                registry.close();
+                Err::<u32, _>("too late")
+            }
+        });
+        stage.settle();
+        if shuts_down {
+            let shutdown = stage.registry.shutdown(ms(1_000));
+            stage.run(async { assert_eq!(shutdown.await.hung, []) });
+            stage.settle();
+        }
+        assert!(stage.tasks.is_empty());
+        let told = stage.recorder.take();
+        assert!(!told.iter().any(|line| line.contains("broken")), "{told:?}");
+        assert!(!told.iter().any(|line| line.contains("too late")), "{told:?}");
+    }
 }
