@@ -154,14 +154,14 @@ const fn where_counted(counted: u64, not: u64) -> u64 {
     if cfg!(feature = "supervise") { counted } else { not }
 }
 
-#[library_benchmark(config = at_most(where_counted(10_000, 10_000)))]
+#[library_benchmark(config = at_most(where_counted(1_710, 1_290)))]
 #[bench::one(down())]
 fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
     let running = published(&provider);
     (provider, running)
 }
 
-#[library_benchmark(config = at_most(where_counted(10_000, 10_000)))]
+#[library_benchmark(config = at_most(where_counted(1_030, 950)))]
 #[bench::one(published(&down()))]
 fn replace(running: Running<u64>) -> Running<u64> {
     running.replace(ANSWER).unwrap();

@@ -17,7 +17,8 @@ use std::{
     convert::Infallible,
     error::Error,
     fmt,
-    future::pending,
+    future::{Future, pending},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -30,11 +31,11 @@ use std::{
 
 use futures_lite::future::zip;
 use mainstay::{
-    Build, Clock, Doing, Phase, ProvideError, Reason, Registry, Restart, SmolClock, Supervisor,
-    SystemClock, TokioClock, TryError, VirtualClock, WaitForError,
+    Build, Clock, Doing, Phase, ProvideError, Reason, Registry, Restart, Shutdown, SmolClock,
+    Supervisor, SystemClock, TokioClock, TryError, VirtualClock, WaitForError,
 };
 use support::{
-    LONG,
+    LONG, poll_once,
     stage::{BoxError, Stage, Task, exact, fails, ms},
     until,
 };
@@ -413,25 +414,32 @@ fn the_time_of_a_build_stands_still_while_it_waits() {
 
 #[test]
 fn it_goes_on_where_another_has_waited_for_it() {
-    let mut stage = Stage::new();
-    let (a, b) = (stage.service("a"), stage.service("b"));
+    let clock = VirtualClock::default();
+    let registry = Registry::builder(2).unwrap().clock(clock.clone()).build();
+    let [a, b] = ["a", "b"].map(|name| registry.register::<u32>(name).unwrap());
     let (lend, lent) = mpsc::channel::<Build<u32>>();
-    stage.supervise(b, exact().build_timeout(ms(30)), move |build| {
-        lend.send(build).unwrap();
-        pending::<Result<u32, Infallible>>()
+    let supervisor = registry.supervise(b).unwrap().restart(exact().build_timeout(ms(30)));
+    let supervising = thread::spawn(move || {
+        pollster::block_on(supervisor.run(move |build| {
+            lend.send(build).unwrap();
+            pending::<Result<u32, Infallible>>()
+        }));
     });
-    stage.settle();
-    let build = lent.try_recv().unwrap();
-    stage.run(async move {
-        build.wait_for(a).await.unwrap();
-    });
-    stage.settle();
-    stage.advance(ms(1_000));
-    assert_eq!((stage.doing(b), stage.supervision(b).charges), (Doing::Building, 0));
-    stage.supervise(a, exact(), fails(0));
-    stage.settle();
-    stage.advance(ms(30));
-    assert_eq!((stage.doing(b), stage.supervision(b).charges), (Doing::Resting, 1));
+    let build = lent.recv_timeout(LONG).unwrap();
+    until("its time runs", || clock.sleepers() == 1);
+    let waiting = thread::spawn(move || drop(build.wait_for(a).wait().unwrap()));
+    until("it is waited for", || registry.status(a).unwrap().waiting == 1);
+    clock.advance(ms(1_000));
+    let provider = registry.provide(a).unwrap();
+    let _running = provider.begin().wait().unwrap().ready(1).unwrap();
+    waiting.join().unwrap();
+    until("its time runs again", || clock.sleepers() == 1);
+    let doing = || registry.status(b).unwrap().supervision.unwrap().doing;
+    assert_eq!(doing(), Doing::Building);
+    clock.advance(ms(30));
+    until("it is over", || doing() == Doing::Resting);
+    registry.close();
+    supervising.join().unwrap();
 }
 
 #[test]
@@ -672,29 +680,46 @@ fn a_closed_registry_lets_no_build_be_seen() {
     assert_eq!(stage.get(id), None);
 }
 
-/// Neither by an error after it nor by being cut off: it has nothing to say that would matter.
+/// Whatever the build comes to, it has nothing to say that would matter.
 #[test]
 fn the_end_breaks_nothing() {
-    for shuts_down in [false, true] {
+    type Ending = Pin<Box<dyn Future<Output = Shutdown> + Send>>;
+    type Builds = fn(&Registry, &Mutex<Option<Ending>>) -> Option<Result<u32, &'static str>>;
+    let builds: [Builds; 3] = [
+        |registry, _| {
+            registry.close();
+            Some(Err("too late"))
+        },
+        |registry, ending| {
+            *ending.lock().unwrap() = Some(Box::pin(registry.shutdown(ms(1_000))));
+            None
+        },
+        |registry, ending| {
+            let mut shutdown: Ending = Box::pin(registry.shutdown(ms(1_000)));
+            assert!(poll_once(&mut shutdown).is_pending());
+            *ending.lock().unwrap() = Some(shutdown);
+            Some(Ok(1))
+        },
+    ];
+    for builds in builds {
         let mut stage = Stage::new();
         let id = stage.service("a");
-        let registry = stage.registry.clone();
+        let ending = Arc::<Mutex<Option<Ending>>>::default();
+        let (registry, kept) = (stage.registry.clone(), Arc::clone(&ending));
         stage.supervise(id, exact().at_most(0, ms(1_000)), move |_| {
-            let registry = registry.clone();
+            let result = builds(&registry, &kept);
             async move {
-                if shuts_down {
-                    pending::<()>().await;
+                match result {
+                    Some(result) => result,
+                    None => pending().await,
                 }
-                registry.close();
-                Err::<u32, _>("too late")
             }
         });
         stage.settle();
-        if shuts_down {
-            let shutdown = stage.registry.shutdown(ms(1_000));
+        if let Some(shutdown) = ending.lock().unwrap().take() {
             stage.run(async { assert_eq!(shutdown.await.hung, []) });
-            stage.settle();
         }
+        stage.settle();
         assert!(stage.tasks.is_empty());
         let told = stage.recorder.take();
         assert!(!told.iter().any(|line| line.contains("broken")), "{told:?}");

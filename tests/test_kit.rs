@@ -5,9 +5,14 @@
 //! - A script's fates come in their order, one a build, and then it is built.
 //! - A record has what happened in order; what is not there is named, with what is.
 
+mod support;
+
 use std::{future::poll_fn, panic, task::Poll, time::Duration};
 
-use mainstay::{Clock, Fate, Recorder, Registry, Restart, Script, Stage, WaitForError};
+use mainstay::{
+    Clock, Fate, Recorder, Registry, Restart, Script, Stage, VirtualClock, WaitForError,
+};
+use support::poll_once;
 
 fn said(by: impl FnOnce() + panic::UnwindSafe) -> String {
     let payload = panic::catch_unwind(by).expect_err("it panics");
@@ -74,6 +79,25 @@ fn time_goes_no_further_than_it_is_told() {
     let holds = late(&stage);
     assert!(stage.advance_until(Duration::from_secs(60), holds));
     assert_eq!(passed(&stage), 42);
+}
+
+#[test]
+fn time_goes_to_the_next_who_sleeps() {
+    let clock = VirtualClock::new();
+    let second = Duration::from_secs(1);
+    let mut sleeps = [3, 2, 2].map(|seconds| clock.sleep_until(clock.now() + seconds * second));
+    for sleep in &mut sleeps {
+        assert!(poll_once(sleep).is_pending());
+    }
+    assert_eq!(clock.sleepers(), 3);
+    assert_eq!(clock.advance_to_next(), Some(2 * second));
+    assert_eq!(clock.sleepers(), 1);
+    let [last, both @ ..] = &mut sleeps;
+    assert!(both.iter_mut().all(|sleep| poll_once(sleep).is_ready()));
+    assert!(poll_once(last).is_pending());
+    assert_eq!(clock.advance_to_next(), Some(second));
+    assert!(poll_once(last).is_ready());
+    assert_eq!(clock.advance_to_next(), None);
 }
 
 #[test]

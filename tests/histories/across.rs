@@ -2,14 +2,15 @@
 //!
 //! Each thread does 60 operations a round, of all kinds: those who provide do not wait but look again later, so
 //! that the threads are at work all the time. Values carry the generations that they rest on. Edges are declared, or
-//! discovered, or discovered at one start and dropped at another. The closures also hold services that nobody
+//! discovered, or discovered at one start and dropped at another; of those that are discovered some are needed to start
+//! alone, and some are only watched. The closures also hold services that nobody
 //! provides: a cascade takes a few microseconds by it, and more falls into it.
 
 use std::{mem, sync::Arc, task::Poll, time::Instant};
 
 use mainstay::{
-    Attempt, Cached, GetAllError, GetError, Guard, Instance, NotReady, Phase, Provider, Registry,
-    Report, Running, ServiceId, WaitForError,
+    Attempt, Cached, Change, GetAllError, GetError, Guard, Instance, NotReady, Phase, Provider,
+    Registry, Report, Running, ServiceId, WaitForError, Watch, WatchError,
 };
 
 use super::{
@@ -48,6 +49,24 @@ struct World {
     /// Of 100 attempts, so many leave a dependency away that is not declared.
     fickle: usize,
     declared: bool,
+    /// What a service, the first, needs each of its dependencies for.
+    kinds: [[Kind; SERVICES]; SERVICES],
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Hard,
+    Start,
+    Watched,
+}
+
+/// Who is told what becomes of a service.
+struct Watcher {
+    watch: Watch<Value>,
+    /// The service, and its generation, for which it watches.
+    by: Option<(usize, u64)>,
+    /// What it was told to be ready.
+    told: Option<(u64, u64)>,
 }
 
 /// What a thread holds of one service.
@@ -89,7 +108,17 @@ impl World {
         let registry = builder.build();
         let providers = ids.iter().map(|&id| registry.provide(id).unwrap()).collect();
         let fickle = [0, 50][random.below(2)];
-        Self { registry, ids, providers, dependencies, fickle, declared }
+        let mut kinds = [[Kind::Hard; SERVICES]; SERVICES];
+        if !declared && random.below(2) == 0 {
+            let of = [Kind::Hard, Kind::Hard, Kind::Start, Kind::Watched];
+            kinds.as_flattened_mut().fill_with(|| of[random.below(of.len())]);
+        }
+        Self { registry, ids, providers, dependencies, fickle, declared, kinds }
+    }
+
+    fn watcher(&self, service: usize) -> Watcher {
+        let watch = self.registry.watch(self.ids[service]).unwrap();
+        Watcher { watch, by: None, told: None }
     }
 
     /// What a service was met with.
@@ -137,6 +166,7 @@ struct Player<'a> {
     random: &'a mut Random,
     hands: Vec<Hand>,
     cached: Vec<Cached<Value>>,
+    watched: Vec<Watcher>,
     /// An instance that it has read, to be reported.
     met: Option<Arc<Instance<Value>>>,
     next_mark: u64,
@@ -188,18 +218,19 @@ impl Player<'_> {
     fn read(&mut self, service: usize) {
         let World { registry, ids, .. } = self.world;
         let id = ids[service];
-        let (read, bounds) = match self.random.below(8) {
+        let (read, bounds) = match self.random.below(10) {
             0..4 => self.recorder.timed(|| registry.get(id).map(|guard| guard.mark)),
             4..5 => {
                 let (read, bounds) = self.recorder.timed(|| registry.get_arc(id));
                 self.met = read.as_ref().ok().cloned().or(self.met.take());
                 (read.map(|instance| instance.mark), bounds)
             }
+            8.. => return self.look(service),
             5..7 => {
                 let Self { recorder, cached, .. } = self;
                 recorder.timed(|| cached[service].get().map(|instance| instance.mark))
             }
-            _ => {
+            7 => {
                 let (looked, bounds) = self.recorder.timed(|| {
                     let looked = poll_once(&mut registry.wait_ready(id));
                     looked.map(|instance| instance.unwrap().mark)
@@ -214,6 +245,35 @@ impl Player<'_> {
             Ok(mark) => Event::Read([Some(mark), None, None]),
             Err(GetError::NotReady(why)) => self.world.refused(why),
             Err(other) => panic!("{other}"),
+        };
+        self.recorder.push(bounds, event);
+    }
+
+    /// What has become of it since the last look.
+    fn look(&mut self, service: usize) {
+        let Self { world, recorder, watched, .. } = self;
+        let Watcher { watch, by, told } = &mut watched[service];
+        let (looked, bounds) = recorder.timed(|| poll_once(&mut watch.changed()));
+        let event = match looked {
+            Poll::Ready(Ok(Change::Ready(instance) | Change::Replaced(instance))) => {
+                *told = Some((instance.mark, instance.generation));
+                Event::Read([Some(instance.mark), None, None])
+            }
+            Poll::Ready(Ok(Change::Failed(_))) => {
+                let (_, generation) = told.take().expect("what was not ready does not fail");
+                Event::Met { service, generation: generation + 1 }
+            }
+            Poll::Ready(Err(WatchError::Over(_))) => {
+                let (by, generation) = by.expect("nobody's watch is never over");
+                watched[service] = world.watcher(service);
+                Event::Met { service: by, generation: generation + 1 }
+            }
+            Poll::Ready(Err(other)) => panic!("{other}"),
+            // Nothing: it is so still.
+            Poll::Pending => {
+                let Some((mark, _)) = *told else { return };
+                Event::Read([Some(mark), None, None])
+            }
         };
         self.recorder.push(bounds, event);
     }
@@ -253,9 +313,12 @@ impl Player<'_> {
         let Some(met) = &self.met else { return };
         let registry = &self.world.registry;
         let (report, bounds) = self.recorder.timed(|| registry.report(met, "broken").unwrap());
-        if let Report::Failed(_) = report {
-            self.recorder.push(bounds, Event::Failed { service: met.service });
-        }
+        let service = met.service;
+        let failed = matches!(report, Report::Failed(_));
+        self.recorder.push(
+            bounds,
+            if failed { Event::Failed { service } } else { Event::MayHaveFailed { service } },
+        );
     }
 
     /// The next thing that somebody does who provides the service.
@@ -268,8 +331,7 @@ impl Player<'_> {
             },
             Hand::Running(running, value) => match self.random.below(6) {
                 0 => self.end(running, service),
-                // It fails it, too; such a failure is not recorded, and nothing rests on it in the check.
-                1 => Hand::Empty,
+                1 => self.drop(running, service),
                 _ => self.replace(running, value),
             },
         };
@@ -289,7 +351,9 @@ impl Player<'_> {
             left.reverse();
         }
         let mark = self.mark();
-        let value = Value { mark, service, generation, version: 0, on: [None; SERVICES] };
+        let nothing = [None; SERVICES];
+        let (on, started_with) = (nothing, nothing);
+        let value = Value { mark, service, generation, version: 0, on, started_with };
         Hand::Attempt(attempt, value, left)
     }
 
@@ -300,12 +364,24 @@ impl Player<'_> {
         mut left: Vec<usize>,
         dependency: usize,
     ) -> Hand {
-        let id = self.world.ids[dependency];
-        let (looked, bounds) = self.recorder.timed(|| poll_once(&mut attempt.wait_for(id)));
+        let (id, kind) = (self.world.ids[dependency], self.world.kinds[value.service][dependency]);
+        let (looked, bounds) = match kind {
+            Kind::Hard => self.recorder.timed(|| poll_once(&mut attempt.wait_for(id))),
+            Kind::Start => self.recorder.timed(|| poll_once(&mut attempt.wait_to_start(id))),
+            Kind::Watched => {
+                let by = Some((value.service, value.generation));
+                let watch = attempt.watch(id).unwrap();
+                self.watched[dependency] = Watcher { watch, by, told: None };
+                return Hand::Attempt(attempt, value, left);
+            }
+        };
         match looked {
             Poll::Ready(Ok(instance)) => {
                 self.recorder.push(bounds, Event::Read([Some(instance.mark), None, None]));
-                value.add(&instance);
+                match kind {
+                    Kind::Start => value.start_with(&instance),
+                    _ => value.add(&instance),
+                }
                 Hand::Attempt(attempt, value, left)
             }
             Poll::Ready(Err(WaitForError::Overtaken(_))) => {
@@ -350,9 +426,17 @@ impl Player<'_> {
     fn end(&mut self, running: Running<Value>, service: usize) -> Hand {
         let (fell, bounds) = self.recorder.timed(|| running.fail("changed"));
         // None where another cascade is on it, which may be on its way.
-        if fell.went_down > 0 {
-            self.recorder.push(bounds, Event::Failed { service });
-        }
+        let event = match fell.went_down {
+            0 => Event::MayHaveFailed { service },
+            _ => Event::Failed { service },
+        };
+        self.recorder.push(bounds, event);
+        Hand::Empty
+    }
+
+    fn drop(&mut self, running: Running<Value>, service: usize) -> Hand {
+        let ((), bounds) = self.recorder.timed(|| drop(running));
+        self.recorder.push(bounds, Event::MayHaveFailed { service });
         Hand::Empty
     }
 
@@ -409,6 +493,7 @@ fn play(
             random: &mut *random,
             hands: world.ids.iter().map(|_| Hand::Empty).collect(),
             cached: cached.collect(),
+            watched: (0..world.ids.len()).map(|service| world.watcher(service)).collect(),
             met: None,
             next_mark: (thread as u64 + 1) * 1_000,
         };

@@ -204,14 +204,23 @@ fn what_was_tried_is_not_tried_again() {
 // Several services: 0, and 1 that rests on it, and 2 that rests on both.
 
 fn value(mark: u64, service: usize, generation: u64, on: &[(usize, u64)]) -> Built {
-    let mut value = Built { mark, service, generation, version: 0, on: [None; SERVICES] };
+    let nothing = [None; SERVICES];
+    let mut value =
+        Built { mark, service, generation, version: 0, on: nothing, started_with: nothing };
     for &(service, generation) in on {
         value.on[service] = Some(generation);
     }
     value
 }
 
+/// Where somebody may have failed each at any time.
 fn fits(lines: &[Line<Event>]) -> bool {
+    let mut lines = lines.to_vec();
+    lines.extend((0..SERVICES).map(|service| (3, 0, 100, Event::MayHaveFailed { service })));
+    fits_as_it_is(&lines)
+}
+
+fn fits_as_it_is(lines: &[Line<Event>]) -> bool {
     let mut all = vec![
         (0, 0, 1, Event::Published(value(10, 0, 0, &[]))),
         (0, 2, 3, Event::Published(value(11, 1, 0, &[(0, 0)]))),
@@ -317,4 +326,46 @@ fn a_publication_on_what_has_failed() {
     torn.add(&value(11, 1, 0, &[(0, 0)]));
     assert_eq!(torn.on[..2], [Some(0), Some(0)]);
     assert!(!fits(&[seen, (0, 12, 13, Event::Published(torn))]));
+}
+
+#[test]
+fn what_it_was_started_with() {
+    let mut built = value(20, 3, 0, &[]);
+    built.start_with(&value(12, 2, 0, &[(0, 0), (1, 0)]));
+    let published = (0, 12, 13, Event::Published(built));
+    assert!(fits(&[published]));
+    // It, or what it rests on, had failed before; at the same time; afterwards.
+    for service in [0, 2] {
+        for failed in [met(service, 1), Event::Failed { service }] {
+            assert!(!fits(&[(1, 10, 11, failed), published]));
+            assert!(fits(&[(1, 10, 12, failed), published]));
+            assert!(fits(&[(1, 14, 15, failed), published, (1, 16, 17, read(&[20]))]));
+        }
+    }
+    assert!(fits(&[(1, 10, 11, met(0, 1)), (0, 12, 13, Event::Refused(built))]));
+}
+
+#[test]
+fn a_failure_for_nothing() {
+    let over = (1, 20, 21, met(2, 1));
+    assert!(!fits_as_it_is(&[over]));
+    for service in [0, 1, 2] {
+        let failed = Event::MayHaveFailed { service };
+        assert!(fits_as_it_is(&[over, (2, 18, 19, failed)]), "of what it rests on");
+        assert!(!fits_as_it_is(&[over, (2, 22, 23, failed)]), "later");
+    }
+    let other = Event::Failed { service: 3 };
+    assert!(!fits_as_it_is(&[over, (2, 18, 19, other)]), "of another one");
+    // What it was built from once, perhaps.
+    assert!(fits_as_it_is(&[over, (2, 5, 19, other)]));
+    assert!(!fits_as_it_is(&[over, (2, 2, 3, other)]), "before it was published");
+    // What it rests on was published, and that had not returned.
+    let slow = (0, 6, 20, Event::Published(value(20, 3, 0, &[])));
+    let known = (1, 7, 8, read(&[20]));
+    let above = (2, 9, 10, Event::Published(value(21, 4, 0, &[(3, 0)])));
+    let over = (1, 30, 31, met(4, 1));
+    let failed = |at| (3, at, at + 1, Event::Failed { service: 2 });
+    let history =
+        |at| fits_as_it_is(&[slow, known, above, over, failed(at), (1, 32, 33, met(2, 1))]);
+    assert!(history(15) && !history(25));
 }

@@ -6,7 +6,8 @@
 //!   specification; [`linearize`] is the search for the order.
 //!
 //! - **Across services every read fits into the lifetimes of what it gave** (I1, and the promises of `fail`,
-//!   `replace`, `ready` and `get_all`): see [`lifetimes`]. **Once it is quiet** no ready service rests on an
+//!   `replace`, `ready` and `get_all`; those of each kind of dependency, and of watches): see [`lifetimes`]; and nothing
+//!   fails without somebody to blame. **Once it is quiet** no ready service rests on an
 //!   instance that has failed (I2), and no service is left condemned (S3).
 //!
 //! - The checks are themselves shown to accept what is right and to refuse what is wrong: [`checked`].
