@@ -134,3 +134,33 @@ fn seen_by_a_reader() {
         drop((join(changer), running));
     });
 }
+
+/// An attempt is overtaken while it makes an edge known, and the next one is published without that edge: nothing stands
+/// on it, whichever was faster. (Bound: 3.)
+///
+/// ```text
+/// first:   wait_for(x): not overtaken yet |                                            | d is on x
+/// others:                                 fail d, build d without x: nothing to be dropped
+/// ```
+#[test]
+fn by_one_that_is_overtaken() {
+    model("edge dropped, by one that is overtaken", Some(3), || {
+        let (registry, [x, d], [x_role, d_role]) = services(&[]);
+        let x_runs = x_role.start(&[]);
+        let first = d_role.attempt();
+
+        let late = spawn(move || finish(first, &[x]));
+        let next = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(d, "lost").unwrap();
+                (d_role.try_build(&[]), d_role)
+            }
+        });
+        let ends = (join(late), join(next));
+        let Ok(before) = registry.get(d).map(|d| d.on.clone()) else { return };
+        registry.fail(x, "gone").unwrap();
+        assert_eq!(registry.get(d).is_ok(), before.is_empty(), "d went down for nothing, or stayed");
+        drop((x_runs, ends));
+    });
+}

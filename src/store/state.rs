@@ -128,6 +128,12 @@ impl StateCell {
         Tag(self.0.load(Ordering::Acquire) & !WAITED)
     }
 
+    /// Whether it is in this state, for somebody who has left word for those who move it on: either it is not any more, or
+    /// they see that. Release: pairs with the Acquire of the next transition. Both are read-modify-writes of one word.
+    pub(crate) fn is_still(&self, tag: Tag) -> bool {
+        self.0.fetch_or(0, Ordering::Release) & !WAITED == tag.0
+    }
+
     /// `from -> to`, unless the state is another by now. Clears the waiter bit.
     ///
     /// Release: pairs with `load`. Acquire: pairs with `announce`, so that the listener that was registered

@@ -7,6 +7,7 @@
 use super::{
     graph::{Cycle, Edge, Graph, Use},
     slot::Slot,
+    state::Tag,
 };
 use crate::sync::{self, AtomicU64, Count, Mutex, Ordering, pin};
 
@@ -79,7 +80,7 @@ impl Topology {
     }
 
     /// Makes sure that the edge is known, and marks it as used by the attempt of `generation`, perhaps only `to_start`.
-    /// True where this is a discovered edge that this attempt had not used before.
+    /// True where this is a discovered edge that this attempt had not used before. An attempt that is over makes no edge.
     pub(crate) fn discover(
         &self,
         slots: &impl Slots,
@@ -103,9 +104,19 @@ impl Topology {
                 Ok(true)
             }
             None => {
-                self.add(&mut graph, slots, edge, used(to_start))?;
-                slots.discovered(edge.dependent).add(1);
-                Ok(true)
+                // It counts before we look whether the attempt is over: a later one that is published has moved the
+                // state before it looks how many count. Either we see that, or it sees this, and drops the edge.
+                let count = slots.discovered(edge.dependent);
+                count.add(1);
+                if !slots.slot(edge.dependent).state.is_still(Tag::starting(generation)) {
+                    count.remove(1);
+                    return Ok(false);
+                }
+                let added = self.add(&mut graph, slots, edge, used(to_start));
+                if added.is_err() {
+                    count.remove(1);
+                }
+                added.map(|()| true)
             }
         }
     }
