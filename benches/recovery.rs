@@ -16,8 +16,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use mainstay_benches::{
-    graphs::{Graph, chain, hub},
-    recovering::{Node, Number, by_hand, nodes, on_runtime, on_threads},
+    recovering::{Node, Number, THREADS_MAX, by_hand, nodes, on_runtime, on_threads, tree_shapes},
     rivals::{
         go_service::{GoService, pause},
         maps::number,
@@ -25,9 +24,6 @@ use mainstay_benches::{
     runtime,
 };
 use tokio::{runtime::Builder, task::JoinSet};
-
-/// The most threads at once.
-const THREADS_MAX: usize = 100;
 
 fn on_tokio(nodes: &[Node], rounds: u64) -> Duration {
     on_runtime(runtime(), nodes, by_hand, rounds)
@@ -103,27 +99,31 @@ fn go_design(nodes: &[Node], rounds: u64) -> Duration {
     runtime().block_on(runtime().spawn(go.time(rounds))).unwrap()
 }
 
+type Time = fn(&[Node], u64) -> Duration;
+
 fn recovery(c: &mut Criterion) {
-    let shapes: [(&str, Graph, &[usize]); 2] =
-        [("chain", chain, &[1, 10, 100]), ("fan-out", hub, &[1, 10, 100, 1_000])];
-    for (shape, graph, counts) in shapes {
-        let mut group = c.benchmark_group(format!("recovery/{shape}"));
-        group.sampling_mode(SamplingMode::Flat);
-        for &below in counts {
-            let nodes = nodes(graph, below);
-            let mut bench = |name: &str, time: fn(&[Node], u64) -> Duration| {
-                let id = BenchmarkId::new(name, below);
-                group.bench_function(id, |b| b.iter_custom(|n| time(&nodes, n)));
-            };
-            bench("mainstay, tokio", on_tokio);
-            bench("mainstay, one thread", on_one_thread);
-            if below <= THREADS_MAX {
-                bench("mainstay, threads", a_thread_for_each);
-            }
-            bench("Go design", go_design);
-        }
-        group.finish();
+    let tasks: [(&str, Time); 3] = [
+        ("mainstay, tokio", on_tokio),
+        ("mainstay, one thread", on_one_thread),
+        ("Go design", go_design),
+    ];
+    for (shape, graph, below) in tree_shapes() {
+        bench(c, shape, &nodes(graph, below), &tasks);
     }
+    // Last: see `tree_shapes`.
+    for (shape, graph, below) in tree_shapes().filter(|&(.., below)| below <= THREADS_MAX) {
+        bench(c, shape, &nodes(graph, below), &[("mainstay, threads", a_thread_for_each)]);
+    }
+}
+
+fn bench(c: &mut Criterion, shape: &str, nodes: &[Node], all: &[(&str, Time)]) {
+    let mut group = c.benchmark_group(format!("recovery/{shape}"));
+    group.sampling_mode(SamplingMode::Flat);
+    for (name, time) in all {
+        let id = BenchmarkId::new(*name, nodes.len() - 1);
+        group.bench_function(id, |b| b.iter_custom(|n| time(nodes, n)));
+    }
+    group.finish();
 }
 
 criterion_group! {

@@ -9,14 +9,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use mainstay::{Registry, Restart, ServiceId, WaitForError};
 use mainstay_benches::{
-    graphs::{Graph, chain, hub},
-    recovering::{Node, Number, Provide, Work, by_hand, nodes, on_runtime, on_threads},
+    recovering::{
+        Node, Number, Provide, THREADS_MAX, Work, by_hand, nodes, on_runtime, on_threads,
+        tree_shapes,
+    },
     runtime,
 };
 use tokio::runtime::Builder;
-
-/// The most threads at once.
-const THREADS_MAX: usize = 100;
 
 /// The root fails again and again, and never rests: whatever has been up was stable.
 fn supervised(
@@ -49,31 +48,25 @@ fn on_one_thread(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
 type Time = fn(&[Node], Provide, u64) -> Duration;
 
 fn recovery(c: &mut Criterion) {
-    let shapes: [(&str, Graph, &[usize]); 2] =
-        [("chain", chain, &[1, 10, 100]), ("fan-out", hub, &[1, 10, 100, 1_000])];
-    for (shape, graph, counts) in shapes {
-        let mut group = c.benchmark_group(format!("supervised/{shape}"));
-        group.sampling_mode(SamplingMode::Flat);
-        for &below in counts {
-            let nodes = nodes(graph, below);
-            let wheres: [(&str, Time, usize); 3] = [
-                ("tokio", on_tokio, usize::MAX),
-                ("one thread", on_one_thread, usize::MAX),
-                ("threads", on_threads, THREADS_MAX),
-            ];
-            for (place, time, most) in wheres {
-                for (how, provide) in
-                    [("by hand", by_hand as Provide), ("mainstay supervised", supervised)]
-                {
-                    if below <= most {
-                        let id = BenchmarkId::new(format!("{how}, {place}"), below);
-                        group.bench_function(id, |b| b.iter_custom(|n| time(&nodes, provide, n)));
-                    }
-                }
-            }
-        }
-        group.finish();
+    for (shape, graph, below) in tree_shapes() {
+        let nodes = nodes(graph, below);
+        bench(c, shape, &nodes, "tokio", on_tokio);
+        bench(c, shape, &nodes, "one thread", on_one_thread);
     }
+    // Last: see `tree_shapes`.
+    for (shape, graph, below) in tree_shapes().filter(|&(.., below)| below <= THREADS_MAX) {
+        bench(c, shape, &nodes(graph, below), "threads", on_threads);
+    }
+}
+
+fn bench(c: &mut Criterion, shape: &str, nodes: &[Node], place: &str, time: Time) {
+    let mut group = c.benchmark_group(format!("supervised/{shape}"));
+    group.sampling_mode(SamplingMode::Flat);
+    for (how, provide) in [("by hand", by_hand as Provide), ("mainstay supervised", supervised)] {
+        let id = BenchmarkId::new(format!("{how}, {place}"), nodes.len() - 1);
+        group.bench_function(id, |b| b.iter_custom(|n| time(nodes, provide, n)));
+    }
+    group.finish();
 }
 
 criterion_group! {

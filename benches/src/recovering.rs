@@ -15,7 +15,7 @@ use futures_lite::future::block_on;
 use mainstay::{Provider, Registry, ServiceId, WaitForError};
 use tokio::{runtime::Runtime, task::JoinSet};
 
-use crate::graphs::Graph;
+use crate::graphs::{Graph, chain, hub};
 
 /// What one service is built from.
 pub struct Node {
@@ -23,6 +23,19 @@ pub struct Node {
     /// None for the root.
     pub dependency: Option<usize>,
     pub depth: u64,
+}
+
+/// The most threads at once.
+pub const THREADS_MAX: usize = 100;
+
+/// Shapes, each with how many services there are below the root.
+///
+/// What runs on a thread for each service comes last: each publication passes by all threads that have ever read at once in
+/// this process, as `publication.rs` has it, and would do so for what comes after them.
+pub fn tree_shapes() -> impl Iterator<Item = (&'static str, Graph, usize)> {
+    let chains = [1, 10, 100].map(|below| ("chain", chain as Graph, below));
+    let fans = [1, 10, 100, 1_000].map(|below| ("fan-out", hub as Graph, below));
+    chains.into_iter().chain(fans)
 }
 
 /// A root and so many services that stand on it, each on one other.
