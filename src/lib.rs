@@ -123,6 +123,7 @@
 
 mod all_ready;
 mod builder;
+mod cached;
 mod dependency;
 #[cfg(feature = "supervise")]
 mod drain;
@@ -152,6 +153,7 @@ mod watch;
 
 pub use all_ready::{AllReadyError, Missing};
 pub use builder::Builder;
+pub use cached::Cached;
 #[cfg(feature = "supervise")]
 pub use error::DrainError;
 pub use error::{
@@ -163,7 +165,7 @@ pub use event::{Event, EventKind};
 pub use failure::{Cascade, Failure, Reason, Report};
 pub use inspect::{Dependency, Listing, ServiceStatus};
 pub use provider::{Attempt, Provider};
-pub use read::{Cached, Guard, Ids};
+pub use read::{Guard, Ids};
 pub use registry::{Observer, Registry};
 pub use running::Running;
 pub use service::{AnyId, Instance, Name, ServiceId};

@@ -1,13 +1,13 @@
-//! The hot path: reading one service, reading it again and again, reading several at one instant.
+//! The hot path: reading one service, and several at one instant. Reading one again and again is in `cached.rs`.
 
-use std::{fmt, mem, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     error::{ForeignId, GetAllError, GetError, NotReady, WaitError},
-    registry::{Registry, Shared},
+    registry::Registry,
     service::{AnyId, Instance, ServiceId},
     store::{Phase, Slot, Store, Tag},
-    sync::{ArcCell, Held, Shielded, into_arc, shielded, slab::Opened},
+    sync::{ArcCell, Held, Shielded, into_arc, shielded},
     wait::{Wait, sealed::Condition},
 };
 
@@ -208,29 +208,6 @@ impl Registry {
         }
     }
 
-    /// A reader of one service that keeps what it has read, for a thread or task that reads it often.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignId`].
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// # let _running = provider.begin().wait()?.ready(80)?;
-    /// let mut cached = registry.cached(port)?;
-    /// for _request in 0..3 {
-    ///     assert_eq!(**cached.get()?, 80);
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignId> {
-        let opened = Opened::new(self.shared(), |shared| shared.store.open(id));
-        let place = opened.ok_or_else(|| ForeignId { id: id.into() })?;
-        Ok(Cached { place, id, held: None })
-    }
-
     /// Waits until a service is ready, and gives its instance.
     ///
     /// For readers. What a service is built *from* is waited for with
@@ -262,7 +239,7 @@ impl Registry {
 
     /// Says so, and drops what was found in the slot in place of something current.
     #[cold]
-    fn not_ready<F>(&self, id: AnyId, slot: &Slot, found: F) -> GetError {
+    pub(crate) fn not_ready<F>(&self, id: AnyId, slot: &Slot, found: F) -> GetError {
         shielded(|| drop(found));
         let state = slot.state.load();
         let phase = match state.phase() {
@@ -277,128 +254,8 @@ impl Registry {
 
 /// Whether what was read from a slot's cell is what its state says is there.
 #[inline]
-fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
+pub(crate) fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
     read.is_some_and(|instance| Tag::ready(instance.generation) == slot.state.load())
-}
-
-/// Keeps the instance of one service and looks whether it is still the one: two loads of one cache line, and
-/// no write. What [`Registry::cached`] gives.
-///
-/// It is for one thread or task at a time; each makes its own. An instance that has failed is kept until the
-/// next [`get`](Self::get), or until the reader is dropped.
-///
-/// ```
-/// let registry = mainstay::Registry::with_capacity(1)?;
-/// let port = registry.register::<u16>("port")?;
-/// let provider = registry.provide(port)?;
-/// let running = provider.begin().wait()?.ready(80)?;
-///
-/// let mut cached = registry.cached(port)?;
-/// assert_eq!(**cached.get()?, 80);
-/// running.replace(81)?;
-/// assert_eq!(**cached.get()?, 81);
-/// registry.fail(port, "closed")?;
-/// assert!(cached.get().is_err());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Cached<T: 'static> {
-    place: Opened<Shared, Instance<T>, Slot>,
-    id: ServiceId<T>,
-    held: Option<Seen<T>>,
-}
-
-/// What a cached reader has seen last: it was current, and is as long as the slot is as it was.
-struct Seen<T> {
-    instance: Arc<Instance<T>>,
-    tag: Tag,
-    /// `None`: a replacement was under way, so that there is nothing to compare with.
-    replacements: Option<u64>,
-}
-
-impl<T> Seen<T> {
-    /// The two looks may take effect in either order: as a ready tag that is gone does not come back, the instance
-    /// was current when the replacements were looked at.
-    #[inline]
-    fn is_current(&self, slot: &Slot) -> bool {
-        slot.state.load() == self.tag
-            && self.replacements.is_some_and(|replacements| slot.replacements.are(replacements))
-    }
-}
-
-impl<T> Cached<T> {
-    /// The instance of the service at this moment. Wait-free; where it is the one that was read before, it
-    /// costs two loads.
-    ///
-    /// # Errors
-    ///
-    /// [`GetError::NotReady`].
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait()?.ready(80)?;
-    /// let mut cached = registry.cached(port)?;
-    /// assert_eq!(**cached.get()?, 80);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    // Else it is a call of its own in any program with two readers.
-    #[inline(always)]
-    pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
-        let slot = self.place.slot();
-        if !self.held.as_ref().is_some_and(|seen| seen.is_current(slot)) {
-            self.look_anew()?;
-        }
-        match &self.held {
-            Some(seen) => Ok(&seen.instance),
-            None => unreachable!("nothing is never current"),
-        }
-    }
-
-    /// Lets go of what is held, so that it lives no longer for this reader's sake; the next [`get`](Self::get) looks
-    /// anew. For a reader that is going to idle: one that does not look keeps what it has seen last, also when that
-    /// has failed.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let running = provider.begin().wait()?.ready(80)?;
-    /// let mut cached = registry.cached(port)?;
-    /// let instance = std::sync::Arc::downgrade(&registry.get_arc(port)?);
-    /// assert_eq!(**cached.get()?, 80);
-    /// running.fail("closed");
-    /// assert!(instance.upgrade().is_some(), "the reader has it");
-    /// cached.release();
-    /// assert!(instance.upgrade().is_none());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn release(&mut self) {
-        let held = self.held.take();
-        shielded(|| drop(held));
-    }
-
-    /// Holds what is there now, if it is current, and nothing else.
-    #[cold]
-    fn look_anew(&mut self) -> Result<(), GetError> {
-        let slot = self.place.slot();
-        // Before the value: what is put in after this is seen by the next look.
-        let replacements = slot.replacements.settled();
-        let read = self.place.cell().load();
-        if !is_current(read.as_deref(), slot) {
-            // Not kept: what an idle reader holds would live on. What was read goes first: it may be being taken back.
-            let found = (read, self.held.take());
-            let registry = Registry::of(Arc::clone(self.place.home()));
-            return Err(registry.not_ready(self.id.into(), slot, found));
-        }
-        let seen = into_arc(read).map(|instance| {
-            let tag = Tag::ready(instance.generation);
-            Seen { instance, tag, replacements }
-        });
-        let old = mem::replace(&mut self.held, seen);
-        shielded(|| drop(old));
-        Ok(())
-    }
 }
 
 mod sealed {

@@ -119,4 +119,8 @@ fn handles_can_be_printed() {
     assert!(format!("{running:?}").contains("service"));
     assert!(format!("{:?} {:?}", registry.get(id), registry.get_arc(id)).contains('7'));
     assert!(format!("{registry:?} {id:?} {:?}", AnyId::from(id)).contains("u8"));
+    let mut cached = registry.cached(id).unwrap();
+    let held = format!("{cached:?}");
+    assert!(cached.get().is_ok());
+    assert_ne!(format!("{cached:?}"), held, "it says that it holds something");
 }

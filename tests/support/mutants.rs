@@ -7,6 +7,8 @@ mod support;
 
 #[path = "../all_ready.rs"]
 mod all_ready;
+#[path = "../building.rs"]
+mod building;
 #[path = "../closing.rs"]
 mod closing;
 #[path = "../draining.rs"]

@@ -6,6 +6,11 @@ use std::{
     future::Future,
     ops::{Deref, DerefMut},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -94,5 +99,29 @@ pub(crate) fn fails(
         calls += 1;
         let result = if calls > times { Ok(calls) } else { Err(format!("try {calls}")) };
         std::future::ready(result)
+    }
+}
+
+/// Supervises on a thread of its own.
+pub(crate) fn on_a_thread<E: Into<BoxError> + Send + 'static>(
+    supervisor: Supervisor<u32>,
+    builder: impl FnMut(&Build<u32>) -> Result<u32, E> + Send + 'static,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || supervisor.run_blocking(builder))
+}
+
+/// Counts those that are alive.
+pub(crate) struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
