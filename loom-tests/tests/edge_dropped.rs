@@ -160,7 +160,11 @@ fn by_one_that_is_overtaken() {
         let ends = (join(late), join(next));
         let Ok(before) = registry.get(d).map(|d| d.on.clone()) else { return };
         registry.fail(x, "gone").unwrap();
-        assert_eq!(registry.get(d).is_ok(), before.is_empty(), "d went down for nothing, or stayed");
+        assert_eq!(
+            registry.get(d).is_ok(),
+            before.is_empty(),
+            "d went down for nothing, or stayed"
+        );
         drop((x_runs, ends));
     });
 }
