@@ -161,7 +161,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// Supervises the service until the registry is closed or shut down, with an async builder.
     ///
     /// The builder is called once for each build, in a poll of this future. A build that is
-    /// [overtaken](Attempt::overtaken) is dropped and not polled again; so is one that takes too long, and one that
+    /// [overtaken](crate::Attempt::overtaken) is dropped and not polled again; so is one that takes too long, and one that
     /// is under way at the end. What panics, in the call or in a poll, is a failed build.
     ///
     /// ```
