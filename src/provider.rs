@@ -365,7 +365,8 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     ///
     /// The [`Watch`] tells it, for as long as this generation lasts; it may be moved into the value, or into a task
     /// beside it. The edge is discovered as one by [`wait_for`](Self::wait_for) is, and counts for cycles, and for the
-    /// order in which services are shut down. Locks the topology for a moment.
+    /// order in which services are shut down. An attempt that has been overtaken makes none, and its watch says so when it
+    /// first looks. Locks the topology for a moment.
     ///
     /// # Errors
     ///

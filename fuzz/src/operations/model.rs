@@ -217,7 +217,7 @@ impl Model {
         service.holder = Some(holder);
     }
 
-    fn is_held_by(&self, service: usize, holder: Holder) -> bool {
+    pub(crate) fn is_held_by(&self, service: usize, holder: Holder) -> bool {
         self.services[service].holder == Some(holder)
     }
 
