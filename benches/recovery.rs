@@ -14,28 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay_benches::{
-    recovering::{Node, Number, THREADS_MAX, by_hand, nodes, on_runtime, on_threads, tree_shapes},
+    recovering::{Node, Number, by_hand, compare, on_one_thread, on_threads, on_tokio},
     rivals::{
         go_service::{GoService, pause},
         maps::number,
     },
     runtime,
 };
-use tokio::{runtime::Builder, task::JoinSet};
-
-fn on_tokio(nodes: &[Node], rounds: u64) -> Duration {
-    on_runtime(runtime(), nodes, by_hand, rounds)
-}
-
-fn on_one_thread(nodes: &[Node], rounds: u64) -> Duration {
-    on_runtime(&Builder::new_current_thread().build().unwrap(), nodes, by_hand, rounds)
-}
-
-fn a_thread_for_each(nodes: &[Node], rounds: u64) -> Duration {
-    on_threads(nodes, by_hand, rounds)
-}
+use tokio::task::JoinSet;
 
 /// The Go package's services, and what each provides.
 struct Go {
@@ -99,31 +87,17 @@ fn go_design(nodes: &[Node], rounds: u64) -> Duration {
     runtime().block_on(runtime().spawn(go.time(rounds))).unwrap()
 }
 
-type Time = fn(&[Node], u64) -> Duration;
-
 fn recovery(c: &mut Criterion) {
-    let tasks: [(&str, Time); 3] = [
-        ("mainstay, tokio", on_tokio),
-        ("mainstay, one thread", on_one_thread),
-        ("Go design", go_design),
-    ];
-    for (shape, graph, below) in tree_shapes() {
-        bench(c, shape, &nodes(graph, below), &tasks);
-    }
-    // Last: see `tree_shapes`.
-    for (shape, graph, below) in tree_shapes().filter(|&(.., below)| below <= THREADS_MAX) {
-        bench(c, shape, &nodes(graph, below), &[("mainstay, threads", a_thread_for_each)]);
-    }
-}
-
-fn bench(c: &mut Criterion, shape: &str, nodes: &[Node], all: &[(&str, Time)]) {
-    let mut group = c.benchmark_group(format!("recovery/{shape}"));
-    group.sampling_mode(SamplingMode::Flat);
-    for (name, time) in all {
-        let id = BenchmarkId::new(*name, nodes.len() - 1);
-        group.bench_function(id, |b| b.iter_custom(|n| time(nodes, n)));
-    }
-    group.finish();
+    compare(
+        c,
+        "recovery",
+        &[
+            ("mainstay, tokio", |nodes, rounds| on_tokio(nodes, by_hand, rounds)),
+            ("mainstay, one thread", |nodes, rounds| on_one_thread(nodes, by_hand, rounds)),
+            ("Go design", go_design),
+        ],
+        &[("mainstay, threads", |nodes, rounds| on_threads(nodes, by_hand, rounds))],
+    );
 }
 
 criterion_group! {

@@ -6,16 +6,11 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay::{Registry, Restart, ServiceId, WaitForError};
-use mainstay_benches::{
-    recovering::{
-        Node, Number, Provide, THREADS_MAX, Work, by_hand, nodes, on_runtime, on_threads,
-        tree_shapes,
-    },
-    runtime,
+use mainstay_benches::recovering::{
+    Number, Work, by_hand, compare, on_one_thread, on_threads, on_tokio,
 };
-use tokio::runtime::Builder;
 
 /// The root fails again and again, and never rests: whatever has been up was stable.
 fn supervised(
@@ -37,36 +32,23 @@ fn supervised(
     }))
 }
 
-fn on_tokio(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
-    on_runtime(runtime(), nodes, provide, rounds)
-}
-
-fn on_one_thread(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
-    on_runtime(&Builder::new_current_thread().build().unwrap(), nodes, provide, rounds)
-}
-
-type Time = fn(&[Node], Provide, u64) -> Duration;
-
 fn recovery(c: &mut Criterion) {
-    for (shape, graph, below) in tree_shapes() {
-        let nodes = nodes(graph, below);
-        bench(c, shape, &nodes, "tokio", on_tokio);
-        bench(c, shape, &nodes, "one thread", on_one_thread);
-    }
-    // Last: see `tree_shapes`.
-    for (shape, graph, below) in tree_shapes().filter(|&(.., below)| below <= THREADS_MAX) {
-        bench(c, shape, &nodes(graph, below), "threads", on_threads);
-    }
-}
-
-fn bench(c: &mut Criterion, shape: &str, nodes: &[Node], place: &str, time: Time) {
-    let mut group = c.benchmark_group(format!("supervised/{shape}"));
-    group.sampling_mode(SamplingMode::Flat);
-    for (how, provide) in [("by hand", by_hand as Provide), ("mainstay supervised", supervised)] {
-        let id = BenchmarkId::new(format!("{how}, {place}"), nodes.len() - 1);
-        group.bench_function(id, |b| b.iter_custom(|n| time(nodes, provide, n)));
-    }
-    group.finish();
+    compare(
+        c,
+        "supervised",
+        &[
+            ("by hand, tokio", |nodes, rounds| on_tokio(nodes, by_hand, rounds)),
+            ("mainstay supervised, tokio", |nodes, rounds| on_tokio(nodes, supervised, rounds)),
+            ("by hand, one thread", |nodes, rounds| on_one_thread(nodes, by_hand, rounds)),
+            ("mainstay supervised, one thread", |nodes, rounds| {
+                on_one_thread(nodes, supervised, rounds)
+            }),
+        ],
+        &[
+            ("by hand, threads", |nodes, rounds| on_threads(nodes, by_hand, rounds)),
+            ("mainstay supervised, threads", |nodes, rounds| on_threads(nodes, supervised, rounds)),
+        ],
+    );
 }
 
 criterion_group! {

@@ -11,11 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use criterion::{BenchmarkId, Criterion, SamplingMode};
 use futures_lite::future::block_on;
 use mainstay::{Provider, Registry, ServiceId, WaitForError};
-use tokio::{runtime::Runtime, task::JoinSet};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinSet,
+};
 
-use crate::graphs::{Graph, chain, hub};
+use crate::{
+    graphs::{Graph, chain, hub},
+    runtime,
+};
 
 /// What one service is built from.
 pub struct Node {
@@ -25,21 +32,8 @@ pub struct Node {
     pub depth: u64,
 }
 
-/// The most threads at once.
-pub const THREADS_MAX: usize = 100;
-
-/// Shapes, each with how many services there are below the root.
-///
-/// What runs on a thread for each service comes last: each publication passes by all threads that have ever read at once in
-/// this process, as `publication.rs` has it, and would do so for what comes after them.
-pub fn tree_shapes() -> impl Iterator<Item = (&'static str, Graph, usize)> {
-    let chains = [1, 10, 100].map(|below| ("chain", chain as Graph, below));
-    let fans = [1, 10, 100, 1_000].map(|below| ("fan-out", hub as Graph, below));
-    chains.into_iter().chain(fans)
-}
-
 /// A root and so many services that stand on it, each on one other.
-pub fn nodes(graph: Graph, below: usize) -> Vec<Node> {
+fn nodes(graph: Graph, below: usize) -> Vec<Node> {
     let mut nodes = vec![Node { name: "service 0".into(), dependency: None, depth: 0 }];
     for (dependent, dependency) in graph(below + 1) {
         assert_eq!(dependent, nodes.len(), "a tree");
@@ -132,8 +126,17 @@ async fn provide(provider: Provider<u64>, dependency: Option<ServiceId<u64>>, nu
     }
 }
 
-/// All as tasks on `runtime`.
-pub fn on_runtime(runtime: &Runtime, nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
+/// All as tasks on a runtime with a thread for each core.
+pub fn on_tokio(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
+    on_runtime(runtime(), nodes, provide, rounds)
+}
+
+/// All as tasks on a runtime of one thread.
+pub fn on_one_thread(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
+    on_runtime(&Builder::new_current_thread().build().unwrap(), nodes, provide, rounds)
+}
+
+fn on_runtime(runtime: &Runtime, nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
     let (services, work) = Services::new(nodes, provide);
     let mut tasks = JoinSet::new();
     for provider in work {
@@ -154,4 +157,39 @@ pub fn on_threads(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
     let took = block_on(services.time(rounds));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     took
+}
+
+/// So many rounds of recovery.
+pub type Recover = fn(&[Node], u64) -> Duration;
+
+/// The most threads at once.
+const THREADS_MAX: usize = 100;
+
+/// Times all of them, for chains and for fans.
+///
+/// What runs on a thread for each service comes last: each publication passes by all threads that have ever read at once in
+/// this process, as `publication.rs` has it, and would do so for what comes after them.
+pub fn compare(
+    c: &mut Criterion,
+    name: &str,
+    tasks: &[(&str, Recover)],
+    threads: &[(&str, Recover)],
+) {
+    let chains = [1, 10, 100].map(|below| ("chain", chain as Graph, below));
+    let fans = [1, 10, 100, 1_000].map(|below| ("fan-out", hub as Graph, below));
+    for (all, most) in [(tasks, usize::MAX), (threads, THREADS_MAX)] {
+        for (shape, graph, below) in chains.into_iter().chain(fans) {
+            if below > most {
+                continue;
+            }
+            let nodes = nodes(graph, below);
+            let mut group = c.benchmark_group(format!("{name}/{shape}"));
+            group.sampling_mode(SamplingMode::Flat);
+            for (how, recover) in all {
+                let id = BenchmarkId::new(*how, below);
+                group.bench_function(id, |b| b.iter_custom(|n| recover(&nodes, n)));
+            }
+            group.finish();
+        }
+    }
 }
