@@ -173,6 +173,12 @@ impl World {
             };
             return true;
         }
+        // An attempt that is overtaken makes no edge, and so closes no cycle.
+        if let Rests::On { holder, .. } = rests
+            && !self.model.is_held_by(a, holder)
+        {
+            return true;
+        }
         let refused = self.model.live(|graph| graph.rests_on(b, a));
         self.adopt_dropped_edges(a, b);
         if refused {
