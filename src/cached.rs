@@ -6,7 +6,7 @@ use crate::{
     error::{ForeignId, GetError},
     read::is_current,
     registry::{Registry, Shared},
-    service::{AnyId, Instance, ServiceId},
+    service::{Instance, ServiceId},
     store::{Slot, Tag},
     sync::{into_arc, shielded, slab::Opened},
 };
@@ -158,7 +158,7 @@ impl<T> Cached<T> {
 
 impl<T> fmt::Debug for Cached<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = self.place.home().store.name(AnyId::from(self.id).index);
+        let service = self.place.home().store.name(self.id.index());
         let generation = self.held.as_ref().map(|seen| seen.instance.generation);
         f.debug_struct("Cached").field("service", &service).field("holds", &generation).finish()
     }

@@ -73,6 +73,16 @@ fn staged(
     });
 }
 
+/// Two services, up; the hook of the one above takes so long.
+fn b_on_a(takes: Duration) -> (Stage, ServiceId<u32>, ServiceId<u32>) {
+    let (mut stage, log) = (Stage::new(), Log::default());
+    let (a, b) = (stage.service("a"), stage.service("b"));
+    staged(&mut stage, &log, a, &[], ms(0));
+    staged(&mut stage, &log, b, &[a], takes);
+    stage.settle();
+    (stage, a, b)
+}
+
 /// Begins a shutdown, which ends in here.
 fn begin(stage: &mut Stage, timeout: Duration) -> Arc<Mutex<Option<Shutdown>>> {
     let ended = Arc::<Mutex<Option<Shutdown>>>::default();
@@ -123,11 +133,7 @@ fn in_order_and_at_the_same_time() {
 
 #[test]
 fn readers_are_waited_for() {
-    let (mut stage, log) = (Stage::new(), Log::default());
-    let (a, b) = (stage.service("a"), stage.service("b"));
-    staged(&mut stage, &log, a, &[], ms(0));
-    staged(&mut stage, &log, b, &[a], ms(0));
-    stage.settle();
+    let (mut stage, a, b) = b_on_a(ms(0));
     let request = stage.registry.get(b).unwrap();
     let shutdown = begin(&mut stage, ms(1_000));
     assert_eq!(stage.doing(b), Doing::Stopping);
@@ -164,11 +170,7 @@ fn what_hangs_is_named_and_the_rest_goes_on() {
 
 #[test]
 fn the_time_for_all_is_up() {
-    let (mut stage, log) = (Stage::new(), Log::default());
-    let (a, b) = (stage.service("a"), stage.service("b"));
-    staged(&mut stage, &log, a, &[], ms(0));
-    staged(&mut stage, &log, b, &[a], ms(90));
-    stage.settle();
+    let (mut stage, a, _) = b_on_a(ms(90));
     let shutdown = begin(&mut stage, ms(50));
     stage.advance(ms(49));
     assert!(shutdown.lock().unwrap().is_none());
@@ -180,11 +182,7 @@ fn the_time_for_all_is_up() {
 
 #[test]
 fn what_is_down_does_not_hang() {
-    let (mut stage, log) = (Stage::new(), Log::default());
-    let (a, b) = (stage.service("a"), stage.service("b"));
-    staged(&mut stage, &log, a, &[], ms(0));
-    staged(&mut stage, &log, b, &[a], ms(90));
-    stage.settle();
+    let (mut stage, a, _) = b_on_a(ms(90));
     let shutdown = begin(&mut stage, ms(50));
     stage.registry.fail(a, "meanwhile").unwrap();
     stage.settle();

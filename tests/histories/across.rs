@@ -16,7 +16,7 @@ use mainstay::{
 use super::{
     Figures,
     lifetimes::{self, Event, SERVICES, Value},
-    record::{Gate, Recorded, Recorder, Table, crew},
+    record::{Bounds, Gate, Recorded, Recorder, Table, crew},
     support::{Random, Seed, poll_once},
 };
 
@@ -225,7 +225,6 @@ impl Player<'_> {
                 self.met = read.as_ref().ok().cloned().or(self.met.take());
                 (read.map(|instance| instance.mark), bounds)
             }
-            8.. => return self.look(service),
             5..7 => {
                 let Self { recorder, cached, .. } = self;
                 recorder.timed(|| cached[service].get().map(|instance| instance.mark))
@@ -240,6 +239,7 @@ impl Player<'_> {
                     Poll::Pending => return,
                 }
             }
+            _ => return self.look(service),
         };
         let event = match read {
             Ok(mark) => Event::Read([Some(mark), None, None]),
@@ -306,19 +306,21 @@ impl Player<'_> {
     fn fail(&mut self, service: usize) {
         let World { registry, ids, .. } = self.world;
         let (_, bounds) = self.recorder.timed(|| registry.fail(ids[service], "failed").unwrap());
-        self.recorder.push(bounds, Event::Failed { service });
+        self.failed(bounds, service, true);
     }
 
     fn report(&mut self) {
         let Some(met) = &self.met else { return };
         let registry = &self.world.registry;
         let (report, bounds) = self.recorder.timed(|| registry.report(met, "broken").unwrap());
-        let service = met.service;
-        let failed = matches!(report, Report::Failed(_));
-        self.recorder.push(
-            bounds,
-            if failed { Event::Failed { service } } else { Event::MayHaveFailed { service } },
-        );
+        let (service, is_done) = (met.service, matches!(report, Report::Failed(_)));
+        self.failed(bounds, service, is_done);
+    }
+
+    fn failed(&mut self, bounds: Bounds, service: usize, is_done: bool) {
+        let event =
+            if is_done { Event::Failed { service } } else { Event::MayHaveFailed { service } };
+        self.recorder.push(bounds, event);
     }
 
     /// The next thing that somebody does who provides the service.
@@ -426,17 +428,13 @@ impl Player<'_> {
     fn end(&mut self, running: Running<Value>, service: usize) -> Hand {
         let (fell, bounds) = self.recorder.timed(|| running.fail("changed"));
         // None where another cascade is on it, which may be on its way.
-        let event = match fell.went_down {
-            0 => Event::MayHaveFailed { service },
-            _ => Event::Failed { service },
-        };
-        self.recorder.push(bounds, event);
+        self.failed(bounds, service, fell.went_down > 0);
         Hand::Empty
     }
 
     fn drop(&mut self, running: Running<Value>, service: usize) -> Hand {
         let ((), bounds) = self.recorder.timed(|| drop(running));
-        self.recorder.push(bounds, Event::MayHaveFailed { service });
+        self.failed(bounds, service, false);
         Hand::Empty
     }
 

@@ -103,13 +103,16 @@ impl<K: Ord + Copy> Earliest<K> {
 
     /// When something beyond `key` was first known.
     fn beyond(&self, key: K) -> Option<u64> {
-        let index = self.sorted.partition_point(|&(known, _)| known <= key);
-        self.sorted.get(index).map(|&(_, at)| at)
+        self.first_not(|known| known <= key)
     }
 
     /// The same, where `key` itself counts.
     fn from(&self, key: K) -> Option<u64> {
-        let index = self.sorted.partition_point(|&(known, _)| known < key);
+        self.first_not(|known| known < key)
+    }
+
+    fn first_not(&self, is_before: impl Fn(K) -> bool) -> Option<u64> {
+        let index = self.sorted.partition_point(|&(known, _)| is_before(known));
         self.sorted.get(index).map(|&(_, at)| at)
     }
 }
