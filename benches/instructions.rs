@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, prelude::*};
 use mainstay::{Cached, Provider, Registry, Running, ServiceId};
 use mainstay_benches::{
+    features::say,
     graphs,
     rivals::{
         floor::Floor,
@@ -244,4 +245,4 @@ library_benchmark_group!(
     ]
 );
 
-main!(library_benchmark_groups = instructions);
+main!(setup = say(), library_benchmark_groups = instructions);
