@@ -210,8 +210,7 @@ fn what_was_asked_is_answered_at_the_end() {
 fn what_cannot_be_meant_is_refused() {
     for example in EXAMPLES {
         for arguments in [&["--listen", "nowhere"][..], &["--data"], &["-x", "y"]] {
-            let output =
-                Command::new(example).args(arguments).output().unwrap();
+            let output = Command::new(example).args(arguments).output().unwrap();
             assert!(matches!(output.status.code(), Some(1 | 2)), "{output:?}");
         }
     }
