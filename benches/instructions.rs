@@ -13,7 +13,6 @@ use arc_swap::ArcSwap;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, prelude::*};
 use mainstay::{Cached, Provider, Registry, Running, ServiceId};
 use mainstay_benches::{
-    features::say,
     graphs,
     rivals::{
         floor::Floor,
@@ -245,4 +244,4 @@ library_benchmark_group!(
     ]
 );
 
-main!(setup = say(), library_benchmark_groups = instructions);
+main!(library_benchmark_groups = instructions);

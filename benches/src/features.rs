@@ -13,15 +13,11 @@ pub const FEATURES: &str = if cfg!(feature = "supervise") { "supervise" } else {
 ///
 /// Says on stderr with which features mainstay is measured. The report finds them beside the figures.
 pub fn criterion(bench: &str) -> Criterion {
-    say();
+    eprintln!("mainstay with features: {FEATURES}");
     if !is_test() {
         let results = results();
         fs::create_dir_all(&results).unwrap();
         fs::write(results.join(format!("{bench}.features")), FEATURES).unwrap();
     }
     Criterion::default()
-}
-
-pub fn say() {
-    eprintln!("mainstay with features: {FEATURES}");
 }
