@@ -11,7 +11,8 @@ pub const FEATURES: &str = if cfg!(feature = "supervise") { "supervise" } else {
 
 /// Criterion, for the benchmark of this name.
 ///
-/// Says on stderr with which features mainstay is measured. The report finds them beside the figures.
+/// Says on stderr with which features mainstay is measured. The report finds them beside the
+/// figures.
 pub fn criterion(bench: &str) -> Criterion {
     eprintln!("mainstay with features: {FEATURES}");
     if !is_test() {
