@@ -1,6 +1,6 @@
 //! What the tests of several packages share: random numbers that a seed repeats, and one poll of a
-//! future. It does not depend on mainstay, so that it is the same crate under every flag and feature
-//! with which mainstay is tested.
+//! future. It does not depend on mainstay, so that it is the same crate under every flag and
+//! feature with which mainstay is tested.
 
 use std::{
     future::Future,
