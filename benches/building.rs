@@ -10,7 +10,6 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -20,8 +19,9 @@ use criterion::{
 use mainstay::{Registry, ServiceId};
 use mainstay_benches::{
     counting::Counting,
+    features::criterion,
     graphs::{Edge, GRAPHS, Graph},
-    is_test,
+    is_test, results,
 };
 use serde::Serialize;
 
@@ -284,24 +284,16 @@ fn table(_: &mut Criterion) {
         }
     }
     if !is_test() {
-        let results = target().join("criterion");
+        let results = results();
         fs::create_dir_all(&results).unwrap();
         let lines = serde_json::to_string_pretty(&lines).unwrap();
         fs::write(results.join("building.json"), lines).unwrap();
     }
 }
 
-/// Where cargo, and criterion with it, leaves its results.
-fn target() -> PathBuf {
-    match env::var_os("CARGO_TARGET_DIR") {
-        Some(target) => target.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-    }
-}
-
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("building")
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600))
         .sample_size(10)

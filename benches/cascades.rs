@@ -15,6 +15,7 @@ use criterion::{
 };
 use mainstay::Running;
 use mainstay_benches::{
+    features::criterion,
     graphs::{CASCADES, Edge, Graph},
     is_test,
     rivals::{
@@ -189,7 +190,7 @@ fn cascades(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("cascades")
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400))
         .sample_size(10)

@@ -15,6 +15,7 @@ use std::{
 use arc_swap::{ArcSwapOption, Guard};
 use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay::Registry;
+use mainstay_benches::features::criterion;
 
 const SERVICES: usize = 64;
 
@@ -82,5 +83,9 @@ fn erasure(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, erasure);
+criterion_group! {
+    name = benches;
+    config = criterion("erasure");
+    targets = erasure
+}
 criterion_main!(benches);

@@ -20,6 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use mainstay::{Provider, Registry, Running, ServiceId};
+use mainstay_benches::features::criterion;
 
 /// So many services are published one after another between two looks at the clock.
 const BATCH: u64 = 64;
@@ -172,7 +173,7 @@ fn publication(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("publication")
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600))
         .sample_size(20)

@@ -20,6 +20,7 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion
 use dashmap::DashMap;
 use mainstay::{Cached, Provider, Registry, Running, ServiceId};
 use mainstay_benches::{
+    features::criterion,
     on_threads,
     rivals::{
         container::{Container, SERVICES, SPARE, answer},
@@ -299,7 +300,7 @@ fn registry_sizes(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("reads")
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600))
         .sample_size(20)

@@ -16,6 +16,7 @@ use std::{
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay_benches::{
+    features::criterion,
     recovering::{Node, Number, by_hand, compare, on_one_thread, on_threads, on_tokio},
     rivals::{
         go_service::{GoService, pause},
@@ -102,7 +103,7 @@ fn recovery(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("recovery")
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600))
         .sample_size(10)

@@ -8,8 +8,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mainstay::{Registry, Restart, ServiceId, WaitForError};
-use mainstay_benches::recovering::{
-    Number, Work, by_hand, compare, on_one_thread, on_threads, on_tokio,
+use mainstay_benches::{
+    features::criterion,
+    recovering::{Number, Work, by_hand, compare, on_one_thread, on_threads, on_tokio},
 };
 
 /// The root fails again and again, and never rests: whatever has been up was stable.
@@ -53,7 +54,7 @@ fn recovery(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("supervision")
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(600))
         .sample_size(10)

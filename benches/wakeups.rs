@@ -33,7 +33,7 @@ use criterion::{
 use event_listener::Event;
 use futures_lite::future::block_on;
 use mainstay::{Provider, Registry, Running, ServiceId};
-use mainstay_benches::{runtime, waiting::Waiting};
+use mainstay_benches::{features::criterion, runtime, waiting::Waiting};
 use tokio::sync::{Notify, watch};
 
 /// How long parked threads are given to fall asleep, as those of a server are.
@@ -360,7 +360,7 @@ fn wakeups(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
+    config = criterion("wakeups")
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400))
         .sample_size(10)

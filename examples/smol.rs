@@ -1,7 +1,7 @@
 //! A server on smol whose parts are supervised. `threads.rs` is the same on plain threads.
 //!
 //! ```text
-//! cargo run --release --example smol
+//! cargo run --release -p examples --bin smol
 //! ```
 //!
 //! Each line that a client sends is a request, and is answered by one line: a country code by the country's time zones,

@@ -1,7 +1,7 @@
 //! A server on plain threads whose parts are supervised: `std::net` alone, no async runtime. `smol.rs` is the same on one.
 //!
 //! ```text
-//! cargo run --release --example threads
+//! cargo run --release -p examples --bin threads
 //! ```
 //!
 //! Each line that a client sends is a request, and is answered by one line: a country code by the country's time zones,

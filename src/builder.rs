@@ -127,7 +127,9 @@ impl Builder {
     /// Where the supervisors have their time from; the [`SystemClock`](crate::SystemClock) otherwise.
     ///
     /// ```
+    /// # #[cfg(feature = "tokio")] {
     /// let registry = mainstay::Registry::builder(8)?.clock(mainstay::TokioClock).build();
+    /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[cfg(feature = "supervise")]

@@ -120,6 +120,7 @@
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(missing_docs)]
 
 mod all_ready;
 mod builder;

@@ -139,6 +139,7 @@ impl<C: Condition> Wait<C> {
     /// `TimedOut`.
     ///
     /// ```
+    /// # #[cfg(feature = "test-kit")] {
     /// use mainstay::VirtualClock;
     /// use std::time::Duration;
     ///
@@ -154,6 +155,7 @@ impl<C: Condition> Wait<C> {
     ///     std::thread::yield_now();
     /// }
     /// assert!(waits.join().unwrap());
+    /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[cfg(feature = "supervise")]

@@ -11,7 +11,7 @@ mod support;
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use mainstay::{Phase, Registry, ServiceId};
@@ -152,7 +152,7 @@ fn serialised() {
     assert!(services[3]["last_failure"].is_null());
 
     let mut failure = registry.status(config).unwrap().last_failure.unwrap();
-    failure.at = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
+    failure.at = SystemTime::UNIX_EPOCH - std::time::Duration::from_millis(1500);
     assert_eq!(serde_json::to_value(failure).unwrap()["at"], -1.5, "a clock may be wrong");
 }
 

@@ -1,6 +1,7 @@
 //! What the benchmarks share.
 
 pub mod counting;
+pub mod features;
 pub mod graphs;
 pub mod recovering;
 pub mod rivals;
@@ -8,6 +9,8 @@ pub mod tree;
 pub mod waiting;
 
 use std::{
+    env,
+    path::{Path, PathBuf},
     sync::{Barrier, LazyLock},
     thread,
     time::{Duration, Instant},
@@ -22,10 +25,23 @@ pub fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
     (result, begun.elapsed())
 }
 
-/// Whether criterion only looks if everything runs.
+/// Whether criterion measures nothing: it only runs everything once, or lists it.
 pub fn is_test() -> bool {
-    let given = |flag| std::env::args().any(|arg| arg == flag);
-    given("--test") || !given("--bench")
+    let given = |flag| env::args().any(|arg| arg == flag);
+    given("--test") || given("--list") || !given("--bench")
+}
+
+/// The directory to which cargo writes what it builds, and criterion and gungraun their results.
+pub fn target() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => target.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+    }
+}
+
+/// The directory of criterion's results.
+pub fn results() -> PathBuf {
+    target().join("criterion")
 }
 
 /// Runs `work` on several threads at once, `iterations` times on each; the time is that of the slowest.

@@ -1,7 +1,7 @@
 //! An HTTP server whose parts follow the file they are configured by.
 //!
 //! ```text
-//! cargo run --release --example server
+//! cargo run --release -p examples
 //! ```
 //!
 //! Four services, each in a file of its own, point at what they hang on:

@@ -40,13 +40,13 @@ pub(crate) struct Catcher {
 pub(crate) enum Suite {
     /// Of `loom-tests`.
     Model(String),
-    /// Of `loom-tests/retirement`.
+    /// Of `loom-tests`, with crossbeam-epoch itself.
     Retirement(String),
-    /// Of `loom-tests/supervised`.
+    /// Of `loom-tests`, with the feature `supervise`: without the `supervised_` of the file's name.
     Supervised(String),
     /// Of `shuttle-tests`.
     Shuttle(String),
-    /// Of `shuttle-tests/supervised`.
+    /// Of `shuttle-tests`, with the feature `supervise`.
     #[serde(rename = "supervised-shuttle")]
     SupervisedShuttle(String),
     /// Of `tests`.
@@ -56,7 +56,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// Whether little has to be built for it: the tests need a whole server.
+    /// Whether little has to be built for it: the tests need what every feature depends on.
     pub(crate) fn is_quick(&self) -> bool {
         matches!(
             self,

@@ -22,10 +22,45 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// All the models together take longer than any one of them.
 const PATIENCE_WITH_ALL: Duration = Duration::from_secs(1800);
 
-/// The models that run crossbeam-epoch itself: a crate of their own.
-const RETIREMENT: &str = "loom-tests/retirement";
-const SUPERVISED: &str = "loom-tests/supervised";
-const SUPERVISED_SHUTTLE: &str = "shuttle-tests/supervised";
+/// How cargo builds the test programs of a suite.
+struct Build {
+    /// The folder of the package.
+    package: &'static str,
+    /// What the code is built for, in a target directory of its own: a flag `--cfg`.
+    cfg: Option<&'static str>,
+    options: &'static [&'static str],
+}
+
+const MODELS: Build =
+    Build { package: "loom-tests", cfg: Some("loom"), options: &["--profile=model"] };
+
+/// The models that run crossbeam-epoch itself.
+const RETIREMENT: Build =
+    Build { package: "loom-tests", cfg: Some("crossbeam_loom"), options: &["--profile=model"] };
+
+const SUPERVISED: Build = Build {
+    package: "loom-tests",
+    cfg: Some("loom"),
+    options: &["--profile=model", "--features=supervise"],
+};
+
+const SHUTTLE: Build =
+    Build { package: "shuttle-tests", cfg: Some("shuttle"), options: &["--profile=model"] };
+
+const SUPERVISED_SHUTTLE: Build = Build {
+    package: "shuttle-tests",
+    cfg: Some("shuttle"),
+    options: &["--profile=model", "--features=supervise"],
+};
+
+const TESTS: Build =
+    Build { package: "", cfg: None, options: &["--package=mainstay", "--all-features"] };
+
+const STRESS: Build = Build {
+    package: "",
+    cfg: None,
+    options: &["--package=mainstay", "--all-features", "--release"],
+};
 
 /// What came of one run against one fault.
 #[derive(Clone)]
@@ -112,25 +147,24 @@ impl Copy {
     }
 
     fn run(&self, catcher: &Catcher) -> Result<(Verdict, f64, String)> {
-        let (part, profile, file) = match &catcher.suite {
-            Suite::Model(file) => ("loom-tests", Some("--release"), file),
-            Suite::Retirement(file) => (RETIREMENT, Some("--release"), file),
-            Suite::Supervised(file) => (SUPERVISED, Some("--release"), file),
-            Suite::Shuttle(file) => ("shuttle-tests", Some("--release"), file),
-            Suite::SupervisedShuttle(file) => (SUPERVISED_SHUTTLE, Some("--release"), file),
-            Suite::Test(file) => ("", None, file),
-            Suite::Stress(file) => ("", Some("--release"), file),
+        let (build, file) = match &catcher.suite {
+            Suite::Model(file) => (MODELS, file.clone()),
+            Suite::Retirement(file) => (RETIREMENT, file.clone()),
+            Suite::Supervised(file) => (SUPERVISED, format!("supervised_{file}")),
+            Suite::Shuttle(file) => (SHUTTLE, file.clone()),
+            Suite::SupervisedShuttle(file) => (SUPERVISED_SHUTTLE, file.clone()),
+            Suite::Test(file) => (TESTS, file.clone()),
+            Suite::Stress(file) => (STRESS, file.clone()),
         };
-        let mut cargo = self.cargo(part);
-        cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]).args(profile);
-        cargo.args(["--test", file]);
+        let mut cargo = self.cargo_test(&build);
+        cargo.args(["--no-run", "--message-format=json-render-diagnostics", "--test", &file]);
         let built = cargo.output()?;
         if !built.status.success() {
             return Ok((Verdict::Broken, 0.0, String::from_utf8_lossy(&built.stderr).into()));
         }
         let program = executable(&built.stdout).context("cargo names no executable")?;
         let mut test = Command::new(program);
-        test.current_dir(self.folder.join(part)).args(["--exact", &catcher.case]);
+        test.current_dir(self.folder.join(build.package)).args(["--exact", &catcher.case]);
         let (passed, seconds, log) = self.watch(test, PATIENCE)?;
         let ran = !log.contains("running 0 tests");
         let verdict = match passed {
@@ -144,9 +178,14 @@ impl Copy {
 
     fn run_models(&self) -> Result<(Verdict, f64, String)> {
         let mut all = (Verdict::Kept, 0.0, String::new());
-        for part in [RETIREMENT, SUPERVISED, "loom-tests"] {
-            let mut cargo = self.cargo(part);
-            cargo.args(["test", "--release"]);
+        for (build, targets) in [
+            (RETIREMENT, "--test=retired_row"),
+            (SUPERVISED, "--test=supervised_*"),
+            // Those that need no feature.
+            (MODELS, "--tests"),
+        ] {
+            let mut cargo = self.cargo_test(&build);
+            cargo.arg(targets);
             let (passed, seconds, log) = self.watch(cargo, PATIENCE_WITH_ALL)?;
             all = (if passed { Verdict::Kept } else { Verdict::NotKept }, all.1 + seconds, log);
             if !passed {
@@ -156,11 +195,17 @@ impl Copy {
         Ok(all)
     }
 
-    fn cargo(&self, part: &str) -> Command {
+    fn cargo_test(&self, build: &Build) -> Command {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(self.folder.join(part));
-        // Its own: cargo takes copies of one crate for the same, and would have each use what another has built.
-        cargo.env("CARGO_TARGET_DIR", self.folder.join(part).join("target"));
+        // Its own: cargo takes copies of one crate for the same, and would have each use what
+        // another has built.
+        let mut target = self.folder.join("target");
+        if let Some(cfg) = build.cfg {
+            cargo.env("RUSTFLAGS", format!("--cfg {cfg}"));
+            target.push(cfg);
+        }
+        cargo.env("CARGO_TARGET_DIR", target);
+        cargo.current_dir(self.folder.join(build.package)).arg("test").args(build.options);
         cargo
     }
 
@@ -199,7 +244,7 @@ fn executable(messages: &[u8]) -> Option<PathBuf> {
     messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
-/// Takes away what is in an old copy, but for what was built there: most of that is other crates.
+/// Removes what is in an old copy, except what was built there: most of that is other crates.
 fn clear(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
@@ -222,7 +267,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());
-        if name == "target" || name == ".git" || name == "faults" {
+        // What was built here is large, and the copies are among it.
+        if name == "target" || name == ".git" {
             continue;
         }
         if entry.file_type()?.is_dir() {

@@ -4,15 +4,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    task::Poll,
 };
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use mainstay::{
     Attempt, Cycle, DependencyError, Phase, Provider, Registry, Running, ServiceId, WaitForError,
 };
+use mainstay_test_support::poll_once;
 
 use crate::naive::Walk;
 
@@ -328,8 +327,4 @@ impl Edges<'_> {
         let path: Vec<usize> = cycle.path.iter().map(place).collect();
         self.ask(|walk| walk.check_cycle(&path, a, b));
     }
-}
-
-fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
-    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -2,6 +2,7 @@
 //!
 //! Each target is a function from bytes, which panics where the two differ. The bytes come from libFuzzer
 //! (`fuzz_targets/`), from a file or from a generator of random numbers (`tests/`).
+#![warn(missing_docs)]
 
 mod dot;
 pub mod graph;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use mainstay_fuzz::{TARGETS, Target};
+use mainstay_test_support::Random;
 
 #[test]
 fn operations() {
@@ -35,7 +36,7 @@ fn run(name: &str, runs: u64, lengths: std::ops::Range<u64>) {
         number("MAINSTAY_SEED").unwrap_or_else(|| RandomState::new().hash_one(name)),
     );
     println!("{name}: {runs} runs, MAINSTAY_SEED={seed}");
-    let (mut random, begun) = (Random(seed), Instant::now());
+    let (mut random, begun) = (Random::new(seed), Instant::now());
     for run in 0..runs {
         let length = lengths.start + random.next() % (lengths.end - lengths.start);
         let input: Vec<u8> = (0..length).map(|_| (random.next() >> 32) as u8).collect();
@@ -52,17 +53,4 @@ fn run(name: &str, runs: u64, lengths: std::ops::Range<u64>) {
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
-}
-
-/// SplitMix64, as Steele, Lea and Flood gave it in "Fast splittable pseudorandom number generators" (2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
 }

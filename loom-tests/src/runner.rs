@@ -1,4 +1,4 @@
-//! Runs a model, and says how many interleavings that were. `../retirement/` includes this file, too.
+//! Runs a model, and says how many interleavings that were.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use loom::model::Builder;
 use tracing_subscriber::EnvFilter;
 
 /// Runs `run` under every interleaving with at most so many preemptions (`None`: under every one), and prints
-/// how many they were (`cargo test --release -- --show-output`).
+/// how many they were.
 ///
 /// The variables of loom count: `LOOM_MAX_PREEMPTIONS` takes the place of the bound; `LOOM_MAX_BRANCHES`,
 /// `LOOM_CHECKPOINT_FILE`, `LOOM_LOCATION`, `LOOM_LOG` and the others are as loom has them.

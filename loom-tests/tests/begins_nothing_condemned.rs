@@ -10,6 +10,7 @@
 //! An attempt that begins at a condemned slot is doomed, not dangerous: the cascade will overtake it. So this
 //! is about work done in vain. That the same look acquires what was condemned before the slot is another
 //! matter, and I2 needs it: `overlapping_roots.rs`.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, model, now, services};

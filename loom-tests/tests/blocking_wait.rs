@@ -7,6 +7,7 @@
 //!
 //! What must not be: the thread is unparked before the token is there, finds none, and parks for ever. All models
 //! that wait do so by it, `no_lost_wakeup.rs` above all; here is what is left.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, model, services};

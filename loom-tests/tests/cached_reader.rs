@@ -10,6 +10,7 @@
 //!
 //! What must not be: it goes on with what it holds, because it looks at only one of the two; it takes what it holds for
 //! current because the generation is the same; or what it has read before a replacement for what came after it.
+#![cfg(loom)]
 
 use loom::{
     sync::{

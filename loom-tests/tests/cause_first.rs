@@ -8,6 +8,7 @@
 //!
 //! What must not be: a slot is raised before what is to be told of it is there; or somebody learns that it was
 //! raised without acquiring what came before.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::{Failure, ReadyError, Registry, Running};

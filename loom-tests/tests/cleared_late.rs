@@ -8,6 +8,7 @@
 //!
 //! An empty slot looks failed, so I1 speaks of it, too. What must not be: the slot of config is emptied while
 //! db is ready; or what is taken out is the next instance.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, look, model, services};

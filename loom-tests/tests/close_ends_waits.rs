@@ -8,6 +8,7 @@
 //!
 //! What must not be: the bit is cleared before the flag is up (or before others can see that it is), and the
 //! waiter, which comes in between, sees neither. `no_lost_wakeup.rs` has `wait_ready` and `begin`.
+#![cfg(loom)]
 
 use std::sync::Arc;
 

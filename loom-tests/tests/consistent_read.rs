@@ -8,6 +8,7 @@
 //!
 //! What must not be: the second looks are left out, take a value of the same generation for the same value, or
 //! take effect before the first ones.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::{Guard, Registry};

@@ -9,6 +9,7 @@
 //!
 //! What must not be: the bit goes with the one that gives up; or a notification that is meant for both is used
 //! up by it.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, model, now, plain, services};

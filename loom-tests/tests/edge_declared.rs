@@ -11,6 +11,7 @@
 //!
 //! What must not be: a db that is condemned, and never raised (S3); or an edge that is declared, and not
 //! followed.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::{Cycle, DependencyError};

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! What must not be: d is raised, and e stays on it; or d is never raised, and so condemned for ever.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, finish, join, look, model, services};

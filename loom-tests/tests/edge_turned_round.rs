@@ -10,6 +10,7 @@
 //! ```
 //!
 //! Numbered so that the walk must go depth first.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{finish, join, look, model, services};

@@ -6,6 +6,7 @@
 //! cascade:                   Starting -> Down        fail returns: nothing of it is readable
 //! reader:           value from the slot,    is its tag the state?
 //! ```
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::ReadyError;

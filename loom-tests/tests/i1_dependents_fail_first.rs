@@ -13,6 +13,7 @@
 //! between:                                           a whole cascade (2), both restart
 //! newest:                                                                   condemn config (3) |
 //! ```
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::Registry;

@@ -11,6 +11,7 @@
 //!
 //! What must not be: one of the two sides is raised before the bottom. The bottom is registered second, so
 //! that the order of the numbers is not that of the graph.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::{GetError, Guard, Registry};

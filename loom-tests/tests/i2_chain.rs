@@ -8,6 +8,7 @@
 //!
 //! What must not be: db is raised, restarts on the config that has not been raised yet, and is out of reach
 //! when that is.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, join, look, model, services};

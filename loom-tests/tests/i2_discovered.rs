@@ -7,6 +7,7 @@
 //!
 //! What must not be: the cascade does not see the edge, and db does not see that config is condemned. It takes
 //! both fences, the second look and the check of `condemned` to exclude it.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, finish, join, model, services};

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! What must not be: the mover does not see the bit, or not the listener, and the waiter does not see the move.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::{BeginError, WaitError, WaitForError};

@@ -5,6 +5,7 @@
 //! old:  provider dropped: the service fails | the role is free
 //! new:                                                          provide, the service is down, begin
 //! ```
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::ProvideError;

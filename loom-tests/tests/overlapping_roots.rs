@@ -8,6 +8,7 @@
 //! ```
 //!
 //! A slot that both reach is condemned twice, and whoever raises it first raises it for both.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::Running;

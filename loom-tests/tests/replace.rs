@@ -6,6 +6,7 @@
 //! cascade:                        Ready -> Down, and the next instance
 //! reader:   value from the slot,                                          is its tag the state?
 //! ```
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, finish, join, look, model, plain, services};

@@ -4,6 +4,7 @@
 //! reporters:  condemned 0 -> 1?                    condemned 0 -> 1?
 //! provider:                     raised, begin, ready (1)
 //! ```
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::Report;

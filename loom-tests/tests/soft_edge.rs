@@ -7,6 +7,7 @@
 //!
 //! What must not be: the dependent goes down, or is condemned; or a watcher sleeps on, which loom reports as a
 //! deadlock. A replacement leaves the state as it is: it clears the bit by a step of its own.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::{Change, WatchError};

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! What must not be: `fail(x)` returns, `d` is not published yet, and is published after that.
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay::Instance;

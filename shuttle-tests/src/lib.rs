@@ -1,16 +1,16 @@
 //! Scenarios with many services and many threads, under random schedules: for what the models of `loom-tests/` are
 //! too small for.
 //!
-//! With `--cfg shuttle`, which `.cargo/config.toml` sets, mainstay is built on shuttle's atomics, locks and threads.
+//! With `--cfg shuttle`, which `ci/shuttle` sets, mainstay is built on shuttle's atomics, locks and threads.
 //! All threads of a scenario then run on one thread of the operating system, one step at a time, and which is next
 //! is decided by chance: half of the schedules pick any thread at each step, the others give the threads random
 //! priorities, which change at a few random steps (PCT, [`Kind::Pct`]). The same seed gives the same schedule.
 //!
 //! ```console
-//! $ cargo test --release                                              # a few thousand schedules a scenario
-//! $ MAINSTAY_SCHEDULES=100000 cargo test --release -- --nocapture     # more; prints seeds and figures
-//! $ MAINSTAY_SEED=17 cargo test --release --test settles              # a run again
-//! $ MAINSTAY_REPLAY=pct:3:9000:17 cargo test --release --test settles # one schedule again
+//! $ ci/shuttle                                      # a few thousand schedules a scenario
+//! $ MAINSTAY_SCHEDULES=100000 ci/shuttle settles    # more, of one scenario
+//! $ MAINSTAY_SEED=17 ci/shuttle settles             # a run again
+//! $ MAINSTAY_REPLAY=pct:3:9000:17 ci/shuttle settles # one schedule again
 //! ```
 //!
 //! A failure prints the last of these lines. Everything random in a scenario (its graph, who fails what) comes from
@@ -33,6 +33,7 @@
 //!
 //! This module runs schedules, `schedule.rs` makes them, `world.rs` has the services and what must hold of them,
 //! `actors.rs` who provides, fails and reads them. `tests/` has one scenario a file.
+#![cfg(shuttle)]
 
 mod actors;
 mod schedule;
@@ -42,13 +43,13 @@ use std::{
     any::Any,
     cell::RefCell,
     env, fmt,
-    hash::{BuildHasher, RandomState},
     panic::{self, AssertUnwindSafe},
     rc::Rc,
     str::FromStr,
     time::Instant,
 };
 
+use mainstay_test_support::fresh_seed;
 use shuttle::{
     Config, FailurePersistence, MaxSteps, Runner,
     rand::RngCore,
@@ -62,46 +63,13 @@ pub use self::{
     schedule::{Kind, Plan},
     world::{Built, Id, Shape, World},
 };
+pub use mainstay_test_support::Random;
 
 /// The depths of PCT that take turns.
 const DEPTHS: [usize; 3] = [2, 4, 8];
 
 /// A schedule of this many steps does not end.
 const ENDLESS: usize = 1_000_000;
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    #[expect(clippy::should_implement_trait, reason = "it never ends")]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below the bound.
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// With this chance in 100.
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    /// Another stream, for another thread.
-    pub fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
-}
 
 /// Which schedules are run.
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +102,7 @@ pub struct Failed {
 /// top of this module. It is given random numbers that belong to the schedule.
 pub fn explore(name: &str, schedules: usize, scenario: impl Fn(Random) + Send + Sync + 'static) {
     let schedules = given("MAINSTAY_SCHEDULES").unwrap_or(schedules);
-    let seed = given("MAINSTAY_SEED").unwrap_or_else(|| RandomState::new().hash_one(0) >> 16);
+    let seed = given("MAINSTAY_SEED").unwrap_or_else(fresh_seed);
     let plans = given("MAINSTAY_REPLAY").map_or(Plans::Many { schedules, seed }, Plans::Only);
     let how = match plans {
         Plans::Only(plan) => plan.to_string(),
@@ -154,7 +122,7 @@ pub fn explore(name: &str, schedules: usize, scenario: impl Fn(Random) + Send + 
     );
     if let (Some(panic), Some(plan)) = (panic, done.last) {
         println!("the last one fails; to run it alone:");
-        println!("    MAINSTAY_REPLAY={plan} cargo test --release --test {name}");
+        println!("    MAINSTAY_REPLAY={plan} ci/shuttle {name}");
         panic::resume_unwind(panic);
     }
 }

@@ -9,6 +9,7 @@
 //! declarer:                       add an edge              add an edge
 //! failer:                   fail: walk    walk again               fail
 //! ```
+#![cfg(shuttle)]
 
 use mainstay::DependencyError;
 use mainstay_shuttle_tests::{Habits, Random, Shape, World, explore};

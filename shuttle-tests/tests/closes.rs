@@ -12,6 +12,7 @@
 //! failer:                         fail                            fail
 //! closer:                                                                  close
 //! ```
+#![cfg(shuttle)]
 
 use mainstay_shuttle_tests::{Habits, Shape, World, explore};
 use shuttle::{future, thread};

@@ -10,6 +10,7 @@
 //! provider of b:         ready          failed, ready              ready
 //! readers:            a              b and a           a and b            a
 //! ```
+#![cfg(shuttle)]
 
 use mainstay::{GetAllError, Guard};
 use mainstay_shuttle_tests::{Habits, Random, Shape, World, explore};

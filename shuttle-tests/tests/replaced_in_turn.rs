@@ -6,6 +6,7 @@
 //! failer:                                                            fail c
 //! reader:           a           b    c    again: a is still 1, b ...
 //! ```
+#![cfg(shuttle)]
 
 use mainstay::{Attempt, GetAllError, Provider, ReadyError, Registry, Running, ServiceId};
 use mainstay_shuttle_tests::{Crew, explore};

@@ -7,6 +7,7 @@
 //! one thread:    load            store
 //! another:             load               store: one increment is lost
 //! ```
+#![cfg(shuttle)]
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@
 //! readers:                 look at a dependency, then at the service
 //! main:                                                                wait for all, check, close
 //! ```
+#![cfg(shuttle)]
 
 use mainstay_shuttle_tests::{Habits, Shape, World, explore};
 

@@ -6,7 +6,7 @@
 //! more. arc-swap documents a SeqCst operation in each of its own ("Atomic orderings"), so a model that holds
 //! here holds there. It is weaker in one thing that the real ones exclude: a load may be stale, and give a value
 //! that was replaced before. Values are freed when the cell is, at the end of a run, so retirement itself is not
-//! modelled here: `loom-tests/retirement/` does that, with crossbeam-epoch itself.
+//! modelled here: `loom-tests/tests/retired_row.rs` does that, with crossbeam-epoch itself.
 //!
 //! The list is behind a std mutex that loom does not see. It orders nothing in the model, and no loom
 //! operation happens while it is held.

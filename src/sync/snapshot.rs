@@ -8,7 +8,7 @@
 //!
 //! # How it is checked
 //!
-//! This file and crossbeam-epoch themselves are run by the models of `loom-tests/retirement/`. The models of
+//! `loom-tests/tests/retired_row.rs` runs this file and crossbeam-epoch themselves. The models of
 //! the protocol (`--cfg loom`) have a stand-in for both, in `model.rs`.
 #![allow(unsafe_code)]
 

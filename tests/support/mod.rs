@@ -1,6 +1,7 @@
 //! What the integration tests share. Each of them is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+#[cfg(feature = "test-kit")]
 pub(crate) mod stage;
 
 use std::{

@@ -10,6 +10,9 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 
+/// Where gungraun leaves what it has counted.
+const COUNTED: &str = "mainstay-benches/instructions/instructions";
+
 /// The median of one benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
@@ -54,8 +57,10 @@ impl Building {
 pub struct Results {
     pub points: Vec<Point>,
     pub building: Vec<Building>,
-    /// By the function that was counted.
-    pub instructions: BTreeMap<String, u64>,
+    /// By the features of mainstay, and by the function that was counted.
+    pub instructions: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The features of mainstay, by the benchmark.
+    pub features: BTreeMap<String, String>,
     /// When the last of them was measured, in seconds since 1970.
     pub newest: u64,
 }
@@ -123,11 +128,14 @@ fn instructions(callgrind: &Path) -> Result<BTreeMap<String, u64>> {
 }
 
 impl Results {
-    pub fn read(criterion: &Path, callgrind: &Path) -> Result<Self> {
+    pub fn read(criterion: &Path, gungraun: &Path) -> Result<Self> {
         let mut results = Self::default();
         results.descend(criterion)?;
-        if callgrind.exists() {
-            results.instructions = instructions(callgrind)?;
+        for features in ["supervise", "none"] {
+            let counted = gungraun.join(features).join(COUNTED);
+            if counted.exists() {
+                results.instructions.insert(features.into(), instructions(&counted)?);
+            }
         }
         let building = criterion.join("building.json");
         if building.exists() {
@@ -141,6 +149,10 @@ impl Results {
         let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
         for entry in entries {
             let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "features") {
+                let bench = path.file_stem().unwrap_or_default().to_string_lossy();
+                self.features.insert(bench.into(), fs::read_to_string(&path)?);
+            }
             if !path.is_dir() {
                 continue;
             }
@@ -170,6 +182,25 @@ impl Results {
         });
         self.newest = self.newest.max(modified(&estimates_path)?);
         Ok(())
+    }
+
+    /// With which features of mainstay a benchmark was run.
+    pub fn features(&self, bench: &str) -> String {
+        let features = self.features.get(bench).map_or("not known", String::as_str);
+        format!("mainstay with features: {features}")
+    }
+
+    /// The same for all benchmarks whose figures are compared in the first tables.
+    pub fn all_features(&self) -> String {
+        let mut benches = BTreeMap::<&str, Vec<&str>>::new();
+        for (bench, features) in &self.features {
+            benches.entry(features).or_default().push(bench);
+        }
+        let mut text = String::new();
+        for (features, benches) in benches {
+            text += &format!("mainstay with features: {features}, in {}.\n\n", benches.join(", "));
+        }
+        text
     }
 
     /// What was measured side by side: one group, one parameter.
@@ -246,6 +277,7 @@ pub mod tests {
         let estimates = r#"{"mean":{"point_estimate":3.0},"median":{"point_estimate":2.5,
             "confidence_interval":{"confidence_level":0.95,"lower_bound":2.0,"upper_bound":2.625}}}"#;
         fs::write(new.join("estimates.json"), estimates).unwrap();
+        fs::write(dir.join("some.features"), "supervise").unwrap();
 
         let results = Results::read(&dir, &dir.join("nothing")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
@@ -255,6 +287,8 @@ pub mod tests {
         assert_eq!(results.groups("some/"), BTreeSet::from(["group"]));
         assert!(results.building.is_empty());
         assert!(results.newest > 0);
+        assert_eq!(results.features("some"), "mainstay with features: supervise");
+        assert_eq!(results.all_features(), "mainstay with features: supervise, in some.\n\n");
     }
 
     #[test]

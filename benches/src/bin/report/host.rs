@@ -36,7 +36,7 @@ struct Package {
 fn versions(lock: &str) -> Result<String> {
     let lock: Lock = toml::from_str(lock)?;
     let ours = lock.package.iter().find(|package| package.name == env!("CARGO_PKG_NAME"));
-    let ours = ours.context("Cargo.lock is of another crate")?;
+    let ours = ours.context("Cargo.lock is of another workspace")?;
     let rival = |name: &str| {
         // "name version" where there are several of that name.
         let entry = ours.dependencies.iter().find(|d| d.split(' ').next() == Some(name))?;
@@ -71,7 +71,7 @@ pub fn describe(date: &str, crate_dir: &Path) -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let os = format!("{os} {}", kernel.trim());
     let rustc = rustc().unwrap_or_else(|| "unknown rustc".into());
-    let lock = crate_dir.join("Cargo.lock");
+    let lock = crate_dir.join("../Cargo.lock");
     let lock = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
     let rivals = versions(&lock)?;
     let os = os.trim();

@@ -68,15 +68,18 @@ pub fn tables(results: &Results) -> String {
         });
         text += &markdown("time", &["ratio"], ":--", rows);
     }
-    let counted: Vec<_> = COUNTED
-        .iter()
-        .filter_map(|&(function, what, each)| {
-            let total = results.instructions.get(function)?;
-            Some((what.to_owned(), vec![format::count((total + each / 2) / each)]))
-        })
-        .collect();
-    if !counted.is_empty() {
-        text += &markdown("by callgrind", &["instructions"], "--:", counted);
+    if !results.instructions.is_empty() {
+        let titles: Vec<_> =
+            results.instructions.keys().map(|of| format!("features: {of}")).collect();
+        let titles: Vec<_> = titles.iter().map(String::as_str).collect();
+        let rows = COUNTED.iter().map(|&(function, what, each)| {
+            let cells = results.instructions.values().map(|counted| {
+                let total = counted.get(function);
+                total.map_or("–".into(), |total| format::count((total + each / 2) / each))
+            });
+            (what.to_owned(), cells.collect())
+        });
+        text += &markdown("instructions, by callgrind", &titles, "--:", rows);
     }
     text
 }

@@ -1,6 +1,6 @@
 //! Makes `docs/benchmarks.md` and its plots of what the benchmarks left behind.
 //!
-//! `cargo run --release --bin report`. What was not measured is left out.
+//! `ci/bench report`. What was not measured is left out.
 
 mod canvas;
 mod data;
@@ -12,10 +12,7 @@ mod sections;
 mod tables;
 mod targets;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,13 +20,10 @@ use crate::{data::Results, sections::Sections};
 
 fn main() -> Result<()> {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let criterion = target.unwrap_or_else(|| crate_dir.join("target")).join("criterion");
-    // It does not ask where the target directory is.
-    let callgrind = crate_dir.join("target/gungraun/mainstay-benches/instructions/instructions");
+    let criterion = mainstay_benches::results();
     let docs = crate_dir.join("../docs");
 
-    let results = Results::read(&criterion, &callgrind)?;
+    let results = Results::read(&criterion, &mainstay_benches::target().join("gungraun"))?;
     let is_empty = results.points.is_empty() && results.building.is_empty();
     ensure!(!is_empty, "nothing was measured: {}", criterion.display());
 
@@ -41,6 +35,7 @@ fn main() -> Result<()> {
         "# Benchmarks\n\n",
         &host::describe(&format::date(results.newest), crate_dir)?,
         "Times are medians; those of building are of one run.\n\n",
+        &results.all_features(),
         "## Targets\n\n",
         &targets::table(&results),
         "## Limits\n\n",

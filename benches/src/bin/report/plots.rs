@@ -22,9 +22,11 @@ pub struct Bar {
 }
 
 /// Horizontal bars on a logarithmic scale, each with its value beside it; the second of a candidate is paler.
+/// The note is beside the title, and smaller.
 pub fn bars(
     path: &Path,
     title: &str,
+    note: &str,
     series: &[String],
     bars: &[Bar],
     show: fn(f64) -> String,
@@ -42,6 +44,7 @@ pub fn bars(
 
     let canvas = Canvas::new(path, WIDTH, bottom + 12);
     canvas.text(title, (12, 18), 18, TEXT, HPos::Left)?;
+    canvas.text(note, (WIDTH - 12, 18), 13, TEXT, HPos::Right)?;
     let opacity = |i: usize| if i == 0 { 1.0 } else { 0.45 };
     let mut x = LEFT;
     for (i, name) in series.iter().enumerate() {
@@ -158,6 +161,7 @@ fn points_of(panels: &[Panel]) -> impl Iterator<Item = (f64, f64)> + Clone {
 pub fn lines(
     path: &Path,
     title: &str,
+    note: &str,
     across: &str,
     panels: &[Panel],
     show: fn(f64) -> String,
@@ -182,6 +186,7 @@ pub fn lines(
 
     let canvas = Canvas::new(path, WIDTH, TOP + rows * PANEL.1 + legend_height);
     canvas.text(title, (12, 18), 18, TEXT, HPos::Left)?;
+    canvas.text(note, (WIDTH - 12, 18), 13, TEXT, HPos::Right)?;
     for (i, panel) in panels.iter().enumerate() {
         let i = i as i32;
         let width = if panels_in_row == 1 { WIDTH } else { PANEL.0 };

@@ -67,7 +67,7 @@ impl Sections<'_> {
     fn reads(&self) -> Result<String> {
         const PLOT: &str = "One read of a hot service, nothing else going on";
 
-        let mut text = String::new();
+        let (mut text, of) = (String::new(), self.results.features("reads"));
         for (which, load, what) in [
             ("hot", "quiet", "One hot service, nobody writes"),
             ("hot", "busy", "One hot service, under failures and publications"),
@@ -81,13 +81,15 @@ impl Sections<'_> {
             if (which, load) == ("hot", "quiet") {
                 let series: Vec<String> = columns.iter().map(|c| c.title.clone()).collect();
                 let path = self.plots.join("reads.svg");
-                if plots::bars(&path, PLOT, &series, &self.read_bars(&columns), format::time)? {
+                let bars = self.read_bars(&columns);
+                if plots::bars(&path, PLOT, &of, &series, &bars, format::time)? {
                     text += &plot("reads.svg", PLOT);
                 }
             }
             text += &table(self.results, what, &columns);
         }
-        Ok(section("Reads", "Time of one read on each thread, and its ratio to the floor.", text))
+        let about = "Time of one read on each thread, and its ratio to the floor.";
+        Ok(section("Reads", about, &of, text))
     }
 
     fn scaling(&self) -> Result<String> {
@@ -125,14 +127,14 @@ impl Sections<'_> {
         let what = format!("{} / {}", threads_label(all), threads_label(one));
         let table = markdown(&what, &titles.each_ref().map(String::as_str), "--:", rows);
 
-        let mut text = String::new();
+        let (mut text, of) = (String::new(), self.results.features("reads"));
         bars.iter_mut().for_each(|bar| bar.values.truncate(2));
         let path = self.plots.join("scaling.svg");
-        if plots::bars(&path, PLOT, &titles[..2], &bars, format::ratio)? {
+        if plots::bars(&path, PLOT, &of, &titles[..2], &bars, format::ratio)? {
             text += &plot("scaling.svg", PLOT);
         }
         let about = "1× is perfect: a thread does not notice the others.";
-        Ok(section("Scaling with threads", about, text + &table))
+        Ok(section("Scaling with threads", about, &of, text + &table))
     }
 
     /// The functions of a group as lines; what `filter` leaves out is not shown.
@@ -157,23 +159,25 @@ impl Sections<'_> {
         &self,
         file: &str,
         what: &str,
+        of: &str,
         across: &str,
         mut panels: Vec<Panel>,
     ) -> Result<String> {
         panels.retain(|panel| !panel.lines.is_empty());
-        let is_drawn = plots::lines(&self.plots.join(file), what, across, &panels, format::time)?;
+        let path = self.plots.join(file);
+        let is_drawn = plots::lines(&path, what, of, across, &panels, format::time)?;
         Ok(if is_drawn { plot(file, what) } else { String::new() })
     }
 
     fn registry_size(&self) -> Result<String> {
-        let group = "reads/registry size";
+        let (group, of) = ("reads/registry size", self.results.features("reads"));
         let panels = vec![self.panel("one thread, quiet", group, false, |_| true)];
         let mut text =
-            self.lines("registry-size.svg", "A read", "services in the registry", panels)?;
+            self.lines("registry-size.svg", "A read", &of, "services in the registry", panels)?;
         if !text.is_empty() {
             text += &table(self.results, "services", &Column::by_value(self.results, group, false));
         }
-        Ok(section("Registry size", "The same ten services are read.", text))
+        Ok(section("Registry size", "The same ten services are read.", &of, text))
     }
 
     fn cascades(&self) -> Result<String> {
@@ -189,10 +193,11 @@ impl Sections<'_> {
             tables += &table(self.results, &format!("{shape}, services"), &columns);
         }
         let what = "A failure, for each service that it takes down";
-        let text = self.lines("cascades.svg", what, "services that go down", panels)?;
+        let of = self.results.features("cascades");
+        let text = self.lines("cascades.svg", what, &of, "services that go down", panels)?;
         let about = "Time for each service that goes down. The floor, the tokens and the channels are \
                      told what is to fail; the others find out.";
-        Ok(section("Cascades", about, text + &tables))
+        Ok(section("Cascades", about, &of, text + &tables))
     }
 
     fn wakeups(&self) -> Result<String> {
@@ -210,25 +215,28 @@ impl Sections<'_> {
             let columns = Column::by_value(self.results, &group, true);
             tables += &table(self.results, &format!("{place}, waiters"), &columns);
         }
-        let text = self.lines("wakeups.svg", "Waking, for each waiter", "waiters", panels)?;
+        let (what, of) = ("Waking, for each waiter", self.results.features("wakeups"));
+        let text = self.lines("wakeups.svg", what, &of, "waiters", panels)?;
         let about = "Time for each waiter, and the ratio to event-listener. \"Notify\" is the call \
                      alone, \"awake\" is until the last waiter has what it waited for.";
-        Ok(section("Wake-ups", about, text + &tables))
+        Ok(section("Wake-ups", about, &of, text + &tables))
     }
 
     fn recovery(&self) -> Result<String> {
         let what = "From a failure until all are up again, for each service";
-        let content = self.recovering("recovery/", "recovery.svg", what)?;
-        Ok(section("Recovery", &format!("{what}."), content))
+        let of = self.results.features("recovery");
+        let content = self.recovering("recovery/", "recovery.svg", what, &of)?;
+        Ok(section("Recovery", &format!("{what}."), &of, content))
     }
 
     fn supervision(&self) -> Result<String> {
         let what = "Recovery with a loop by hand and with a supervisor, for each service";
-        let content = self.recovering("supervised/", "supervision.svg", what)?;
-        Ok(section("Supervision", &format!("{what}."), content))
+        let of = self.results.features("supervision");
+        let content = self.recovering("supervised/", "supervision.svg", what, &of)?;
+        Ok(section("Supervision", &format!("{what}."), &of, content))
     }
 
-    fn recovering(&self, groups: &str, file: &str, what: &str) -> Result<String> {
+    fn recovering(&self, groups: &str, file: &str, what: &str, of: &str) -> Result<String> {
         let mut panels = Vec::new();
         let mut tables = String::new();
         for shape in self.results.groups(groups) {
@@ -237,21 +245,21 @@ impl Sections<'_> {
             let columns = Column::by_value(self.results, &group, true);
             tables += &table(self.results, &format!("{shape}, services"), &columns);
         }
-        Ok(self.lines(file, what, "services", panels)? + &tables)
+        Ok(self.lines(file, what, of, "services", panels)? + &tables)
     }
 
     fn publication(&self) -> Result<String> {
-        let group = "publication";
+        let (group, of) = ("publication", self.results.features("publication"));
         let panels = vec![self.panel("one thread publishes", group, false, |_| true)];
         let across = "threads that have ever read";
-        let mut text = self.lines("publication.svg", "A publication", across, panels)?;
+        let mut text = self.lines("publication.svg", "A publication", &of, across, panels)?;
         if !text.is_empty() {
             let columns = Column::by_value(self.results, group, false);
             text += &table(self.results, "threads that read", &columns);
         }
         let about = "Time of one publication, and the ratio to what it cannot do without: the cell \
                      and one compare-and-swap.";
-        Ok(section("Publication", about, text))
+        Ok(section("Publication", about, &of, text))
     }
 
     fn building(&self) -> Result<String> {
@@ -274,13 +282,13 @@ impl Sections<'_> {
                 .collect(),
         };
         let time = panel("register, edges, build", |line| line.seconds() * 1e9);
-        let what = "Building a registry";
-        let mut text = self.lines("building-time.svg", what, "services", vec![time])?;
+        let (what, of) = ("Building a registry", self.results.features("building"));
+        let mut text = self.lines("building-time.svg", what, &of, "services", vec![time])?;
         let bytes =
             panel("slots, names, edges, rows", |line| each(line.bytes() as f64, line.services));
         let path = self.plots.join("building-bytes.svg");
         let what = "Bytes of a service";
-        if !text.is_empty() && plots::lines(&path, what, "services", &[bytes], bytes_tick)? {
+        if !text.is_empty() && plots::lines(&path, what, &of, "services", &[bytes], bytes_tick)? {
             text += &plot("building-bytes.svg", what);
         }
         if text.is_empty() {
@@ -303,7 +311,8 @@ impl Sections<'_> {
         let titles =
             ["services", "time", "first failure", "slot", "names", "edges", "rows", "peak"];
         let table = markdown("graph", &titles, "--:", rows);
-        Ok(section("Building", "Bytes are of one service, the peak is of all.", text + &table))
+        let about = "Bytes are of one service, the peak is of all.";
+        Ok(section("Building", about, &of, text + &table))
     }
 }
 
@@ -312,7 +321,7 @@ fn bytes_tick(bytes: f64) -> String {
     format!("{} B", plots::short(bytes))
 }
 
-/// Nothing where there is no data.
-fn section(title: &str, about: &str, content: String) -> String {
-    if content.is_empty() { content } else { format!("## {title}\n\n{about}\n\n{content}") }
+/// Nothing if there is no data.
+fn section(title: &str, about: &str, of: &str, content: String) -> String {
+    if content.is_empty() { content } else { format!("## {title}\n\n{about} {of}.\n\n{content}") }
 }

@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mainstay_test_support::{Random, Seed};
 use reqwest::StatusCode;
 
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
     example_server::{DEADLINE, Server},
     load::{SERVICES, Seen, client, configuration, number},
     shows, status,
-    support::{Random, Seed},
 };
 
 /// Of one every ten seconds. `MAINSTAY_ROUNDS` is another number; 360 are the hour.

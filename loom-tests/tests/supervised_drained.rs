@@ -6,6 +6,7 @@
 //! ```
 //!
 //! What must not be: the waiter goes on while a value is being dropped; or it sleeps on, which loom reports as a deadlock.
+#![cfg(loom)]
 
 use loom::{
     sync::{

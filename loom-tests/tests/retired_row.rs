@@ -13,11 +13,9 @@
 //! - a row that was read under a pin is whole, and stays so while the pin is held;
 //! - a row is dropped whole, whoever wrote it and whoever drops it;
 //! - without a pin in the way, what was replaced is freed after two turns.
+#![cfg(crossbeam_loom)]
 
-#[expect(unreachable_pub, reason = "the other models have it from their library")]
-#[path = "../../src/runner.rs"]
-mod runner;
-#[path = "../../../src/sync/snapshot.rs"]
+#[path = "../../src/sync/snapshot.rs"]
 mod snapshot;
 
 /// What `snapshot.rs` takes from its parent.
@@ -31,7 +29,7 @@ use std::sync::{
 };
 
 use loom::{sync::atomic, thread::spawn};
-use runner::model;
+use mainstay_loom_tests::model;
 use snapshot::{Snapshot, pin};
 
 const UNWRITTEN: u32 = 0;

@@ -5,9 +5,6 @@
 //! - Without their data they are up, and answer once it is there.
 //! - Told to stop, in whatever way, they answer what they were asked, and end in order.
 
-#[path = "support/example_binary.rs"]
-mod example_binary;
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -22,7 +19,7 @@ use std::{
 /// Nothing takes this long; it only keeps a test that fails from hanging.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-const EXAMPLES: [&str; 2] = ["threads", "smol"];
+const EXAMPLES: [&str; 2] = [env!("CARGO_BIN_EXE_threads"), env!("CARGO_BIN_EXE_smol")];
 
 struct Server {
     child: Child,
@@ -36,8 +33,8 @@ struct Client {
 }
 
 impl Server {
-    fn start(example: &'static str, data: &Path) -> Self {
-        let mut child = Command::new(example_binary::path(example))
+    fn start(example: &str, data: &Path) -> Self {
+        let mut child = Command::new(example)
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdin(Stdio::piped())
@@ -126,7 +123,7 @@ impl Client {
 }
 
 fn data() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/server/data"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/server/data"))
 }
 
 #[test]
@@ -213,8 +210,7 @@ fn what_was_asked_is_answered_at_the_end() {
 fn what_cannot_be_meant_is_refused() {
     for example in EXAMPLES {
         for arguments in [&["--listen", "nowhere"][..], &["--data"], &["-x", "y"]] {
-            let output =
-                Command::new(example_binary::path(example)).args(arguments).output().unwrap();
+            let output = Command::new(example).args(arguments).output().unwrap();
             assert!(matches!(output.status.code(), Some(1 | 2)), "{output:?}");
         }
     }

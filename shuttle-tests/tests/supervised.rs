@@ -15,6 +15,7 @@
 //!
 //! In some schedules the shutdown comes in the middle of it. Then what has not been built yet has no edges, and the order
 //! is not looked at.
+#![cfg(shuttle)]
 
 use std::{
     future::pending,

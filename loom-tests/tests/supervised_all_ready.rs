@@ -5,6 +5,7 @@
 //! waiter:   a is the first: listen to a, announce, look: now it is b    leave a, listen to b, announce, look    sleep
 //! movers:                                        a ready                                    b ready: notify
 //! ```
+#![cfg(loom)]
 
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, model, plain, services};

@@ -15,11 +15,11 @@
 //!
 //! What must not be: the step falls between the look and the listening, and nobody wakes the shutdown; or the supervisor
 //! misses what it is told, and stays up.
+#![cfg(loom)]
 
 use std::{
-    future::{Future, pending, ready},
+    future::{pending, ready},
     io,
-    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,7 @@ use loom::{
 };
 use mainstay::{Clock, Registry, ServiceId, Sleep};
 use mainstay_loom_tests::{join, model};
+use mainstay_test_support::poll_once;
 
 /// A clock that stands.
 struct Stands(Instant);
@@ -61,8 +62,7 @@ fn of_one() {
         let mut run =
             Box::pin(registry.supervise(x).unwrap().run(|_| ready(Ok::<_, io::Error>(7))));
         // It comes up, and then waits.
-        let up = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(up.is_pending() && registry.get(x).is_ok());
+        assert!(poll_once(&mut run).is_pending() && registry.get(x).is_ok());
 
         let supervisor = spawn(move || block_on(run));
         let stopper = spawn({
@@ -91,10 +91,9 @@ fn while_it_fails() {
         let supervisor = registry.supervise(x).unwrap().on_stop(Duration::from_secs(1), hook);
         let mut run = Box::pin(supervisor.run(|_| ready(Ok::<_, io::Error>(7))));
         let mut shutdown = Box::pin(registry.shutdown(Duration::from_secs(1)));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(run.as_mut().poll(&mut context).is_pending());
+        assert!(poll_once(&mut run).is_pending());
         // Its turn has come, and it does not know of it yet.
-        assert!(shutdown.as_mut().poll(&mut context).is_pending());
+        assert!(poll_once(&mut shutdown).is_pending());
 
         let supervisor = spawn(move || block_on(run));
         let failer = spawn({

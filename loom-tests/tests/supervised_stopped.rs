@@ -7,6 +7,7 @@
 //!
 //! What must not be: the attempt does not see that it is stopped, the shutdown does not see the attempt, and an instance
 //! comes up that nobody takes down.
+#![cfg(loom)]
 
 use std::time::Duration;
 

@@ -32,7 +32,7 @@ fn label_of(name: &str) -> &str {
 
 /// How many time zones of a country a database has, counted in the table that it is made from.
 fn zones_of(country: &str, label: &str) -> usize {
-    let table = include_str!("../../examples/server/data/zone1970.tab");
+    let table = include_str!("../../server/data/zone1970.tab");
     let rows = table
         .lines()
         .filter(|line| !line.starts_with('#'))

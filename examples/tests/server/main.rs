@@ -16,14 +16,10 @@
 //!    and what is not answered has not been taken.
 //! 9. All of it holds through an hour of failures (`hour.rs`).
 
-#[path = "../support/example_server.rs"]
 mod example_server;
 #[cfg(unix)]
 mod hour;
-#[path = "../support/load.rs"]
 mod load;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,5 @@
 //! The example server as a process of its own, in a directory of its own.
 
-#[path = "example_binary.rs"]
-mod example_binary;
-
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
@@ -50,7 +47,7 @@ impl Server {
     pub(crate) fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = File::create(directory.path().join("stderr")).expect("a file for the log");
-        let mut child = Command::new(example_binary::path("server"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_server"))
             .args(["--listen", "127.0.0.1:0"])
             .args(options)
             .current_dir(&directory)
