@@ -1,12 +1,13 @@
-//! What registries of many services cost to build and to change, in time and in bytes.
+//! The cost of a large registry: the time to build and to change it, and its memory.
 //!
-//! `cargo bench --bench building` runs all sizes, up to a million services: up to a hundred thousand by
-//! criterion, and each once more for a table, which is also left as `building.json` beside criterion's own
-//! results. `BUILDING_MAX=10000` leaves out what is larger. With `-- --test` there is the smallest size only,
-//! and nothing is written.
+//! `cargo bench --bench building` runs all sizes, up to a million services. Criterion measures the
+//! sizes up to a hundred thousand. In addition, each size is built once for a table, which is
+//! written to `building.json` in the directory of criterion's results. `BUILDING_MAX=10000` leaves
+//! out the larger sizes. With `-- --test` only the smallest size runs, and nothing is written.
 //!
-//! The bytes are those that were asked of the allocator, without its own overhead, and without what epochs
-//! have retired but not yet freed; the peak is with that. Times and bytes are of two runs: counting takes time.
+//! The bytes are those that were requested from the allocator, without the overhead of the
+//! allocator. They do not include memory that is retired but not yet freed; the peak does. Times
+//! and bytes are measured in two separate runs, because counting takes time.
 
 use std::{
     env, fs,
@@ -30,47 +31,47 @@ static ALLOCATOR: Counting = Counting::new();
 
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
-/// What takes longer is run once.
+/// Larger sizes are built only once, for the table.
 const CRITERION_MAX: usize = 100_000;
 
-/// So many services discover an edge, at the most.
+/// The maximum number of services that discover an edge.
 const DISCOVERIES: usize = 10_000;
 
-/// So many services are discovered.
+/// The number of services that become dependencies by a discovered edge.
 const DISCOVERED: usize = 16;
 
 const ANSWER: u64 = 42;
 
-/// The names and edges of a registry, made beforehand.
+/// The names and edges of a registry, created before the measurement.
 struct Plan {
     graph: &'static str,
     names: Vec<String>,
     edges: Vec<Edge>,
 }
 
-/// What one step took.
+/// The cost of one step.
 #[derive(Clone, Copy)]
-struct Took {
+struct Cost {
     time: Duration,
     bytes: isize,
 }
 
-fn step<R>(work: impl FnOnce() -> R) -> (R, Took) {
+fn step<R>(work: impl FnOnce() -> R) -> (R, Cost) {
     let before = ALLOCATOR.bytes();
-    let begun = Instant::now();
+    let start = Instant::now();
     let result = work();
-    let time = begun.elapsed();
-    (result, Took { time, bytes: ALLOCATOR.bytes() - before })
+    let time = start.elapsed();
+    (result, Cost { time, bytes: ALLOCATOR.bytes() - before })
 }
 
-/// A registry, and what it took to make.
+/// A registry, and the cost of each step of building it.
 struct Built {
     registry: Registry,
     ids: Vec<ServiceId<u64>>,
-    slab: Took,
-    names: Took,
-    edges: Took,
-    build: Took,
+    slab: Cost,
+    names: Cost,
+    edges: Cost,
+    build: Cost,
 }
 
 impl Plan {
@@ -87,7 +88,7 @@ impl Plan {
         });
         let ((), edges) = step(|| {
             for &(dependent, dependency) in &self.edges {
-                builder.add_dependency(ids[dependent], ids[dependency]).unwrap();
+                builder.depends(ids[dependent]).on(ids[dependency]).unwrap();
             }
         });
         let (registry, build) = step(|| builder.build());
@@ -96,56 +97,58 @@ impl Plan {
 }
 
 impl Built {
-    /// The first failure of the root, which reaches the last service: both are ready before.
-    fn fail(&self) -> Took {
+    /// The first failure of the root. The root and the last service of its closure are ready before
+    /// it; the others are down.
+    fn fail(&self) -> Cost {
         let ends = [self.ids[0], self.ids[self.ids.len() - 1]];
         let providers = ends.map(|id| self.registry.provide(id).unwrap());
         let _running = providers.each_ref().map(|provider| {
-            let attempt = provider.begin().wait().unwrap();
+            let attempt = provider.begin().wait_blocking().unwrap();
             attempt.ready(ANSWER).unwrap()
         });
-        let (cascade, took) = step(|| self.registry.fail(ends[0], "bench").unwrap());
-        assert_eq!(cascade.went_down, 2);
-        took
+        let (cascade, cost) = step(|| self.registry.fail(ends[0], "bench").unwrap());
+        assert_eq!(cascade.failed, 2);
+        cost
     }
 
-    /// Attempts of services in the second half wait for ready ones of the first quarter, one each: an edge that
-    /// is in none of the graphs. Gives their number, too.
+    /// Attempts at services of the second half each wait for one ready service of the first
+    /// quarter, which adds an edge that none of the graphs has. Returns the number of edges and the
+    /// time.
     fn discover(&self) -> (usize, Duration) {
         let services = self.ids.len();
         let spread = |count: usize, from: usize, to: usize| {
             (0..count).map(move |i| self.ids[from + i * (to - from) / count])
         };
-        let found: Vec<_> = spread(DISCOVERED, 1, services / 4).collect();
-        let found_providers: Vec<_> =
-            found.iter().map(|&id| self.registry.provide(id).unwrap()).collect();
-        let _found: Vec<_> = found_providers
+        let dependencies: Vec<_> = spread(DISCOVERED, 1, services / 4).collect();
+        let dependency_providers: Vec<_> =
+            dependencies.iter().map(|&id| self.registry.provide(id).unwrap()).collect();
+        let _running: Vec<_> = dependency_providers
             .iter()
-            .map(|provider| provider.begin().wait().unwrap().ready(ANSWER).unwrap())
+            .map(|provider| provider.begin().wait_blocking().unwrap().ready(ANSWER).unwrap())
             .collect();
 
         let count = DISCOVERIES.min(services - services / 2);
         let dependents = spread(count, services / 2, services);
         let providers: Vec<_> = dependents.map(|id| self.registry.provide(id).unwrap()).collect();
         let attempts: Vec<_> =
-            providers.iter().map(|provider| provider.begin().wait().unwrap()).collect();
-        let dependencies = |id| self.registry.status(id).unwrap().dependencies.len();
-        let edges = || providers.iter().map(|provider| dependencies(provider.id())).sum::<usize>();
+            providers.iter().map(|provider| provider.begin().wait_blocking().unwrap()).collect();
+        let count_edges = |id| self.registry.status(id).unwrap().dependencies.len();
+        let edges = || providers.iter().map(|provider| count_edges(provider.id())).sum::<usize>();
 
         let before = edges();
-        let begun = Instant::now();
-        for (attempt, &dependency) in attempts.iter().zip(found.iter().cycle()) {
-            assert_eq!(**attempt.wait_for(dependency).wait().unwrap(), ANSWER);
+        let start = Instant::now();
+        for (attempt, &dependency) in attempts.iter().zip(dependencies.iter().cycle()) {
+            assert_eq!(**attempt.wait_for(dependency).wait_blocking().unwrap(), ANSWER);
         }
-        let took = begun.elapsed();
+        let elapsed = start.elapsed();
         assert_eq!(edges(), before + count);
-        (count, took)
+        (count, elapsed)
     }
 }
 
 fn sizes() -> impl Iterator<Item = usize> {
     let max = match env::var("BUILDING_MAX") {
-        Ok(max) => max.parse().expect("BUILDING_MAX is a number of services"),
+        Ok(max) => max.parse().expect("BUILDING_MAX must be a number of services"),
         Err(_) => SIZES[SIZES.len() - 1],
     };
     let max = if is_test() { SIZES[0] } else { max };
@@ -175,9 +178,9 @@ fn building(c: &mut Criterion) {
     }
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Serialize)]
-struct Line {
+struct Row {
     graph: &'static str,
     services: usize,
     edges: usize,
@@ -193,12 +196,13 @@ struct Line {
     bytes_edges: isize,
     bytes_build: isize,
     bytes_first_failure: isize,
-    /// Those of the two before it: a row may be made by either.
-    bytes_rows: isize,
+    /// The sum of the two fields before it: the build or the first failure may allocate the memory
+    /// for cached closures.
+    bytes_closures: isize,
     peak_bytes: isize,
 }
 
-impl Line {
+impl Row {
     fn measure(plan: &Plan) -> Self {
         let timed = plan.build();
         let first_failure = timed.fail().time;
@@ -226,12 +230,12 @@ impl Line {
             bytes_edges: counted.edges.bytes,
             bytes_build: counted.build.bytes,
             bytes_first_failure,
-            bytes_rows: counted.build.bytes + bytes_first_failure,
+            bytes_closures: counted.build.bytes + bytes_first_failure,
             peak_bytes,
         }
     }
 
-    /// Times in milliseconds, bytes by service.
+    /// Prints times in milliseconds, and bytes for each service.
     fn print(&self) {
         let ms = |seconds: f64| seconds * 1e3;
         let each = |bytes: isize| bytes as f64 / self.services as f64;
@@ -250,16 +254,17 @@ impl Line {
             each(self.bytes_slab),
             each(self.bytes_names),
             each(self.bytes_edges),
-            each(self.bytes_rows),
+            each(self.bytes_closures),
             each(self.peak_bytes),
         );
     }
 }
 
-/// Each size of each graph, once.
+/// Measures each size of each graph once.
 fn table(_: &mut Criterion) {
     println!(
-        "\n{:<15} {:>8} {:>8} | {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} | {:>6} {:>6} {:>6} {:>8} {:>8}",
+        "\n{:<15} {:>8} {:>8} | {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} \
+         | {:>6} {:>6} {:>6} {:>8} {:>8}",
         "",
         "services",
         "edges",
@@ -272,22 +277,22 @@ fn table(_: &mut Criterion) {
         "slab, B",
         "names",
         "edges",
-        "rows",
+        "closures",
         "peak",
     );
-    let mut lines = Vec::new();
+    let mut rows = Vec::new();
     for (graph, edges) in GRAPHS {
         for services in sizes() {
-            let line = Line::measure(&Plan::new(graph, edges, services));
-            line.print();
-            lines.push(line);
+            let row = Row::measure(&Plan::new(graph, edges, services));
+            row.print();
+            rows.push(row);
         }
     }
     if !is_test() {
         let results = results();
         fs::create_dir_all(&results).unwrap();
-        let lines = serde_json::to_string_pretty(&lines).unwrap();
-        fs::write(results.join("building.json"), lines).unwrap();
+        let rows = serde_json::to_string_pretty(&rows).unwrap();
+        fs::write(results.join("building.json"), rows).unwrap();
     }
 }
 

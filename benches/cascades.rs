@@ -1,10 +1,12 @@
-//! What a failure costs by the services that it takes down: from the call until all of them are down, and who
-//! waited for that was called.
+//! The cost of a failure, by the number of services that it takes down. The measured time begins
+//! with the call and ends when all of them are down and the wakers of all waiters have been called.
 //!
-//! All services are up before each failure, and how many went down is asserted after it. "Waited for" is with a
-//! wait for its failure at each service, which was polled once before; after the failure all wakers were
-//! called. "Walked" is the first failure since an edge in the closure changed. The floor and the channels are
-//! told what is to fail; the others have to find out.
+//! All services are up before each failure, and the number of services that went down is asserted
+//! after it. In "waited for", each service has one waiter for its failure, which was polled once
+//! before; all wakers must have been called after the failure. "Walked" is the first failure since
+//! an edge of the closure changed, so the cascade walks instead of using the cached closure. The
+//! floor and the channels receive the list of the services to take down; the others search for
+//! them.
 //!
 //! With `-- --test` the largest closures are left out.
 
@@ -29,21 +31,22 @@ use mainstay_benches::{
 
 const SIZES: [usize; 4] = [1, 10, 1_000, 100_000];
 
-/// The largest closure of what is tried out.
+/// The largest closure with `-- --test`.
 const TEST_MAX: usize = 1_000;
 
-/// The largest closure of a design that starts a task for each service.
+/// The largest closure for a design that starts a task for each service.
 const TASKS_MAX: usize = 1_000;
 
-/// Brings all services up, fails the first, checks that all are down; gives the time of the failure alone.
+/// Makes all services ready, fails the first one, and checks that all are down. Returns the time of
+/// the failure alone.
 type Time = Box<dyn FnMut() -> Duration>;
 
 fn mainstay(mut tree: Tree, services: usize) -> Time {
     Box::new(move || {
         tree.start();
-        let (went_down, took) = timed(|| tree.fail());
-        assert_eq!(went_down, services);
-        took
+        let (failed, elapsed) = timed(|| tree.fail());
+        assert_eq!(failed, services);
+        elapsed
     })
 }
 
@@ -51,11 +54,11 @@ fn mainstay_waited_for(mut tree: Tree, services: usize) -> Time {
     Box::new(move || {
         tree.start();
         let mut waiting = Waiting::new(tree.running().iter().map(Running::failed));
-        let (went_down, took) = timed(|| tree.fail());
+        let (failed, elapsed) = timed(|| tree.fail());
         waiting.assert_woken();
         waiting.finish(|failure| assert_eq!(&*failure.unwrap().root, "service 0"));
-        assert_eq!(went_down, services);
-        took
+        assert_eq!(failed, services);
+        elapsed
     })
 }
 
@@ -63,9 +66,9 @@ fn floor(services: usize, fail: fn(&Floor) -> usize) -> Time {
     let floor = Floor::new(services);
     Box::new(move || {
         floor.start();
-        let (went_down, took) = timed(|| fail(&floor));
-        assert_eq!(went_down, services);
-        took
+        let (failed, elapsed) = timed(|| fail(&floor));
+        assert_eq!(failed, services);
+        elapsed
     })
 }
 
@@ -80,11 +83,11 @@ fn locked_graph(services: usize, edges: &[Edge], waited_for: bool) -> Time {
         graph.start(&values);
         let listeners = if waited_for { graph.listen() } else { Vec::new() };
         let mut waiting = Waiting::new(listeners.into_iter());
-        let (went_down, took) = timed(|| graph.fail());
+        let (failed, elapsed) = timed(|| graph.fail());
         waiting.assert_woken();
         waiting.finish(|()| {});
-        assert_eq!(went_down, services);
-        took
+        assert_eq!(failed, services);
+        elapsed
     })
 }
 
@@ -94,11 +97,11 @@ fn tokens(edges: &[Edge], waited_for: bool) -> Time {
         let tree = TokenTree::new(&edges);
         let waited_for = if waited_for { tree.tokens() } else { &[] };
         let mut waiting = Waiting::new(waited_for.iter().map(|token| token.cancelled()));
-        let ((), took) = timed(|| tree.fail());
+        let ((), elapsed) = timed(|| tree.fail());
         waiting.assert_woken();
         waiting.finish(|()| {});
         assert!(tree.tokens().iter().all(|token| token.is_cancelled()));
-        took
+        elapsed
     })
 }
 
@@ -109,11 +112,11 @@ fn channels(services: usize, waited_for: bool) -> Time {
         tree.start(&values);
         let mut receivers = if waited_for { tree.subscribe() } else { Vec::new() };
         let mut waiting = Waiting::new(receivers.iter_mut().map(|receiver| receiver.changed()));
-        let (went_down, took) = timed(|| tree.fail());
+        let (failed, elapsed) = timed(|| tree.fail());
         waiting.assert_woken();
         waiting.finish(|changed| changed.unwrap());
-        assert_eq!(went_down, services);
-        took
+        assert_eq!(failed, services);
+        elapsed
     })
 }
 
@@ -128,18 +131,19 @@ fn go_design(services: usize, edges: &[Edge]) -> Time {
     Box::new(move || {
         names.iter().for_each(|name| go.ready(name, Arc::clone(&value)));
         let all = go.failures() + services;
-        let ((), took) = timed(|| {
+        let ((), elapsed) = timed(|| {
             go.fail(&names[0]);
             while go.failures() < all {
                 thread::yield_now();
             }
         });
         assert!(names.iter().all(|name| go.get(name).is_none()));
-        took
+        elapsed
     })
 }
 
-/// Whether each service depends on one other. Some that are not are so where they are small.
+/// Whether each service except the first depends on exactly one other. The answer is that for
+/// `TEST_MAX` services: a small graph of another shape may be a tree by chance.
 fn is_tree(graph: Graph) -> bool {
     graph(TEST_MAX).len() + 1 == TEST_MAX
 }
@@ -154,7 +158,7 @@ fn cascades(c: &mut Criterion) {
             }
             let edges = graph(services);
             group.throughput(Throughput::Elements(services as u64));
-            // Made when it is its turn, since many are large.
+            // Created immediately before its measurement, because many are large.
             let mut bench = |name: &str, make: &dyn Fn() -> Time| {
                 let mut time = None;
                 group.bench_function(BenchmarkId::new(name, services), |b| {
@@ -168,7 +172,7 @@ fn cascades(c: &mut Criterion) {
             bench("mainstay, waited for", &|| {
                 mainstay_waited_for(Tree::new(services, &edges), services)
             });
-            // One alone has no edge to change.
+            // A single service has no edge that could change.
             if services > 1 {
                 bench("mainstay, walked", &|| mainstay(Tree::changing(services, &edges), services));
             }

@@ -1,7 +1,8 @@
-//! What the unsafe code of the slab buys: `get` beside the same read with safe type erasure.
+//! The gain of the unsafe code of the slab: `get` beside the same read with safe type erasure.
 //!
-//! The safe variant keeps each cell as a `Box<dyn Any>` that is downcast for each read: a virtual call for the
-//! type's id and a second pointer. It reads the same words otherwise: arc-swap's load, the state, a comparison.
+//! The safe variant stores each cell as a `Box<dyn Any>` and downcasts it for each read. This costs
+//! a virtual call for the id of the type, and a second pointer. Otherwise it reads the same words:
+//! the load of arc-swap, the state, and a comparison.
 
 use std::{
     any::Any,
@@ -51,7 +52,7 @@ fn erasure(c: &mut Criterion) {
     let _running: Vec<_> = providers
         .iter()
         .zip(0u64..)
-        .map(|(provider, i)| provider.begin().wait().unwrap().ready(i).unwrap())
+        .map(|(provider, i)| provider.begin().wait_blocking().unwrap().ready(i).unwrap())
         .collect();
 
     let slots: Vec<SafeSlot> = (0..SERVICES as u64)

@@ -1,8 +1,10 @@
-//! Instructions, counted by callgrind: the same in each run, however busy the machine is. Compared with the limits
-//! that stand here, so that a regression is seen where timings are noise.
+//! The number of instructions, counted by callgrind. It is the same in each run, however busy the
+//! machine is. Each count is compared with a limit of this file, so a regression is noticed even if
+//! it is smaller than the noise of timings.
 //!
-//! Each limit is what was counted with rustc 1.95, and a tenth: another compiler or allocator counts a little
-//! differently. After a change that is meant, `ci/bench instructions` says what is counted now.
+//! Each limit is the count with rustc 1.95 plus a tenth, because another compiler or allocator
+//! leads to a slightly different count. After an intended change, `ci/bench instructions` prints
+//! the new counts.
 
 use std::{
     hint::black_box,
@@ -33,18 +35,18 @@ struct One {
     _running: Running<u64>,
 }
 
-/// One service, which has been read: a thread's first read does more.
+/// One service that has been read: the first read of a thread does additional work.
 fn one() -> One {
     let registry = Registry::with_capacity(1).unwrap();
     let id = registry.register("service").unwrap();
     let provider = registry.provide(id).unwrap();
-    let running = provider.begin().wait().unwrap().ready(ANSWER).unwrap();
+    let running = provider.begin().wait_blocking().unwrap().ready(ANSWER).unwrap();
     let mut cached = registry.cached(id).unwrap();
     assert_eq!((*registry.get(id).unwrap(), **cached.get().unwrap()), (ANSWER, ANSWER));
     One { registry, id, cached, _provider: provider, _running: running }
 }
 
-/// A chain, which has failed before: its closure is known.
+/// A chain that has failed before, so its closure is cached.
 fn chain(services: usize) -> Tree {
     let mut tree = Tree::new(services, &graphs::chain(services));
     for _ in 0..2 {
@@ -55,8 +57,8 @@ fn chain(services: usize) -> Tree {
     tree
 }
 
-/// What has failed before, and is up again.
-fn up(services: usize) -> Floor {
+/// A floor that has failed before, and is up again.
+fn floor_of(services: usize) -> Floor {
     let floor = Floor::new(services);
     for _ in 0..2 {
         floor.start();
@@ -66,14 +68,14 @@ fn up(services: usize) -> Floor {
     floor
 }
 
-/// At most so many instructions.
-fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
+/// The configuration of a benchmark that may take at most this number of instructions.
+fn at_most_instructions(instructions: u64) -> LibraryBenchmarkConfig {
     LibraryBenchmarkConfig::default()
         .tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]))
         .clone()
 }
 
-#[library_benchmark(config = at_most(99_000))]
+#[library_benchmark(config = at_most_instructions(99_000))]
 #[bench::one_thousand(one())]
 fn get(one: One) -> One {
     for _ in 0..READS {
@@ -82,7 +84,7 @@ fn get(one: One) -> One {
     one
 }
 
-#[library_benchmark(config = at_most(21_000))]
+#[library_benchmark(config = at_most_instructions(21_000))]
 #[bench::one_thousand(one())]
 fn cached(mut one: One) -> One {
     for _ in 0..READS {
@@ -91,14 +93,14 @@ fn cached(mut one: One) -> One {
     one
 }
 
-#[library_benchmark(config = at_most(2_520))]
+#[library_benchmark(config = at_most_instructions(2_520))]
 #[bench::one(chain(1))]
 fn fail_of_1(tree: Tree) -> Tree {
     assert_eq!(tree.fail(), 1);
     tree
 }
 
-#[library_benchmark(config = at_most(73_000))]
+#[library_benchmark(config = at_most_instructions(73_000))]
 #[bench::one(chain(1_000))]
 fn fail_of_1000(tree: Tree) -> Tree {
     assert_eq!(tree.fail(), 1_000);
@@ -118,7 +120,7 @@ fn three() -> Three {
     let ids = ["a", "b", "c"].map(|name| {
         let id = registry.register(name).unwrap();
         let provider = registry.provide(id).unwrap();
-        let running = provider.begin().wait().unwrap().ready(ANSWER).unwrap();
+        let running = provider.begin().wait_blocking().unwrap().ready(ANSWER).unwrap();
         assert_eq!(*registry.get(id).unwrap(), ANSWER);
         provided.push((provider, running));
         id
@@ -126,7 +128,7 @@ fn three() -> Three {
     Three { registry, ids: ids.into(), _provided: provided }
 }
 
-#[library_benchmark(config = at_most(616_000))]
+#[library_benchmark(config = at_most_instructions(616_000))]
 #[bench::one_thousand(three())]
 fn get_all_of_3(three: Three) -> Three {
     for _ in 0..READS {
@@ -141,45 +143,45 @@ fn down() -> Provider<u64> {
     let registry = Registry::with_capacity(1).unwrap();
     let id = registry.register("service").unwrap();
     let provider = registry.provide(id).unwrap();
-    assert_eq!(published(&provider).fail("bench").went_down, 1);
+    assert_eq!(published(&provider).fail("bench").failed, 1);
     provider
 }
 
 fn published(provider: &Provider<u64>) -> Running<u64> {
-    provider.begin().wait().unwrap().ready(ANSWER).unwrap()
+    provider.begin().wait_blocking().unwrap().ready(ANSWER).unwrap()
 }
 
-/// With the feature `supervise` each instance is counted.
-const fn where_counted(counted: u64, not: u64) -> u64 {
-    if cfg!(feature = "supervise") { counted } else { not }
+/// The limit with the feature `supervise`, which counts each instance, or the limit without it.
+const fn by_feature(supervise: u64, none: u64) -> u64 {
+    if cfg!(feature = "supervise") { supervise } else { none }
 }
 
-#[library_benchmark(config = at_most(where_counted(1_710, 1_290)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_710, 1_290)))]
 #[bench::one(down())]
 fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
     let running = published(&provider);
     (provider, running)
 }
 
-#[library_benchmark(config = at_most(where_counted(1_030, 950)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_030, 950)))]
 #[bench::one(published(&down()))]
 fn replace(running: Running<u64>) -> Running<u64> {
     running.replace(ANSWER).unwrap();
     running
 }
 
-// What a cached read cannot be below: one load, and a pointer to follow.
+// The floor of a cached read: one load, and a pointer to follow.
 #[library_benchmark]
 #[bench::one_thousand(AtomicPtr::new(Box::into_raw(Box::new(ANSWER))))]
 fn floor(pointer: AtomicPtr<u64>) -> AtomicPtr<u64> {
     for _ in 0..READS {
-        // SAFETY: it is never freed.
+        // SAFETY: the value is never freed.
         assert_eq!(unsafe { *black_box(&pointer).load(Ordering::Acquire) }, ANSWER);
     }
     pointer
 }
 
-// What stands below `get`.
+// The part of `get` that arc-swap executes.
 #[library_benchmark]
 #[bench::one_thousand(ArcSwap::from_pointee(ANSWER))]
 fn arc_swap_load(swap: ArcSwap<u64>) -> ArcSwap<u64> {
@@ -189,18 +191,18 @@ fn arc_swap_load(swap: ArcSwap<u64>) -> ArcSwap<u64> {
     swap
 }
 
-// What a cached read cannot be below that looks at a pointer and a state.
+// The floor of a cached read that checks a pointer and a state.
 #[library_benchmark]
 #[bench::one_thousand(PointerAndState::new(ANSWER))]
 fn pointer_and_state(cell: PointerAndState) -> PointerAndState {
-    let mut kept = cell.look();
+    let mut kept = cell.observe();
     for _ in 0..READS {
         assert_eq!(black_box(&cell).load(black_box(&mut kept)), ANSWER);
     }
     cell
 }
 
-// What `get` cannot be below that loads by arc-swap and looks at a state.
+// The floor of a `get` that loads by arc-swap and checks a state.
 #[library_benchmark]
 #[bench::one_thousand(LoadAndState::new(ANSWER))]
 fn load_and_state(cell: LoadAndState) -> LoadAndState {
@@ -210,16 +212,16 @@ fn load_and_state(cell: LoadAndState) -> LoadAndState {
     cell
 }
 
-// What a failure cannot be below that leaves a reason.
+// The floor of a failure that stores a reason.
 #[library_benchmark]
-#[bench::one(up(1))]
+#[bench::one(floor_of(1))]
 fn remembered_floor_of_1(floor: Floor) -> Floor {
     assert_eq!(floor.fail_for("bench"), 1);
     floor
 }
 
 #[library_benchmark]
-#[bench::one(up(1_000))]
+#[bench::one(floor_of(1_000))]
 fn remembered_floor_of_1000(floor: Floor) -> Floor {
     assert_eq!(floor.fail_for("bench"), 1_000);
     floor

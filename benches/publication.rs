@@ -1,12 +1,13 @@
-//! What it costs to publish, by the number of threads that have ever read.
+//! The cost of a publication, by the number of threads that have ever read.
 //!
-//! arc-swap keeps a node for each thread that read anything by it, and each store looks at all of them. mainstay
-//! keeps its values in arc-swap's cells, so it pays for that, too; beside it stands what it could not do
-//! without: the cell, and one compare-and-swap on a state word.
+//! arc-swap keeps a node for each thread that has read anything by it, and each store visits all
+//! nodes. mainstay stores its values in cells of arc-swap, so each publication has this cost, too.
+//! It is compared with the part that mainstay cannot avoid: a store to the cell, and one
+//! compare-and-swap of a state word.
 //!
-//! The nodes belong to the whole process and stay when their threads end; the next thread takes one that is
-//! free. So all readers are alive at once, each reads once, then they end; and the numbers only go upward.
-//! This benchmark shares its process with no other.
+//! The nodes belong to the process and remain when their threads end; a new thread takes a free
+//! node. Therefore all readers of one measurement are alive at the same time: each reads once, and
+//! then they end. The number of readers only grows. No other benchmark runs in this process.
 
 use std::{
     sync::{
@@ -22,25 +23,26 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion
 use mainstay::{Provider, Registry, Running, ServiceId};
 use mainstay_benches::features::criterion;
 
-/// So many services are published one after another between two looks at the clock.
+/// The number of publications, each of another service, between two reads of the clock.
 const BATCH: u64 = 64;
 
 const READERS: [usize; 5] = [1, 4, 16, 64, 256];
 
-/// Calls `batch` with a first value and a number of services until `n` were published; it gives the time that
-/// counts.
+/// Calls `batch` until `n` services were published, with the first value of the batch and its
+/// number of services. Returns the sum of the times that `batch` returns.
 fn in_batches(n: u64, mut batch: impl FnMut(u64, usize) -> Duration) -> Duration {
     let firsts = (0..n).step_by(BATCH as usize);
     firsts.map(|first| batch(first, BATCH.min(n - first) as usize)).sum()
 }
 
-/// Numbers are their own values: each publication of a batch has another one.
+/// Publishes a batch, and returns the time. The values of a batch are consecutive numbers, so each
+/// publication has another value.
 fn time(first: u64, count: usize, mut publish: impl FnMut(usize, u64)) -> Duration {
-    let begun = Instant::now();
+    let start = Instant::now();
     for (service, value) in (0..count).zip(first..) {
         publish(service, value);
     }
-    begun.elapsed()
+    start.elapsed()
 }
 
 struct Services {
@@ -59,7 +61,7 @@ impl Services {
     }
 
     fn publish(&self, service: usize, value: u64) -> Running<u64> {
-        self.providers[service].begin().wait().unwrap().ready(value).unwrap()
+        self.providers[service].begin().wait_blocking().unwrap().ready(value).unwrap()
     }
 
     fn check(&self, first: u64, count: usize) {
@@ -68,28 +70,29 @@ impl Services {
         }
     }
 
-    /// From what is down to what is ready. Taking it down again does not count.
+    /// Measures `begin` and `ready` of services that are down. The failure that takes them down
+    /// again is not measured.
     fn time_publications(&self, n: u64) -> Duration {
         let mut running = Vec::with_capacity(BATCH as usize);
         in_batches(n, |first, count| {
-            let took = time(first, count, |i, value| running.push(self.publish(i, value)));
+            let elapsed = time(first, count, |i, value| running.push(self.publish(i, value)));
             self.check(first, count);
-            running.drain(..).for_each(|running| assert_eq!(running.fail("bench").went_down, 1));
-            took
+            running.drain(..).for_each(|running| assert_eq!(running.fail("bench").failed, 1));
+            elapsed
         })
     }
 
     fn time_replacements(&self, n: u64) -> Duration {
         let running: Vec<_> = (0..BATCH as usize).map(|i| self.publish(i, 0)).collect();
         in_batches(n, |first, count| {
-            let took = time(first, count, |i, value| running[i].replace(value).unwrap());
+            let elapsed = time(first, count, |i, value| running[i].replace(value).unwrap());
             self.check(first, count);
-            took
+            elapsed
         })
     }
 }
 
-/// A cell and a state on a cache line of their own.
+/// A cell and a state word on one cache line.
 #[repr(align(64))]
 struct Line {
     cell: ArcSwap<u64>,
@@ -101,37 +104,37 @@ impl Line {
         Self { cell: ArcSwap::from_pointee(0), state: AtomicU64::new(0) }
     }
 
-    fn step(&self) {
+    fn transition(&self) {
         let state = self.state.load(Ordering::Acquire);
-        let stepped =
+        let exchanged =
             self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Acquire);
-        assert_eq!(stepped, Ok(state));
+        assert_eq!(exchanged, Ok(state));
     }
 
     fn store(&self, value: u64) {
         self.cell.store(Arc::new(value));
-        self.step();
+        self.transition();
     }
 
     fn compare_and_swap(&self, value: u64) {
         let current = self.cell.load();
         let previous = self.cell.compare_and_swap(&current, Arc::new(value));
         assert!(Arc::ptr_eq(&previous, &current));
-        self.step();
+        self.transition();
     }
 }
 
 fn time_lines(lines: &[Line], n: u64, publish: impl Fn(&Line, u64)) -> Duration {
     in_batches(n, |first, count| {
-        let took = time(first, count, |i, value| publish(&lines[i], value));
+        let elapsed = time(first, count, |i, value| publish(&lines[i], value));
         for (line, value) in lines[..count].iter().zip(first..) {
             assert_eq!(**line.cell.load(), value);
         }
-        took
+        elapsed
     })
 }
 
-/// Lets so many threads read, this one among them.
+/// Reads on this number of threads at the same time; this thread is one of them.
 fn read_on(threads: usize, read: impl Fn() + Sync) {
     let all = Barrier::new(threads);
     let read = || {

@@ -1,9 +1,10 @@
-//! What a request pays for a read, beside what one would use instead.
+//! The cost of a read for a request, beside the alternatives.
 //!
-//! Each candidate reads the same services in the same order and asserts each answer; "busy" is under one
-//! failure, one publication and one replacement every 100 us. A map is read by names made beforehand. What is
-//! protected by a guard is read inside it; a lock of the whole map is left at once with a clone of the `Arc`,
-//! as a request would not keep it.
+//! Each candidate reads the same services in the same order and asserts each value. In "quiet"
+//! nothing is written. In "busy" one failure, one publication and one replacement take place every
+//! 100 us. Maps are read by names that were created before the measurement. A value that is
+//! protected by a guard is read through the guard. A lock of a whole map is released at once, with
+//! a clone of the `Arc`, as a request would do it.
 
 use std::{
     collections::HashMap,
@@ -33,8 +34,8 @@ use mainstay_benches::{
 };
 use tokio::sync::watch;
 
-/// How long the background rests after each round.
-const REST: Duration = Duration::from_micros(100);
+/// The delay of the background thread after each round.
+const DELAY: Duration = Duration::from_micros(100);
 
 /// Reads one service after another, `n` times in all.
 #[inline]
@@ -44,7 +45,8 @@ fn each(n: u64, order: &[usize], mut read: impl FnMut(usize) -> u64) {
     }
 }
 
-/// Long enough that no branch predictor learns it, short enough to stay in the first cache.
+/// The number of reads before the order repeats: enough that no branch predictor learns the order,
+/// and few enough that it stays in the first-level cache.
 const ORDER: usize = 1024;
 
 fn orders() -> [(&'static str, Vec<usize>); 2] {
@@ -76,7 +78,7 @@ impl Mainstay {
         services
     }
 
-    /// For one thread.
+    /// Creates the cached readers of one thread.
     fn cached(&self) -> Vec<Cached<u64>> {
         self.ids.iter().map(|&id| self.registry.cached(id).unwrap()).collect()
     }
@@ -91,7 +93,7 @@ impl Mainstay {
         **self.registry.get_arc(self.ids[service]).unwrap()
     }
 
-    /// The service and the two after it.
+    /// Reads the service and the two after it at one instant.
     #[inline]
     fn get_all(&self, service: usize) -> u64 {
         let [second, third] = [1, 2].map(|more| (service + more) % SERVICES);
@@ -109,7 +111,7 @@ impl Container for Mainstay {
         match running {
             Some(running) => running.replace(value).unwrap(),
             None => {
-                let attempt = self.providers[service].begin().wait().unwrap();
+                let attempt = self.providers[service].begin().wait_blocking().unwrap();
                 *running = Some(attempt.ready(value).unwrap());
             }
         }
@@ -117,37 +119,37 @@ impl Container for Mainstay {
 
     fn fail(&self, service: usize) {
         let cascade = self.registry.fail(self.ids[service], "background").unwrap();
-        assert_eq!(cascade.went_down, 1);
+        assert_eq!(cascade.failed, 1);
         self.running.lock().unwrap()[service] = None;
     }
 }
 
-/// Runs `work` while the spare service fails and comes back, and one after another of those that are read gets
-/// a new value.
+/// Runs `work` while a background thread fails and publishes the spare service, and replaces the
+/// values of the services that are read, one after another.
 fn disturbed<R>(container: &dyn Container, order: &[usize], work: impl FnOnce() -> R) -> R {
-    struct Over<'a>(&'a AtomicBool);
+    struct SetOnDrop<'a>(&'a AtomicBool);
 
-    // Also where `work` panics: the scope waits for the background.
-    impl Drop for Over<'_> {
+    // Also if `work` panics: the scope waits for the background thread.
+    impl Drop for SetOnDrop<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
 
-    let over = AtomicBool::new(false);
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             for &service in order.iter().cycle() {
-                if over.load(Ordering::Relaxed) {
+                if is_over.load(Ordering::Relaxed) {
                     break;
                 }
                 container.fail(SPARE);
                 container.publish(SPARE);
                 container.publish(service);
-                thread::sleep(REST);
+                thread::sleep(DELAY);
             }
         });
-        let _over = Over(&over);
+        let _set_on_drop = SetOnDrop(&is_over);
         work()
     })
 }
@@ -189,8 +191,8 @@ impl Rivals {
         }
     }
 
-    /// Calls `bench` with each candidate: its name, what is written to in the background, and `n` reads of one
-    /// thread.
+    /// Calls `bench` for each candidate with its name, the container that the background thread
+    /// writes to, and a function that executes `n` reads on one thread.
     fn each(
         &self,
         order: &[usize],
@@ -200,7 +202,8 @@ impl Rivals {
         bench("floor", pointers, &|n| each(n, order, |i| *pointers.of(i).load()));
         let Self { pointers_and_states, loads_and_states, .. } = self;
         bench("limit: pointer and state", pointers_and_states, &|n| {
-            let mut kept: Vec<_> = pointers_and_states.iter().map(PointerAndState::look).collect();
+            let mut kept: Vec<_> =
+                pointers_and_states.iter().map(PointerAndState::observe).collect();
             each(n, order, |i| pointers_and_states.of(i).load(&mut kept[i]));
         });
         bench("limit: arc-swap load and state", loads_and_states, &|n| {
@@ -275,7 +278,8 @@ fn reads(c: &mut Criterion) {
     }
 }
 
-/// Ten services of registries of any size: what is read is the same, only how far apart it lies differs.
+/// Reads ten services of registries of several sizes. The reads are the same; only the distance
+/// between the services in memory differs.
 fn registry_sizes(c: &mut Criterion) {
     const READ: usize = 10;
 

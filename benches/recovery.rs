@@ -1,13 +1,14 @@
-//! From a failure of the root until everything that stands on it is ready again, rebuilt from the root's new
-//! value, by how deep and how wide it is. Each service has a provider of its own, a task or a thread, which waits
-//! for what it depends on and adds one to that value.
+//! The time from a failure of the root until all its dependents are ready again, rebuilt from the
+//! new value of the root, by the depth and the width of the graph. Each service has a provider of
+//! its own, on a task or a thread, which waits for its dependency and adds one to that value.
 //!
-//! - "mainstay, tokio": tasks on a runtime with a thread for each core;
-//! - "mainstay, one thread": tasks on a runtime of one thread;
-//! - "mainstay, threads": a thread for each;
-//! - "Go design": tasks as in the first, which look every 10 microseconds whether what they wait for is there.
+//! - "mainstay, tokio": tasks on a runtime with one thread for each core;
+//! - "mainstay, one thread": tasks on a runtime with one thread;
+//! - "mainstay, threads": one thread for each provider;
+//! - "Go design": tasks as in the first, which check every 10 microseconds whether the dependency
+//!   is ready.
 //!
-//! Who fails the root is one more of those tasks or threads; it waits for each service, and asserts its value.
+//! One more such task or thread fails the root. It waits for each service and asserts its value.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -26,7 +27,7 @@ use mainstay_benches::{
 };
 use tokio::task::JoinSet;
 
-/// The Go package's services, and what each provides.
+/// The services of the Go package; `nodes` has the name and the depth of each.
 struct Go {
     services: GoService,
     nodes: Vec<(String, u64)>,
@@ -39,16 +40,17 @@ impl Go {
         let mut total = Duration::ZERO;
         for number in 1..=rounds {
             self.number.store(number, Ordering::Relaxed);
-            let begun = Instant::now();
+            let start = Instant::now();
             self.services.fail(&self.nodes[0].0);
             self.wait_for_all(number).await;
-            total += begun.elapsed();
+            total += start.elapsed();
             assert_eq!(self.services.failures() as u64, self.nodes.len() as u64 * number);
         }
         total
     }
 
-    /// A service may still be there with its old value: the failure comes to it later.
+    /// A service may still be ready with its old value, because `fail` returns before the
+    /// dependents have failed.
     async fn wait_for_all(&self, number: u64) {
         for (name, depth) in &self.nodes {
             while self::number(&self.services.wait_for(name).await) != number + depth {
@@ -75,7 +77,7 @@ async fn provide_go(services: GoService, name: String, dependency: Option<String
 fn go_design(nodes: &[Node], rounds: u64) -> Duration {
     let (services, number) = (GoService::new(), Number::default());
     nodes.iter().for_each(|node| services.provide(&node.name));
-    // They end with this set.
+    // The tasks are aborted when this set is dropped.
     let mut tasks = JoinSet::new();
     for node in nodes {
         let dependency = node.dependency.map(|on| nodes[on].name.clone());

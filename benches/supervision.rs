@@ -1,27 +1,28 @@
-//! What supervision costs: recovery as in `recovery.rs`, with each provider's loop written by hand and with a supervisor in
-//! its place, on the same executor.
+//! The cost of supervision: the recovery of `recovery.rs` on the same executor, with a loop that
+//! each provider runs by hand, and with a supervisor in its place.
 //!
-//! With the feature every instance is counted, until its value has been dropped. What that adds to a publication is counted
-//! in `instructions.rs`.
+//! With the feature `supervise` every instance is counted until its value has been dropped. The
+//! cost of this for a publication is counted in `instructions.rs`.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mainstay::{Registry, Restart, ServiceId, WaitForError};
+use mainstay::{Registry, ServiceId, error::WaitForError, supervise::RestartPolicy};
 use mainstay_benches::{
     features::criterion,
     recovering::{Number, Work, by_hand, compare, on_one_thread, on_threads, on_tokio},
 };
 
-/// The root fails again and again, and never rests: whatever has been up was stable.
+/// `reset_after` is zero, so each failure of the root follows a stable time, and no backoff follows
+/// it.
 fn supervised(
     registry: &Registry,
     id: ServiceId<u64>,
     dependency: Option<ServiceId<u64>>,
     number: Number,
 ) -> Work {
-    let restart = Restart::default().stable_after(Duration::ZERO);
-    let supervisor = registry.supervise(id).unwrap().restart(restart);
+    let policy = RestartPolicy::default().reset_after(Duration::ZERO);
+    let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
     Box::pin(supervisor.run(move |build| {
         let number = Number::clone(&number);
         async move {

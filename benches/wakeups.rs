@@ -1,17 +1,18 @@
-//! What it costs to wake who waits: for a service to fail, as its provider does, or to be ready, as who reads it
-//! does. Beside them stand bare events and channels, whose waiters find a number that was changed before.
+//! The cost of waking waiters: of a failure, as providers wait for it, and of readiness, as readers
+//! wait for it. Bare events and channels are measured beside them. Their waiters check a number
+//! that was changed before the notification.
 //!
 //! In each round all waiters wait: each was polled once, and is pending. Then one call is made.
 //!
-//! - "notify" is the time of that call. When it returns, all wakers were called, which is counted where that is
-//!   possible.
-//! - "awake" is from the beginning of that call until the last waiter has what it waited for.
+//! - "notify" is the time of this call. When it returns, all wakers have been called; this is
+//!   asserted if the waiters are futures on the calling thread.
+//! - "awake" is the time from the begin of this call until the last waiter has its result.
 //!
-//! Where:
+//! The waiters are:
 //!
-//! - "async": all waiters are futures on the calling thread, which polls one after another once it has called;
-//! - "tokio": each waiter is a task on a runtime with a thread for each core, the call comes from outside;
-//! - "threads": each waiter is a thread that is parked; the call comes from another.
+//! - "async": futures on the calling thread, which polls one after another after the call;
+//! - "tokio": tasks on a runtime with one thread for each core; the call comes from outside;
+//! - "threads": parked threads; the call comes from another thread.
 
 use std::{
     cell::RefCell,
@@ -36,24 +37,24 @@ use mainstay::{Provider, Registry, Running, ServiceId};
 use mainstay_benches::{features::criterion, runtime, waiting::Waiting};
 use tokio::sync::{Notify, watch};
 
-/// How long parked threads are given to fall asleep, as those of a server are.
+/// The time in which parked threads fall asleep, as the threads of a server do.
 const ASLEEP: Duration = Duration::from_micros(200);
 
-/// What many wait for, round after round.
+/// An object on which many waiters wait, round after round.
 trait Rival: Send + Sync + 'static {
-    /// What the call that wakes all gives. It is dropped after the round.
+    /// The result of the call that wakes all waiters. It is dropped after the round.
     type Held;
 
     fn new() -> Self;
 
-    /// Before anybody waits: prepares that call.
+    /// Prepares this call, before the first waiter waits.
     fn arm(&self, round: u64) -> impl FnOnce() -> Self::Held;
 
-    /// Waits for that call. Gives the number of the round.
+    /// Waits for this call. Returns the number of the round.
     fn wait(self: Arc<Self>) -> impl Future<Output = u64> + Send + 'static;
 }
 
-/// A service, and what its provider holds of it.
+/// A service with its provider.
 struct Service {
     registry: Registry,
     id: ServiceId<u64>,
@@ -81,14 +82,14 @@ impl Rival for Failed {
 
     fn arm(&self, round: u64) -> impl FnOnce() {
         let Self(service, running) = self;
-        let instance = service.provider.begin().wait().unwrap().ready(round).unwrap();
+        let instance = service.provider.begin().wait_blocking().unwrap().ready(round).unwrap();
         *running.lock().unwrap() = Some(Arc::new(instance));
-        || assert_eq!(service.registry.fail(service.id, "bench").unwrap().went_down, 1)
+        || assert_eq!(service.registry.fail(service.id, "bench").unwrap().failed, 1)
     }
 
     async fn wait(self: Arc<Self>) -> u64 {
         let running = self.1.lock().unwrap().clone().unwrap();
-        running.failed().await.unwrap().root_generation
+        running.failed().await.unwrap().root_generation.get()
     }
 }
 
@@ -103,7 +104,7 @@ impl Rival for Ready {
     }
 
     fn arm(&self, round: u64) -> impl FnOnce() -> Running<u64> {
-        let attempt = self.0.provider.begin().wait().unwrap();
+        let attempt = self.0.provider.begin().wait_blocking().unwrap();
         move || attempt.ready(round).unwrap()
     }
 
@@ -132,8 +133,9 @@ impl Rival for (Event, AtomicU64) {
     }
 }
 
-/// event-listener, and wakers that are called when its lock is free: each waiter leaves it a waker that notes that
-/// it is due. The least that mainstay could do, which promises that a user's waker may do what it likes.
+/// event-listener, with wakers that are called after its lock is released: each waiter registers a
+/// waker that only records that the waiter is due. This is the least that mainstay can do, because
+/// a waker of a user may call anything.
 #[derive(Default)]
 struct Relayed(Event, AtomicU64);
 
@@ -222,74 +224,75 @@ impl Rival for watch::Sender<u64> {
     }
 }
 
-/// What one round took.
-struct Took {
+/// The times of one round.
+struct Times {
     notify: Duration,
     awake: Duration,
 }
 
-/// All waiters as futures on this thread.
-fn on_this_thread<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+/// The waiters are futures on this thread.
+fn on_this_thread<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Times {
     let wake = rival.arm(round);
     let mut waiting = Waiting::new((0..waiters).map(|_| Arc::clone(rival).wait()));
-    let begun = Instant::now();
+    let start = Instant::now();
     let _held = wake();
-    let notify = begun.elapsed();
+    let notify = start.elapsed();
     waiting.assert_woken();
     waiting.finish(|found| assert_eq!(found, round));
-    Took { notify, awake: begun.elapsed() }
+    Times { notify, awake: start.elapsed() }
 }
 
-/// Each waiter as a task.
-fn on_tokio<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+/// Each waiter is a task.
+fn on_tokio<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Times {
     let spawn = |wait| runtime().spawn(wait);
-    elsewhere(rival, round, waiters, spawn, |task| block_on(task).unwrap())
+    on_spawned(rival, round, waiters, spawn, |task| block_on(task).unwrap())
 }
 
-/// Each waiter on a thread of its own. `Wait::wait` is what this `block_on` is: a park between two polls.
-fn on_threads<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+/// Each waiter has a thread of its own. `wait_blocking` does the same as this `block_on`: it parks
+/// the thread between two polls.
+fn on_threads<R: Rival>(rival: &Arc<R>, round: u64, waiters: usize) -> Times {
     let spawn = |wait| thread::spawn(|| block_on(wait));
-    elsewhere(rival, round, waiters, spawn, |thread| thread.join().unwrap())
+    on_spawned(rival, round, waiters, spawn, |thread| thread.join().unwrap())
 }
 
-/// What a waiter found, and when.
-type Found = (u64, Instant);
+/// The number that a waiter returned, and the time at which it did.
+type Ended = (u64, Instant);
 
-fn elsewhere<R: Rival, H>(
+fn on_spawned<R: Rival, H>(
     rival: &Arc<R>,
     round: u64,
     waiters: usize,
-    spawn: impl Fn(Pin<Box<dyn Future<Output = Found> + Send>>) -> H,
-    join: impl Fn(H) -> Found,
-) -> Took {
+    spawn: impl Fn(Pin<Box<dyn Future<Output = Ended> + Send>>) -> H,
+    join: impl Fn(H) -> Ended,
+) -> Times {
     let wake = rival.arm(round);
     let pending = Arc::<AtomicUsize>::default();
-    let wait = |_| spawn(Box::pin(note(Arc::clone(rival).wait(), Arc::clone(&pending))));
+    let wait = |_| spawn(Box::pin(record(Arc::clone(rival).wait(), Arc::clone(&pending))));
     let waiting: Vec<H> = (0..waiters).map(wait).collect();
     while pending.load(Ordering::Acquire) < waiters {
         thread::yield_now();
     }
     thread::sleep(ASLEEP);
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let _held = wake();
-    let notify = begun.elapsed();
+    let notify = start.elapsed();
     let awake = waiting.into_iter().map(|waiter| {
         let (found, at) = join(waiter);
         assert_eq!(found, round);
-        at - begun
+        at - start
     });
-    Took { notify, awake: awake.max().unwrap() }
+    Times { notify, awake: awake.max().unwrap() }
 }
 
-/// Notes when a wait begins to be pending, and when it ends.
-async fn note(wait: impl Future<Output = u64>, pending: Arc<AtomicUsize>) -> Found {
+/// Counts the wait as pending after its first poll, and records the time at which it ends.
+async fn record(wait: impl Future<Output = u64>, pending: Arc<AtomicUsize>) -> Ended {
     let mut wait = pin!(wait);
-    let mut noted = false;
+    let mut is_counted = false;
     let found = poll_fn(|context| {
         let polled = wait.as_mut().poll(context);
-        if polled.is_pending() && !noted {
-            noted = true;
+        if polled.is_pending() && !is_counted {
+            is_counted = true;
             pending.fetch_add(1, Ordering::Release);
         }
         polled
@@ -305,7 +308,7 @@ enum Place {
 }
 
 impl Place {
-    fn round<R: Rival>(self, rival: &Arc<R>, round: u64, waiters: usize) -> Took {
+    fn round<R: Rival>(self, rival: &Arc<R>, round: u64, waiters: usize) -> Times {
         match self {
             Self::Async => on_this_thread(rival, round, waiters),
             Self::Tokio => on_tokio(rival, round, waiters),
@@ -314,7 +317,7 @@ impl Place {
     }
 }
 
-type Measure = fn(Took) -> Duration;
+type Measure = fn(Times) -> Duration;
 
 fn bench<R: Rival>(
     group: &mut BenchmarkGroup<'_, WallTime>,
@@ -335,15 +338,15 @@ fn bench<R: Rival>(
 
 fn wakeups(c: &mut Criterion) {
     let measures: [(&str, Measure); 2] =
-        [("notify", |took| took.notify), ("awake", |took| took.awake)];
+        [("notify", |times| times.notify), ("awake", |times| times.awake)];
     let places: [(&str, Place, &[usize]); 3] = [
         ("async", Place::Async, &[1, 100, 10_000]),
         ("tokio", Place::Tokio, &[1, 100, 10_000]),
         ("threads", Place::Threads, &[1, 100]),
     ];
-    for (what, measure) in measures {
+    for (measured, measure) in measures {
         for (name, place, counts) in places {
-            let mut group = c.benchmark_group(format!("wakeup/{what}/{name}"));
+            let mut group = c.benchmark_group(format!("wakeup/{measured}/{name}"));
             group.sampling_mode(SamplingMode::Flat);
             for &waiters in counts {
                 bench::<Failed>(&mut group, "mainstay fail", waiters, place, measure);

@@ -1,19 +1,22 @@
-//! A server on smol whose parts are supervised. `threads.rs` is the same on plain threads.
+//! A server on smol with supervised services. `threads.rs` is the same server on plain threads.
 //!
 //! ```text
 //! cargo run --release -p examples --bin smol
 //! ```
 //!
-//! Each line that a client sends is a request, and is answered by one line: a country code by the country's time zones,
-//! `status`, `fail SERVICE`, `stop`. The end of standard input stops the server, too. Three services, a task each:
+//! Each line that a client sends is a request, and the response is one line. A country code is
+//! answered with the time zones of the country; the other requests are `status`, `fail SERVICE` and
+//! `stop`. The end of standard input stops the server, too. It has three services, each on one
+//! task:
 //!
 //! ```text
 //! data ◄── index        listener
 //! ```
 //!
-//! `data` is read from two files, and `index` is built from that. `listener` accepts, and has a task for each client. Its
-//! requests need the index, but it is *not* built from it: then whoever fails the data would hang up on all clients. So
-//! requests read the index as it is at that moment, and say so where it is not ready.
+//! `data` is read from two files, and `index` is built from it. `listener` accepts connections, and
+//! has one task for each client. Its requests need the index, but the listener is *not* built from
+//! it: otherwise each failure of the data would disconnect all clients. So a request reads the
+//! current index, and the response says if it is not ready.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{Registry, ServiceId, SmolClock};
+use mainstay::{Registry, ServiceId, supervise::SmolClock};
 use smol::{
     Task, Unblock,
     channel::{self, Receiver, Sender},
@@ -39,10 +42,10 @@ use smol::{
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How long the requests that were accepted may take at the end.
+/// The time limit of the accepted requests when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// The longest request; what is longer is none that would be understood.
-const LONGEST: u64 = 256;
+/// The maximum length of a request. Every valid request is shorter.
+const MAX_REQUEST: u64 = 256;
 
 /// The rows of the two files.
 struct Data {
@@ -50,17 +53,17 @@ struct Data {
     zones: Vec<Vec<String>>,
 }
 
-/// What is said of each country.
+/// The response for each country code.
 type Index = BTreeMap<String, String>;
 
-/// All that a request needs.
+/// Everything that a request needs.
 #[derive(Clone)]
 struct Services {
     registry: Registry,
     data: ServiceId<Data>,
     index: ServiceId<Index>,
     listener: ServiceId<Listener>,
-    /// Tells `main` that it is over.
+    /// Asks `run` to stop the server.
     stop: Sender<()>,
 }
 
@@ -100,7 +103,7 @@ async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
     let (registry, data, index, listener) =
         (&services.registry, services.data, services.index, services.listener);
 
-    // All that a supervisor needs is to be spawned, and to be told how to build: in no particular order.
+    // A supervisor must be spawned and needs a builder. The services may be started in any order.
     let supervisor = registry.supervise(index)?;
     let index_task = smol::spawn(supervisor.run(move |build| async move {
         let data = build.wait_for(data).await?;
@@ -112,7 +115,8 @@ async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
         listener.finish().await;
     });
     let (for_requests, address) = (services.clone(), Arc::new(Mutex::new(listen)));
-    // Where the port is still that of the last listener, the bind fails, and is tried again after a rest.
+    // If the port is still in use by the last listener, the bind fails, and is tried again after a
+    // backoff.
     let listener_task = smol::spawn(
         supervisor.run(move |_| Listener::bind(Arc::clone(&address), for_requests.clone())),
     );
@@ -127,18 +131,18 @@ async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
         }
         let _ = stop.send(()).await;
     });
-    let patience = Duration::from_secs(3);
-    if let Err(error) = registry.wait_all_ready().within(patience, &SmolClock).await {
-        eprintln!("{error}"); // it goes on: what is mended comes up
+    let limit = Duration::from_secs(3);
+    if let Err(error) = registry.wait_all_ready().timeout(limit, &SmolClock).await {
+        eprintln!("{error}"); // the server continues: its supervisors retry
     }
     stopped.recv().await?;
     drop(input);
 
-    // What is shut down stops after all that depends on it. From here on a dependency does the clients no harm, and has
-    // the index stay until their last request is answered.
-    registry.add_dependency(listener, index)?;
+    // A shutdown stops a service after its dependents. With this edge, the index stays up until the
+    // listener has answered its last request.
+    registry.depends(listener).on(index)?;
     let shutdown = registry.shutdown(2 * GRACE).await;
-    if !shutdown.hung.is_empty() {
+    if !shutdown.stop_timeouts.is_empty() {
         return Err(shutdown.to_string().into());
     }
     println!("{shutdown}");
@@ -165,21 +169,26 @@ async fn rows(file: &Path) -> Result<Vec<Vec<String>>, BoxError> {
 fn build_index(data: &Data) -> Result<Index, BoxError> {
     let mut index = Index::new();
     for row in &data.countries {
-        let [code, name, ..] = &row[..] else { return Err(format!("no country: {row:?}").into()) };
+        let [code, name, ..] = &row[..] else {
+            return Err(format!("not a country: {row:?}").into());
+        };
         index.insert(code.clone(), format!("{name}:"));
     }
     for row in &data.zones {
-        let [codes, _, zone, ..] = &row[..] else { return Err(format!("no zone: {row:?}").into()) };
+        let [codes, _, zone, ..] = &row[..] else {
+            return Err(format!("not a time zone: {row:?}").into());
+        };
         for code in codes.split(',') {
-            let said = index.get_mut(code).ok_or_else(|| format!("{zone} is in no country"))?;
-            *said += &format!(" {zone}");
+            let response =
+                index.get_mut(code).ok_or_else(|| format!("{zone} is in an unknown country"))?;
+            *response += &format!(" {zone}");
         }
     }
     Ok(index)
 }
 
-/// The value of the service `listener`: a task that accepts until it is told to stop. Dropped, as it is when the service
-/// has failed, it takes the task and those of its clients with it.
+/// The value of the service `listener`: a task that accepts clients until `stopping` is closed. If
+/// the service has failed, the value is dropped, which cancels this task and those of the clients.
 struct Listener {
     stopping: Sender<()>,
     accepting: Mutex<Option<Task<()>>>,
@@ -191,14 +200,14 @@ impl Listener {
         let socket = TcpListener::bind(wanted).await;
         let socket = socket.map_err(|error| format!("{wanted}: {error}"))?;
         let bound = socket.local_addr()?;
-        *lock(&address) = bound; // the same port ever after
-        let (stopping, told) = channel::bounded(1);
-        let accepting = smol::spawn(accept(socket, told, services));
+        *lock(&address) = bound; // the next listener uses the same port
+        let (stopping, stopped) = channel::bounded(1);
+        let accepting = smol::spawn(accept(socket, stopped, services));
         println!("listening on {bound}");
         Ok(Self { stopping, accepting: Mutex::new(Some(accepting)) })
     }
 
-    /// Accepts no more, and waits until what was accepted is answered.
+    /// Stops accepting, and waits until all accepted requests are answered.
     async fn finish(&self) {
         self.stopping.close();
         let accepting = lock(&self.accepting).take();
@@ -212,25 +221,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has a task for each client until it is told to stop; then for those there are to end.
-async fn accept(socket: TcpListener, told: Receiver<()>, services: Services) {
+/// Accepts clients, each of which gets a task, until the listener stops. Then waits until the
+/// tasks of the clients have ended.
+async fn accept(socket: TcpListener, stopped: Receiver<()>, services: Services) {
     let mut clients: Vec<(TcpStream, Task<()>)> = Vec::new();
     loop {
         let stopping = async {
-            let _ = told.recv().await;
+            let _ = stopped.recv().await;
             None
         };
         match or(stopping, async { Some(socket.accept().await) }).await {
             None => break,
             Some(Ok((stream, _))) => {
-                let (ours, services) = (stream.clone(), services.clone());
-                // What happens to a client is no failure of the server.
+                let (own_stream, services) = (stream.clone(), services.clone());
+                // An error of a client is not a failure of the server.
                 let converse = async move { drop(converse(stream, &services).await) };
                 clients.retain(|(_, task)| !task.is_finished());
-                clients.push((ours, smol::spawn(converse)));
+                clients.push((own_stream, smol::spawn(converse)));
             }
             Some(Err(error)) => {
-                // Its supervisor sees to the next one.
+                // The supervisor builds the next listener.
                 let _ = services.registry.fail(services.listener, error);
                 break;
             }
@@ -238,7 +248,7 @@ async fn accept(socket: TcpListener, told: Receiver<()>, services: Services) {
     }
     drop(socket);
     for (stream, task) in clients {
-        // What was received is still read, and answered.
+        // Requests that were received are still read and answered.
         let _ = stream.shutdown(Shutdown::Read);
         task.await;
     }
@@ -247,9 +257,9 @@ async fn accept(socket: TcpListener, told: Receiver<()>, services: Services) {
 async fn converse(mut stream: TcpStream, services: &Services) -> io::Result<()> {
     let mut reader = BufReader::new(stream.clone());
     let mut line = Vec::new();
-    while (&mut reader).take(LONGEST).read_until(b'\n', &mut line).await? > 0 {
-        let said = answer(&String::from_utf8_lossy(&line), services);
-        stream.write_all(format!("{said}\n").as_bytes()).await?;
+    while (&mut reader).take(MAX_REQUEST).read_until(b'\n', &mut line).await? > 0 {
+        let response = answer(&String::from_utf8_lossy(&line), services);
+        stream.write_all(format!("{response}\n").as_bytes()).await?;
         line.clear();
     }
     Ok(())
@@ -260,17 +270,17 @@ fn answer(line: &str, services: &Services) -> String {
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["status"] => {
             let services = registry.list().services.into_iter();
-            let doing = |doing| format!("{doing}");
             let status = services.map(|service| {
-                let doing = service.supervision.map_or("nobody's".into(), |it| doing(it.doing));
-                format!("{} {} ({doing})", service.name, service.phase)
+                let state = service.supervisor.map(|supervisor| supervisor.state.to_string());
+                let state = state.as_deref().unwrap_or("no supervisor");
+                format!("{} {} ({state})", service.name, service.phase)
             });
             status.collect::<Vec<_>>().join(", ")
         }
         ["fail", name] => {
-            let failed = registry.find(name).map(|id| registry.fail(id, "a client asked for it"));
+            let failed = registry.find(name).map(|id| registry.fail(id, "requested by a client"));
             match failed {
-                Ok(Ok(cascade)) => format!("{} went down", cascade.went_down),
+                Ok(Ok(cascade)) => format!("{} failed", cascade.failed),
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             }
@@ -282,10 +292,10 @@ fn answer(line: &str, services: &Services) -> String {
         [code] => match registry.get(services.index) {
             Ok(index) => match index.get(&code.to_uppercase()) {
                 Some(country) => country.clone(),
-                None => format!("no such country: {code:?}"),
+                None => format!("unknown country: {code:?}"),
             },
             Err(error) => format!("not ready: {error}"),
         },
-        _ => "say a country code, `status`, `fail SERVICE` or `stop`".into(),
+        _ => "send a country code, `status`, `fail SERVICE` or `stop`".into(),
     }
 }

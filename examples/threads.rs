@@ -1,19 +1,23 @@
-//! A server on plain threads whose parts are supervised: `std::net` alone, no async runtime. `smol.rs` is the same on one.
+//! A server on plain threads with supervised services: only `std::net`, no async runtime. `smol.rs`
+//! is the same server on smol.
 //!
 //! ```text
 //! cargo run --release -p examples --bin threads
 //! ```
 //!
-//! Each line that a client sends is a request, and is answered by one line: a country code by the country's time zones,
-//! `status`, `fail SERVICE`, `stop`. The end of standard input stops the server, too. Three services, a thread each:
+//! Each line that a client sends is a request, and the response is one line. A country code is
+//! answered with the time zones of the country; the other requests are `status`, `fail SERVICE` and
+//! `stop`. The end of standard input stops the server, too. It has three services, each on one
+//! thread:
 //!
 //! ```text
 //! data ◄── index        listener
 //! ```
 //!
-//! `data` is read from two files, and `index` is built from that. `listener` accepts, and has a thread for each client. Its
-//! requests need the index, but it is *not* built from it: then whoever fails the data would hang up on all clients. So
-//! requests read the index as it is at that moment, and say so where it is not ready.
+//! `data` is read from two files, and `index` is built from it. `listener` accepts connections, and
+//! has one thread for each client. Its requests need the index, but the listener is *not* built
+//! from it: otherwise each failure of the data would disconnect all clients. So a request reads the
+//! current index, and the response says if it is not ready.
 
 use std::{
     collections::BTreeMap,
@@ -33,14 +37,14 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{Registry, ServiceId, Supervisor};
+use mainstay::{Registry, ServiceId, supervise::Supervisor};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How long the requests that were accepted may take at the end.
+/// The time limit of the accepted requests when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
-/// The longest request; what is longer is none that would be understood.
-const LONGEST: u64 = 256;
+/// The maximum length of a request. Every valid request is shorter.
+const MAX_REQUEST: u64 = 256;
 
 /// The rows of the two files.
 struct Data {
@@ -48,17 +52,17 @@ struct Data {
     zones: Vec<Vec<String>>,
 }
 
-/// What is said of each country.
+/// The response for each country code.
 type Index = BTreeMap<String, String>;
 
-/// All that a request needs.
+/// Everything that a request needs.
 #[derive(Clone)]
 struct Services {
     registry: Registry,
     data: ServiceId<Data>,
     index: ServiceId<Index>,
     listener: ServiceId<Listener>,
-    /// Tells `main` that it is over.
+    /// Asks `run` to stop the server.
     stop: Sender<()>,
 }
 
@@ -98,10 +102,10 @@ fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
     let (registry, data, index, listener) =
         (&services.registry, services.data, services.index, services.listener);
 
-    // All that a supervisor needs is a thread, and to be told how to build: in no particular order.
+    // A supervisor needs a thread and a builder. The services may be started in any order.
     let supervisor = registry.supervise(index)?;
     let index_thread = thread::spawn(move || {
-        supervisor.run_blocking(|build| build_index(&**build.wait_for(data).wait()?))
+        supervisor.run_blocking(|build| build_index(&**build.wait_for(data).wait_blocking()?))
     });
     let supervisor = registry.supervise(data)?;
     let data_thread = thread::spawn(move || supervisor.run_blocking(|_| read_data(&directory)));
@@ -118,16 +122,16 @@ fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
         let _ = lines.find(|line| line.trim() == "stop");
         let _ = stop.send(());
     });
-    if let Err(error) = registry.wait_all_ready().wait_timeout(Duration::from_secs(3)) {
-        eprintln!("{error}"); // it goes on: what is mended comes up
+    if let Err(error) = registry.wait_all_ready().wait_blocking_timeout(Duration::from_secs(3)) {
+        eprintln!("{error}"); // the server continues: its supervisors retry
     }
     stopped.recv()?;
 
-    // What is shut down stops after all that depends on it. From here on a dependency does the clients no harm, and has
-    // the index stay until their last request is answered.
-    registry.add_dependency(listener, index)?;
+    // A shutdown stops a service after its dependents. With this edge, the index stays up until the
+    // listener has answered its last request.
+    registry.depends(listener).on(index)?;
     let shutdown = registry.shutdown_blocking(2 * GRACE);
-    if !shutdown.hung.is_empty() {
+    if !shutdown.stop_timeouts.is_empty() {
         return Err(shutdown.to_string().into());
     }
     println!("{shutdown}");
@@ -151,20 +155,25 @@ fn read_data(directory: &Path) -> Result<Data, BoxError> {
 fn build_index(data: &Data) -> Result<Index, BoxError> {
     let mut index = Index::new();
     for row in &data.countries {
-        let [code, name, ..] = &row[..] else { return Err(format!("no country: {row:?}").into()) };
+        let [code, name, ..] = &row[..] else {
+            return Err(format!("not a country: {row:?}").into());
+        };
         index.insert(code.clone(), format!("{name}:"));
     }
     for row in &data.zones {
-        let [codes, _, zone, ..] = &row[..] else { return Err(format!("no zone: {row:?}").into()) };
+        let [codes, _, zone, ..] = &row[..] else {
+            return Err(format!("not a time zone: {row:?}").into());
+        };
         for code in codes.split(',') {
-            let said = index.get_mut(code).ok_or_else(|| format!("{zone} is in no country"))?;
-            *said += &format!(" {zone}");
+            let response =
+                index.get_mut(code).ok_or_else(|| format!("{zone} is in an unknown country"))?;
+            *response += &format!(" {zone}");
         }
     }
     Ok(index)
 }
 
-/// The value of the service `listener`: a thread that accepts, and can be told to stop.
+/// The value of the service `listener`: a thread that accepts clients until `stopping` is set.
 struct Listener {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
@@ -172,28 +181,30 @@ struct Listener {
 }
 
 fn keep_listening(supervisor: Supervisor<Listener>, mut address: SocketAddr, services: Services) {
-    // Where the port is still that of the last listener, the bind fails, and is tried again after a rest.
+    // If the port is still in use by the last listener, the bind fails, and is tried again after a
+    // backoff.
     supervisor.run_blocking(|_| {
         let socket = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
-        address = socket.local_addr()?; // the same port ever after
+        address = socket.local_addr()?; // the next listener uses the same port
         let stopping = Arc::<AtomicBool>::default();
-        let (told, services) = (Arc::clone(&stopping), services.clone());
-        let accepting = thread::Builder::new().spawn(move || accept(socket, &told, &services))?;
+        let (is_stopping, services) = (Arc::clone(&stopping), services.clone());
+        let accepting =
+            thread::Builder::new().spawn(move || accept(socket, &is_stopping, &services))?;
         println!("listening on {address}");
         Ok::<_, BoxError>(Listener { address, stopping, accepting: Mutex::new(Some(accepting)) })
     });
 }
 
 impl Listener {
-    fn tell(&self) {
+    fn stop_accepting(&self) {
         self.stopping.store(true, Ordering::Release);
-        // `accept` has no other way to be woken.
+        // Only a connection can wake a thread that is in `accept`.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
     }
 
-    /// Accepts no more, and waits until what was accepted is answered.
+    /// Stops accepting, and waits until all accepted requests are answered.
     fn finish(&self) {
-        self.tell();
+        self.stop_accepting();
         let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _ = accepting.map(JoinHandle::join);
     }
@@ -201,26 +212,27 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // It has failed, or is over: nobody waits for its clients.
-        self.tell();
+        // The service has failed or has stopped. This does not wait for its clients.
+        self.stop_accepting();
     }
 }
 
-/// Has a thread for each client until it is told to stop; then for those there are to end.
+/// Accepts clients, each of which gets a thread, until the listener stops. Then waits until the
+/// threads of the clients have ended.
 fn accept(socket: TcpListener, stopping: &AtomicBool, services: &Services) {
     let mut clients: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
     loop {
         let accepted = socket.accept().and_then(|(stream, _)| {
-            let (services, ours) = (services.clone(), stream.try_clone()?);
-            // What happens to a client is no failure of the server.
+            let (services, own_stream) = (services.clone(), stream.try_clone()?);
+            // An error of a client is not a failure of the server.
             let converse = move || drop(converse(&stream, &services));
-            Ok((ours, thread::Builder::new().spawn(converse)?))
+            Ok((own_stream, thread::Builder::new().spawn(converse)?))
         });
         match accepted {
             Ok(client) => clients.push(client),
             Err(_) if stopping.load(Ordering::Acquire) => break,
             Err(error) => {
-                // Its supervisor sees to the next one.
+                // The supervisor builds the next listener.
                 let _ = services.registry.fail(services.listener, error);
                 break;
             }
@@ -232,7 +244,7 @@ fn accept(socket: TcpListener, stopping: &AtomicBool, services: &Services) {
     }
     drop(socket);
     for (stream, thread) in clients {
-        // What was received is still read, and answered.
+        // Requests that were received are still read and answered.
         let _ = stream.shutdown(Shutdown::Read);
         let _ = thread.join();
     }
@@ -242,9 +254,9 @@ fn converse(mut stream: &TcpStream, services: &Services) -> io::Result<()> {
     stream.set_write_timeout(Some(GRACE))?;
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
-    while reader.by_ref().take(LONGEST).read_until(b'\n', &mut line)? > 0 {
-        let said = answer(&String::from_utf8_lossy(&line), services);
-        stream.write_all(format!("{said}\n").as_bytes())?;
+    while reader.by_ref().take(MAX_REQUEST).read_until(b'\n', &mut line)? > 0 {
+        let response = answer(&String::from_utf8_lossy(&line), services);
+        stream.write_all(format!("{response}\n").as_bytes())?;
         line.clear();
     }
     Ok(())
@@ -255,17 +267,17 @@ fn answer(line: &str, services: &Services) -> String {
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["status"] => {
             let services = registry.list().services.into_iter();
-            let doing = |doing| format!("{doing}");
             let status = services.map(|service| {
-                let doing = service.supervision.map_or("nobody's".into(), |it| doing(it.doing));
-                format!("{} {} ({doing})", service.name, service.phase)
+                let state = service.supervisor.map(|supervisor| supervisor.state.to_string());
+                let state = state.as_deref().unwrap_or("no supervisor");
+                format!("{} {} ({state})", service.name, service.phase)
             });
             status.collect::<Vec<_>>().join(", ")
         }
         ["fail", name] => {
-            let failed = registry.find(name).map(|id| registry.fail(id, "a client asked for it"));
+            let failed = registry.find(name).map(|id| registry.fail(id, "requested by a client"));
             match failed {
-                Ok(Ok(cascade)) => format!("{} went down", cascade.went_down),
+                Ok(Ok(cascade)) => format!("{} failed", cascade.failed),
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             }
@@ -277,10 +289,10 @@ fn answer(line: &str, services: &Services) -> String {
         [code] => match registry.get(services.index) {
             Ok(index) => match index.get(&code.to_uppercase()) {
                 Some(country) => country.clone(),
-                None => format!("no such country: {code:?}"),
+                None => format!("unknown country: {code:?}"),
             },
             Err(error) => format!("not ready: {error}"),
         },
-        _ => "say a country code, `status`, `fail SERVICE` or `stop`".into(),
+        _ => "send a country code, `status`, `fail SERVICE` or `stop`".into(),
     }
 }

@@ -1,60 +1,66 @@
-//! What happens to a service.
+//! Events: the things that happen to a service and are passed to the observer.
 
 use std::{fmt, time::Duration};
 
 use crate::{
     failure::Failure,
-    service::{AnyId, Name},
+    numbers::Generation,
+    service::{AnyId, ServiceName},
 };
 
 /// Something that happened to one service.
 ///
-/// Events of different threads may arrive in another order than they took place: go by the generation.
+/// An [`Observer`](crate::Observer) receives it right after it happened, on the thread that caused
+/// it. Events of different threads may arrive in another order than they took place: compare their
+/// generations.
 ///
 /// ```
 /// use mainstay::{Event, Observer, Registry};
 /// use std::sync::mpsc;
 ///
-/// struct Tell(mpsc::Sender<String>);
+/// struct Forward(mpsc::Sender<String>);
 ///
-/// impl Observer for Tell {
+/// impl Observer for Forward {
 ///     fn event(&self, _: &Registry, event: &Event<'_>) {
 ///         self.0.send(format!("{} {}: {}", event.service, event.generation, event.kind)).ok();
 ///     }
 /// }
 ///
-/// let (sender, told) = mpsc::channel();
-/// let registry = Registry::builder(1)?.observer(Tell(sender)).build();
+/// let (sender, events) = mpsc::channel();
+/// let registry = Registry::builder(1)?.observer(Forward(sender)).build();
 /// let port = registry.register::<u16>("port")?;
 /// let provider = registry.provide(port)?;
-/// let _running = provider.begin().wait()?.ready(80)?;
+/// let _running = provider.begin().wait_blocking()?.ready(80)?;
 /// registry.fail(port, "closed")?;
 ///
-/// let told: Vec<String> = told.try_iter().collect();
-/// assert_eq!(told, ["port 0: registered", "port 0: begun", "port 0: ready", "port 0: failed: closed"]);
+/// let events: Vec<String> = events.try_iter().collect();
+/// assert_eq!(events[..2], ["port 0: registered", "port 0: attempt started"]);
+/// assert_eq!(events[2..], ["port 0: ready", "port 0: failed: closed"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// The service's name.
-    pub service: &'a Name,
-    /// The service.
+    /// The name of the service.
+    pub service: &'a ServiceName,
+    /// The id of the service.
     pub id: AnyId,
-    /// The generation of the service that this happened to.
-    pub generation: u64,
-    /// How long it took; what that is stands with each [`EventKind`].
-    pub took: Duration,
-    /// What happened.
+    /// The generation of the service in which it happened.
+    pub generation: Generation,
+    /// The duration that belongs to the event; each [`EventKind`] says which one it is.
+    pub elapsed: Duration,
+    /// The kind of the event.
     pub kind: EventKind<'a>,
 }
 
-/// What happened to a service, and what [`Event::took`] means for it: zero where nothing is said.
+/// The kind of an [`Event`].
+///
+/// Each kind says what [`Event::elapsed`] is for it. If it says nothing, `elapsed` is zero.
 ///
 /// ```
 /// use mainstay::{Event, EventKind, Observer, Registry};
 ///
-/// /// Fails the whole when a part of it has failed.
+/// /// Fails the service `whole` when the service `part` has failed.
 /// struct OneForAll;
 ///
 /// impl Observer for OneForAll {
@@ -68,8 +74,9 @@ pub struct Event<'a> {
 ///
 /// let registry = Registry::builder(2)?.observer(OneForAll).build();
 /// let (part, whole) = (registry.register::<u8>("part")?, registry.register::<u8>("whole")?);
-/// let (p, q) = (registry.provide(part)?, registry.provide(whole)?);
-/// let (_part, _whole) = (p.begin().wait()?.ready(1)?, q.begin().wait()?.ready(2)?);
+/// let (provide_part, provide_whole) = (registry.provide(part)?, registry.provide(whole)?);
+/// let _part = provide_part.begin().wait_blocking()?.ready(1)?;
+/// let _whole = provide_whole.begin().wait_blocking()?.ready(2)?;
 /// registry.fail(part, "broken")?;
 /// assert!(registry.get(whole).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -77,60 +84,63 @@ pub struct Event<'a> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum EventKind<'a> {
-    /// It was registered.
+    /// The service was registered.
     Registered,
-    /// An attempt has begun. Took: the wait for it.
-    Begun,
-    /// Somebody begins to wait for it to be ready, as it is not.
-    WaitBegun {
-        /// The service whose attempt waits; `None` for a reader.
-        by: Option<&'a Name>,
+    /// An attempt has begun. `elapsed`: the time that the provider waited to begin it.
+    AttemptStarted,
+    /// A reader or an attempt begins to wait for the service, which is not ready.
+    WaitStarted {
+        /// The service whose attempt waits; `None` if a reader waits.
+        dependent: Option<&'a ServiceName>,
     },
-    /// That wait is over, in whatever way. Took: the wait.
+    /// The wait has ended: with an instance, with an error, or because it was dropped. `elapsed`:
+    /// the duration of the wait.
     WaitEnded {
-        /// The service whose attempt waited.
-        by: Option<&'a Name>,
+        /// The service whose attempt waited; `None` if a reader waited.
+        dependent: Option<&'a ServiceName>,
     },
-    /// An instance was published. Took: the attempt.
+    /// An instance was published. `elapsed`: the duration of the attempt.
     Ready,
-    /// The instance was replaced by another of its generation.
+    /// The value was replaced by another one of the same generation.
     Replaced,
-    /// The instance went down. Took: the cascade that did it.
+    /// The instance has failed. `elapsed`: the duration of the cascade that took it down.
     Failed(&'a Failure),
-    /// The attempt was overtaken by a failure. Took: the cascade that did it.
-    Overtaken(&'a Failure),
-    /// The attempt was given up. Took: the attempt.
+    /// A failure has invalidated the attempt. `elapsed`: the duration of the cascade.
+    Invalidated(&'a Failure),
+    /// The attempt has ended without a publication, although its generation has not ended.
+    /// `elapsed`: the duration of the attempt.
+    AttemptFailed(&'a Failure),
+    /// The supervisor has given up after this failure: too many failures were counted against the
+    /// service. It stays down until it is [reset](crate::Registry::reset).
     GivenUp(&'a Failure),
-    /// A supervised service failed too often, this time by this: it stays down until it is reset.
-    Broken(&'a Failure),
     /// The registry was closed.
     Closed,
 }
 
 impl fmt::Display for EventKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wait = |f: &mut fmt::Formatter<'_>, what: &str, by: &Option<&Name>| match by {
-            Some(name) => write!(f, "{what} by {name}"),
+        let wait = |f: &mut fmt::Formatter<'_>, what: &str, by: &Option<&ServiceName>| match by {
+            Some(dependent) => write!(f, "{what} by {dependent}"),
             None => f.write_str(what),
         };
         let end = |f: &mut fmt::Formatter<'_>, what: &str, failure: &Failure| {
             if failure.service == failure.root {
                 write!(f, "{what}: {}", failure.reason)
             } else {
-                write!(f, "{what} with {}: {}", failure.root, failure.reason)
+                write!(f, "{what} because {} failed: {}", failure.root, failure.reason)
             }
         };
         match self {
             Self::Registered => f.write_str("registered"),
-            Self::Begun => f.write_str("begun"),
-            Self::WaitBegun { by } => wait(f, "waited for", by),
-            Self::WaitEnded { by } => wait(f, "no longer waited for", by),
+            Self::AttemptStarted => f.write_str("attempt started"),
+            Self::WaitStarted { dependent } => wait(f, "waited for", dependent),
+            Self::WaitEnded { dependent } => wait(f, "no longer waited for", dependent),
             Self::Ready => f.write_str("ready"),
             Self::Replaced => f.write_str("replaced"),
             Self::Failed(failure) => end(f, "failed", failure),
-            Self::Overtaken(failure) => end(f, "overtaken", failure),
+            Self::Invalidated(failure) => end(f, "invalidated", failure),
+            Self::AttemptFailed(failure) => end(f, "attempt failed", failure),
             Self::GivenUp(failure) => end(f, "given up", failure),
-            Self::Broken(failure) => end(f, "broken", failure),
             Self::Closed => f.write_str("closed"),
         }
     }

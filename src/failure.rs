@@ -1,10 +1,12 @@
-//! Why a service went down: what a failed provider, a reader and an operator are told.
+//! Failures and their reasons, and the results of failing a service.
 
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
-use crate::{service::Name, sync::Shielded};
+use crate::{numbers::Generation, service::ServiceName, sync::Shielded};
 
-/// What was given as the reason of a failure.
+/// The reason for a failure.
+///
+/// `Display` writes one short phrase, without the name of the service.
 ///
 /// ```
 /// use mainstay::{Reason, Registry};
@@ -12,9 +14,9 @@ use crate::{service::Name, sync::Shielded};
 /// let registry = Registry::with_capacity(1)?;
 /// let port = registry.register::<u16>("port")?;
 /// let provider = registry.provide(port)?;
-/// let running = provider.begin().wait()?.ready(80)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
 /// registry.fail(port, "the address is gone")?;
-/// match running.failed().wait()?.reason {
+/// match running.failed().wait_blocking()?.reason {
 ///     Reason::Error(error) => assert_eq!(error.to_string(), "the address is gone"),
 ///     other => panic!("{other}"),
 /// }
@@ -23,37 +25,40 @@ use crate::{service::Name, sync::Shielded};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Somebody failed the service, or gave an attempt up, and said this.
+    /// The error that the caller passed when it failed the service, the instance or the attempt.
     Error(Arc<dyn Error + Send + Sync>),
     /// A panic unwound through an attempt or a running handle.
     Panicked,
-    /// The attempt was dropped without a value.
+    /// The attempt was dropped before it was published or failed.
     AttemptDropped,
-    /// The handle of the running instance was dropped.
+    /// The [running handle](crate::Running) of the instance was dropped.
     RunningDropped,
-    /// The provider was dropped.
+    /// The [provider](crate::Provider) was dropped.
     ProviderDropped,
-    /// One of these was dropped after the registry was closed.
+    /// An attempt, a running handle or a provider was dropped after the registry was closed.
     Closed,
-    /// The registry is being shut down, and it was this service's turn.
+    /// The registry is shutting down, and it was the turn of this service to stop.
     ShutDown,
-    /// What it is built from was away for longer than it [can stand](crate::Build::wait_with_grace).
+    /// A dependency was absent for longer than the [grace
+    /// period](crate::supervise::Build::wait_with_grace) that the service declared for it.
     #[cfg(feature = "supervise")]
-    NotBack {
-        /// Why that is away.
+    GraceExpired {
+        /// The failure of the dependency.
         failure: Arc<Failure>,
-        /// How long it may be.
+        /// The grace period.
         grace: std::time::Duration,
     },
 }
 
 impl Reason {
-    /// A user's reason. Where it turns out to be of no use it is the store that drops it: shielded.
+    /// The reason that a user passed. It is shielded, because the store drops it if it is not
+    /// needed, and its `Drop` may panic.
     pub(crate) fn error(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Shielded<Self> {
         Shielded::new(Self::Error(reason.into().into()))
     }
 
-    /// Why something is dropped: in a panic, as all is over, or, `otherwise`, just so.
+    /// The reason for an implicit drop: `Panicked` while unwinding, `Closed` after `close`, else
+    /// `otherwise`.
     pub(crate) fn dropped(closed: bool, otherwise: Self) -> Shielded<Self> {
         Shielded::new(if std::thread::panicking() {
             Self::Panicked
@@ -74,10 +79,10 @@ impl fmt::Display for Reason {
             Self::RunningDropped => f.write_str("the running handle was dropped"),
             Self::ProviderDropped => f.write_str("the provider was dropped"),
             Self::Closed => f.write_str("the registry was closed"),
-            Self::ShutDown => f.write_str("the registry is shut down"),
+            Self::ShutDown => f.write_str("the registry is shutting down"),
             #[cfg(feature = "supervise")]
-            Self::NotBack { failure, grace } => {
-                write!(f, "{} was not back within {grace:?}: {failure}", failure.service)
+            Self::GraceExpired { failure, grace } => {
+                write!(f, "{} was not ready again within {grace:?}: {failure}", failure.service)
             }
         }
     }
@@ -90,10 +95,11 @@ impl serde::Serialize for Reason {
     }
 }
 
-/// One failure as one service met it: which instance went down, and what began it.
+/// One failure of one service: the generation that ended, and the failure that caused it.
 ///
-/// Where several cascades reach a service at the same time, it names one of them. The reason lives at the
-/// root, once a cascade: a dependent that asks after its root has failed *again* is told of that newer one.
+/// If several cascades reach a service at the same time, the failure names one of them. A cascade
+/// stores its reason once, at its root. If the root has failed *again* since then, the failure of a
+/// dependent contains the newer reason.
 ///
 /// ```
 /// use mainstay::Registry;
@@ -101,35 +107,35 @@ impl serde::Serialize for Reason {
 /// let registry = Registry::with_capacity(2)?;
 /// let config = registry.register::<String>("config")?;
 /// let port = registry.register::<u16>("port")?;
-/// registry.add_dependency(port, config)?;
+/// registry.depends(port).on(config)?;
 ///
-/// let (p, q) = (registry.provide(config)?, registry.provide(port)?);
-/// let _config = p.begin().wait()?.ready("80".to_string())?;
-/// let running = q.begin().wait()?.ready(80)?;
+/// let (provide_config, provide_port) = (registry.provide(config)?, registry.provide(port)?);
+/// let _config = provide_config.begin().wait_blocking()?.ready("80".to_string())?;
+/// let running = provide_port.begin().wait_blocking()?.ready(80)?;
 ///
 /// registry.fail(config, "edited")?;
-/// let failure = running.failed().wait()?;
+/// let failure = running.failed().wait_blocking()?;
 /// assert_eq!(failure.service, "port");
 /// assert_eq!(failure.root, "config");
 /// assert_eq!(failure.reason.to_string(), "edited");
-/// assert_eq!(failure.to_string(), "port went down with config: edited");
+/// assert_eq!(failure.to_string(), "port failed because config failed: edited");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Failure {
-    /// The service that went down.
-    pub service: Name,
-    /// The generation of it that is over.
-    pub generation: u64,
-    /// The service at which it began: this one, or one that it depends on.
-    pub root: Name,
-    /// The generation of the root that failed.
-    pub root_generation: u64,
-    /// What was said.
+    /// The service that failed, or whose attempt was invalidated.
+    pub service: ServiceName,
+    /// The generation of the service that ended.
+    pub generation: Generation,
+    /// The service with which the cascade began: this service, or one on which it depends.
+    pub root: ServiceName,
+    /// The generation of the root that ended.
+    pub root_generation: Generation,
+    /// The reason for the failure of the root.
     pub reason: Reason,
-    /// When, by the system's clock.
+    /// The time of the failure, by the system's clock.
     #[cfg_attr(feature = "serde", serde(serialize_with = "unix_seconds"))]
     pub at: SystemTime,
 }
@@ -139,7 +145,7 @@ impl fmt::Display for Failure {
         if self.service == self.root {
             write!(f, "{} failed: {}", self.service, self.reason)
         } else {
-            write!(f, "{} went down with {}: {}", self.service, self.root, self.reason)
+            write!(f, "{} failed because {} failed: {}", self.service, self.root, self.reason)
         }
     }
 }
@@ -153,7 +159,7 @@ impl Error for Failure {
     }
 }
 
-/// Seconds since 1970, with a fraction; negative before.
+/// Writes the seconds since 1970, with a fraction; a time before 1970 is negative.
 #[cfg(feature = "serde")]
 fn unix_seconds<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(match at.duration_since(SystemTime::UNIX_EPOCH) {
@@ -162,54 +168,58 @@ fn unix_seconds<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<
     })
 }
 
-/// What a cascade did; see [`Registry::fail`](crate::Registry::fail).
+/// The result of a cascade; see [`Registry::fail`](crate::Registry::fail).
 ///
 /// ```
 /// let registry = mainstay::Registry::with_capacity(2)?;
-/// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
-/// let (p, q) = (registry.provide(config)?, registry.provide(port)?);
-/// let _config = p.begin().wait()?.ready("80".to_string())?;
-/// let attempt = q.begin().wait()?;
-/// attempt.wait_for(config).wait()?;
+/// let config = registry.register::<String>("config")?;
+/// let port = registry.register::<u16>("port")?;
+/// let (provide_config, provide_port) = (registry.provide(config)?, registry.provide(port)?);
+/// let _config = provide_config.begin().wait_blocking()?.ready("80".to_string())?;
+/// let attempt = provide_port.begin().wait_blocking()?;
+/// attempt.wait_for(config).wait_blocking()?;
 ///
 /// let cascade = registry.fail(config, "edited")?;
-/// assert_eq!((cascade.went_down, cascade.overtaken), (1, 1));
+/// assert_eq!((cascade.failed, cascade.invalidated), (1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cascade {
-    /// How many ready instances this call took down.
-    pub went_down: usize,
-    /// How many attempts it overtook: what they build will not be published.
-    pub overtaken: usize,
+    /// The number of ready instances that this call took down.
+    pub failed: usize,
+    /// The number of attempts that this call invalidated: their values will not be published.
+    pub invalidated: usize,
 }
 
-/// What a report did; see [`Registry::report`](crate::Registry::report).
+/// The result of failing one instance; see
+/// [`Registry::fail_instance`](crate::Registry::fail_instance).
 ///
 /// ```
-/// use mainstay::{Registry, Report};
+/// use mainstay::{FailOutcome, Registry};
 ///
 /// let registry = Registry::with_capacity(1)?;
 /// let client = registry.register::<String>("client")?;
 /// let provider = registry.provide(client)?;
-/// let running = provider.begin().wait()?.ready("first".to_string())?;
+/// let running = provider.begin().wait_blocking()?.ready("first".to_string())?;
 ///
-/// let met = registry.get_arc(client)?;
+/// let broken = registry.get_arc(client)?;
 /// running.replace("second".to_string())?;
-/// assert_eq!(registry.report(&met, "reset by peer")?, Report::Replaced);
+/// assert_eq!(registry.fail_instance(&broken, "reset by peer")?, FailOutcome::Replaced);
 ///
-/// let met = registry.get_arc(client)?;
-/// assert!(matches!(registry.report(&met, "reset by peer")?, Report::Failed(_)));
-/// assert_eq!(registry.report(&met, "reset by peer")?, Report::AlreadyFailed);
+/// let broken = registry.get_arc(client)?;
+/// let outcome = registry.fail_instance(&broken, "reset by peer")?;
+/// assert!(matches!(outcome, FailOutcome::Failed(_)));
+/// assert_eq!(registry.fail_instance(&broken, "reset by peer")?, FailOutcome::AlreadyFailed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Report {
-    /// This report was the one that failed the instance.
+pub enum FailOutcome {
+    /// This call has failed the instance.
     Failed(Cascade),
-    /// The instance had failed already, or another failure was on its way to it.
+    /// The instance had already failed, or another cascade had already condemned it. In the second
+    /// case it may be readable for a short time.
     AlreadyFailed,
-    /// The instance had been replaced: its generation lives, and was left alone.
+    /// The instance had been replaced. Nothing was failed: its generation has not ended.
     Replaced,
 }

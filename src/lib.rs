@@ -1,56 +1,123 @@
-//! The long-lived parts of a server that depend on each other: provided, waited for, failed and rebuilt by
-//! chain, read wait-free.
+//! Keeps the long-lived parts of a server that depend on each other: builds them in order, fails
+//! and rebuilds them together, and lets every request read them wait-free.
 //!
-//! A server is made of *services*: a configuration read from somewhere, a database client built from it, a
-//! cache built on that client. Each is provided by some task, waited for by others, and read by every request.
-//! When the configuration changes or the client breaks, everything that was built on it has to be rebuilt, in
-//! order, while requests go on. A [`Registry`] holds such services.
+//! A server consists of *services*: a configuration that is read from a file, a database client
+//! that is built from the configuration, a cache on top of the client. Each service is built by one
+//! task, awaited by others, and read by every request. When the configuration changes or the client
+//! breaks, every service that was built from it must be taken down and rebuilt, in order, while
+//! requests continue.
+//!
+//! A [`Registry`] holds such services and the edges between them. For each service you run a
+//! [supervisor]: a future for any executor, or a blocking call for a plain thread. It builds the
+//! service, retries with backoff, and rebuilds the service after a failure. No runtime is required.
+//! The crate starts no task and no thread, with one exception: a timer thread, if futures sleep by
+//! the system's clock.
+//!
+//! # Compared with `ArcSwap` and a task
+//!
+//! An `ArcSwap` and a task that reloads it are sufficient for a value on which nothing depends. If
+//! one value is built from another, a registry adds:
+//!
+//! - **Consistency.** After a reader has seen that the configuration failed, no read returns a
+//!   client that was built from the old configuration.
+//! - **No lost failure.** A value whose dependency fails during the build is never published.
+//! - **Readiness.** A task waits for one service, or for all of them. If they are not ready in
+//!   time, the error names the service that blocks the others, and its last failure.
+//! - **Reads of several services** at one instant.
+//! - **Failures that readers report.** If a thousand requests report the same broken client, it is
+//!   rebuilt once.
+//! - **Supervision.** Backoff with jitter, restart limits, build timeouts, panics that are caught,
+//!   grace periods, and a graceful shutdown that stops dependents before their dependencies.
+//!
+//! The price of a read is one more load and a comparison.
+//!
+//! # A supervised service
 //!
 //! ```
-//! use mainstay::{Registry, WaitForError};
+//! # #[cfg(feature = "supervise")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use mainstay::{Registry, error::WaitForError};
+//! use std::time::Duration;
 //!
 //! let registry = Registry::with_capacity(2)?;
 //! let config = registry.register::<u16>("config")?;
 //! let server = registry.register::<String>("server")?;
 //!
-//! // One task provides the configuration ...
+//! let mut ports = 8080..;
+//! tokio::spawn(registry.supervise(config)?.run(move |_| {
+//!     let port = ports.next().ok_or("no port is left");
+//!     async move { port }
+//! }));
+//! tokio::spawn(registry.supervise(server)?.run(move |build| async move {
+//!     let port = build.wait_for(config).await?; // from here on, `server` depends on `config`
+//!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
+//! }));
+//!
+//! registry.wait_all_ready().await?;
+//! assert_eq!(*registry.get(server)?, "localhost:8080"); // what a request does
+//!
+//! registry.fail(config, "edited")?; // fails both services, and both are rebuilt
+//! registry.wait_all_ready().await?;
+//! assert_eq!(*registry.get(server)?, "localhost:8081");
+//!
+//! registry.shutdown(Duration::from_secs(30)).await; // stops `server` first, then `config`
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "supervise"))]
+//! # fn main() {}
+//! ```
+//!
+//! # The loop by hand
+//!
+//! A supervisor runs a loop of four steps: begin an attempt, wait for its dependencies, publish the
+//! instance, and wait until it fails. A [`Provider`] runs the same loop by hand. This needs no
+//! feature.
+//!
+//! ```
+//! use mainstay::{Registry, error::WaitForError};
+//!
+//! let registry = Registry::with_capacity(2)?;
+//! let config = registry.register::<u16>("config")?;
+//! let server = registry.register::<String>("server")?;
+//!
+//! // One thread provides the configuration.
 //! let provider = registry.provide(config)?;
 //! let provide_config = std::thread::spawn(move || {
 //!     for port in 8080.. {
-//!         let Ok(attempt) = provider.begin().wait() else { break };
+//!         let Ok(attempt) = provider.begin().wait_blocking() else { break };
 //!         let Ok(running) = attempt.ready(port) else { continue };
-//!         if running.failed().wait().is_err() {
+//!         if running.failed().wait_blocking().is_err() {
 //!             break;
 //!         }
 //!     }
 //! });
 //!
-//! // ... another one what is built from it; `.await` does as well as `.wait()`.
+//! // Another one provides the server. In async code, write `.await` for `.wait_blocking()`.
 //! let provider = registry.provide(server)?;
 //! let provide_server = std::thread::spawn(move || -> Result<(), WaitForError> {
-//!     while let Ok(attempt) = provider.begin().wait() {
-//!         let port = match attempt.wait_for(config).wait() {
-//!             Err(WaitForError::Overtaken(_)) => continue,
+//!     while let Ok(attempt) = provider.begin().wait_blocking() {
+//!         let port = match attempt.wait_for(config).wait_blocking() {
+//!             Err(WaitForError::Invalidated(_)) => continue,
 //!             port => port?,
 //!         };
 //!         let Ok(running) = attempt.ready(format!("localhost:{}", **port)) else { continue };
-//!         if let Ok(failure) = running.failed().wait() {
+//!         if let Ok(failure) = running.failed().wait_blocking() {
 //!             eprintln!("{failure}");
 //!         }
 //!     }
 //!     Ok(())
 //! });
 //!
-//! // A request reads them, wait-free.
-//! registry.wait_ready(server).wait()?;
-//! assert_eq!(*registry.get(server)?, "localhost:8080");
-//!
-//! // The configuration fails, the server with it, and both come back by themselves.
+//! registry.wait_ready(server).wait_blocking()?;
 //! let old = registry.get(server)?;
-//! assert_eq!(registry.fail(config, "edited")?.went_down, 2);
-//! registry.wait_ready(server).wait()?;
+//! assert_eq!(*old, "localhost:8080");
+//!
+//! // The configuration fails, and the server with it. Both threads publish new instances.
+//! assert_eq!(registry.fail(config, "edited")?.failed, 2);
+//! registry.wait_ready(server).wait_blocking()?;
 //! assert_eq!(*registry.get(server)?, "localhost:8081");
-//! assert_eq!(*old, "localhost:8080"); // a request that was under way ends with what it has
+//! assert_eq!(*old, "localhost:8080"); // a request in progress keeps the instance that it has read
 //!
 //! registry.close();
 //! provide_config.join().unwrap();
@@ -60,134 +127,132 @@
 //!
 //! # Words
 //!
-//! - A **service** has a name, the type of its values, and a place in the registry's slab, named by a
-//!   [`ServiceId`].
-//! - Its **generation** counts its failures.
-//! - An **instance** is one value, published under one generation: an [`Instance`].
-//! - Its **provider** builds instances, one after another: [`Provider`], [`Attempt`], [`Running`] are the steps.
-//! - Its **dependencies** are what its instances are built from: declared, or discovered as an attempt
-//!   [waits](Attempt::wait_for) for them. The edges must not form a cycle; one that would is refused with the
-//!   path. What is needed [to start](Attempt::wait_to_start) is one until the service is ready; one that is
-//!   [watched](Attempt::watch) is *soft*: its failures are told, and take nothing down ([`DependencyKind`]).
+//! - A **service** has a name, the type of its values, and a slot in a registry. A [`ServiceId`] is
+//!   its typed handle, an [`AnyId`] its untyped one.
+//! - Its **generation** is the number of its failures ([`Generation`]).
+//! - An **instance** is a value that was published under one generation ([`Instance`]).
+//! - Its **provider** is the owner of the exclusive role that builds its instances, one after
+//!   another. [`Provider`], [`Attempt`] and [`Running`] are the steps of this role.
+//! - Its **dependencies** are the services from which its instances are built. An edge is
+//!   *declared* ([`Registry::depends`]) or *discovered* when an attempt [waits](Attempt::wait_for)
+//!   for a dependency. The edges must not form a cycle: an edge that would close one is refused,
+//!   and the error contains the path.
+//! - The **kind** of an edge ([`DependencyKind`]) is *hard*, *start-only* (needed only [to
+//!   start](Attempt::wait_to_start)), or *soft* ([watched](Attempt::watch): failures are reported,
+//!   and fail nothing).
 //! - A **cascade** is the failure of one service together with everything that depends on it.
 //!
 //! # Guarantees
 //!
-//! - Whoever has seen a service fail never after that reads something that was built from what failed.
-//! - What was built from something that failed meanwhile is never published; it comes back to its builder.
-//! - Once everything is quiet, no ready service rests on an instance that has failed. A failure that arrives
-//!   during a start is not lost.
-//! - When [`Registry::fail`] has returned, nothing of what it took down can be read.
-//! - A reader gets a value that was current at some instant during its call; several services can be read
-//!   [at one instant](Registry::get_all).
-//! - Of a thousand readers that [report](Registry::report) one broken instance one restarts it, and none hits
-//!   the next one.
-//! - A wait ends once what it waits for holds. It can be awaited on any executor, block a plain thread, and be
-//!   dropped at any point.
+//! - After a thread has observed that a service failed, no read of this thread returns a value that
+//!   was built from the failed instance.
+//! - A value is never published if a dependency from which it was built has failed since then. It
+//!   is returned to the code that built it. (Soft edges are excepted here and above.)
+//! - When no operation is in progress, no ready service depends on an instance that has failed. A
+//!   failure during a start is not lost.
+//! - After [`Registry::fail`] has returned, none of the instances that it took down can be read.
+//! - A read returns a value that was current at some instant during the call.
+//!   [`Registry::get_all`] reads several services at one instant.
+//! - If many readers [report](Registry::fail_instance) the same broken instance, one of them fails
+//!   it, and none of them fails its successor.
+//! - A wait ends after its condition has become true: no wake-up is lost.
 //!
-//! What is *not* guaranteed, and the argument for each of these, stands in [the design][design].
+//! [The design][design] proves each guarantee, and lists what is *not* guaranteed.
 //!
 //! # Progress
 //!
-//! Reads are wait-free, as far as arc-swap's are; `fail`, `report`, `replace` and publication are lock-free over
-//! the slots, and take a short lock of the wait list of a slot where somebody waits; registering, changing
-//! edges, waiting and looking in take locks. Each item says its own.
+//! - [`get`](Registry::get), [`get_all`](Registry::get_all) and [`Cached::get`] are wait-free, as
+//!   far as a load of arc-swap is.
+//! - [`fail`](Registry::fail), [`fail_instance`](Registry::fail_instance),
+//!   [`replace`](Running::replace) and, over known edges, [`ready`](Attempt::ready) are lock-free
+//!   over the slots. If a slot has waiters, they lock its list of waiters for a short time.
+//! - Registering, changing edges, waiting and inspecting take locks.
 //!
 //! # Panics
 //!
-//! Nothing here panics on what a user passes in. User code that panics (in a value's `Drop`, an observer, a
-//! waker) is caught where the store runs it, after the panic hook has reported it; the store stays whole. A
-//! panic while a service is built gives the attempt back, with that as its reason.
+//! No function of this crate panics because of its arguments. If user code panics where the
+//! registry calls it (the `Drop` of a value, an observer, a waker, a builder), the panic hook
+//! reports the panic, and then it is caught: the registry stays consistent. A panic that unwinds
+//! through an [`Attempt`] or a [`Running`] fails the attempt or the instance, with
+//! [`Reason::Panicked`].
 //!
-//! # Supervision
+//! # Cancel safety
 //!
-//! The loop of a provider can be left to a `Supervisor`, which needs only to be told how to build: it rests before it
-//! builds again, charges each failure to the service with which it began, ends builds that panic or take too long, and
-//! stops its service in order when the registry is shut down. It is a future for any executor, or a call for a plain
-//! thread. Nothing of the store needs it.
+//! Each wait is a future that does nothing before it is polled, and that can be dropped at any
+//! point. A dropped wait takes nothing away from other waiters. One effect can remain: a dependency
+//! that was discovered stays an edge until the next publication of its dependent. A wait can also
+//! [block a thread](wait::Wait::wait_blocking), with or without a timeout.
+//!
+//! # Modules
+//!
+//! - [`error`]: one error type for each operation. Each names the service, and returns the value
+//!   that was refused.
+//! - [`supervise`]: [`Supervisor`], [`RestartPolicy`], [`Clock`] and the other types of
+//!   supervision.
+//! - [`wait`]: the name of each wait, to store it in a struct.
+//! - [`test_kit`]: tests of supervised services, in virtual time.
 //!
 //! # Features
 //!
-//! None is on by default.
+//! `supervise` is on by default. With `default-features = false`, the crate is the bare store: no
+//! supervisors and no clocks, and fewer dependencies.
 //!
-//! - `supervise`: `Registry::supervise` and `Supervisor`, `Restart`, `Clock`, `Registry::shutdown`, `Running::drained`,
-//!   `Wait::within`.
-//! - `tokio`: `TokioClock`; `smol`: `SmolClock`, for smol and whoever else uses async-io. Each brings `supervise`.
-//! - `test-kit`: `Stage`, `VirtualClock`, `Recorder` and `Script`, for tests in which time passes when they say so, builds fail
-//!   as they are told to, and what happened is compared with what should have. Brings `supervise`.
-//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts are `Serialize`.
-//! - `tracing`: [`TracingObserver`](https://docs.rs/mainstay/latest/mainstay/struct.TracingObserver.html).
+//! - `supervise` (default): the module [`supervise`], [`Registry::supervise`],
+//!   [`Registry::shutdown`], [`Running::drained`] and [`Wait::timeout`](wait::Wait::timeout).
+//! - `tokio`, `smol`: `TokioClock` and `SmolClock` (for smol and all other users of async-io),
+//!   which replace the timer thread. Each enables `supervise`.
+//! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
+//!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
+//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`.
+//! - `tracing`: [`TracingObserver`] emits a `tracing` event for each event of the registry.
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
+//! [supervisor]: supervise::Supervisor
+//! [`Supervisor`]: supervise::Supervisor
+//! [`RestartPolicy`]: supervise::RestartPolicy
+//! [`Clock`]: supervise::Clock
+//! [`test_kit`]: https://docs.rs/mainstay/latest/mainstay/test_kit/index.html
+//! [`TracingObserver`]: https://docs.rs/mainstay/latest/mainstay/struct.TracingObserver.html
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_docs)]
+// The bare store has no `supervise`, to which the text above links.
+#![cfg_attr(not(feature = "supervise"), allow(rustdoc::broken_intra_doc_links))]
 
-mod all_ready;
-mod builder;
-mod cached;
-mod dependency;
+#[cfg_attr(not(feature = "supervise"), path = "alive_disabled.rs")]
+mod alive;
 #[cfg(feature = "supervise")]
-mod drain;
-#[cfg(not(feature = "supervise"))]
-#[path = "untracked.rs"]
-mod drain;
-mod error;
+mod clock;
+pub mod error;
 mod event;
-mod fail;
 mod failure;
-mod inspect;
-mod provider;
+mod numbers;
+mod provide;
 mod read;
 mod registry;
-mod running;
 mod service;
 mod store;
 #[cfg(feature = "supervise")]
-mod supervise;
+pub mod supervise;
 mod sync;
 #[cfg(feature = "test-kit")]
-mod test_kit;
-#[cfg(feature = "tracing")]
-mod trace;
-mod wait;
-mod watch;
+pub mod test_kit;
+pub mod wait;
+mod waiting;
 
-pub use all_ready::{AllReadyError, Missing};
-pub use builder::Builder;
-pub use cached::Cached;
-#[cfg(feature = "supervise")]
-pub use error::DrainError;
-pub use error::{
-    BeginError, BuildError, Cycle, DependencyError, ForeignId, GetAllError, GetError, LookupError,
-    NotReady, ProvideError, ReadyError, RegisterError, ReplaceError, WaitError, WaitForError,
-    WatchError,
-};
 pub use event::{Event, EventKind};
-pub use failure::{Cascade, Failure, Reason, Report};
-pub use inspect::{Dependency, Listing, ServiceStatus};
-pub use provider::{Attempt, Provider};
-pub use read::{Guard, Ids};
-pub use registry::{Observer, Registry};
-pub use running::Running;
-pub use service::{AnyId, Instance, Name, ServiceId};
-pub use store::{DependencyKind, Phase};
-#[cfg(feature = "smol")]
-pub use supervise::SmolClock;
-#[cfg(feature = "tokio")]
-pub use supervise::TokioClock;
-#[cfg(feature = "supervise")]
-pub use supervise::{
-    Build, Clock, Doing, Hung, Restart, Shutdown, Sleep, Supervision, Supervisor, SystemClock,
-    TryError,
-};
-#[cfg(feature = "test-kit")]
-pub use test_kit::{Fate, Recorder, Script, Stage, VirtualClock};
+pub use failure::{Cascade, FailOutcome, Failure, Reason};
+pub use numbers::Generation;
+pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};
+pub use read::{Cached, Guard, Ids};
 #[cfg(feature = "tracing")]
-pub use trace::TracingObserver;
-pub use wait::Wait;
-pub use watch::{Change, Watch};
+pub use registry::TracingObserver;
+pub use registry::{
+    Dependency, Depends, Listing, Observer, Registry, RegistryBuilder, ServiceStatus,
+};
+pub use service::{AnyId, Instance, ServiceId, ServiceName};
+pub use store::{DependencyKind, Phase};
 
-/// Compiles and runs the README's example.
-#[cfg(doctest)]
+/// Compiles and runs the examples of the README.
+#[cfg(all(doctest, feature = "supervise"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,7 +1,8 @@
-//! The words about one service: its name, its typed and its untyped id, an instance of it.
+//! The ids of a service (typed and untyped), its name, and its instances.
 
 use std::{
     any::type_name,
+    cmp::Ordering as CmpOrdering,
     fmt,
     hash::{Hash, Hasher},
     num::NonZeroU32,
@@ -9,13 +10,19 @@ use std::{
     sync::Arc,
 };
 
-use crate::{drain::Gone, sync::slab::Key};
+use crate::{
+    alive::DropNotice,
+    numbers::{Generation, ServiceIndex},
+    sync::slab::Key,
+};
 
-/// A service whose values are `T`, in one registry: eight bytes, `Copy`, constant once it is there.
+/// The typed id of a service whose values have the type `T`. It is `Copy`, and has eight bytes.
 ///
-/// It comes from [`Registry::register`](crate::Registry::register) or, by name, from
+/// An id is valid for the life of its registry. It is returned by
+/// [`Registry::register`](crate::Registry::register) or, by name, from
 /// [`Registry::id`](crate::Registry::id). Another registry refuses it with
-/// [`ForeignId`](crate::ForeignId): an id never leads to another service's value.
+/// [`ForeignIdError`](crate::error::ForeignIdError): an id never leads to the value of another
+/// service.
 ///
 /// ```
 /// use mainstay::{Registry, ServiceId};
@@ -43,7 +50,7 @@ impl<T> Clone for ServiceId<T> {
 impl<T> Copy for ServiceId<T> {}
 
 impl<T> ServiceId<T> {
-    pub(crate) fn index(self) -> u32 {
+    pub(crate) fn index(self) -> ServiceIndex {
         self.key.index()
     }
 }
@@ -55,6 +62,19 @@ impl<T> PartialEq for ServiceId<T> {
 }
 
 impl<T> Eq for ServiceId<T> {}
+
+impl<T> PartialOrd for ServiceId<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<CmpOrdering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By registry, then in the order of registration.
+impl<T> Ord for ServiceId<T> {
+    fn cmp(&self, other: &Self) -> CmpOrdering {
+        AnyId::from(*self).cmp(&AnyId::from(*other))
+    }
+}
 
 impl<T> Hash for ServiceId<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -68,7 +88,7 @@ impl<T> fmt::Debug for ServiceId<T> {
     }
 }
 
-/// A service of one registry, whatever the type of its values: for tools, lists, and failing by name.
+/// The untyped id of a service: for tools, for lists, and to fail a service by its name.
 ///
 /// ```
 /// use mainstay::{AnyId, Registry};
@@ -81,7 +101,7 @@ impl<T> fmt::Debug for ServiceId<T> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AnyId {
     pub(crate) registry: NonZeroU32,
-    pub(crate) index: u32,
+    pub(crate) index: ServiceIndex,
 }
 
 impl<T> From<ServiceId<T>> for AnyId {
@@ -92,11 +112,11 @@ impl<T> From<ServiceId<T>> for AnyId {
 
 impl fmt::Debug for AnyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "service {} of registry {}", self.index, self.registry)
+        write!(f, "service {} of registry {}", self.index.get(), self.registry)
     }
 }
 
-/// The name of a service, shared: a clone copies no text.
+/// The name of a service. It dereferences to `str`; a clone shares the text.
 ///
 /// ```
 /// let registry = mainstay::Registry::with_capacity(1)?;
@@ -108,21 +128,21 @@ impl fmt::Debug for AnyId {
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(into = "String"))]
-pub struct Name(Arc<str>);
+pub struct ServiceName(Arc<str>);
 
-impl Name {
+impl ServiceName {
     pub(crate) fn new(name: &str) -> Self {
         Self(name.into())
     }
 }
 
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
+impl From<ServiceName> for String {
+    fn from(name: ServiceName) -> Self {
         name.0.as_ref().into()
     }
 }
 
-impl Deref for Name {
+impl Deref for ServiceName {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -130,40 +150,41 @@ impl Deref for Name {
     }
 }
 
-impl std::borrow::Borrow<str> for Name {
+impl std::borrow::Borrow<str> for ServiceName {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-impl PartialEq<str> for Name {
+impl PartialEq<str> for ServiceName {
     fn eq(&self, other: &str) -> bool {
         *self.0 == *other
     }
 }
 
-impl PartialEq<&str> for Name {
+impl PartialEq<&str> for ServiceName {
     fn eq(&self, other: &&str) -> bool {
         *self.0 == **other
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
     }
 }
 
-/// One published value of a service, with the generation that it was published under. Immutable.
+/// A published value of a service, with its generation. It is immutable, and dereferences to the
+/// value.
 ///
-/// It derefs to the value. Its own functions are associated functions, called as
-/// `Instance::generation(&instance)`, so that they hide none of the value's.
+/// Its own functions are associated functions, called as `Instance::generation(&instance)`, so that
+/// they do not hide methods of the value.
 ///
 /// ```
 /// use mainstay::{Instance, Registry};
@@ -171,7 +192,7 @@ impl fmt::Debug for Name {
 /// let registry = Registry::with_capacity(1)?;
 /// let greeting = registry.register::<String>("greeting")?;
 /// let provider = registry.provide(greeting)?;
-/// let _running = provider.begin().wait()?.ready("hello".to_string())?;
+/// let _running = provider.begin().wait_blocking()?.ready("hello".to_string())?;
 ///
 /// let instance = registry.get_arc(greeting)?;
 /// assert_eq!(instance.len(), 5); // of the String
@@ -180,37 +201,38 @@ impl fmt::Debug for Name {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Instance<T> {
-    /// Of the service, as it was published: its tag is `Ready` in this generation.
-    pub(crate) generation: u64,
+    /// The generation under which it was published: its tag is `Ready` in this generation.
+    pub(crate) generation: Generation,
     pub(crate) service: AnyId,
     pub(crate) value: T,
-    // Dropped after the value.
-    pub(crate) _gone: Gone,
+    // The last field: it is dropped after the value, and reports that the value has been dropped.
+    pub(crate) _drop_notice: DropNotice,
 }
 
 impl<T> Instance<T> {
-    /// The generation of the service that this value belongs to. A replacement shares it.
+    /// Returns the generation under which the value was published. A replacement has the same
+    /// generation.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
     /// # let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
     /// let instance = registry.get_arc(port)?;
     /// assert_eq!(mainstay::Instance::generation(&instance), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn generation(this: &Self) -> u64 {
+    pub fn generation(this: &Self) -> Generation {
         this.generation
     }
 
-    /// The service that this is an instance of.
+    /// Returns the id of the service.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
     /// # let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait()?.ready(80)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
     /// let instance = registry.get_arc(port)?;
     /// assert_eq!(mainstay::Instance::service(&instance), port.into());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

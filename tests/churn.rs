@@ -1,16 +1,21 @@
 //! Nothing grows with time.
 //!
-//! Each test does the same thing over and over, and counts what is allocated: after the first rounds, and again
-//! after ten times as many. Then
+//! This test binary counts what its process allocates. So it is a binary of its own, and runs one
+//! test at a time.
 //!
-//! - no more is alive than before, but for what epochs have not come to yet (see [`Alive::more_than`]);
-//! - of the values as many were dropped as were made, once all is gone.
+//! Each test repeats the same work, and counts the live allocations: after the first rounds, and
+//! again after ten times as many rounds. Then
 //!
-//! What goes on: chains fail and are rebuilt along other edges each time, values are replaced, read, reported;
-//! waits begin and are dropped by the million; threads come and go, with guards and cached readers; registries
-//! are made and dropped, whole or in the middle of everything; several threads do all of it at once.
+//! - no more is allocated than before, but for what epochs have not freed yet (see
+//!   [`Allocated::exceeds`]);
+//! - exactly as many values were dropped as were made, when all handles are dropped.
 //!
-//! `MAINSTAY_CHURN_ROUNDS` says how many first rounds there are (2,000 where it does not).
+//! The work: chains fail and are rebuilt along other edges each time; values are replaced, read
+//! and reported; millions of waits begin and are dropped; threads begin and end with guards and
+//! cached readers; registries are made and dropped, whole or in any state; several threads do all
+//! of it at once.
+//!
+//! `MAINSTAY_CHURN_ROUNDS` is the number of first rounds, and is 2,000 by default.
 
 mod support;
 
@@ -29,35 +34,38 @@ use std::{
 };
 
 use mainstay::{
-    Cached, Event, Guard, Observer, Provider, ReadyError, Registry, Report, Running, ServiceId,
-    WaitForError,
+    Cached, Event, FailOutcome, Guard, Observer, Provider, Registry, Running, ServiceId,
+    error::{ReadyError, WaitForError},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use support::{LONG, Random, Seed, again, again_from, poll_once, poll_with, until};
+use support::{
+    LONG, Random, Seed, poll_once, poll_with, publish, publish_from, registry_of, until,
+};
 
 #[global_allocator]
-static ALLOCATED: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What is allocated at this moment.
+/// The live allocations at one moment.
 #[derive(Debug, Clone, Copy)]
-struct Alive {
+struct Allocated {
     blocks: isize,
     bytes: isize,
 }
 
-impl Alive {
+impl Allocated {
     fn now() -> Self {
-        let stats = ALLOCATED.stats();
+        let stats = ALLOCATOR.stats();
         Self {
             blocks: stats.allocations as isize - stats.deallocations as isize,
             bytes: stats.bytes_allocated as isize - stats.bytes_deallocated as isize,
         }
     }
 
-    /// Retired rows and lists are freed once no thread can see them, a bag of 64 at a time, and a thread's bag waits
-    /// for it to be full: each is two blocks, so that 128 blocks a thread may stay. A leak of one block a round is
-    /// above this bound after 600 rounds.
-    fn more_than(self, before: Self) -> bool {
+    /// Whether this is more than before, beyond what epochs have not freed yet. Retired lists and
+    /// closures are freed after every thread has moved on, a full bag of 64 at a time. Each is two
+    /// blocks, so that 128 blocks of each thread may stay. A leak of one block a round exceeds the
+    /// bound in 600 rounds.
+    fn exceeds(self, before: Self) -> bool {
         self.blocks > before.blocks + 600 || self.bytes > before.bytes + 64 * 1024
     }
 }
@@ -69,40 +77,39 @@ fn rounds() -> usize {
     }
 }
 
-/// What all tests of this process allocate is counted together: so there is one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// All allocations of this process are counted together, so that one test runs at a time.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does `work` over and over; `rounds` is how often at first.
+/// Repeats `work`: `rounds` times, and then ten times as often.
 #[track_caller]
 fn does_not_grow(rounds: usize, mut work: impl FnMut(usize)) {
     (0..rounds).for_each(&mut work);
-    let before = settled();
+    let before = after_reclamation();
     (rounds..11 * rounds).for_each(&mut work);
-    let after = settled();
+    let after = after_reclamation();
     println!("{rounds} rounds: {before:?}; ten times as many later: {after:?}");
-    assert!(!after.more_than(before), "it grows: {before:?}, then {after:?}");
+    assert!(!after.exceeds(before), "it grows: {before:?}, then {after:?}");
 }
 
-/// What is alive once epochs have had the time to free what was retired: they look every 128 failures.
-fn settled() -> Alive {
-    let registry = Registry::with_capacity(1).unwrap();
-    let id = registry.register::<()>("service").unwrap();
+/// The live allocations after epochs have freed what was retired. They check every 128 failures.
+fn after_reclamation() -> Allocated {
+    let (registry, [id]) = registry_of::<(), 1>(["service"]);
     let provider = registry.provide(id).unwrap();
     for _ in 0..128 * 32 {
-        let _attempt = provider.begin().wait().unwrap();
-        registry.fail(id, "to make time pass").unwrap();
+        let _attempt = provider.begin().wait_blocking().unwrap();
+        registry.fail(id, "to let epochs pass").unwrap();
     }
     drop((provider, registry));
-    Alive::now()
+    Allocated::now()
 }
 
 static MADE: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// A value that is counted. It has a block of its own, to be seen where it is leaked.
+/// A value whose drop is counted. It has a block of its own, so that a leak of it is visible.
 #[derive(Debug)]
 struct Value(Box<usize>);
 
@@ -119,14 +126,14 @@ impl Drop for Value {
     }
 }
 
-/// As many were dropped as were made: none is left, and none was dropped twice.
+/// Checks that as many values were dropped as were made.
 #[track_caller]
-fn all_are_gone() {
+fn all_are_dropped() {
     let (made, dropped) = (MADE.load(Ordering::SeqCst), DROPPED.load(Ordering::SeqCst));
     assert!(made > 0 && made == dropped, "{made} were made, {dropped} dropped");
 }
 
-/// Services that are built from each other: the top from all the others, in turns.
+/// Services that are built from each other. Each round uses other edges.
 struct World {
     registry: Registry,
     ids: Vec<ServiceId<Value>>,
@@ -142,24 +149,24 @@ impl World {
         let ids: Vec<_> =
             (0..SERVICES).map(|i| registry.register(&format!("service {i}")).unwrap()).collect();
         let providers = ids.iter().map(|&id| registry.provide(id).unwrap()).collect();
-        registry.add_dependency(ids[1], ids[0]).unwrap();
+        registry.depends(ids[1]).on(ids[0]).unwrap();
         Self { registry, ids, providers }
     }
 
-    /// All of them, each from some that come before it, other ones in each round.
+    /// Publishes all services, each from an earlier one that depends on the round.
     fn up(&self, round: usize) -> Vec<Running<Value>> {
-        let mut running = vec![again(&self.providers[0], Value::new(round))];
+        let mut running = vec![publish(&self.providers[0], Value::new(round))];
         for i in 1..SERVICES {
             let from = self.ids[(round * (i + 1) / 2) % i];
-            running.push(again_from(&self.providers[i], from, Value::new(round)));
+            running.push(publish_from(&self.providers[i], from, Value::new(round)));
         }
         running
     }
 }
 
 #[test]
-fn chains_that_fail_and_are_rebuilt() {
-    let _alone = alone();
+fn failures_and_rebuilds_of_chains_do_not_grow_the_heap() {
+    let _lock = one_at_a_time();
     let world = World::new();
     let World { registry, ids, providers } = &world;
     let mut idle: Vec<Cached<Value>> = ids.iter().map(|&id| registry.cached(id).unwrap()).collect();
@@ -172,35 +179,34 @@ fn chains_that_fail_and_are_rebuilt() {
         let kept = Guard::into_arc(registry.get(ids[TOP]).unwrap());
         let mut cached = registry.cached(ids[i]).unwrap();
         assert!(cached.get().is_ok());
-        let reported = registry.report(Guard::instance(&guards[0]), "broken").unwrap();
-        assert!(matches!(reported, Report::Failed(_)));
+        let reported = registry.fail_instance(Guard::instance(&guards[0]), "broken").unwrap();
+        assert!(matches!(reported, FailOutcome::Failed(_)));
         assert!(cached.get().is_err());
         registry.fail(ids[i], "and this one").unwrap();
-        let failure = running[0].failed().wait().unwrap();
+        let failure = running[0].failed().wait_blocking().unwrap();
         assert_eq!(failure.reason.to_string(), "broken");
         drop((running, guards, kept));
 
-        // What comes to nothing: given up, overtaken, refused.
-        providers[i].begin().wait().unwrap().fail(failure).unwrap();
-        let attempt = providers[i].begin().wait().unwrap();
-        let below = attempt.wait_for(ids[(i + 1) % SERVICES]).wait_timeout(Duration::ZERO);
+        // Attempts that fail, that are invalidated, and whose value is refused.
+        providers[i].begin().wait_blocking().unwrap().fail(failure).unwrap();
+        let attempt = providers[i].begin().wait_blocking().unwrap();
+        let below = attempt.wait_for(ids[(i + 1) % SERVICES]).wait_blocking_timeout(Duration::ZERO);
         assert!(below.is_err());
-        registry.fail(ids[i], "overtaken").unwrap();
-        assert!(matches!(attempt.ready(Value::new(round)), Err(ReadyError::Overtaken { .. })));
+        registry.fail(ids[i], "invalidated").unwrap();
+        assert!(matches!(attempt.ready(Value::new(round)), Err(ReadyError::Invalidated { .. })));
         assert!(registry.list().to_dot().len() > 100);
     });
     drop((idle, world));
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// As [`chains_that_fail_and_are_rebuilt`], with one generation for all of them.
+/// All replacements are within one generation.
 #[test]
-fn instances_that_are_replaced() {
-    let _alone = alone();
-    let registry = Registry::with_capacity(1).unwrap();
-    let id = registry.register("service").unwrap();
+fn replacements_do_not_grow_the_heap() {
+    let _lock = one_at_a_time();
+    let (registry, [id]) = registry_of(["service"]);
     let provider = registry.provide(id).unwrap();
-    let running = again(&provider, Value::new(0));
+    let running = publish(&provider, Value::new(0));
     does_not_grow(rounds(), |round| {
         let guard = registry.get(id).unwrap();
         running.replace(Value::new(round)).unwrap();
@@ -208,48 +214,46 @@ fn instances_that_are_replaced() {
         drop(guard);
     });
     drop((running, provider, registry));
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// A million, where no more are asked for.
 #[test]
-fn waits_that_begin_and_are_dropped() {
-    let _alone = alone();
-    let registry = Registry::with_capacity(2).unwrap();
-    let [first, second] = ["first", "second"].map(|name| registry.register(name).unwrap());
+fn a_million_dropped_waits_do_not_grow_the_heap() {
+    let _lock = one_at_a_time();
+    let (registry, [first, second]) = registry_of(["first", "second"]);
     let provide_first = registry.provide(first).unwrap();
     let provide_second = registry.provide(second).unwrap();
     does_not_grow(rounds() * 6, |round| {
-        let attempt = provide_second.begin().wait().unwrap();
-        let (mut wait_for, mut overtaken) = (attempt.wait_for(first), attempt.overtaken());
+        let attempt = provide_second.begin().wait_blocking().unwrap();
+        let (mut wait_for, mut invalidated) = (attempt.wait_for(first), attempt.invalidated());
         let mut begin = provide_second.begin();
         let mut ready: [_; 5] = std::array::from_fn(|_| registry.wait_ready(first));
         let mut never_ready = ready.each_mut().map(poll_once).into_iter();
         assert!(never_ready.all(|polled| polled.is_pending()));
-        assert!(poll_once(&mut wait_for).is_pending() && poll_once(&mut overtaken).is_pending());
+        assert!(poll_once(&mut wait_for).is_pending() && poll_once(&mut invalidated).is_pending());
         assert!(poll_once(&mut begin).is_pending());
-        assert_eq!(registry.status(first).unwrap().waiting, 6);
+        assert_eq!(registry.status(first).unwrap().waiters, 6);
         if round % 16 == 0 {
-            let running = again(&provide_first, Value::new(round));
+            let running = publish(&provide_first, Value::new(round));
             assert!(poll_once(&mut ready[0]).is_ready() && poll_once(&mut wait_for).is_ready());
             let mut failed = running.failed();
             assert!(poll_once(&mut failed).is_pending());
             registry.fail(first, "next").unwrap();
-            assert!(poll_once(&mut overtaken).is_ready());
+            assert!(poll_once(&mut invalidated).is_ready());
         }
     });
-    assert_eq!(registry.status(first).unwrap().waiting, 0);
+    assert_eq!(registry.status(first).unwrap().waiters, 0);
     drop((provide_first, provide_second, registry));
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// Each reads, waits, fails, and keeps what it has until it ends, some of it in a thread-local value.
+/// Each thread reads, waits, fails, and keeps its handles in a thread-local value until it ends.
 #[test]
-fn threads_that_come_and_go() {
+fn threads_that_end_with_handles_do_not_grow_the_heap() {
     thread_local! {
         static KEPT: RefCell<Vec<Box<dyn Send>>> = const { RefCell::new(Vec::new()) };
     }
-    let _alone = alone();
+    let _lock = one_at_a_time();
     let world = World::new();
     let mut running = world.up(0);
     let World { registry, ids, providers } = &world;
@@ -272,10 +276,11 @@ fn threads_that_come_and_go() {
                 });
             });
         });
-        // The scope ends before the thread's values are dropped; whoever is left fails with its next.
+        // The scope ends before the thread-local values are dropped. Failed services are published
+        // again.
         for (service, provider) in running.iter_mut().zip(providers) {
             if service.instance().is_none() {
-                *service = again(provider, Value::new(round));
+                *service = publish(provider, Value::new(round));
             }
         }
     });
@@ -283,12 +288,12 @@ fn threads_that_come_and_go() {
     until("the last thread has ended", || {
         MADE.load(Ordering::SeqCst) == DROPPED.load(Ordering::SeqCst)
     });
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// Each is left as it is: with what runs, what has failed, what waits, with causes and edges.
+/// Each registry is dropped with ready and failed services, waits, causes and edges.
 #[test]
-fn registries_that_come_and_go() {
+fn dropped_registries_do_not_grow_the_heap() {
     struct Watch(Value);
     impl Observer for Watch {
         fn event(&self, _: &Registry, event: &Event<'_>) {
@@ -296,46 +301,46 @@ fn registries_that_come_and_go() {
         }
     }
 
-    let _alone = alone();
+    let _lock = one_at_a_time();
     does_not_grow(rounds() / 2, |round| {
         let observer = Watch(Value::new(round));
         let mut builder = Registry::builder(8).unwrap().observer(observer);
         let ids: [ServiceId<Value>; 4] =
             ["a", "b", "c", "d"].map(|name| builder.register(name).unwrap());
-        builder.add_dependency(ids[1], ids[0]).unwrap();
+        builder.depends(ids[1]).on(ids[0]).unwrap();
         if round % 4 == 0 {
             return;
         }
         let registry = builder.build();
         registry.register::<String>("later").unwrap();
         let providers = ids.map(|id| registry.provide(id).unwrap());
-        let first = again(&providers[0], Value::new(round));
-        let second = again_from(&providers[1], ids[0], Value::new(round));
-        let third = again_from(&providers[2], ids[1], Value::new(round));
+        let first = publish(&providers[0], Value::new(round));
+        let second = publish_from(&providers[1], ids[0], Value::new(round));
+        let third = publish_from(&providers[2], ids[1], Value::new(round));
         third.fail(first.instance().map_or(0, |instance| *instance.0).to_string());
-        providers[2].begin().wait().unwrap().fail("given up").unwrap();
-        let attempt = providers[3].begin().wait().unwrap();
+        providers[2].begin().wait_blocking().unwrap().fail("not this time").unwrap();
+        let attempt = providers[3].begin().wait_blocking().unwrap();
         let mut wait = attempt.wait_for(ids[2]);
         assert!(poll_once(&mut wait).is_pending());
-        registry.fail(ids[1], "left like this").unwrap();
+        registry.fail(ids[1], "and not restarted").unwrap();
         let guard = registry.get(ids[0]).unwrap();
         let mut cached = registry.cached(ids[0]).unwrap();
         assert!(cached.get().is_ok());
         match round % 4 {
             1 => registry.close(),
-            // Its last handle goes with what is running.
+            // The running handles are the last ones.
             2 => drop(registry),
             _ => drop((registry, first)),
         }
         drop((guard, second));
     });
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// In an observer, in a waker, in the `Drop` of a value: what they panicked with is dropped as well.
+/// Panics of an observer, of a waker and of the `Drop` of a value. Their payloads are dropped, too.
 #[test]
-fn panics_that_are_caught() {
-    /// Without the panic hook, which would write each of them down.
+fn caught_panics_do_not_grow_the_heap() {
+    /// Panics without the panic hook, which would print each panic.
     fn panic_quietly() -> ! {
         resume_unwind(Box::new(Value::new(1)))
     }
@@ -358,7 +363,7 @@ fn panics_that_are_caught() {
         }
     }
 
-    let _alone = alone();
+    let _lock = one_at_a_time();
     let registry = Registry::builder(1).unwrap().observer(Watch).build();
     let id = registry.register::<Panics>("service").unwrap();
     let provider = registry.provide(id).unwrap();
@@ -366,8 +371,10 @@ fn panics_that_are_caught() {
     does_not_grow(rounds() / 2, |round| {
         let mut wait = registry.wait_ready(id);
         assert!(poll_with(&mut wait, &waker).is_pending());
-        let Ok(running) = provider.begin().wait().unwrap().ready(Panics(Value::new(round))) else {
-            panic!("nobody fails it")
+        let Ok(running) =
+            provider.begin().wait_blocking().unwrap().ready(Panics(Value::new(round)))
+        else {
+            panic!("no call fails it")
         };
         assert!(poll_once(&mut wait).is_ready() && registry.get(id).is_ok());
         drop(wait);
@@ -375,13 +382,14 @@ fn panics_that_are_caught() {
         assert!(registry.get(id).is_err());
     });
     drop((provider, registry));
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// Providers, readers and saboteurs at once: each phase ends by closing, the next has a registry of its own.
+/// Threads provide, read and fail services. Each phase has a registry of its own, and ends with its
+/// close.
 #[test]
-fn many_threads_at_once() {
-    let _alone = alone();
+fn concurrent_providers_readers_and_failures_do_not_grow_the_heap() {
+    let _lock = one_at_a_time();
     let seed = Seed::new();
     does_not_grow((rounds() / 1_000).max(1), |phase| {
         let World { registry, ids, providers } = World::new();
@@ -396,7 +404,7 @@ fn many_threads_at_once() {
                 scope.spawn(move || {
                     let mut cached = registry.cached(ids[TOP]).unwrap();
                     for _ in 0..300 {
-                        let _ = registry.wait_ready(ids[TOP]).wait_timeout(LONG);
+                        let _ = registry.wait_ready(ids[TOP]).wait_blocking_timeout(LONG);
                         drop(registry.get_all((ids[0], ids[TOP])));
                         let _ = cached.get().is_ok();
                         drop(poll_once(&mut registry.wait_ready(ids[random.below(SERVICES)])));
@@ -407,22 +415,22 @@ fn many_threads_at_once() {
             }
         });
     });
-    all_are_gone();
+    all_are_dropped();
 }
 
-/// A provider's loop. Its dependencies are others at each start.
+/// The loop of a provider. Each attempt chooses its dependencies.
 fn provide(provider: &Provider<Value>, below: &[ServiceId<Value>], mut random: Random) {
-    'next: while let Ok(attempt) = provider.begin().wait() {
+    'next: while let Ok(attempt) = provider.begin().wait_blocking() {
         let mut sum = 1;
         for _ in 0..below.len().min(2) {
-            match attempt.wait_for(below[random.below(below.len())]).wait_timeout(LONG) {
+            match attempt.wait_for(below[random.below(below.len())]).wait_blocking_timeout(LONG) {
                 Ok(instance) => sum += *instance.0,
-                Err(WaitForError::Overtaken(_)) => continue 'next,
+                Err(WaitForError::Invalidated(_)) => continue 'next,
                 Err(_) => return,
             }
         }
         let Ok(running) = attempt.ready(Value::new(sum)) else { continue };
         let _ = running.replace(Value::new(sum));
-        let _ = running.failed().wait();
+        let _ = running.failed().wait_blocking();
     }
 }

@@ -1,4 +1,4 @@
-//! An allocator that counts, when it is told to, what is asked of it.
+//! An allocator that can count the bytes that are requested from it.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -7,7 +7,8 @@ use std::{
 
 use crossbeam_epoch::pin;
 
-/// The system's allocator. Off it costs a load each time, so that times can be taken with it in place.
+/// The allocator of the system, with counters. While it does not count, it adds only one load to
+/// each call, so times can be measured with it.
 pub struct Counting {
     on: AtomicBool,
     bytes: AtomicIsize,
@@ -21,10 +22,10 @@ impl Counting {
         Self { on: AtomicBool::new(false), bytes, peak }
     }
 
-    /// Counts from zero while `work` runs. One at a time.
+    /// Counts from zero while `work` runs. Calls must not overlap.
     pub fn while_on<R>(&self, work: impl FnOnce() -> R) -> R {
         self.on.store(true, Relaxed);
-        // What was made before must not be freed meanwhile.
+        // Retired memory that was allocated before must not be freed while `work` runs.
         self.bytes();
         self.bytes.store(0, Relaxed);
         self.peak.store(0, Relaxed);
@@ -33,11 +34,11 @@ impl Counting {
         result
     }
 
-    /// What is in use, after what epochs have retired was freed.
+    /// Returns the number of bytes in use, after the retired memory has been freed.
     pub fn bytes(&self) -> isize {
         loop {
             let before = self.bytes.load(Relaxed);
-            // A few, since garbage is as old as two epochs before it is freed.
+            // Retired memory is freed two epochs later.
             for _ in 0..8 {
                 pin().flush();
             }
@@ -47,42 +48,42 @@ impl Counting {
         }
     }
 
-    /// The most that was in use, with what was retired.
+    /// Returns the maximum number of bytes in use, including retired memory.
     pub fn peak(&self) -> isize {
         self.peak.load(Relaxed)
     }
 
     fn add(&self, bytes: isize) {
         if self.on.load(Relaxed) {
-            let now = self.bytes.fetch_add(bytes, Relaxed) + bytes;
-            self.peak.fetch_max(now, Relaxed);
+            let bytes = self.bytes.fetch_add(bytes, Relaxed) + bytes;
+            self.peak.fetch_max(bytes, Relaxed);
         }
     }
 }
 
-// SAFETY: every call is handed on to the system's allocator as it is.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.add(layout.size() as isize);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract of this function, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         self.add(layout.size() as isize);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract of this function, which is the same.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         self.add(-(layout.size() as isize));
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract of this function, which is the same.
         unsafe { System.dealloc(block, layout) };
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         self.add(size as isize - layout.size() as isize);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract of this function, which is the same.
         unsafe { System.realloc(block, layout, size) }
     }
 }

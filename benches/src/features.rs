@@ -1,4 +1,5 @@
-//! The features with which mainstay is measured: what is counted with one of them costs more.
+//! The features with which mainstay is measured. `supervise` makes publications more expensive, so
+//! each figure says with which features it was measured.
 
 use std::fs;
 
@@ -6,13 +7,13 @@ use criterion::Criterion;
 
 use crate::{is_test, results};
 
-/// Those of mainstay that are on.
+/// The features of mainstay that are enabled.
 pub const FEATURES: &str = if cfg!(feature = "supervise") { "supervise" } else { "none" };
 
-/// Criterion, for the benchmark of this name.
+/// Returns criterion for the benchmark with this name.
 ///
-/// Says on stderr with which features mainstay is measured. The report finds them beside the
-/// figures.
+/// Prints to stderr with which features mainstay is measured, and stores it in the directory of the
+/// results, where the report reads it.
 pub fn criterion(bench: &str) -> Criterion {
     eprintln!("mainstay with features: {FEATURES}");
     if !is_test() {

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Code that several benchmarks use.
 
 pub mod counting;
 pub mod features;
@@ -18,20 +18,21 @@ use std::{
 
 use tokio::runtime::Runtime;
 
-/// What `work` gives, and how long it takes.
+/// Returns the result of `work`, and its time.
 pub fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
-    let begun = Instant::now();
+    let start = Instant::now();
     let result = work();
-    (result, begun.elapsed())
+    (result, start.elapsed())
 }
 
-/// Whether criterion measures nothing: it only runs everything once, or lists it.
+/// Whether criterion only runs each benchmark once or lists them, and measures nothing.
 pub fn is_test() -> bool {
-    let given = |flag| env::args().any(|arg| arg == flag);
-    given("--test") || given("--list") || !given("--bench")
+    let has = |flag| env::args().any(|arg| arg == flag);
+    has("--test") || has("--list") || !has("--bench")
 }
 
-/// The directory to which cargo writes what it builds, and criterion and gungraun their results.
+/// Returns the directory to which cargo writes its output, and criterion and gungraun their
+/// results.
 pub fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(target) => target.into(),
@@ -39,22 +40,23 @@ pub fn target() -> PathBuf {
     }
 }
 
-/// The directory of criterion's results.
+/// Returns the directory of criterion's results.
 pub fn results() -> PathBuf {
     target().join("criterion")
 }
 
-/// Runs `work` on several threads at once, `iterations` times on each; the time is that of the slowest.
+/// Runs `work` on several threads at once, with `iterations` iterations on each. Returns the time
+/// of the slowest thread.
 pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) -> Duration {
-    let start = Barrier::new(threads);
+    let barrier = Barrier::new(threads);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|_| {
                 scope.spawn(|| {
-                    start.wait();
-                    let begun = Instant::now();
+                    barrier.wait();
+                    let start = Instant::now();
                     work(iterations);
-                    begun.elapsed()
+                    start.elapsed()
                 })
             })
             .collect();
@@ -62,13 +64,13 @@ pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) ->
     })
 }
 
-/// One thread, and all cores.
+/// Returns the numbers of threads to measure: one, and one for each core.
 pub fn thread_counts() -> Vec<usize> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     if cores == 1 { vec![1] } else { vec![1, cores] }
 }
 
-/// For tasks that run on all cores.
+/// Returns a runtime with one thread for each core.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     &RUNTIME

@@ -1,5 +1,5 @@
-//! Services in a tree, each with a provider of its own, that recover from failures of their root: each waits for what it
-//! depends on, and adds one to that value.
+//! Services that form a tree and recover from failures of the root. Each has a provider of its own,
+//! which waits for the dependency and adds one to its value.
 
 use std::{
     pin::Pin,
@@ -13,7 +13,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use futures_lite::future::block_on;
-use mainstay::{Provider, Registry, ServiceId, WaitForError};
+use mainstay::{Provider, Registry, ServiceId, error::WaitForError};
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinSet,
@@ -24,7 +24,7 @@ use crate::{
     runtime,
 };
 
-/// What one service is built from.
+/// One service of the tree.
 pub struct Node {
     pub name: String,
     /// None for the root.
@@ -32,11 +32,11 @@ pub struct Node {
     pub depth: u64,
 }
 
-/// A root and so many services that stand on it, each on one other.
-fn nodes(graph: Graph, below: usize) -> Vec<Node> {
+/// A root and this number of services below it, each of which depends on exactly one other.
+fn nodes(graph: Graph, dependents: usize) -> Vec<Node> {
     let mut nodes = vec![Node { name: "service 0".into(), dependency: None, depth: 0 }];
-    for (dependent, dependency) in graph(below + 1) {
-        assert_eq!(dependent, nodes.len(), "a tree");
+    for (dependent, dependency) in graph(dependents + 1) {
+        assert_eq!(dependent, nodes.len(), "the graph must be a tree");
         let depth = nodes[dependency].depth + 1;
         let name = format!("service {dependent}");
         nodes.push(Node { name, dependency: Some(dependency), depth });
@@ -44,24 +44,25 @@ fn nodes(graph: Graph, below: usize) -> Vec<Node> {
     nodes
 }
 
-/// What the root is built with, another number each time. The failure makes it known to the provider.
+/// The value of the root, which changes before each failure. The failure makes the change visible
+/// to the provider.
 pub type Number = Arc<AtomicU64>;
 
-/// What a provider does until the registry is closed.
+/// The loop of a provider, which ends when the registry is closed.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes the work of a service's provider, which is told what the service depends on.
+/// Creates the loop of the provider of a service, which has this dependency.
 pub type Provide = fn(&Registry, ServiceId<u64>, Option<ServiceId<u64>>, Number) -> Work;
 
 pub struct Services {
     registry: Registry,
-    /// With their depth.
+    /// The id and the depth of each service.
     services: Vec<(ServiceId<u64>, u64)>,
     number: Number,
 }
 
 impl Services {
-    /// The services, and their providers' work.
+    /// Returns the services, and the loops of their providers.
     pub fn new(nodes: &[Node], provide: Provide) -> (Self, Vec<Work>) {
         let registry = Registry::with_capacity(nodes.len()).unwrap();
         let id = |node: &Node| registry.register(&node.name).unwrap();
@@ -75,17 +76,18 @@ impl Services {
         (Self { registry, services, number }, work)
     }
 
-    /// The services come up, recover so often, and the registry is closed.
+    /// Waits until all services are ready, lets them recover this number of times, and closes the
+    /// registry. Returns the time of the recoveries.
     async fn time(self, rounds: u64) -> Duration {
         self.wait_for_all(0).await;
         let mut total = Duration::ZERO;
         for number in 1..=rounds {
             self.number.store(number, Ordering::Relaxed);
-            let begun = Instant::now();
+            let start = Instant::now();
             let cascade = self.registry.fail(self.services[0].0, "bench").unwrap();
             self.wait_for_all(number).await;
-            total += begun.elapsed();
-            assert_eq!(cascade.went_down, self.services.len());
+            total += start.elapsed();
+            assert_eq!(cascade.failed, self.services.len());
         }
         self.registry.close();
         total
@@ -98,7 +100,7 @@ impl Services {
     }
 }
 
-/// The loop that a provider takes by hand.
+/// Returns the loop of a provider, written by hand.
 pub fn by_hand(
     registry: &Registry,
     id: ServiceId<u64>,
@@ -115,7 +117,7 @@ async fn provide(provider: Provider<u64>, dependency: Option<ServiceId<u64>>, nu
             None => number.load(Ordering::Relaxed),
             Some(dependency) => match attempt.wait_for(dependency).await {
                 Ok(value) => **value + 1,
-                Err(WaitForError::Overtaken(_)) => continue,
+                Err(WaitForError::Invalidated(_)) => continue,
                 Err(_) => return,
             },
         };
@@ -126,12 +128,12 @@ async fn provide(provider: Provider<u64>, dependency: Option<ServiceId<u64>>, nu
     }
 }
 
-/// All as tasks on a runtime with a thread for each core.
+/// Runs all providers as tasks on a runtime with one thread for each core.
 pub fn on_tokio(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
     on_runtime(runtime(), nodes, provide, rounds)
 }
 
-/// All as tasks on a runtime of one thread.
+/// Runs all providers as tasks on a runtime with one thread.
 pub fn on_one_thread(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
     on_runtime(&Builder::new_current_thread().build().unwrap(), nodes, provide, rounds)
 }
@@ -143,50 +145,52 @@ fn on_runtime(runtime: &Runtime, nodes: &[Node], provide: Provide, rounds: u64) 
         tasks.spawn_on(provider, runtime.handle());
     }
     runtime.block_on(async {
-        let took = runtime.spawn(services.time(rounds)).await.unwrap();
+        let elapsed = runtime.spawn(services.time(rounds)).await.unwrap();
         tasks.join_all().await;
-        took
+        elapsed
     })
 }
 
-/// A thread for each. `block_on` is what `Wait::wait` does: it parks the thread between two polls.
+/// Runs each provider on a thread of its own. `wait_blocking` does the same as this `block_on`: it
+/// parks the thread between two polls.
 pub fn on_threads(nodes: &[Node], provide: Provide, rounds: u64) -> Duration {
     let (services, work) = Services::new(nodes, provide);
     let spawn = |provider| thread::spawn(|| block_on(provider));
     let threads: Vec<_> = work.into_iter().map(spawn).collect();
-    let took = block_on(services.time(rounds));
+    let elapsed = block_on(services.time(rounds));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    took
+    elapsed
 }
 
-/// So many rounds of recovery.
+/// Runs this number of recoveries, and returns their time.
 pub type Recover = fn(&[Node], u64) -> Duration;
 
-/// The most threads at once.
+/// The maximum number of threads at the same time.
 const THREADS_MAX: usize = 100;
 
-/// Times all of them, for chains and for fans.
+/// Measures all candidates, with chains and with fan-outs.
 ///
-/// What runs on a thread for each service comes last: each publication passes by all threads that have ever read at once in
-/// this process, as `publication.rs` has it, and would do so for what comes after them.
+/// Candidates with one thread for each service come last: each publication visits all threads of
+/// this process that have ever read (`publication.rs`), which would slow down the candidates after
+/// them.
 pub fn compare(
     c: &mut Criterion,
     name: &str,
     tasks: &[(&str, Recover)],
     threads: &[(&str, Recover)],
 ) {
-    let chains = [1, 10, 100].map(|below| ("chain", chain as Graph, below));
-    let fans = [1, 10, 100, 1_000].map(|below| ("fan-out", hub as Graph, below));
-    for (all, most) in [(tasks, usize::MAX), (threads, THREADS_MAX)] {
-        for (shape, graph, below) in chains.into_iter().chain(fans) {
-            if below > most {
+    let chains = [1, 10, 100].map(|dependents| ("chain", chain as Graph, dependents));
+    let fan_outs = [1, 10, 100, 1_000].map(|dependents| ("fan-out", hub as Graph, dependents));
+    for (all, max) in [(tasks, usize::MAX), (threads, THREADS_MAX)] {
+        for (shape, graph, dependents) in chains.into_iter().chain(fan_outs) {
+            if dependents > max {
                 continue;
             }
-            let nodes = nodes(graph, below);
+            let nodes = nodes(graph, dependents);
             let mut group = c.benchmark_group(format!("{name}/{shape}"));
             group.sampling_mode(SamplingMode::Flat);
             for (how, recover) in all {
-                let id = BenchmarkId::new(*how, below);
+                let id = BenchmarkId::new(*how, dependents);
                 group.bench_function(id, |b| b.iter_custom(|n| recover(&nodes, n)));
             }
             group.finish();

@@ -1,4 +1,4 @@
-//! Many waits at once, on one thread.
+//! Many pending waits on one thread.
 
 use std::{
     pin::Pin,
@@ -9,11 +9,11 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// Counts how often it wakes.
+/// A waker that counts its calls.
 #[derive(Default)]
-struct Woken(AtomicUsize);
+struct WakeCounter(AtomicUsize);
 
-impl Wake for Woken {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -26,32 +26,32 @@ impl Wake for Woken {
 /// Waits that were polled once each, and are pending.
 pub struct Waiting<F> {
     waits: Vec<Pin<Box<F>>>,
-    woken: Arc<Woken>,
+    wake_counter: Arc<WakeCounter>,
 }
 
 impl<F: Future> Waiting<F> {
     pub fn new(waits: impl Iterator<Item = F>) -> Self {
-        let woken = Arc::<Woken>::default();
-        let mut waiting = Self { waits: waits.map(Box::pin).collect(), woken };
+        let wake_counter = Arc::<WakeCounter>::default();
+        let mut waiting = Self { waits: waits.map(Box::pin).collect(), wake_counter };
         waiting.poll(|polled| assert!(polled.is_pending()));
         waiting
     }
 
-    /// Each of them was woken, once.
+    /// Asserts that the number of wake-ups is the number of waits.
     pub fn assert_woken(&self) {
-        assert_eq!(self.woken.0.load(Ordering::Relaxed), self.waits.len());
+        assert_eq!(self.wake_counter.0.load(Ordering::Relaxed), self.waits.len());
     }
 
-    /// Polls each once more, which must be the last time.
+    /// Polls each wait once more, and passes its result to `observe`. Each must be complete.
     pub fn finish(&mut self, mut observe: impl FnMut(F::Output)) {
         self.poll(|polled| match polled {
             Poll::Ready(output) => observe(output),
-            Poll::Pending => panic!("woken for nothing"),
+            Poll::Pending => panic!("a wait was woken and is still pending"),
         });
     }
 
     fn poll(&mut self, mut polled: impl FnMut(Poll<F::Output>)) {
-        let waker = Waker::from(Arc::clone(&self.woken));
+        let waker = Waker::from(Arc::clone(&self.wake_counter));
         let mut context = Context::from_waker(&waker);
         self.waits.iter_mut().for_each(|wait| polled(wait.as_mut().poll(&mut context)));
     }

@@ -1,18 +1,18 @@
-//! `catalog`: all countries in memory, listed the way the page wants them. It hangs on the database and
-//! on the page, which both hang on the configuration.
+//! `catalog`: all countries in memory, and the list of them on the front page. It is built from the
+//! database and from the page, which are both built from the configuration.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use mainstay::Build;
+use mainstay::supervise::Build;
 
 use crate::{BoxError, Services, blocking, database::Database, page::Page};
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    /// Of the database it was made from.
+    /// The label of the database from which it was built.
     pub(crate) label: String,
     countries: BTreeMap<String, Entry>,
-    /// The list on the front page, made once and not per request.
+    /// The list on the front page, rendered once and not for each request.
     pub(crate) list: String,
 }
 
@@ -48,7 +48,7 @@ pub(crate) async fn build(build: Build<Catalog>, services: Services) -> Result<C
     let source = Arc::clone(&database);
     let built = blocking(move || Ok(Catalog::new(&source, &page)?)).await;
     built.inspect_err(|error| {
-        // It is the database that has to restart; this build goes down with it.
-        let _ = services.registry.report(&database, error.to_string());
+        // The database must be rebuilt. Its failure invalidates this build, too.
+        let _ = services.registry.fail_instance(&database, error.to_string());
     })
 }

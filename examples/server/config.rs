@@ -1,4 +1,4 @@
-//! `config`: what the configuration file says, for as long as it says so.
+//! `config`: the content of the configuration file. Its provider has no supervisor.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub(crate) struct Config {
     pub(crate) database: PathBuf,
     pub(crate) title: String,
     pub(crate) greeting: String,
-    /// How many countries the front page shows.
+    /// The number of countries on the front page.
     #[serde(default = "default_limit")]
     pub(crate) limit: usize,
 }
@@ -39,22 +39,22 @@ impl Config {
 }
 
 pub(crate) async fn provide(provider: Provider<Config>, mut file: ConfigFile) {
-    let mut broken = false;
+    let mut is_broken = false;
     while let Ok(attempt) = provider.begin().await {
-        if std::mem::take(&mut broken) {
-            // Nothing is worth a try before the file changes. Whoever fails this attempt wants one all
-            // the same.
+        if std::mem::take(&mut is_broken) {
+            // The file must change before another attempt makes sense. A failure of the service
+            // asks for an attempt, too.
             tokio::select! {
                 () = file.changed() => {}
-                _ = attempt.overtaken() => continue,
+                _ = attempt.invalidated() => continue,
             }
         }
         let config = match Config::read(&mut file).await {
             Ok(config) => config,
             Err(error) => {
-                // The reason is what the 503s show from now on, unless something has overtaken the attempt:
-                // then the next one has to say it.
-                broken = attempt.fail(error).is_ok();
+                // The 503 responses show the reason. If the attempt was invalidated, the next
+                // attempt fails with the reason.
+                is_broken = attempt.fail(error).is_ok();
                 continue;
             }
         };
@@ -65,12 +65,12 @@ pub(crate) async fn provide(provider: Provider<Config>, mut file: ConfigFile) {
                 () = file.changed() => {}
             }
             let reason: BoxError = match Config::read(&mut file).await {
-                // Another comment, another order: nothing that anybody should restart for.
+                // A changed comment or order is no reason for a restart.
                 Ok(new) if new == config => continue,
                 Ok(_) => "changed on disk".into(),
                 Err(error) => error,
             };
-            // Everything made from the old configuration is down when this returns.
+            // When this returns, everything that was built from the old configuration is down.
             running.fail(reason);
             break;
         }

@@ -1,4 +1,4 @@
-//! A file that tells when what it says has changed.
+//! A file that reports when its content has changed.
 
 use std::{
     io,
@@ -10,24 +10,25 @@ use std::{
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{sync::Notify, task::spawn_blocking, time};
 
-/// Editors write a file in several steps; this lets them finish.
-const SETTLE: Duration = Duration::from_millis(20);
-/// Looks at the file this often without being told to: events get lost, and some file systems have none.
+/// The delay after an event: editors write a file in several steps.
+const DELAY: Duration = Duration::from_millis(20);
+/// The file is read this often even without an event, because events get lost, and some file
+/// systems send none.
 const POLL: Duration = Duration::from_secs(1);
 
 pub(crate) struct ConfigFile {
     path: PathBuf,
-    /// What the last `read` found.
+    /// The result of the last `read`.
     seen: Content,
     touched: Arc<Notify>,
-    /// Sends to `touched` until it is dropped. Without one, `POLL` has to do.
+    /// Notifies `touched` until it is dropped. Without a watcher only `POLL` detects changes.
     _watcher: Option<RecommendedWatcher>,
 }
 
-/// The text, or why there is none, in a form that can be compared.
+/// The text of the file, or the error as a text, so that both can be compared.
 type Content = Result<String, String>;
 
-/// The configuration file meant by an argument that may be the directory it is in.
+/// Returns the path of the configuration file. The argument may be its directory.
 pub(crate) fn locate(path: PathBuf) -> PathBuf {
     if path.is_dir() { path.join("server.toml") } else { path }
 }
@@ -37,7 +38,7 @@ impl ConfigFile {
         let touched = Arc::new(Notify::new());
         let watcher = watcher(&path, Arc::clone(&touched))
             .inspect_err(|error| {
-                eprintln!("no events for {}, looking every {POLL:?}: {error}", path.display())
+                eprintln!("no events for {}, reading it every {POLL:?}: {error}", path.display())
             })
             .ok();
         Self { path, seen: Err("not read yet".into()), touched, _watcher: watcher }
@@ -52,12 +53,11 @@ impl ConfigFile {
         self.seen.as_deref().map_err(Clone::clone)
     }
 
-    /// Completes when the file says something else than `read` found. May be dropped and called again at
-    /// any time.
+    /// Completes when the content of the file differs from the last `read`. It is cancel-safe.
     pub(crate) async fn changed(&self) {
         loop {
             if time::timeout(POLL, self.touched.notified()).await.is_ok() {
-                time::sleep(SETTLE).await;
+                time::sleep(DELAY).await;
             }
             if content(self.path.clone()).await != self.seen {
                 return;
@@ -70,12 +70,12 @@ async fn content(path: PathBuf) -> Content {
     let shown = path.display().to_string();
     let read = match spawn_blocking(move || std::fs::read_to_string(path)).await {
         Ok(read) => read,
-        Err(ended) => Err(io::Error::from(ended)),
+        Err(error) => Err(io::Error::from(error)),
     };
     read.map_err(|error| format!("cannot read {shown}: {error}"))
 }
 
-/// Watches the directory and not the file itself: most editors put a new file in place of the old one.
+/// Watches the directory, not the file: most editors replace the file by a new one.
 fn watcher(path: &Path, touched: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let directory = match path.parent() {
         Some(directory) if directory != Path::new("") => directory,
@@ -83,13 +83,13 @@ fn watcher(path: &Path, touched: Arc<Notify>) -> notify::Result<RecommendedWatch
     };
     let name = path.file_name().map(ToOwned::to_owned);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let ours = event.is_ok_and(|event| {
-            // Our own reading is an access too.
-            let written = !matches!(event.kind, EventKind::Access(_));
-            let named = event.paths.iter().any(|path| path.file_name() == name.as_deref());
-            event.need_rescan() || (written && named)
+        let is_relevant = event.is_ok_and(|event| {
+            // This process also reads the file, which is an access.
+            let is_written = !matches!(event.kind, EventKind::Access(_));
+            let is_named = event.paths.iter().any(|path| path.file_name() == name.as_deref());
+            event.need_rescan() || (is_written && is_named)
         });
-        if ours {
+        if is_relevant {
             touched.notify_one();
         }
     })?;

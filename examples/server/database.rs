@@ -1,4 +1,4 @@
-//! `database`: the SQLite file that the configuration names, open for reading.
+//! `database`: the SQLite file that the configuration names, opened read-only.
 
 use std::{
     path::Path,
@@ -8,24 +8,24 @@ use std::{
     },
 };
 
-use mainstay::{Build, ServiceId};
+use mainstay::{ServiceId, supervise::Build};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use crate::{BoxError, blocking, config::Config};
 
-/// What `seed.rs` writes as `user_version`.
+/// The value of `user_version` in the files that `seed.rs` creates.
 pub(crate) const SCHEMA_VERSION: i32 = 1;
 
 const CONNECTIONS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Database {
-    /// The name that the file gives itself.
+    /// The label that is stored in the file.
     pub(crate) label: String,
-    /// A connection serves one query at a time, hence several.
+    /// Several connections, because each executes one query at a time.
     connections: Vec<Mutex<Connection>>,
-    turn: AtomicUsize,
+    next: AtomicUsize,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,7 +35,7 @@ pub(crate) struct Zone {
     comment: Option<String>,
 }
 
-/// A country as the catalog takes it in.
+/// A country, for the catalog.
 pub(crate) struct Country {
     pub(crate) code: String,
     pub(crate) name: String,
@@ -51,7 +51,7 @@ impl Database {
             connections
                 .push(Mutex::new(Connection::open_with_flags(path, flags).map_err(context)?));
         }
-        // SQLite opens anything; only a query tells whether it is a database, and ours.
+        // SQLite opens any file; only a query shows whether it is a database with this schema.
         let first = lock(&connections[0]);
         let version: i32 =
             first.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(context)?;
@@ -66,10 +66,10 @@ impl Database {
             .query_row("SELECT value FROM meta WHERE key = 'label'", [], |row| row.get(0))
             .map_err(context)?;
         drop(first);
-        Ok(Self { label, connections, turn: AtomicUsize::new(0) })
+        Ok(Self { label, connections, next: AtomicUsize::new(0) })
     }
 
-    /// The time zones of a country. Blocks.
+    /// Returns the time zones of a country. Blocks.
     pub(crate) fn zones(&self, country: &str) -> rusqlite::Result<Vec<Zone>> {
         self.query(
             "SELECT zone.name, zone.coordinates, zone.comment FROM zone
@@ -80,10 +80,11 @@ impl Database {
         )
     }
 
-    /// All countries with the number of their time zones. Blocks.
+    /// Returns all countries with the number of their time zones. Blocks.
     pub(crate) fn countries(&self) -> rusqlite::Result<Vec<Country>> {
         self.query(
-            "SELECT code, name, (SELECT count(*) FROM country_zone WHERE country = code) FROM country",
+            "SELECT code, name, (SELECT count(*) FROM country_zone WHERE country = code)
+             FROM country",
             [],
             |row| Ok(Country { code: row.get(0)?, name: row.get(1)?, zones: row.get(2)? }),
         )
@@ -95,12 +96,12 @@ impl Database {
         parameters: impl rusqlite::Params,
         row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Vec<T>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
-        lock(&self.connections[turn]).prepare_cached(sql)?.query_map(parameters, row)?.collect()
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
+        lock(&self.connections[next]).prepare_cached(sql)?.query_map(parameters, row)?.collect()
     }
 }
 
-/// A query that panicked left nothing half done: all of them only read.
+/// The lock may be poisoned: queries only read, so a panic leaves nothing incomplete.
 fn lock(connection: &Mutex<Connection>) -> std::sync::MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }

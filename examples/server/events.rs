@@ -1,4 +1,4 @@
-//! What happens to the services, told on stderr.
+//! Prints the events of the services to stderr.
 
 use std::io::{self, Write};
 
@@ -9,18 +9,19 @@ pub(crate) struct PrintEvents;
 impl Observer for PrintEvents {
     fn event(&self, _: &Registry, event: &Event<'_>) {
         let what = match &event.kind {
-            // Who waits for whom shows in `/services`, for as long as it does.
-            EventKind::WaitBegun { .. } | EventKind::WaitEnded { .. } => return,
-            // The reason stands with the service at which it began.
-            EventKind::Failed(failure) | EventKind::Overtaken(failure)
-                if failure.root != failure.service =>
-            {
-                format!("down with {}", failure.root)
+            // `/services` shows which services are waited for.
+            EventKind::WaitStarted { .. } | EventKind::WaitEnded { .. } => return,
+            // The reason is printed with the failure of the root.
+            EventKind::Failed(failure) if failure.root != failure.service => {
+                format!("failed because {} failed", failure.root)
+            }
+            EventKind::Invalidated(failure) if failure.root != failure.service => {
+                format!("invalidated because {} failed", failure.root)
             }
             kind => kind.to_string(),
         };
-        let Event { service, generation, took, .. } = event;
-        // Not `eprintln!`, which panics where nobody listens to stderr any more.
-        let _ = writeln!(io::stderr(), "{:>8} {generation:<3} {took:>9.1?}  {what}", service);
+        let Event { service, generation, elapsed, .. } = event;
+        // `eprintln!` panics if stderr is closed.
+        let _ = writeln!(io::stderr(), "{:>8} {generation:<3} {elapsed:>9.1?}  {what}", service);
     }
 }

@@ -1,4 +1,4 @@
-//! The handlers. They read whatever is ready right now and never wait for a service to come back.
+//! The handlers. They read the services that are ready, and never wait for a service.
 
 use axum::{
     Json, Router,
@@ -7,7 +7,11 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use mainstay::{Fate, GetAllError, Guard, NotReady, Phase};
+use mainstay::{
+    Guard, Phase,
+    error::{GetAllError, NotReadyError},
+    test_kit::BuildOutcome,
+};
 use serde_json::{Value, json};
 
 use crate::{BoxError, Services};
@@ -19,7 +23,7 @@ pub(crate) fn router(services: Services) -> Router {
         .route("/services", get(list))
         .route("/services.dot", get(graph))
         .route("/services/{name}/fail", post(fail))
-        .route("/services/{name}/builds/{fate}", post(build))
+        .route("/services/{name}/builds/{outcome}", post(build))
         .route("/services/{name}/reset", post(reset))
         .with_state(services)
 }
@@ -32,30 +36,31 @@ async fn front_page(State(services): State<Services>) -> Result<Html<String>, Pr
     Ok(Html(page.render(&catalog.list)))
 }
 
-/// The name of the country comes from the catalog, its zones from SQLite.
+/// The name of the country comes from the catalog, its time zones from SQLite.
 async fn country(
     State(services): State<Services>,
     Path(code): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    // The query blocks, so all of it goes to a thread that may.
+    // The query blocks, so the handler runs on a thread that may block.
     tokio::task::spawn_blocking(move || country_blocking(&services, &code))
         .await
         .map_err(Problem::internal)?
 }
 
 fn country_blocking(services: &Services, code: &str) -> Result<Json<Value>, Problem> {
-    // One read of all three: this catalog was made from this database, opened for this configuration.
+    // All three at one instant: the catalog was built from this database, which was opened for this
+    // configuration.
     let (config, database, catalog) = services
         .registry
         .get_all((services.config, services.database, services.catalog))
         .map_err(|error| Problem::reading(services, error))?;
     let Some(country) = catalog.country(code) else {
-        return Err(Problem::NotFound(format!("no country {code} in {}", catalog.label)));
+        return Err(Problem::NotFound(format!("there is no country {code} in {}", catalog.label)));
     };
     let zones = database.zones(code).map_err(|error| {
-        // Fails the generation that was used here and no other: by now there may be a new one, with
-        // nothing wrong with it.
-        let _ = services.registry.report(Guard::instance(&database), error);
+        // Fails exactly the instance that was used here. If the database has been rebuilt since the
+        // read, the new instance is not affected.
+        let _ = services.registry.fail_instance(Guard::instance(&database), error);
         Problem::unavailable(services, "database", Phase::Down)
     })?;
     Ok(Json(json!({
@@ -77,7 +82,8 @@ async fn graph(State(services): State<Services>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/vnd.graphviz")], services.registry.list().to_dot())
 }
 
-/// Takes a service down from outside, with all that depends on it. They come back by themselves.
+/// Fails a service, and with it all services that were built from it. Their supervisors rebuild
+/// them.
 async fn fail(
     State(services): State<Services>,
     Path(name): Path<String>,
@@ -85,40 +91,44 @@ async fn fail(
 ) -> Result<Json<Value>, Problem> {
     let service =
         services.registry.find(&name).map_err(|error| Problem::NotFound(error.to_string()))?;
-    let reason = if reason.is_empty() { "asked for over HTTP".to_owned() } else { reason };
+    let reason = if reason.is_empty() { "requested over HTTP".to_owned() } else { reason };
     let cascade = services.registry.fail(service, reason).map_err(Problem::internal)?;
     Ok(Json(json!({
         "service": name,
-        "went_down": cascade.went_down,
-        "overtaken": cascade.overtaken,
+        "failed": cascade.failed,
+        "invalidated": cascade.invalidated,
     })))
 }
 
-/// Lets the next build of a service that was not told so yet go wrong: it fails, panics or hangs.
+/// Defines the outcome of one build of a service, after the outcomes that are already defined: it
+/// fails, panics or hangs.
 async fn build(
     State(Services { builds, .. }): State<Services>,
-    Path((name, fate)): Path<(String, String)>,
+    Path((name, outcome)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let script = match &*name {
         "database" => builds.database,
         "page" => builds.page,
         "catalog" => builds.catalog,
-        _ => return Err(Problem::NotFound(format!("nobody supervises {name}"))),
+        _ => {
+            return Err(Problem::NotFound(format!("no supervised service is named {name}")));
+        }
     };
-    script.push(match &*fate {
-        "fail" => Fate::Fail("as it was told to".to_owned()),
-        "panic" => Fate::Panic("as it was told to".to_owned()),
-        "hang" => Fate::Hang,
+    script.push(match &*outcome {
+        "fail" => BuildOutcome::Fail("requested over HTTP".to_owned()),
+        "panic" => BuildOutcome::Panic("requested over HTTP".to_owned()),
+        "hang" => BuildOutcome::Hang,
         _ => {
             return Err(Problem::NotFound(format!(
-                "builds fail, panic or hang, and do not {fate}"
+                "unknown outcome {outcome}: use fail, panic or hang"
             )));
         }
     });
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Forgets the failures of a service, and tries it at once where it rests or was given up.
+/// Resets the counter of failures of a service. If the service is backing off or given up, it is
+/// built at once.
 async fn reset(
     State(services): State<Services>,
     Path(name): Path<String>,
@@ -129,9 +139,9 @@ async fn reset(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Every answer that is not a 200.
+/// A response other than 2xx.
 enum Problem {
-    /// Worth trying again soon; says what is in the way.
+    /// A service is not ready. The response contains the services that block it.
     Unavailable(Value),
     NotFound(String),
     Internal(BoxError),
@@ -140,18 +150,18 @@ enum Problem {
 impl Problem {
     fn reading(services: &Services, error: GetAllError) -> Self {
         match error {
-            GetAllError::NotReady(NotReady { service, phase, .. }) => {
+            GetAllError::NotReady(NotReadyError { service, phase, .. }) => {
                 Self::unavailable(services, &service, phase)
             }
-            other => Self::Unavailable(json!({ "unavailable": other.to_string(), "because": [] })),
+            other => Self::Unavailable(json!({ "unavailable": other.to_string(), "blockers": [] })),
         }
     }
 
-    /// Names the services that `service` waits for in the end, each with what took it down. None, if all
-    /// have come up meanwhile.
+    /// Lists the services that block `service`, each with its last failure. The list is empty if
+    /// all of them have become ready since the read.
     fn unavailable(services: &Services, service: &str, phase: Phase) -> Self {
         let listing = services.registry.list();
-        let because: Vec<Value> = listing
+        let blockers: Vec<Value> = listing
             .blockers(service)
             .into_iter()
             .map(|status| {
@@ -159,7 +169,7 @@ impl Problem {
                 json!({ "service": status.name, "phase": status.phase, "reason": reason })
             })
             .collect();
-        Self::Unavailable(json!({ "unavailable": service, "phase": phase, "because": because }))
+        Self::Unavailable(json!({ "unavailable": service, "phase": phase, "blockers": blockers }))
     }
 
     fn internal(error: impl Into<BoxError>) -> Self {

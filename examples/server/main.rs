@@ -1,10 +1,10 @@
-//! An HTTP server whose parts follow the file they are configured by.
+//! An HTTP server whose services are rebuilt when its configuration file changes.
 //!
 //! ```text
 //! cargo run --release -p examples
 //! ```
 //!
-//! Four services, each in a file of its own, point at what they hang on:
+//! It has four services, each in a file of its own. The arrows point to their dependencies:
 //!
 //! ```text
 //!            ┌── database ◄──┐
@@ -12,15 +12,15 @@
 //!            └── page ◄──────┘
 //! ```
 //!
-//! Edit `target/example-server/server.toml` while it runs: the old configuration goes down together with
-//! all that was made from it, the new one comes up, and no answer ever shows parts of both. Break the
-//! file, and every answer is a 503 that says what is wrong with it, until you mend it.
+//! Edit `target/example-server/server.toml` while it runs: the old configuration fails together
+//! with everything that was built from it, and the new one is built. No response mixes the two. If
+//! the file is broken, every response is a 503 that says what is wrong, until the file is repaired.
 //!
-//! Each service is one task. Three of them are supervised: they say how they are built, and what they hang on. The
-//! fourth, `config`, takes the steps itself: `begin` an attempt, say `ready`, and sleep until it has `failed`, or the file
-//! has changed. The handlers in `http.rs` only read.
+//! Each service is one task. Three of them have a supervisor, and define only how they are built.
+//! The provider of the fourth, `config`, runs its own loop: it begins an attempt, publishes it, and
+//! waits until it has failed or the file has changed. The handlers in `http.rs` only read.
 //!
-//! To see the server bear something, fail a service, or let its next builds go wrong:
+//! To see how the server recovers, fail a service, or let its next build fail:
 //!
 //! ```text
 //! curl -X POST localhost:8080/services/database/fail
@@ -40,7 +40,11 @@ mod seed;
 
 use std::{error::Error, future::Future, io, net::SocketAddr, process::ExitCode, time::Duration};
 
-use mainstay::{Registry, Restart, Script, ServiceId, TokioClock};
+use mainstay::{
+    Registry, ServiceId,
+    supervise::{RestartPolicy, TokioClock},
+    test_kit::Script,
+};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 use crate::{
@@ -50,15 +54,15 @@ use crate::{
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How long requests under way may take once the server was told to stop; and the services after that.
+/// The time limit of the requests in progress when the server stops, and then of the services.
 const GRACE: Duration = Duration::from_secs(5);
 
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LAST_PAUSE: Duration = Duration::from_millis(500);
-/// All is on this machine: what takes longer hangs.
+const FIRST_BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
+/// A build reads only local files, so it does not take longer unless it hangs.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The registry with the ids of the four services: all that a handler needs.
+/// The registry and the ids of the four services: everything that a handler needs.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) registry: Registry,
@@ -69,7 +73,7 @@ pub(crate) struct Services {
     pub(crate) builds: Builds,
 }
 
-/// What is to become of the next builds, where somebody wants to see what comes of it.
+/// The outcomes of the next builds, which a request can define.
 #[derive(Clone, Default)]
 pub(crate) struct Builds {
     pub(crate) database: Script,
@@ -84,40 +88,42 @@ impl Services {
         let database = builder.register("database")?;
         let page = builder.register("page")?;
         let catalog = builder.register("catalog")?;
-        // `wait_for` would find these edges by itself. Declared, they are in the graph before anything
-        // has started, and a cycle among them is an error right here.
-        builder.add_dependency(database, config)?;
-        builder.add_dependency(page, config)?;
-        builder.add_dependency(catalog, database)?;
-        builder.add_dependency(catalog, page)?;
+        // `wait_for` would discover these edges. Because they are declared, they are in the graph
+        // before anything has started, and a cycle is an error here.
+        builder.depends(database).on(config)?;
+        builder.depends(page).on(config)?;
+        builder.depends(catalog).on(database)?;
+        builder.depends(catalog).on(page)?;
         let registry = builder.observer(PrintEvents).clock(TokioClock).build();
         let builds = Builds::default();
         Ok(Self { registry, config, database, page, catalog, builds })
     }
 
-    /// Starts the provider of every service. In no particular order: each waits for what it hangs on.
+    /// Starts the provider of every service. The order does not matter: each waits for its
+    /// dependencies.
     fn start(&self, file: ConfigFile, limit: Option<u32>) -> Result<JoinSet<()>, BoxError> {
         let mut providers = JoinSet::new();
         let Self { registry, config, builds, .. } = self.clone();
         let services = self.clone();
-        // All is on this machine: what has failed is worth another try soon. A new configuration ends the pause.
-        let mut restart = Restart::default()
-            .backoff(FIRST_PAUSE, LAST_PAUSE)
-            .stable_after(LAST_PAUSE)
+        // All files are local, so short backoffs are sufficient. A new configuration ends a
+        // backoff.
+        let mut policy = RestartPolicy::default()
+            .backoff(FIRST_BACKOFF, MAX_BACKOFF)
+            .reset_after(MAX_BACKOFF)
             .build_timeout(BUILD_TIMEOUT);
         if let Some(limit) = limit {
-            restart = restart.at_most(limit, Duration::from_secs(60));
+            policy = policy.max_failures(limit, Duration::from_secs(60));
         }
-        let supervisor = registry.supervise(self.catalog)?.restart(restart.clone());
+        let supervisor = registry.supervise(self.catalog)?.restart_policy(policy.clone());
         let build = move |build| catalog::build(build, services.clone());
-        providers.spawn(supervisor.run(builds.catalog.over(build)));
-        let supervisor = registry.supervise(self.database)?.restart(restart.clone());
+        providers.spawn(supervisor.run(builds.catalog.wrap(build)));
+        let supervisor = registry.supervise(self.database)?.restart_policy(policy.clone());
         let build = move |build| database::build(build, config);
-        providers.spawn(supervisor.run(builds.database.over(build)));
-        let supervisor = registry.supervise(self.page)?.restart(restart);
+        providers.spawn(supervisor.run(builds.database.wrap(build)));
+        let supervisor = registry.supervise(self.page)?.restart_policy(policy);
         let build = move |build| page::build(build, config);
-        providers.spawn(supervisor.run(builds.page.over(build)));
-        // It watches a file while it runs, and says itself when it has failed: its loop is its own.
+        providers.spawn(supervisor.run(builds.page.wrap(build)));
+        // It watches a file while it runs, and fails itself, so it has a loop of its own.
         providers.spawn(config::provide(registry.provide(config)?, file));
         Ok(providers)
     }
@@ -150,28 +156,28 @@ async fn run(options: Options) -> Result<(), BoxError> {
         Some(path) => config_file::locate(path),
         None => seed::seed("target/example-server".as_ref())?,
     };
-    // From here on a signal means "end in order"; nothing may be started before.
+    // From here on a signal stops the server in order. Nothing is started before.
     let stop = stop_signal()?;
     let listener = listen(options.listen).await?;
     let services = Services::new()?;
-    eprintln!("configured by {}", file.display());
+    eprintln!("the configuration file is {}", file.display());
     let mut providers = services.start(ConfigFile::watch(file), options.limit)?;
 
     println!("listening on http://{}", listener.local_addr()?);
     serve(listener, services.clone(), stop).await?;
 
-    // Each once nothing hangs on it any more. What still has readers after that is told of.
+    // Each service stops after its dependents. The report lists the ones that did not in time.
     let shutdown = services.registry.shutdown(GRACE).await;
-    if !shutdown.hung.is_empty() {
+    if !shutdown.stop_timeouts.is_empty() {
         eprintln!("{shutdown}");
     }
-    while let Some(ended) = providers.join_next().await {
-        ended?;
+    while let Some(result) = providers.join_next().await {
+        result?;
     }
     Ok(())
 }
 
-/// Answers requests until `stop`, then finishes those under way.
+/// Answers requests until `stop`, then finishes the requests in progress.
 async fn serve(
     listener: TcpListener,
     services: Services,
@@ -181,23 +187,23 @@ async fn serve(
     let server = axum::serve(listener, http::router(services)).with_graceful_shutdown(async {
         let _ = stopped.await;
     });
-    let out_of_patience = async {
+    let time_limit = async {
         stop.await;
         let _ = stopping.send(());
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
         served = server => served,
-        () = out_of_patience => Ok(()),
+        () = time_limit => Ok(()),
     }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, BoxError> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "{address} is taken; choose another with --listen, for example --listen 127.0.0.1:0"
-        )
-        .into(),
+        io::ErrorKind::AddrInUse => {
+            format!("{address} is in use; choose another one, for example --listen 127.0.0.1:0")
+                .into()
+        }
         _ => format!("cannot listen on {address}: {error}").into(),
     })
 }
@@ -223,7 +229,7 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Runs what blocks (SQLite, files) on the threads that tokio keeps for it.
+/// Runs blocking work (SQLite, files) on the blocking threads of tokio.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
 ) -> Result<T, BoxError> {

@@ -1,14 +1,14 @@
-//! `page`: the frame of the HTML page. It hangs on the configuration alone and stays up while the
-//! database restarts.
+//! `page`: the frame of the HTML page. It is built from the configuration only, so it stays up
+//! while the database restarts.
 
-use mainstay::{Build, ServiceId, WaitForError};
+use mainstay::{ServiceId, error::WaitForError, supervise::Build};
 
 use crate::config::Config;
 
 #[derive(Debug)]
 pub(crate) struct Page {
     head: String,
-    /// How many countries fit on it.
+    /// The number of countries on the page.
     pub(crate) limit: usize,
 }
 
@@ -16,8 +16,8 @@ impl Page {
     fn new(config: &Config) -> Self {
         let (title, greeting) = (escape(&config.title), escape(&config.greeting));
         let head = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
-             <h1>{title}</h1>\n<p>{greeting}</p>\n"
+            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+             <title>{title}</title>\n<h1>{title}</h1>\n<p>{greeting}</p>\n"
         );
         Self { head, limit: config.limit }
     }
@@ -37,7 +37,8 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Its build cannot fail. Where it is overtaken, or the registry closes, it does not matter what it returns.
+/// Only the wait can fail: the build was invalidated, or the registry is closed. In both cases the
+/// result does not matter.
 pub(crate) async fn build(
     build: Build<Page>,
     config: ServiceId<Config>,

@@ -1,5 +1,5 @@
-//! What the server finds when it is started without a configuration: a `server.toml` and two databases
-//! to choose from, made from the public-domain tables in `data/`.
+//! The files of a server that is started without a configuration: a `server.toml` and two databases
+//! to choose from. They are created from the public-domain tables in `data/`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,15 +14,15 @@ use crate::{BoxError, database::SCHEMA_VERSION};
 const COUNTRIES: &str = include_str!("data/iso3166.tab");
 const ZONES: &str = include_str!("data/zone1970.tab");
 
-const CONFIG: &str = r#"# Edit me while the server runs.
+const CONFIG: &str = r#"# Edit this file while the server runs.
 
-# Shown in every answer.
+# Part of every response.
 name = "first"
 # world.sqlite or europe.sqlite
 database = "world.sqlite"
 title = "Time zones of the world"
 greeting = "Countries and the time zones they keep."
-# How many countries the front page lists.
+# The number of countries on the front page.
 limit = 20
 "#;
 
@@ -37,7 +37,7 @@ const SCHEMA: &str = "
     );
 ";
 
-/// Makes what is missing in `directory` and returns the configuration file there.
+/// Creates the missing files in `directory`, and returns the path of the configuration file.
 pub(crate) fn seed(directory: &Path) -> Result<PathBuf, BoxError> {
     fs::create_dir_all(directory)?;
     write_new(&directory.join("world.sqlite"), |path| database(path, "world", ""))?;
@@ -47,7 +47,7 @@ pub(crate) fn seed(directory: &Path) -> Result<PathBuf, BoxError> {
     Ok(config)
 }
 
-/// Leaves a file that exists alone, and never leaves half a file behind.
+/// Writes a file unless it exists. The file is renamed when it is complete.
 fn write_new(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), BoxError>,
@@ -60,7 +60,7 @@ fn write_new(
     Ok(fs::rename(unfinished, path)?)
 }
 
-/// Writes the zones whose name starts with `prefix`, and the countries that have any.
+/// Creates a database of the zones whose names start with `prefix`, and of their countries.
 fn database(path: &Path, label: &str, prefix: &str) -> Result<(), BoxError> {
     let names: BTreeMap<&str, &str> =
         rows(COUNTRIES).filter_map(|row| Some((*row.first()?, *row.get(1)?))).collect();
@@ -93,7 +93,7 @@ fn database(path: &Path, label: &str, prefix: &str) -> Result<(), BoxError> {
     Ok(transaction.commit()?)
 }
 
-/// The rows of a table of the tz database: columns between tabs, comments after `#`.
+/// Returns the rows of a table of the tz database: tabs separate columns, `#` begins a comment.
 fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
     table
         .lines()

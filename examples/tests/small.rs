@@ -1,9 +1,10 @@
-//! The two small examples, on plain threads and on smol, started for real and judged by what they say.
+//! The two small servers, on plain threads and on smol, as processes, checked by their responses.
 //!
-//! - They answer, also to nonsense, and say what is not ready.
-//! - A failure of what a request reads is mended, and hangs up on no client. One of the listener is mended, on its port.
-//! - Without their data they are up, and answer once it is there.
-//! - Told to stop, in whatever way, they answer what they were asked, and end in order.
+//! - They answer every request, including invalid ones, and report a service that is not ready.
+//! - They recover from a failure of the data without disconnecting a client, and from a failure of
+//!   the listener on the same port.
+//! - They start without their data, and answer as soon as the data exists.
+//! - However they are asked to stop, they answer all accepted requests and end in order.
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nothing takes this long; it only keeps a test that fails from hanging.
+/// A limit that is never reached, so that a test that fails does not hang.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const EXAMPLES: [&str; 2] = [env!("CARGO_BIN_EXE_threads"), env!("CARGO_BIN_EXE_smol")];
@@ -24,7 +25,7 @@ const EXAMPLES: [&str; 2] = [env!("CARGO_BIN_EXE_threads"), env!("CARGO_BIN_EXE_
 struct Server {
     child: Child,
     input: Option<ChildStdin>,
-    said: Receiver<String>,
+    stdout_lines: Receiver<String>,
     address: String,
 }
 
@@ -40,44 +41,45 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the example starts");
-        let (input, stdout) = (child.stdin.take(), child.stdout.take().expect("a pipe"));
-        let (sender, said) = mpsc::channel();
+            .expect("the example can be started");
+        let (input, stdout) = (child.stdin.take(), child.stdout.take().expect("stdout is a pipe"));
+        let (sender, stdout_lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
             }
         });
-        let mut server = Self { child, input, said, address: String::new() };
-        let first = server.says();
+        let mut server = Self { child, input, stdout_lines, address: String::new() };
+        let first = server.next_line();
         server.address = first.strip_prefix("listening on ").expect(&first).to_owned();
         server
     }
 
-    fn says(&self) -> String {
-        self.said.recv_timeout(DEADLINE).expect("it says something")
+    fn next_line(&self) -> String {
+        self.stdout_lines.recv_timeout(DEADLINE).expect("the server must print a line")
     }
 
     fn client(&self) -> Client {
-        let stream = TcpStream::connect(&self.address).expect("it accepts");
+        let stream =
+            TcpStream::connect(&self.address).expect("the server must accept the connection");
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         Client { reader: BufReader::new(stream) }
     }
 
-    fn ended(&mut self) -> ExitStatus {
-        let begun = Instant::now();
+    fn wait_for_end(&mut self) -> ExitStatus {
+        let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begun.elapsed() < DEADLINE, "it does not end");
+            assert!(start.elapsed() < DEADLINE, "the server does not end");
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    fn ends_in_order(&mut self) {
-        assert!(self.ended().success());
-        assert_eq!(self.says(), "all services have stopped");
+    fn assert_ends_in_order(&mut self) {
+        assert!(self.wait_for_end().success());
+        assert_eq!(self.next_line(), "all services have stopped");
     }
 }
 
@@ -96,7 +98,7 @@ impl Client {
     fn answer(&mut self) -> String {
         let mut line = String::new();
         self.reader.read_line(&mut line).unwrap();
-        assert!(line.ends_with('\n'), "it hung up after {line:?}");
+        assert!(line.ends_with('\n'), "the server disconnected after {line:?}");
         line.trim_end().to_owned()
     }
 
@@ -105,14 +107,14 @@ impl Client {
         self.answer()
     }
 
-    fn ask_until(&mut self, line: &str, hoped: impl Fn(&str) -> bool) -> String {
-        let begun = Instant::now();
+    fn ask_until(&mut self, line: &str, is_expected: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
         loop {
             let answer = self.ask(line);
-            if hoped(&answer) {
+            if is_expected(&answer) {
                 return answer;
             }
-            assert!(begun.elapsed() < DEADLINE, "{line}: {answer}");
+            assert!(start.elapsed() < DEADLINE, "{line}: {answer}");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -127,7 +129,7 @@ fn data() -> &'static Path {
 }
 
 #[test]
-fn they_answer_and_mend_what_fails() {
+fn both_servers_answer_and_recover_from_failures() {
     for example in EXAMPLES {
         let mut server = Server::start(example, data());
         let mut client = server.client();
@@ -137,38 +139,38 @@ fn they_answer_and_mend_what_fails() {
         client.ask_until("status", |answer| answer == all);
 
         for _ in 0..3 {
-            // Both, or those of them that are up again already.
+            // Data and index, or only the one that is ready again.
             let failed = client.ask("fail data");
-            assert!(failed.ends_with(" went down"), "{failed}");
+            assert!(failed.ends_with(" failed"), "{failed}");
             assert_eq!(client.ask_until_ready("FR"), "France: Europe/Paris");
         }
-        assert!(client.ask("fail nobody").contains("nobody"));
-        assert_eq!(client.ask("XX"), "no such country: \"XX\"");
-        for nonsense in ["", "status please", "fail", "fail data now", "\0", "🦀 🦀"] {
-            assert!(!client.ask(nonsense).is_empty(), "{nonsense:?}");
+        assert!(client.ask("fail unknown").contains("unknown"));
+        assert_eq!(client.ask("XX"), "unknown country: \"XX\"");
+        for invalid in ["", "status please", "fail", "fail data now", "\0", "🦀 🦀"] {
+            assert!(!client.ask(invalid).is_empty(), "{invalid:?}");
         }
         let mut other = server.client();
         other.send(&[0xff; 100_000]);
         drop(other);
         let mut other = server.client();
         other.send(b"\xc3\x28\n");
-        assert!(other.answer().starts_with("no such country"));
+        assert!(other.answer().starts_with("unknown country"));
 
-        // The listener, too: it hangs up, and listens again where it did.
-        let was = client.ask("fail listener");
-        assert!(was.ends_with(" went down"), "{was}");
-        assert_eq!(client.reader.read(&mut [0]).unwrap_or(0), 0, "it hung up");
-        assert_eq!(server.says(), format!("listening on {}", server.address));
+        // A failure of the listener disconnects the clients, and it listens on the same port again.
+        let response = client.ask("fail listener");
+        assert!(response.ends_with(" failed"), "{response}");
+        assert_eq!(client.reader.read(&mut [0]).unwrap_or(0), 0, "the client must be disconnected");
+        assert_eq!(server.next_line(), format!("listening on {}", server.address));
         assert_eq!(server.client().ask_until_ready("JP"), "Japan: Asia/Tokyo");
 
         let mut client = server.client();
         assert_eq!(client.ask("stop"), "stopping");
-        server.ends_in_order();
+        server.assert_ends_in_order();
     }
 }
 
 #[test]
-fn without_data_they_say_so() {
+fn without_data_requests_are_answered_as_soon_as_the_data_exists() {
     for example in EXAMPLES {
         let directory = tempfile::tempdir().unwrap();
         let mut server = Server::start(example, directory.path());
@@ -180,34 +182,34 @@ fn without_data_they_say_so() {
         }
         assert_eq!(client.ask_until_ready("FR"), "France: Europe/Paris");
         server.input.take();
-        server.ends_in_order();
+        server.assert_ends_in_order();
     }
 }
 
 #[test]
-fn what_was_asked_is_answered_at_the_end() {
-    // More than is answered by the time that the end comes.
-    const MANY: usize = 2_000;
+fn accepted_requests_are_answered_before_the_server_ends() {
+    // More than are answered before the server is asked to stop.
+    const REQUESTS: usize = 2_000;
     for example in EXAMPLES {
         let mut server = Server::start(example, data());
         let mut clients: Vec<_> = (0..10).map(|_| server.client()).collect();
         clients.iter_mut().for_each(|client| drop(client.ask_until_ready("FR")));
-        // Asked, not answered; then the end.
-        clients.iter_mut().for_each(|client| client.send(&b"JP\n".repeat(MANY)));
+        // The requests are sent, but not yet answered, when the server is asked to stop.
+        clients.iter_mut().for_each(|client| client.send(&b"JP\n".repeat(REQUESTS)));
         server.input.as_mut().unwrap().write_all(b"stop\n").unwrap();
         for client in &mut clients {
-            for _ in 0..MANY {
+            for _ in 0..REQUESTS {
                 assert_eq!(client.answer(), "Japan: Asia/Tokyo");
             }
             let mut rest = Vec::new();
             assert_eq!(client.reader.read_to_end(&mut rest).unwrap_or(0), 0);
         }
-        server.ends_in_order();
+        server.assert_ends_in_order();
     }
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn invalid_arguments_are_refused() {
     for example in EXAMPLES {
         for arguments in [&["--listen", "nowhere"][..], &["--data"], &["-x", "y"]] {
             let output = Command::new(example).args(arguments).output().unwrap();

@@ -1,4 +1,4 @@
-//! What is planted, and who must catch it.
+//! The catalogue: the planted faults, with the models and tests that must catch them.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
@@ -12,14 +12,14 @@ use crate::orderings;
 pub(crate) struct Fault {
     pub(crate) name: String,
     pub(crate) what: String,
-    /// The files that differ, as they are with the fault.
+    /// The files that the fault changes, with their content.
     pub(crate) files: BTreeMap<String, String>,
     pub(crate) expect: Expect,
 }
 
 pub(crate) enum Expect {
     Caught(Vec<Catcher>),
-    /// Nothing can catch it, and why it is there all the same.
+    /// No model or test can catch it; the reason why the code is kept.
     Kept(String),
 }
 
@@ -30,19 +30,20 @@ pub(crate) struct Catcher {
     pub(crate) suite: Suite,
     /// The test function.
     pub(crate) case: String,
-    /// What its failure shows, so that no other failure passes for a catch: a regular expression.
+    /// A regular expression that the output of the failure must match, so that another failure is
+    /// not mistaken for a catch.
     pub(crate) shows: String,
 }
 
-/// A file of tests, by what runs it.
+/// A file of tests, and the command that runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Suite {
     /// Of `loom-tests`.
     Model(String),
-    /// Of `loom-tests`, with crossbeam-epoch itself.
+    /// Of `loom-tests`, with the real crossbeam-epoch.
     Retirement(String),
-    /// Of `loom-tests`, with the feature `supervise`: without the `supervised_` of the file's name.
+    /// Of `loom-tests`, with the feature `supervise`; without the prefix `supervised_` of its file.
     Supervised(String),
     /// Of `shuttle-tests`.
     Shuttle(String),
@@ -51,12 +52,12 @@ pub(crate) enum Suite {
     SupervisedShuttle(String),
     /// Of `tests`.
     Test(String),
-    /// Of `tests`, optimised.
+    /// Of `tests`, in a release build.
     Stress(String),
 }
 
 impl Suite {
-    /// Whether little has to be built for it: the tests need what every feature depends on.
+    /// Whether its build is quick. The tests need the dependencies of all features.
     pub(crate) fn is_quick(&self) -> bool {
         matches!(
             self,
@@ -100,7 +101,7 @@ struct Step {
     kept: Option<String>,
 }
 
-/// `old` stands exactly once in the file.
+/// `old` occurs exactly once in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Edit {
@@ -140,7 +141,7 @@ pub(crate) fn load(root: &Path) -> Result<Vec<Fault>> {
     for (n, fault) in faults.iter().enumerate() {
         ensure!(
             faults[..n].iter().all(|earlier| earlier.name != fault.name),
-            "{} stands there twice",
+            "{} is in the catalogue twice",
             fault.name
         );
     }
@@ -154,10 +155,10 @@ fn planted(root: &Path, step: Step) -> Result<Fault> {
             let source = fs::read_to_string(root.join(&file)).with_context(|| file.clone())?;
             files.insert(file.clone(), source);
         }
-        let source = files.get_mut(&file).expect("it is there by now");
+        let source = files.get_mut(&file).expect("it was inserted above");
         match source.matches(&old).count() {
             1 => *source = source.replacen(&old, &new, 1),
-            n => bail!("stands {n} times in {file}, and not once:\n{old}"),
+            n => bail!("occurs {n} times in {file}, instead of once:\n{old}"),
         }
     }
     Ok(Fault { name: step.name, what: step.what, files, expect: expect(step.caught, step.kept)? })
@@ -180,11 +181,7 @@ fn weakened(root: &Path, catalogue: &Path) -> Result<Vec<Fault>> {
             name: weaker.name,
         });
     }
-    ensure!(
-        unknown.is_empty(),
-        "the catalogue says nothing of these orderings: {}",
-        unknown.join(", ")
-    );
+    ensure!(unknown.is_empty(), "these orderings are not in the catalogue: {}", unknown.join(", "));
     let gone: Vec<_> = known.into_keys().collect();
     ensure!(gone.is_empty(), "these orderings are not in the source: {}", gone.join(", "));
     Ok(faults)

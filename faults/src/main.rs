@@ -1,13 +1,16 @@
 //! Plants faults in mainstay, one at a time, and requires that a model or a test catches each.
 //!
 //! ```text
-//! catalogue/*.toml  steps of the protocol, removed or swapped     \
-//! src/**/*.rs       every ordering and fence, found in the source  } -> faults -> planted in a copy of the
-//! catalogue/orderings.toml  who must catch which of those         /     repository -> the catcher must fail
+//! catalogue/*.toml: steps of the protocol,      src/**/*.rs: every ordering and fence;
+//! removed or exchanged                          catalogue/orderings.toml: their catchers
+//!                       |                                   |
+//!                       +----------------+------------------+
+//!                                        v
+//!         a fault, planted in a copy of the repository -> its catcher must fail
 //! ```
 //!
-//! A fault that does not fit the source any more is an error, and so is an ordering in the source that the
-//! catalogue does not know: the table that comes of it is complete.
+//! A fault that does not fit the source any more is an error, and so is an ordering in the source
+//! that the catalogue does not list. So the generated table is complete.
 
 mod catalogue;
 mod orderings;
@@ -29,24 +32,25 @@ use clap::Parser;
 use catalogue::{Catcher, Expect, Fault};
 use plant::{Copy, Outcome};
 
-/// Plants the faults of the catalogue, one at a time; fails unless each is caught by what must catch it.
+/// Plants the faults of the catalogue, one at a time; fails if one of them is not caught by a model
+/// or test that must catch it.
 #[derive(Parser)]
 struct Options {
-    /// Only faults with one of these in their name
+    /// Only faults whose names contain one of these texts
     names: Vec<String>,
-    /// One fault for every second file of models, and the table looked at for being complete
+    /// One fault for every second file of models, and whether the table is complete
     #[arg(long)]
     short: bool,
-    /// Plant those that are listed as not caught, and run all the models against them
+    /// Plant the faults that are listed as not caught, and run all models against them
     #[arg(long, conflicts_with = "short")]
     kept: bool,
     /// Write the table of all faults
     #[arg(long, conflicts_with_all = ["short", "kept", "names"])]
     table: bool,
-    /// Show which there are, and run none
+    /// Print the faults, and run nothing
     #[arg(long)]
     list: bool,
-    /// How many are planted at a time
+    /// The number of faults that are planted at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
 }
@@ -80,7 +84,7 @@ fn main() -> Result<()> {
 
 type Job<'a> = (&'a Fault, Vec<Catcher>);
 
-/// Which faults are to be planted, and what is to be run against each.
+/// Chooses the faults to plant, and the catchers to run against each.
 fn choose<'a>(all: &'a [Fault], options: &Options) -> Vec<Job<'a>> {
     let mut seen = Vec::new();
     let named = |fault: &&Fault| {
@@ -104,13 +108,14 @@ fn choose<'a>(all: &'a [Fault], options: &Options) -> Vec<Job<'a>> {
         }
     }
     if options.short {
-        // Each is a build of its own.
+        // Each needs its own build.
         jobs = jobs.into_iter().step_by(2).collect();
     }
     jobs
 }
 
-/// Runs the jobs on so many copies of the repository; gives what came of each, in their order.
+/// Runs the jobs on as many copies of the repository as there are workers. Returns the outcomes in
+/// the order of the jobs.
 fn run(root: &std::path::Path, jobs: &[Job<'_>], workers: usize) -> Result<Vec<Vec<Outcome>>> {
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Vec<Outcome>>> = jobs.iter().map(|_| Mutex::default()).collect();
@@ -118,7 +123,7 @@ fn run(root: &std::path::Path, jobs: &[Job<'_>], workers: usize) -> Result<Vec<V
         let work = |number: usize| -> Result<()> {
             let mut copy = Copy::make(root, number)?;
             loop {
-                // Relaxed: only that each is taken once counts.
+                // Relaxed: each job is taken once, which is all that is required.
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 let Some((fault, catchers)) = jobs.get(n) else { return Ok(()) };
                 let outcomes = copy.plant(fault, catchers)?;
@@ -131,14 +136,14 @@ fn run(root: &std::path::Path, jobs: &[Job<'_>], workers: usize) -> Result<Vec<V
         let handles: Vec<_> =
             (0..workers).map(|number| scope.spawn(move || work(number))).collect();
         for handle in handles {
-            handle.join().expect("a worker says what went wrong as an error")?;
+            handle.join().expect("a worker returns its errors")?;
         }
         Ok(())
     })?;
     Ok(done.into_iter().map(|outcomes| outcomes.into_inner().unwrap_or_default()).collect())
 }
 
-/// What a row of the output says of one run.
+/// The row of the output for one run.
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, what, by, verdict, seconds, log } = self;

@@ -1,4 +1,4 @@
-//! Finds every atomic ordering and fence of the source, and what is one step weaker than each.
+//! Finds every atomic ordering and fence in the source, and replaces each by the next weaker one.
 
 use std::{fs, ops::Range, path::Path};
 
@@ -7,16 +7,16 @@ use regex::Regex;
 
 /// One ordering, weakened.
 pub(crate) struct Weaker {
-    /// Where it stands, and from what to what.
+    /// The function that contains it, the ordering and its replacement.
     pub(crate) name: String,
     pub(crate) what: String,
     pub(crate) file: String,
-    /// The whole file with the weaker one in it.
+    /// The content of the file with the weaker ordering.
     pub(crate) source: String,
 }
 
-/// What stands in for other crates inside a model is not under test.
-const NOT_THERE: &str = "src/sync/model.rs";
+/// The substitutes for other crates in a model are not under test.
+const NOT_TESTED: &str = "src/sync/model.rs";
 
 pub(crate) fn all(root: &Path) -> Result<Vec<Weaker>> {
     let mut files = Vec::new();
@@ -25,7 +25,7 @@ pub(crate) fn all(root: &Path) -> Result<Vec<Weaker>> {
     let mut found = Vec::new();
     for path in files {
         let file = path.strip_prefix(root)?.to_string_lossy().into_owned();
-        if file != NOT_THERE {
+        if file != NOT_TESTED {
             of_file(&file, &fs::read_to_string(&path)?, &mut found)?;
         }
     }
@@ -100,7 +100,7 @@ fn of_file(file: &str, source: &str, found: &mut Vec<Weaker>) -> Result<()> {
     Ok(())
 }
 
-/// A fence cannot be Relaxed: the next weaker than its weakest is none.
+/// A fence cannot be `Relaxed`: the step below its weakest ordering is no fence.
 fn weaker_than(order: &str, fence: bool) -> &'static [&'static str] {
     match order {
         "SeqCst" => &["AcqRel"],

@@ -1,4 +1,4 @@
-//! Plants one fault in a copy of the repository, and runs what must catch it.
+//! Plants one fault in a copy of the repository, and runs the model or test that must catch it.
 
 use std::{
     fmt,
@@ -16,17 +16,17 @@ use serde_json::Value;
 
 use crate::catalogue::{Catcher, Fault, Suite};
 
-/// A run that takes longer hangs; its log then ends with "timed out".
+/// A longer run is stopped; its log then ends with "timed out".
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// All the models together take longer than any one of them.
+/// All models together take longer than one.
 const PATIENCE_WITH_ALL: Duration = Duration::from_secs(1800);
 
 /// How cargo builds the test programs of a suite.
 struct Build {
     /// The folder of the package.
     package: &'static str,
-    /// What the code is built for, in a target directory of its own: a flag `--cfg`.
+    /// The flag `--cfg` of the build. Each flag has its own target directory.
     cfg: Option<&'static str>,
     options: &'static [&'static str],
 }
@@ -34,7 +34,7 @@ struct Build {
 const MODELS: Build =
     Build { package: "loom-tests", cfg: Some("loom"), options: &["--profile=model"] };
 
-/// The models that run crossbeam-epoch itself.
+/// The models that run the real crossbeam-epoch.
 const RETIREMENT: Build =
     Build { package: "loom-tests", cfg: Some("crossbeam_loom"), options: &["--profile=model"] };
 
@@ -62,15 +62,15 @@ const STRESS: Build = Build {
     options: &["--package=mainstay", "--all-features", "--release"],
 };
 
-/// What came of one run against one fault.
+/// The result of one run against one fault.
 #[derive(Clone)]
 pub(crate) struct Outcome {
     pub(crate) name: String,
     pub(crate) what: String,
-    /// What was run.
+    /// The model or test that ran.
     pub(crate) by: String,
     pub(crate) verdict: Verdict,
-    /// How long the catcher took; its build is not counted.
+    /// The time of the catcher, without its build.
     pub(crate) seconds: f64,
     pub(crate) log: String,
 }
@@ -78,11 +78,11 @@ pub(crate) struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Caught,
-    /// It passed although the fault is there.
+    /// It passed although the fault was planted.
     Missed,
-    /// It failed, and its failure does not show what it should.
+    /// It failed, but without the expected text.
     Otherwise,
-    /// A fault that does not compile is none.
+    /// The code with the fault does not compile, or the test does not exist.
     Broken,
     /// Listed as not caught, and all models passed.
     Kept,
@@ -179,7 +179,7 @@ impl Copy {
     fn run_models(&self) -> Result<(Verdict, f64, String)> {
         let mut all = (Verdict::Kept, 0.0, String::new());
         for (build, targets) in [
-            (RETIREMENT, "--test=retired_row"),
+            (RETIREMENT, "--test=retired_closure"),
             (SUPERVISED, "--test=supervised_*"),
             // Those that need no feature.
             (MODELS, "--tests"),
@@ -197,8 +197,8 @@ impl Copy {
 
     fn cargo_test(&self, build: &Build) -> Command {
         let mut cargo = Command::new(env!("CARGO"));
-        // Its own: cargo takes copies of one crate for the same, and would have each use what
-        // another has built.
+        // Each copy has its own target directory: for cargo, all copies are one package, and it
+        // would reuse the build of another copy.
         let mut target = self.folder.join("target");
         if let Some(cfg) = build.cfg {
             cargo.env("RUSTFLAGS", format!("--cfg {cfg}"));
@@ -209,7 +209,7 @@ impl Copy {
         cargo
     }
 
-    /// Runs a program; gives whether it passed, how long it took, and what it said.
+    /// Runs a program. Returns whether it passed, its duration and its output.
     fn watch(&self, mut program: Command, patience: Duration) -> Result<(bool, f64, String)> {
         let path = self.folder.join("log");
         let log = File::create(&path)?;
@@ -237,14 +237,14 @@ impl Copy {
     }
 }
 
-/// The test program that cargo has built, from its messages.
+/// Finds the path of the built test program in the messages of cargo.
 fn executable(messages: &[u8]) -> Option<PathBuf> {
     let lines = messages.split(|&byte| byte == b'\n');
     let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
 }
 
-/// Removes what is in an old copy, except what was built there: most of that is other crates.
+/// Removes the files of an old copy, except its builds, which consist mostly of other crates.
 fn clear(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
@@ -267,7 +267,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), entry.path());
-        // What was built here is large, and the copies are among it.
+        // The builds are large, and the copies are stored among them.
         if name == "target" || name == ".git" {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The table of all faults, as a page of the documentation.
+//! Generates the table of all faults, a page of the documentation.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -15,10 +15,12 @@ const PAGE: &str = "docs/faults.md";
 const HEAD: &str = "\
 # Planted faults
 
-Each row is a fault that was planted in the code, alone, and the model or test that failed for it: what each step
-and each ordering of the protocol is there for. `ci/faults table` makes this page: it finds every atomic ordering
-and fence in `src/` by itself, takes the steps from `faults/catalogue/`, and ends with an error where one is not
-caught by what must catch it, or where the failure does not show what it should.
+Each row is one fault that was planted in the code, alone, and the model or test that failed because
+of it. So the table shows what each step and each atomic ordering of the protocol is needed for.
+
+`ci/faults table` generates this page. It finds every atomic ordering and fence in `src/` itself,
+and takes the steps from `faults/catalogue/`. It ends with an error if a fault is not caught by each
+model and test that the catalogue names for it, or if a failure does not show the expected text.
 
 ";
 
@@ -33,8 +35,9 @@ pub(crate) fn write(
     let kept: Vec<_> = all.iter().filter_map(kept).collect();
     writeln!(
         page,
-        "{} faults, {} pairs of fault and catcher, {} caught; {} more that nothing can catch, each with its \
-         reason. Made on {} with {}; seconds are those of the catcher, without its build.\n",
+        "{} faults, and {} pairs of a fault and a model or test that must catch it: {} are caught. \
+         {} more faults cannot be caught; the last table says why their code is kept.\n\n\
+         Generated on {} with {}. The times are those of the model or test, without its build.\n",
         jobs.len(),
         outcomes.iter().map(Vec::len).sum::<usize>(),
         caught.count(),
@@ -48,29 +51,42 @@ pub(crate) fn write(
             if is_ordering(fault) != orderings {
                 continue;
             }
-            let (mut name, mut what) = (fault.name.as_str(), fault.what.as_str());
+            let (mut name, mut what) = (format!("`{}`", fault.name), fault.what.as_str());
             for Outcome { by, verdict, seconds, .. } in outcomes {
-                let by = if *verdict == Verdict::Caught { by.clone() } else { verdict.to_string() };
+                let by = match verdict {
+                    Verdict::Caught => format!("`{by}`"),
+                    verdict => verdict.to_string(),
+                };
                 writeln!(page, "| {name} | {what} | {by} | {seconds:.1} |")?;
-                (name, what) = ("", "");
+                (name, what) = (String::new(), "");
             }
         }
         page.push('\n');
     }
-    writeln!(page, "## Not caught, and why they stand\n\n| name | fault | why |\n|---|---|---|")?;
+    writeln!(
+        page,
+        "## Not caught, and why the code is kept\n\n| name | fault | reason |\n|---|---|---|"
+    )?;
     for (fault, why) in kept {
-        writeln!(page, "| {} | {} | {} |", fault.name, fault.what, why.trim().replace('\n', " "))?;
+        writeln!(
+            page,
+            "| `{}` | {} | {} |",
+            fault.name,
+            fault.what,
+            why.trim().replace('\n', " ")
+        )?;
     }
     fs::write(root.join(PAGE), page)?;
     Ok(())
 }
 
-/// That the page is of this source: it names all of its faults, and no other.
+/// Checks that the page is up to date: it names all faults of this source, and no other.
 pub(crate) fn assert_complete(root: &Path, all: &[Fault]) -> Result<()> {
     let page = fs::read_to_string(root.join(PAGE))?;
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
-    let mut rows: Vec<&str> =
-        rows.filter(|name| !name.trim().is_empty() && *name != "name").collect();
+    let mut rows: Vec<&str> = page
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once("` | ")?.0))
+        .collect();
     let mut names: Vec<&str> = all.iter().map(|fault| fault.name.as_str()).collect();
     rows.sort_unstable();
     names.sort_unstable();
@@ -78,7 +94,7 @@ pub(crate) fn assert_complete(root: &Path, all: &[Fault]) -> Result<()> {
     let stale: Vec<_> = rows.iter().filter(|name| !names.contains(name)).collect();
     ensure!(
         missing.is_empty() && stale.is_empty(),
-        "{PAGE} is not of this source, make it again: {missing:?} are not in it, {stale:?} are no more"
+        "{PAGE} is out of date, run `ci/faults table`: {missing:?} are missing, {stale:?} are gone"
     );
     Ok(())
 }

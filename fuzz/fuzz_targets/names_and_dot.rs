@@ -1,4 +1,5 @@
-//! The target `names_and_dot` for libFuzzer; without it, a replay of the files that are named as arguments.
+//! The target `names_and_dot` for libFuzzer. Without libFuzzer, it replays the files that are its
+//! arguments.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

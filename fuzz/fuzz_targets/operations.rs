@@ -1,4 +1,5 @@
-//! The target `operations` for libFuzzer; without it, a replay of the files that are named as arguments.
+//! The target `operations` for libFuzzer. Without libFuzzer, it replays the files that are its
+//! arguments.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,14 +1,14 @@
-//! A reader of the part of the DOT language that a listing uses, strict enough to notice what Graphviz would
-//! stumble over.
+//! A parser of the part of the DOT language that a listing uses. It is strict enough to detect text
+//! that Graphviz refuses.
 
-/// What was drawn, in the order of the text.
+/// The parsed graph, in the order of the text.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Drawing {
+pub(crate) struct ParsedGraph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) edges: Vec<Edge>,
 }
 
-/// A service.
+/// A node: a service.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub(crate) colour: String,
 }
 
-/// An arrow.
+/// An edge.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Edge {
     pub(crate) from: String,
@@ -24,7 +24,7 @@ pub(crate) struct Edge {
     pub(crate) style: String,
 }
 
-/// One word of the text; that of a quoted string is unescaped.
+/// One token of the text. Quoted strings are unescaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Quoted(String),
@@ -33,17 +33,17 @@ enum Token {
     Arrow,
 }
 
-/// Reads the text, or says what it stumbled over.
-pub(crate) fn read(text: &str) -> Result<Drawing, String> {
+/// Parses the text, or returns the first error.
+pub(crate) fn parse(text: &str) -> Result<ParsedGraph, String> {
     if text.contains('\0') {
-        return Err("Graphviz reads no further than a NUL".to_string());
+        return Err("Graphviz ignores the text after a NUL".to_string());
     }
     let mut tokens = tokens(text)?.into_iter().peekable();
     let mut next = || tokens.next();
     expect(next(), &Token::Word("digraph".to_string()))?;
     word(next())?;
     expect(next(), &Token::Sign('{'))?;
-    let mut drawing = Drawing::default();
+    let mut graph = ParsedGraph::default();
     loop {
         match next() {
             Some(Token::Sign('}')) => break,
@@ -56,21 +56,21 @@ pub(crate) fn read(text: &str) -> Result<Drawing, String> {
                     let to = quoted(next())?;
                     expect(next(), &Token::Sign('['))?;
                     let style = attribute(attributes_after_bracket(&mut next)?, "style")?;
-                    drawing.edges.push(Edge { from: name, to, style });
+                    graph.edges.push(Edge { from: name, to, style });
                 }
                 Some(Token::Sign('[')) => {
                     let attributes = attributes_after_bracket(&mut next)?;
                     let label = attribute(attributes.clone(), "label")?;
                     let colour = attribute(attributes, "fillcolor")?;
-                    drawing.nodes.push(Node { name, label, colour });
+                    graph.nodes.push(Node { name, label, colour });
                 }
                 other => return Err(format!("{other:?} after {name:?}")),
             },
-            other => return Err(format!("{other:?} where a statement begins")),
+            other => return Err(format!("{other:?} in place of a statement")),
         }
     }
     match next() {
-        None => Ok(drawing),
+        None => Ok(graph),
         Some(token) => Err(format!("{token:?} after the end")),
     }
 }
@@ -91,7 +91,7 @@ fn attributes_after_bracket(
         expect(next(), &Token::Sign('='))?;
         let value = match next() {
             Some(Token::Quoted(text) | Token::Word(text)) => text,
-            other => return Err(format!("{other:?} where a value is due")),
+            other => return Err(format!("{other:?} in place of a value")),
         };
         attributes.push((key, value));
         match next() {
@@ -108,28 +108,28 @@ fn attribute(attributes: Attributes, key: &str) -> Result<String, String> {
     let mut found = attributes.into_iter().filter(|(name, _)| name == key);
     match (found.next(), found.next()) {
         (Some((_, value)), None) => Ok(value),
-        _ => Err(format!("{key} is not there once")),
+        _ => Err(format!("{key} must occur exactly once")),
     }
 }
 
 fn expect(token: Option<Token>, expected: &Token) -> Result<(), String> {
     match token {
         Some(token) if token == *expected => Ok(()),
-        other => Err(format!("{other:?} where {expected:?} is due")),
+        other => Err(format!("{other:?} in place of {expected:?}")),
     }
 }
 
 fn word(token: Option<Token>) -> Result<String, String> {
     match token {
         Some(Token::Word(word)) => Ok(word),
-        other => Err(format!("{other:?} where a word is due")),
+        other => Err(format!("{other:?} in place of a word")),
     }
 }
 
 fn quoted(token: Option<Token>) -> Result<String, String> {
     match token {
         Some(Token::Quoted(text)) => Ok(text),
-        other => Err(format!("{other:?} where a name is due")),
+        other => Err(format!("{other:?} in place of a name")),
     }
 }
 
@@ -166,10 +166,10 @@ fn unescaped(rest: &mut impl Iterator<Item = char>) -> Result<String, String> {
             Some('\\') => match rest.next() {
                 Some('n') => text.push('\n'),
                 Some(c @ ('"' | '\\')) => text.push(c),
-                // Graphviz knows many more in labels: each would be drawn as something else.
+                // Graphviz has more escapes in labels, and would draw each as something else.
                 other => return Err(format!("the escape {other:?}")),
             },
-            Some('\n') => return Err("a bare line end in quotes".to_string()),
+            Some('\n') => return Err("a line end in quotes".to_string()),
             Some(c) => text.push(c),
             None => return Err("a quoted string without an end".to_string()),
         }

@@ -1,6 +1,8 @@
-//! Edges of up to 30 services, declared and discovered, dropped and refused, against naive search.
+//! Edges between up to 30 services, declared, discovered, removed and refused, compared with a
+//! naive search.
 //!
-//! Who goes down is seen by the generations: a failure adds one to those of the whole closure.
+//! The generations show which services a failure takes down: each cascade increments the
+//! generations of the whole closure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,35 +11,37 @@ use std::{
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use mainstay::{
-    Attempt, Cycle, DependencyError, Phase, Provider, Registry, Running, ServiceId, WaitForError,
+    Attempt, Phase, Provider, Registry, Running, ServiceId,
+    error::{CycleError, DependencyError, WaitForError},
 };
 use mainstay_test_support::poll_once;
 
-use crate::naive::Walk;
+use crate::naive::NaiveGraph;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Declare(usize, usize),
-    /// The attempt of the first, which is begun if there is none and it is down, waits for the second.
+    /// The attempt at the first service waits for the second. If the first is down, an attempt
+    /// begins before.
     Wait(usize, usize),
     Ready(usize),
-    GiveUp(usize),
+    DropAttempt(usize),
     Fail(usize),
 }
 
 #[derive(Debug)]
 struct Plan {
     services: usize,
-    /// Edges that the builder is told.
-    built: Vec<(usize, usize)>,
+    /// The edges that are declared on the registry builder.
+    declared: Vec<(usize, usize)>,
     steps: Vec<Step>,
 }
 
 impl Arbitrary<'_> for Plan {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         let services = 2 + usize::from(u.arbitrary::<u8>()? % 29);
-        let built = usize::from(u.arbitrary::<u8>()? % 16);
-        let built = (0..built)
+        let declared = usize::from(u.arbitrary::<u8>()? % 16);
+        let declared = (0..declared)
             .map(|_| Ok((service(u, services)?, service(u, services)?)))
             .collect::<Result<_>>()?;
         let mut steps = Vec::new();
@@ -46,11 +50,11 @@ impl Arbitrary<'_> for Plan {
                 0..=2 => Step::Declare(service(u, services)?, service(u, services)?),
                 3..=10 => Step::Wait(service(u, services)?, service(u, services)?),
                 11..=12 => Step::Ready(service(u, services)?),
-                13 => Step::GiveUp(service(u, services)?),
+                13 => Step::DropAttempt(service(u, services)?),
                 _ => Step::Fail(service(u, services)?),
             });
         }
-        Ok(Self { services, built, steps })
+        Ok(Self { services, declared, steps })
     }
 }
 
@@ -58,27 +62,27 @@ fn service(u: &mut Unstructured<'_>, services: usize) -> Result<usize> {
     Ok(usize::from(u.arbitrary::<u8>()?) % services)
 }
 
-/// What the service has at the moment.
-enum Holder {
-    Nobody,
+/// The handle of a service.
+enum Handle {
+    None,
     Attempt(Attempt<()>),
-    Running(
-        #[expect(dead_code, reason = "it is held, so that the service does not fail")] Running<()>,
-    ),
+    Running(#[expect(dead_code, reason = "its drop would fail the service")] Running<()>),
 }
 
-/// Who rests on an edge: `None` where it is declared, else the number of the attempt that used it.
-type By = Option<u64>;
+/// The source of an edge: `None` if it is declared, else the number of the last attempt that used
+/// it.
+type EdgeSource = Option<u64>;
 
 struct Graph {
     registry: Registry,
     ids: Vec<ServiceId<()>>,
-    /// Before the providers, so that it is dropped before them.
-    holders: Vec<Holder>,
+    /// Declared before the providers, so that the handles are dropped before them.
+    handles: Vec<Handle>,
     providers: Vec<Provider<()>>,
-    /// The number of the attempt or instance that is alive.
-    alive: Vec<Option<u64>>,
-    edges: BTreeMap<(usize, usize), By>,
+    /// For each service, the number of its attempt or of the attempt that published its instance.
+    /// None if the service is down.
+    current: Vec<Option<u64>>,
+    edges: BTreeMap<(usize, usize), EdgeSource>,
     attempts: u64,
 }
 
@@ -86,10 +90,10 @@ struct Graph {
 ///
 /// # Panics
 ///
-/// The registry's graph is another than the one that was asked for.
+/// The graph of the registry differs from the expected one.
 pub fn run(data: &[u8]) {
     let Ok(plan) = Plan::arbitrary(&mut Unstructured::new(data)) else { return };
-    if crate::traced() {
+    if crate::is_traced() {
         println!("{plan:#?}");
     }
     let mut graph = Graph::new(&plan);
@@ -97,7 +101,7 @@ pub fn run(data: &[u8]) {
         graph.step(step);
         graph.check_edges(step);
     }
-    // Nothing but a publication drops an edge here, so every closure can be looked at in the same graph.
+    // Failures remove no edges, so the closure of every service is checked in the same graph.
     for service in 0..plan.services {
         graph.begin(service);
         graph.fail(service);
@@ -106,30 +110,39 @@ pub fn run(data: &[u8]) {
 
 impl Graph {
     fn new(plan: &Plan) -> Self {
-        let mut builder = Registry::builder(plan.services).expect("it is small");
-        let register = |place: usize| builder.register(&place.to_string()).expect("there is room");
+        let mut builder =
+            Registry::builder(plan.services).expect("the number of services is small");
+        let register = |index: usize| {
+            builder.register(&index.to_string()).expect("the capacity is the number of services")
+        };
         let ids: Vec<ServiceId<()>> = (0..plan.services).map(register).collect();
         let mut edges = BTreeMap::new();
-        for &(a, b) in &plan.built {
-            let closes = walk(plan.services, &edges).rests_on(b, a);
-            match builder.add_dependency(ids[a], ids[b]) {
-                Ok(()) => {
-                    assert!(!closes, "{a} -> {b} closes a cycle in the builder");
+        for &(a, b) in &plan.declared {
+            let closes = graph_of(plan.services, &edges).depends_on(b, a);
+            match builder.depends(ids[a]).on(ids[b]) {
+                Ok(_) => {
+                    assert!(
+                        !closes,
+                        "the registry builder accepted {a} -> {b}, which closes a cycle"
+                    );
                     edges.insert((a, b), None);
                 }
                 Err(DependencyError::Cycle(cycle)) => {
-                    assert!(closes, "{a} -> {b} closes no cycle in the builder");
-                    walk(plan.services, &edges).check_cycle(&cycle, a, b);
+                    assert!(
+                        closes,
+                        "the registry builder refused {a} -> {b}, which closes no cycle"
+                    );
+                    graph_of(plan.services, &edges).check_cycle(&cycle, a, b);
                 }
                 Err(other) => panic!("{other}"),
             }
         }
         let registry = builder.build();
-        let provide = |&id| registry.provide(id).expect("nobody provides it");
+        let provide = |&id| registry.provide(id).expect("no service has a provider yet");
         Self {
             providers: ids.iter().map(provide).collect(),
-            holders: ids.iter().map(|_| Holder::Nobody).collect(),
-            alive: vec![None; ids.len()],
+            handles: ids.iter().map(|_| Handle::None).collect(),
+            current: vec![None; ids.len()],
             registry,
             ids,
             edges,
@@ -140,8 +153,8 @@ impl Graph {
     fn step(&mut self, step: Step) {
         match step {
             Step::Declare(a, b) => {
-                let refused = match self.registry.add_dependency(self.ids[a], self.ids[b]) {
-                    Ok(()) => None,
+                let refused = match self.registry.depends(self.ids[a]).on(self.ids[b]) {
+                    Ok(_) => None,
                     Err(DependencyError::Cycle(cycle)) => Some(cycle),
                     Err(other) => panic!("{other}"),
                 };
@@ -149,116 +162,128 @@ impl Graph {
             }
             Step::Wait(a, b) => {
                 self.begin(a);
-                let Holder::Attempt(attempt) = &self.holders[a] else { return };
+                let Handle::Attempt(attempt) = &self.handles[a] else { return };
                 let refused = match poll_once(attempt.wait_for(self.ids[b])) {
                     Poll::Pending | Poll::Ready(Ok(_)) => None,
                     Poll::Ready(Err(WaitForError::Cycle(cycle))) => Some(cycle),
-                    Poll::Ready(Err(WaitForError::Overtaken(_))) => {
-                        assert_eq!(self.alive[a], None, "the attempt at {a} was not overtaken");
+                    Poll::Ready(Err(WaitForError::Invalidated(_))) => {
+                        assert_eq!(self.current[a], None, "the attempt at {a} was not invalidated");
                         return;
                     }
                     Poll::Ready(Err(other)) => panic!("{other}"),
                 };
-                self.added(a, b, Some(self.attempts_number(a)), refused);
+                self.added(a, b, Some(self.current_attempt(a)), refused);
             }
             Step::Ready(service) => {
-                match std::mem::replace(&mut self.holders[service], Holder::Nobody) {
-                    Holder::Attempt(attempt) => match (attempt.ready(()), self.alive[service]) {
-                        (Ok(running), Some(alive)) => {
-                            self.holders[service] = Holder::Running(running);
-                            // What only earlier attempts used is dropped.
-                            self.edges.retain(|&(dependent, _), by| {
-                                dependent != service || by.is_none_or(|by| by == alive)
+                match std::mem::replace(&mut self.handles[service], Handle::None) {
+                    Handle::Attempt(attempt) => match (attempt.ready(()), self.current[service]) {
+                        (Ok(running), Some(current)) => {
+                            self.handles[service] = Handle::Running(running);
+                            // The edges that only earlier attempts used are removed.
+                            self.edges.retain(|&(dependent, _), source| {
+                                dependent != service
+                                    || source.is_none_or(|source| source == current)
                             });
                         }
                         (Err(_), None) => {}
                         (ready, _) => {
-                            panic!("published, of an attempt at {service}: {}", ready.is_ok())
+                            panic!(
+                                "the publication of an attempt at {service} succeeded: {}",
+                                ready.is_ok()
+                            )
                         }
                     },
-                    other => self.holders[service] = other,
+                    other => self.handles[service] = other,
                 }
             }
-            Step::GiveUp(service) => {
-                if let Holder::Attempt(_) = &self.holders[service] {
-                    self.holders[service] = Holder::Nobody;
-                    self.alive[service] = None;
+            Step::DropAttempt(service) => {
+                if let Handle::Attempt(_) = &self.handles[service] {
+                    self.handles[service] = Handle::None;
+                    self.current[service] = None;
                 }
             }
             Step::Fail(service) => self.fail(service),
         }
     }
 
-    fn attempts_number(&self, service: usize) -> u64 {
-        self.alive[service].expect("an attempt that may wait is alive")
+    fn current_attempt(&self, service: usize) -> u64 {
+        self.current[service].expect("the wait was not refused, so the attempt is current")
     }
 
-    /// Begins an attempt where none is alive; one that was overtaken is dropped for it.
+    /// Begins an attempt if the service is down. An invalidated attempt is dropped before.
     fn begin(&mut self, service: usize) {
-        if self.alive[service].is_none() {
-            self.holders[service] = Holder::Nobody;
+        if self.current[service].is_none() {
+            self.handles[service] = Handle::None;
             let attempt = match poll_once(self.providers[service].begin()) {
                 Poll::Ready(Ok(attempt)) => attempt,
-                _ => panic!("{service} is down, and no attempt begins"),
+                _ => panic!("{service} is down, but no attempt begins"),
             };
-            self.holders[service] = Holder::Attempt(attempt);
+            self.handles[service] = Handle::Attempt(attempt);
             self.attempts += 1;
-            self.alive[service] = Some(self.attempts);
+            self.current[service] = Some(self.attempts);
         }
     }
 
-    /// The registry was asked for an edge, and perhaps refused it.
-    fn added(&mut self, a: usize, b: usize, by: By, refused: Option<Cycle>) {
+    /// Updates the edges after a request for `a -> b`, which the registry may have refused.
+    fn added(&mut self, a: usize, b: usize, source: EdgeSource, refused: Option<CycleError>) {
         if let Some(known) = self.edges.get_mut(&(a, b)) {
-            assert!(refused.is_none(), "{a} -> {b} is there already");
-            *known = known.and(by);
+            assert!(refused.is_none(), "the existing edge {a} -> {b} was refused");
+            *known = known.and(source);
             return;
         }
         let services = self.ids.len();
         let live: BTreeMap<_, _> = self
             .edges
             .iter()
-            .filter(|&(&edge, &by)| !self.is_stale(edge, by))
-            .map(|(&edge, &by)| (edge, by))
+            .filter(|&(&edge, &source)| !self.is_dead(edge, source))
+            .map(|(&edge, &source)| (edge, source))
             .collect();
-        let closes = walk(services, &live).rests_on(b, a);
-        assert_eq!(closes, refused.is_some(), "{a} -> {b} closes a cycle");
+        let closes = graph_of(services, &live).depends_on(b, a);
+        assert_eq!(
+            closes,
+            refused.is_some(),
+            "whether {a} -> {b} closes a cycle, and whether it was refused"
+        );
         self.adopt_dropped_edges(a, b);
         match refused {
-            Some(cycle) => walk(services, &live).check_cycle(&cycle, a, b),
+            Some(cycle) => graph_of(services, &live).check_cycle(&cycle, a, b),
             None => {
-                let still = walk(services, &self.edges).rests_on(b, a);
-                assert!(!still, "{a} -> {b} closes a cycle now");
-                self.edges.insert((a, b), by);
+                let still = graph_of(services, &self.edges).depends_on(b, a);
+                assert!(!still, "{a} -> {b} was accepted, and closes a cycle");
+                self.edges.insert((a, b), source);
             }
         }
     }
 
-    /// An edge that only an attempt used which is no more.
-    fn is_stale(&self, (dependent, _): (usize, usize), by: By) -> bool {
-        by.is_some() && by != self.alive[dependent]
+    /// Whether an edge is dead: the attempt that used it last can no longer be published.
+    fn is_dead(&self, (dependent, _): (usize, usize), source: EdgeSource) -> bool {
+        source.is_some() && source != self.current[dependent]
     }
 
-    /// Stale edges that led from `b` to `a` may be gone, for `a -> b` to be possible.
+    /// Removes the dead edges on the paths from `b` to `a` that the registry has removed to accept
+    /// `a -> b`.
     fn adopt_dropped_edges(&mut self, a: usize, b: usize) {
-        let there: BTreeSet<(usize, usize)> = self.listed().into_keys().collect();
+        let listed: BTreeSet<(usize, usize)> = self.listed().into_keys().collect();
         let before = self.edges.clone();
-        for (&edge, &by) in before.iter().filter(|&(edge, _)| !there.contains(edge)) {
-            let all = walk(self.ids.len(), &before);
-            let in_the_way = all.rests_on(b, edge.0) && all.rests_on(edge.1, a);
-            assert!(in_the_way && self.is_stale(edge, by), "{edge:?} was dropped for {a} -> {b}");
+        for (&edge, &source) in before.iter().filter(|&(edge, _)| !listed.contains(edge)) {
+            let all = graph_of(self.ids.len(), &before);
+            let is_on_path = all.depends_on(b, edge.0) && all.depends_on(edge.1, a);
+            assert!(
+                is_on_path && self.is_dead(edge, source),
+                "{edge:?} was removed for {a} -> {b}"
+            );
             self.edges.remove(&edge);
         }
     }
 
-    /// The edges as the registry lists them, and whether each is declared.
+    /// Returns the edges that the registry lists, and whether each is declared.
     fn listed(&self) -> BTreeMap<(usize, usize), bool> {
-        let place = |name: &str| name.parse::<usize>().expect("names are numbers");
+        let index = |name: &str| name.parse::<usize>().expect("all names are numbers");
         let mut edges = BTreeMap::new();
         for (dependent, status) in self.registry.list().services.iter().enumerate() {
             for edge in &status.dependencies {
-                let known = edges.insert((dependent, place(&edge.name)), edge.declared);
-                assert_eq!(known, None, "an edge is listed once");
+                let known = edges.insert((dependent, index(&edge.name)), edge.declared);
+                assert_eq!(known, None, "each edge must be listed once");
             }
         }
         edges
@@ -266,65 +291,66 @@ impl Graph {
 
     fn check_edges(&self, after: Step) {
         let expected: BTreeMap<(usize, usize), bool> =
-            self.edges.iter().map(|(&edge, by)| (edge, by.is_none())).collect();
+            self.edges.iter().map(|(&edge, source)| (edge, source.is_none())).collect();
         assert_eq!(expected, self.listed(), "edges after {after:?}");
     }
 
-    /// Fails a service, and sees who goes down with it.
+    /// Fails a service, and checks which services fail with it.
     fn fail(&mut self, root: usize) {
         let before = self.registry.list();
-        let cascade = self.registry.fail(self.ids[root], "because").expect("it is ours");
+        let cascade =
+            self.registry.fail(self.ids[root], "reason").expect("the id is of this registry");
         let after = self.registry.list();
 
-        let expected = match self.alive[root] {
-            Some(_) => walk(self.ids.len(), &self.edges).closure(root),
+        let expected = match self.current[root] {
+            Some(_) => graph_of(self.ids.len(), &self.edges).closure(root),
             None => BTreeSet::new(),
         };
-        let (mut went_down, mut overtaken) = (0, 0);
+        let (mut failed, mut invalidated) = (0, 0);
         for (service, (before, after)) in before.services.iter().zip(&after.services).enumerate() {
-            let falls = expected.contains(&service);
+            let is_failed = expected.contains(&service);
             let name = &before.name;
             assert_eq!(
-                after.generation - before.generation,
-                u64::from(falls),
-                "{root} takes {name}"
+                after.generation.get() - before.generation.get(),
+                u64::from(is_failed),
+                "generations of {name} that the failure of {root} ends"
             );
-            assert_eq!(after.phase, if falls { Phase::Down } else { before.phase });
-            went_down += usize::from(falls && before.phase == Phase::Ready);
-            overtaken += usize::from(falls && before.phase == Phase::Starting);
+            assert_eq!(after.phase, if is_failed { Phase::Down } else { before.phase });
+            failed += usize::from(is_failed && before.phase == Phase::Ready);
+            invalidated += usize::from(is_failed && before.phase == Phase::Starting);
         }
-        assert_eq!((cascade.went_down, cascade.overtaken), (went_down, overtaken));
-        expected.into_iter().for_each(|service| self.alive[service] = None);
+        assert_eq!((cascade.failed, cascade.invalidated), (failed, invalidated));
+        expected.into_iter().for_each(|service| self.current[service] = None);
     }
 }
 
-/// A map of edges, to be asked.
+/// The edges of a registry as a graph.
 struct Edges<'a> {
     services: usize,
-    edges: &'a BTreeMap<(usize, usize), By>,
+    edges: &'a BTreeMap<(usize, usize), EdgeSource>,
 }
 
-fn walk(services: usize, edges: &BTreeMap<(usize, usize), By>) -> Edges<'_> {
+fn graph_of(services: usize, edges: &BTreeMap<(usize, usize), EdgeSource>) -> Edges<'_> {
     Edges { services, edges }
 }
 
 impl Edges<'_> {
-    fn ask<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
-        let depends = |a: usize, b: usize| self.edges.contains_key(&(a, b));
-        ask(Walk { services: self.services, depends: &depends })
+    fn with_graph<R>(&self, search: impl FnOnce(NaiveGraph<'_>) -> R) -> R {
+        let has_edge = |a: usize, b: usize| self.edges.contains_key(&(a, b));
+        search(NaiveGraph { services: self.services, has_edge: &has_edge })
     }
 
-    fn rests_on(&self, service: usize, other: usize) -> bool {
-        self.ask(|walk| walk.rests_on(service, other))
+    fn depends_on(&self, service: usize, other: usize) -> bool {
+        self.with_graph(|graph| graph.depends_on(service, other))
     }
 
     fn closure(&self, root: usize) -> BTreeSet<usize> {
-        self.ask(|walk| walk.closure(root))
+        self.with_graph(|graph| graph.closure(root))
     }
 
-    fn check_cycle(&self, cycle: &Cycle, a: usize, b: usize) {
-        let place = |name: &mainstay::Name| name.parse().expect("names are numbers");
-        let path: Vec<usize> = cycle.path.iter().map(place).collect();
-        self.ask(|walk| walk.check_cycle(&path, a, b));
+    fn check_cycle(&self, cycle: &CycleError, a: usize, b: usize) {
+        let index = |name: &mainstay::ServiceName| name.parse().expect("all names are numbers");
+        let path: Vec<usize> = cycle.path.iter().map(index).collect();
+        self.with_graph(|graph| graph.check_cycle(&path, a, b));
     }
 }

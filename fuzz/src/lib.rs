@@ -1,7 +1,7 @@
-//! Differential fuzzing of mainstay: what it does, against what it says that it does.
+//! Differential fuzzing of mainstay: its behaviour is compared with a model of its documentation.
 //!
-//! Each target is a function from bytes, which panics where the two differ. The bytes come from libFuzzer
-//! (`fuzz_targets/`), from a file or from a generator of random numbers (`tests/`).
+//! Each target is a function of bytes that panics if the two differ. The bytes come from libFuzzer
+//! (`fuzz_targets/`), from a file, or from a random number generator (`tests/`).
 #![warn(missing_docs)]
 
 mod dot;
@@ -17,7 +17,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: [(&str, Target); 3] =
     [("operations", operations::run), ("graph", graph::run), ("names_and_dot", names_and_dot::run)];
 
-/// Runs a target on the files that are named as arguments of the program.
+/// Runs a target on the files that are arguments of the program.
 ///
 /// # Errors
 ///
@@ -30,10 +30,10 @@ pub fn replay(target: Target) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether every step is to be printed, to read what an input does: `MAINSTAY_FUZZ_TRACE=1`.
-pub(crate) fn traced() -> bool {
+/// Whether each decoded input is printed: `MAINSTAY_FUZZ_TRACE=1`.
+pub(crate) fn is_traced() -> bool {
     use std::sync::LazyLock;
-    static TRACED: LazyLock<bool> =
+    static IS_TRACED: LazyLock<bool> =
         LazyLock::new(|| std::env::var_os("MAINSTAY_FUZZ_TRACE").is_some());
-    *TRACED
+    *IS_TRACED
 }

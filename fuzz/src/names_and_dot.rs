@@ -1,53 +1,54 @@
-//! Names that are any text: registered, found again, drawn, and serialised.
+//! Arbitrary text as the names of services: registered, found again, drawn and serialised.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use arbitrary::{Arbitrary, Unstructured};
 use mainstay::{
-    AnyId, Attempt, Listing, LookupError, Phase, Provider, RegisterError, Registry, Running,
+    AnyId, Attempt, Listing, Phase, Provider, Registry, Running,
+    error::{LookupError, RegisterError},
 };
 use serde_json::Value;
 
 use crate::dot::{self, Edge, Node};
 
-/// A name, and which of two types its service has.
-type Naming = (String, bool);
+/// A name, and whether its service has the type `u8` (otherwise `String`).
+type NameAndType = (String, bool);
 
 #[derive(Debug)]
 struct Input {
     capacity: usize,
-    names: Vec<Naming>,
-    /// Places in the registry.
+    names: Vec<NameAndType>,
+    /// Edges between services, by their index.
     edges: Vec<(u8, u8)>,
-    /// A service that is begun, and what becomes of it.
-    begun: Vec<(u8, u8)>,
+    /// Services at which an attempt begins, and the outcome of the attempt.
+    attempts: Vec<(u8, u8)>,
 }
 
 impl Arbitrary<'_> for Input {
     fn arbitrary(u: &mut Unstructured<'_>) -> arbitrary::Result<Self> {
         let capacity = usize::from(u.arbitrary::<u8>()? % 12);
-        let (edges, begun) = (u.arbitrary::<u8>()? % 12, u.arbitrary::<u8>()? % 4);
+        let (edges, attempts) = (u.arbitrary::<u8>()? % 12, u.arbitrary::<u8>()? % 4);
         let edges = (0..edges).map(|_| u.arbitrary()).collect::<arbitrary::Result<_>>()?;
-        let begun = (0..begun).map(|_| u.arbitrary()).collect::<arbitrary::Result<_>>()?;
+        let attempts = (0..attempts).map(|_| u.arbitrary()).collect::<arbitrary::Result<_>>()?;
         let mut names = Vec::new();
         while !u.is_empty() && names.len() < 20 {
-            let how: u8 = u.arbitrary()?;
-            names.push((text(u, how >> 1)?, how & 1 == 0));
+            let selector: u8 = u.arbitrary()?;
+            names.push((text(u, selector >> 1)?, selector & 1 == 0));
         }
-        Ok(Self { capacity, names, edges, begun })
+        Ok(Self { capacity, names, edges, attempts })
     }
 }
 
-/// Any text, often one of those that are awkward where a name is written down.
-fn text(u: &mut Unstructured<'_>, how: u8) -> arbitrary::Result<String> {
-    const AWKWARD: [&str; 14] = [
+/// Returns arbitrary text, often one that is difficult to write in DOT or JSON.
+fn text(u: &mut Unstructured<'_>, selector: u8) -> arbitrary::Result<String> {
+    const DIFFICULT: [&str; 14] = [
         "", "\"", "\\", "\\\"", "\n", "\\n", "\r\n", "\0", "->", "\"];", "a", "s\u{301}",
         "\u{feff}", "\\N",
     ];
-    let length = usize::from(how % 8);
-    if how < 64 {
+    let length = usize::from(selector % 8);
+    if selector < 64 {
         let parts = (0..=length % 3).map(|_| u.arbitrary::<u8>());
-        return parts.map(|part| Ok(AWKWARD[usize::from(part?) % AWKWARD.len()])).collect();
+        return parts.map(|part| Ok(DIFFICULT[usize::from(part?) % DIFFICULT.len()])).collect();
     }
     let bytes = u.bytes(length.min(u.len()))?;
     Ok(String::from_utf8_lossy(bytes).into_owned())
@@ -57,13 +58,14 @@ fn text(u: &mut Unstructured<'_>, how: u8) -> arbitrary::Result<String> {
 ///
 /// # Panics
 ///
-/// A name leads to something else than it was registered for, or was not written as it reads.
+/// A name finds another service than the one that was registered with it, or DOT or JSON contain
+/// another name.
 pub fn run(data: &[u8]) {
     let Ok(input) = Input::arbitrary(&mut Unstructured::new(data)) else { return };
-    if crate::traced() {
+    if crate::is_traced() {
         println!("{input:#?}");
     }
-    let registry = Registry::with_capacity(input.capacity).expect("it is small");
+    let registry = Registry::with_capacity(input.capacity).expect("the capacity is small");
     let known = register(&registry, &input);
     find(&registry, &input.names, &known);
     let _held = connect(&registry, &input, &known);
@@ -71,7 +73,7 @@ pub fn run(data: &[u8]) {
     let listing = registry.list();
     let names: Vec<&str> = listing.services.iter().map(|status| &*status.name).collect();
     let expected: Vec<&str> = known.iter().map(|(name, _, _)| name.as_str()).collect();
-    assert_eq!(expected, names, "services are listed in the order of their registration");
+    assert_eq!(expected, names, "services must be listed in the order of their registration");
     for status in &listing.services {
         assert_eq!(listing.get(&status.name).map(|found| found.id), Some(status.id));
     }
@@ -79,47 +81,50 @@ pub fn run(data: &[u8]) {
     check_json(&listing);
 }
 
-/// A service: its name, its type, its id.
+/// A registered service: its name, whether its type is `u8`, and its id.
 type Known = (String, bool, AnyId);
 
 fn register(registry: &Registry, input: &Input) -> Vec<Known> {
     let mut known: Vec<Known> = Vec::new();
-    for (name, small) in &input.names {
-        let registered = match small {
+    for (name, is_u8) in &input.names {
+        let registered = match is_u8 {
             true => registry.register::<u8>(name).map(AnyId::from),
             false => registry.register::<String>(name).map(AnyId::from),
         };
         match (known.iter().find(|(other, _, _)| other == name), registered) {
             (Some((_, kind, id)), Ok(again)) => {
-                assert_eq!((kind, *id), (small, again), "{name:?} has one type and one id");
+                assert_eq!((kind, *id), (is_u8, again), "{name:?} must keep its type and its id");
             }
             (
                 Some((_, kind, _)),
                 Err(RegisterError::WrongType { service, registered, requested }),
             ) => {
-                assert_ne!(kind, small, "{name:?} is of this type");
+                assert_ne!(kind, is_u8, "{name:?} has this type");
                 assert_eq!((&*service, registered), (name.as_str(), type_name(*kind)));
-                assert_eq!(requested, type_name(*small));
+                assert_eq!(requested, type_name(*is_u8));
             }
             (None, Ok(id)) => {
-                assert!(known.len() < input.capacity, "there is no room for {name:?}");
-                assert!(known.iter().all(|(_, _, other)| *other != id), "ids are different");
-                known.push((name.clone(), *small, id));
+                assert!(
+                    known.len() < input.capacity,
+                    "the registry is full, but {name:?} was registered"
+                );
+                assert!(known.iter().all(|(_, _, other)| *other != id), "ids must differ");
+                known.push((name.clone(), *is_u8, id));
             }
             (None, Err(RegisterError::Capacity { service, capacity })) => {
                 assert_eq!((&*service, capacity), (name.as_str(), known.len()));
             }
-            (_, other) => panic!("{name:?} gave {other:?}"),
+            (_, other) => panic!("registering {name:?} returned {other:?}"),
         }
     }
     known
 }
 
-fn type_name(small: bool) -> &'static str {
-    if small { std::any::type_name::<u8>() } else { std::any::type_name::<String>() }
+fn type_name(is_u8: bool) -> &'static str {
+    if is_u8 { std::any::type_name::<u8>() } else { std::any::type_name::<String>() }
 }
 
-fn find(registry: &Registry, names: &[Naming], known: &[Known]) {
+fn find(registry: &Registry, names: &[NameAndType], known: &[Known]) {
     for (name, _) in names {
         let found = (registry.find(name), registry.id::<u8>(name), registry.id::<String>(name));
         match (known.iter().find(|(other, _, _)| other == name), found) {
@@ -132,12 +137,12 @@ fn find(registry: &Registry, names: &[Naming], known: &[Known]) {
             (None, (Err(LookupError::UnknownName { name: unknown }), Err(_), Err(_))) => {
                 assert_eq!(unknown, name.as_str());
             }
-            (_, found) => panic!("{name:?} led to {found:?}"),
+            (_, found) => panic!("finding {name:?} returned {found:?}"),
         }
     }
 }
 
-/// What keeps a service as it is.
+/// The handles that keep a service in its state.
 #[expect(dead_code, reason = "they are only held")]
 enum Held {
     Down(Provider<u8>),
@@ -145,45 +150,47 @@ enum Held {
     Ready(Provider<u8>, Running<u8>),
 }
 
-/// Edges, and a few services that are not down, or have failed for a reason to be written down.
+/// Adds edges, and brings a few services into other states, or fails them with their name as the
+/// reason.
 fn connect(registry: &Registry, input: &Input, known: &[Known]) -> Vec<Held> {
-    let place = |byte: u8| known.get(usize::from(byte) % known.len().max(1));
+    let service_at = |byte: u8| known.get(usize::from(byte) % known.len().max(1));
     for &(a, b) in &input.edges {
-        if let (Some((_, _, a)), Some((_, _, b))) = (place(a), place(b)) {
-            // Cycles are the business of the target `graph`.
-            let _ = registry.add_dependency(*a, *b);
+        if let (Some((_, _, a)), Some((_, _, b))) = (service_at(a), service_at(b)) {
+            // The target `graph` checks cycles.
+            let _ = registry.depends(*a).on(*b);
         }
     }
     let mut held = Vec::new();
-    for &(service, fate) in &input.begun {
-        let Some((name, true, _)) = place(service) else { continue };
-        let id = registry.id::<u8>(name).expect("it was registered");
+    for &(service, outcome) in &input.attempts {
+        let Some((name, true, _)) = service_at(service) else { continue };
+        let id = registry.id::<u8>(name).expect("the name was registered");
         let Ok(provider) = registry.provide(id) else { continue };
-        let attempt = provider.begin().wait_timeout(Duration::ZERO).expect("it is down");
-        held.push(match fate % 4 {
+        let attempt =
+            provider.begin().wait_blocking_timeout(Duration::ZERO).expect("the service is down");
+        held.push(match outcome % 4 {
             0 => Held::Starting(provider, attempt),
             1 => {
-                attempt.fail(name.as_str()).expect("nothing has failed");
+                attempt.fail(name.as_str()).expect("no service has failed");
                 Held::Down(provider)
             }
             2 => {
                 drop(attempt.ready(1));
                 Held::Down(provider)
             }
-            _ => Held::Ready(provider, attempt.ready(1).expect("nothing has failed")),
+            _ => Held::Ready(provider, attempt.ready(1).expect("no service has failed")),
         });
     }
     held
 }
 
-/// What the text of Graphviz can show of a name: it has no NUL.
+/// Returns the name as DOT can show it, without NUL.
 fn shown(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
 fn check_dot(listing: &Listing) {
     let text = listing.to_dot();
-    let drawing = dot::read(&text).unwrap_or_else(|why| panic!("{why}, in: {text}"));
+    let parsed = dot::parse(&text).unwrap_or_else(|error| panic!("{error}, in: {text}"));
     let node = |status: &mainstay::ServiceStatus| Node {
         name: shown(&status.name),
         label: shown(&format!(
@@ -198,31 +205,31 @@ fn check_dot(listing: &Listing) {
         .to_string(),
     };
     let nodes: Vec<Node> = listing.services.iter().map(node).collect();
-    assert_eq!(nodes, drawing.nodes, "nodes of {text}");
+    assert_eq!(nodes, parsed.nodes, "nodes of {text}");
 
     let mut edges = Vec::new();
     for status in &listing.services {
         for dependency in &status.dependencies {
             let style = if dependency.declared { "solid" } else { "dashed" };
-            let (from, to) = (shown(&dependency.name), shown(&status.name));
+            let (from, to) = (shown(&status.name), shown(&dependency.name));
             edges.push(Edge { from, to, style: style.to_string() });
         }
     }
-    assert_eq!(edges, drawing.edges, "edges of {text}");
+    assert_eq!(edges, parsed.edges, "edges of {text}");
 }
 
 fn check_json(listing: &Listing) {
-    let text = serde_json::to_string(listing).expect("a listing can be written");
-    let value: Value = serde_json::from_str(&text).expect("and read");
-    let services = value["services"].as_array().expect("it is a list");
+    let text = serde_json::to_string(listing).expect("a listing can be serialised");
+    let value: Value = serde_json::from_str(&text).expect("the JSON can be parsed");
+    let services = value["services"].as_array().expect("`services` is a list");
     assert_eq!(services.len(), listing.services.len());
     for (status, json) in listing.services.iter().zip(services) {
         assert_eq!(json["name"], *status.name);
         assert_eq!(json["type_name"], status.type_name);
         assert_eq!(json["phase"], status.phase.to_string());
-        assert_eq!(json["generation"], status.generation);
-        assert_eq!(json["provided"], status.provided);
-        assert_eq!(json["waiting"], status.waiting);
+        assert_eq!(json["generation"], status.generation.get());
+        assert_eq!(json["has_provider"], status.has_provider);
+        assert_eq!(json["waiters"], status.waiters);
         let dependents: Vec<&str> = status.dependents.iter().map(|name| &**name).collect();
         assert_eq!(json["dependents"], Value::from(dependents));
         let dependency = |edge: &mainstay::Dependency| {
@@ -241,10 +248,10 @@ fn check_json(listing: &Listing) {
                 let json = &json["last_failure"];
                 assert_eq!(json["service"], *failure.service);
                 assert_eq!(json["root"], *failure.root);
-                assert_eq!(json["generation"], failure.generation);
-                assert_eq!(json["root_generation"], failure.root_generation);
+                assert_eq!(json["generation"], failure.generation.get());
+                assert_eq!(json["root_generation"], failure.root_generation.get());
                 assert_eq!(json["reason"], failure.reason.to_string());
-                assert!(json["at"].is_f64(), "seconds, as a number");
+                assert!(json["at"].is_f64(), "the time is a number of seconds");
             }
         }
     }

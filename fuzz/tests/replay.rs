@@ -1,11 +1,11 @@
-//! Every input that is kept: the corpora, and what has failed once.
+//! Runs every stored input: the corpora, and the inputs that have failed once.
 
 use std::{fs, io, path::Path};
 
 use mainstay_fuzz::TARGETS;
 
 #[test]
-fn kept_inputs() -> io::Result<()> {
+fn every_stored_input_agrees_with_the_model() -> io::Result<()> {
     for (name, target) in TARGETS {
         for kind in ["corpus", "regressions"] {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(kind).join(name);
@@ -22,7 +22,7 @@ fn kept_inputs() -> io::Result<()> {
     Ok(())
 }
 
-/// As a `.gitkeep` is.
+/// Whether the file is hidden, as `.gitkeep` is.
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }

@@ -1,25 +1,29 @@
-//! What the models share: a runner that counts, services whose values say what they rest on, and the
-//! invariant that most of them come back to.
+//! The parts that the models share: a runner that counts interleavings, services whose values
+//! record the instances that they were built from, and the check of I2.
 //!
-//! `ci/models` runs them, in three builds:
+//! `ci/models` runs the models, in three builds:
 //!
-//! - `tests/*.rs`, with `--cfg loom`, by which mainstay is built on loom's atomics, locks and threads;
-//! - `tests/supervised_*.rs`, with the feature `supervise`, too;
-//! - `tests/retired_row.rs`, with `--cfg crossbeam_loom` alone, by which crossbeam-epoch is.
+//! - `tests/*.rs`, with `--cfg loom`: mainstay uses the atomics, locks and threads of loom;
+//! - `tests/supervised_*.rs`, with `--cfg loom` and the feature `supervise`;
+//! - `tests/retired_closure.rs`, with `--cfg crossbeam_loom` only: crossbeam-epoch uses the atomics
+//!   and threads of loom.
 //!
-//! Without these flags there is nothing here: what is built on loom runs only inside of a model.
+//! Without these flags this crate is empty: code that is built on loom runs only inside a model.
 //!
-//! Two rules keep a model honest:
+//! Two rules make a model trustworthy:
 //!
-//! - every actor is a spawned thread; the first thread only sets up, joins and checks. What runs on the first
-//!   thread while others run is hardly interleaved;
-//! - each model is shown to fail on the fault that it guards against: `../faults/`, and `docs/faults.md`.
+//! - Each actor is a spawned thread. The first thread only sets up, joins and checks, because loom
+//!   hardly interleaves what the first thread does while other threads run.
+//! - Each model fails on the fault that it guards against: `../faults/` shows this, with the
+//!   results in `docs/faults.md`.
 #![cfg(any(loom, crossbeam_loom))]
 
 #[cfg(loom)]
-mod roles;
+mod providers;
 mod runner;
 
 #[cfg(loom)]
-pub use roles::{Id, Rests, Role, assert_i2, finish, join, look, now, plain, services};
+pub use providers::{
+    Id, TestProvider, Value, assert_i2, join, now_or_never, read_state, services, try_publish,
+};
 pub use runner::model;

@@ -1,4 +1,4 @@
-//! Runs a model, and says how many interleavings that were.
+//! Runs a model, and prints the number of its interleavings.
 
 use std::{
     env,
@@ -12,11 +12,12 @@ use std::{
 use loom::model::Builder;
 use tracing_subscriber::EnvFilter;
 
-/// Runs `run` under every interleaving with at most so many preemptions (`None`: under every one), and prints
-/// how many they were.
+/// Runs `run` under every interleaving with at most `preemptions` preemptions (`None`: under every
+/// interleaving), and prints their number.
 ///
-/// The variables of loom count: `LOOM_MAX_PREEMPTIONS` takes the place of the bound; `LOOM_MAX_BRANCHES`,
-/// `LOOM_CHECKPOINT_FILE`, `LOOM_LOCATION`, `LOOM_LOG` and the others are as loom has them.
+/// The environment variables of loom apply: `LOOM_MAX_PREEMPTIONS` replaces the bound;
+/// `LOOM_MAX_BRANCHES`, `LOOM_CHECKPOINT_FILE`, `LOOM_LOCATION`, `LOOM_LOG` and the others are
+/// documented by loom.
 pub fn model(name: &str, preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     if env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
@@ -34,7 +35,7 @@ pub fn model(name: &str, preemptions: Option<usize>, run: impl Fn() + Send + Syn
             run();
         });
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     if env::var_os("LOOM_LOG").is_some() {
         let log = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::from_env("LOOM_LOG"))
@@ -44,6 +45,6 @@ pub fn model(name: &str, preemptions: Option<usize>, run: impl Fn() + Send + Syn
     } else {
         check();
     }
-    let (count, took) = (count.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
-    println!("{name}: {count} interleavings, {bound}, {took:.1} s");
+    let (count, elapsed) = (count.load(Ordering::Relaxed), started.elapsed().as_secs_f64());
+    println!("{name}: {count} interleavings, {bound}, {elapsed:.1} s");
 }

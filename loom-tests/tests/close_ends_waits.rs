@@ -1,13 +1,14 @@
-//! Closing ends every wait, also one that is only just beginning; and what is on its way when it comes is done
-//! in full or not at all.
+//! `close` ends every wait, also one that is just beginning. An operation that runs at the same
+//! time takes effect completely or not at all.
 //!
 //! ```text
-//! waiter:  listen, set the waiter bit, look: not closed                     sleep
-//! closer:                                    closed, clear the bit: notify
+//! waiter:  listen, set the waiter bit, check: not closed                      sleep
+//! closer:                                     set closed, clear the bit: notify
 //! ```
 //!
-//! What must not be: the bit is cleared before the flag is up (or before others can see that it is), and the
-//! waiter, which comes in between, sees neither. `no_lost_wakeup.rs` has `wait_ready` and `begin`.
+//! What must not happen: the bit is cleared before the flag is set, or before other threads can see
+//! the flag. Then the waiter between the two sees neither. `no_lost_wakeup.rs` has the models of
+//! `wait_ready` and `begin`.
 #![cfg(loom)]
 
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use loom::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread::spawn,
 };
-use mainstay::{BeginError, ProvideError, ReadyError, WaitError, WaitForError};
-use mainstay_loom_tests::{join, look, model, now, plain, services};
+use mainstay::error::{BeginError, ProvideError, ReadyError, WaitError, WaitForError};
+use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services};
 
-/// An attempt is under way, and held by the waiter. (Bound: 3.)
+/// The waiter holds an attempt. (Preemption bound: 3.)
 #[test]
-fn wait_for() {
-    model("close, wait_for", Some(3), || {
-        let (registry, [config, _], [_provide_config, db_role]) = services(&[]);
-        let attempt = db_role.attempt();
+fn close_ends_wait_for() {
+    model("close ends wait for", Some(3), || {
+        let (registry, [config, _], [_config_provider, db_provider]) = services(&[]);
+        let attempt = db_provider.attempt();
         let waiter = spawn(move || {
-            let closed = attempt.wait_for(config).wait();
+            let closed = attempt.wait_for(config).wait_blocking();
             assert!(matches!(closed, Err(WaitForError::Closed { .. })));
             attempt
         });
@@ -36,12 +37,12 @@ fn wait_for() {
 }
 
 #[test]
-fn failed() {
-    model("close, failed", None, || {
-        let (registry, [_], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn close_ends_a_wait_for_the_failure() {
+    model("close ends a wait for the failure", None, || {
+        let (registry, [_], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let waiter = spawn(move || {
-            assert!(matches!(running.failed().wait(), Err(WaitError::Closed { .. })));
+            assert!(matches!(running.failed().wait_blocking(), Err(WaitError::Closed { .. })));
             running
         });
         let closer = spawn(move || registry.close());
@@ -50,12 +51,12 @@ fn failed() {
 }
 
 #[test]
-fn overtaken() {
-    model("close, overtaken", None, || {
-        let (registry, [_], [role]) = services(&[]);
-        let attempt = role.attempt();
+fn close_ends_a_wait_for_the_invalidation() {
+    model("close ends a wait for the invalidation", None, || {
+        let (registry, [_], [provider]) = services(&[]);
+        let attempt = provider.attempt();
         let waiter = spawn(move || {
-            assert!(matches!(attempt.overtaken().wait(), Err(WaitError::Closed { .. })));
+            assert!(matches!(attempt.invalidated().wait_blocking(), Err(WaitError::Closed { .. })));
             attempt
         });
         let closer = spawn(move || registry.close());
@@ -63,46 +64,48 @@ fn overtaken() {
     });
 }
 
-/// Two waits of one slot, one of which may come when the other's bit has been cleared; and two who close, one
-/// of whom has nothing to do. (Bound: 1, since two waits are long.)
+/// Two waits on one slot: the second one may begin after the bit of the first one has been cleared.
+/// Two threads close the registry: the second call has nothing left to do. (Preemption bound: 1,
+/// because two waits take many steps.)
 #[test]
-fn whoever_comes_late() {
-    model("close, two waits, two closers", Some(1), || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn two_closes_end_two_waits_on_one_slot() {
+    model("two closes end two waits on one slot", Some(1), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let failed = spawn(move || {
-            assert!(matches!(running.failed().wait(), Err(WaitError::Closed { .. })));
+            assert!(matches!(running.failed().wait_blocking(), Err(WaitError::Closed { .. })));
             running
         });
         let begin = spawn(move || {
-            assert!(matches!(role.provider.begin().wait(), Err(BeginError::Closed { .. })));
-            role
+            assert!(matches!(provider.begin().wait_blocking(), Err(BeginError::Closed { .. })));
+            provider
         });
         let closers = [registry.clone(), registry.clone()];
         let closers = closers.map(|registry| spawn(move || registry.close()));
-        let ends = (join(failed), join(begin), closers.map(join));
-        assert_eq!(look(&registry, x), (0, true), "close takes nothing down");
-        drop(ends);
+        let returned = (join(failed), join(begin), closers.map(join));
+        assert_eq!(read_state(&registry, x), (0, true), "close takes nothing down");
+        drop(returned);
     });
 }
 
-/// Published, or refused with the value; and who waits for it learns which. (Bound: 2.)
+/// The value is published, or it is refused and returned. A waiter for the service gets the
+/// matching result. (Preemption bound: 2.)
 #[test]
-fn against_ready() {
-    model("close, against ready", Some(2), || {
-        let (registry, [x], [role]) = services(&[]);
-        let attempt = role.attempt();
+fn ready_during_close_publishes_or_returns_the_value() {
+    model("ready during close publishes or returns the value", Some(2), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let attempt = provider.attempt();
         let publisher = spawn({
             let registry = registry.clone();
             move || {
                 let closed = registry.is_closed();
-                match attempt.ready(plain(7)) {
+                match attempt.ready(Value::new(7)) {
                     Ok(running) => {
                         assert!(!closed, "published after close returned");
                         Some(running)
                     }
                     Err(ReadyError::Closed { value, .. }) => {
-                        assert_eq!(value, plain(7));
+                        assert_eq!(value, Value::new(7));
                         None
                     }
                     Err(error) => unreachable!("{error}"),
@@ -111,8 +114,8 @@ fn against_ready() {
         });
         let waiter = spawn({
             let registry = registry.clone();
-            move || match registry.wait_ready(x).wait() {
-                Ok(instance) => Some(instance.mark),
+            move || match registry.wait_ready(x).wait_blocking() {
+                Ok(instance) => Some(instance.version),
                 Err(WaitError::Closed { .. }) => None,
                 Err(error) => unreachable!("{error}"),
             }
@@ -123,19 +126,23 @@ fn against_ready() {
         });
         join(closer);
         let (running, waited) = (join(publisher), join(waiter));
-        assert_eq!(look(&registry, x), (0, running.is_some()));
-        assert!(waited.is_none() || running.is_some(), "somebody has seen a value that came back");
+        assert_eq!(read_state(&registry, x), (0, running.is_some()));
+        assert!(
+            waited.is_none() || running.is_some(),
+            "a waiter has received a value that was returned"
+        );
         drop(running);
     });
 }
 
-/// The role is taken or refused; one that is taken is of no use, and waits for nothing.
+/// The role of the provider is taken or refused. A provider that took it can do nothing with it,
+/// but does not wait either.
 #[test]
-fn against_provide() {
-    model("close, against provide", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        drop(role);
-        let newcomer = spawn({
+fn provide_during_close_succeeds_or_is_refused() {
+    model("provide during close succeeds or is refused", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        drop(provider);
+        let late_provider = spawn({
             let registry = registry.clone();
             move || {
                 let closed = registry.is_closed();
@@ -145,7 +152,9 @@ fn against_provide() {
                     Err(error) => unreachable!("{error}"),
                 };
                 assert!(!closed, "provided after close returned");
-                match now(provider.begin()).expect("neither held nor condemned") {
+                match now_or_never(provider.begin())
+                    .expect("the slot is neither held nor condemned")
+                {
                     Ok(_attempt) => {}
                     Err(BeginError::Closed { .. }) => {}
                     Err(error) => unreachable!("{error}"),
@@ -158,23 +167,27 @@ fn against_provide() {
             move || registry.close()
         });
         join(closer);
-        let provider = join(newcomer);
-        assert_eq!(registry.status(x).unwrap().provided, provider.is_some());
+        let provider = join(late_provider);
+        assert_eq!(registry.status(x).unwrap().has_provider, provider.is_some());
         drop(provider);
     });
 }
 
-/// Whoever finds it closed sees what was done before.
+/// A thread that finds the registry closed sees what was written before the close.
 #[test]
-fn shows_what_came_before() {
-    model("close, shows what came before", None, || {
+fn is_closed_makes_earlier_writes_visible() {
+    model("is closed makes earlier writes visible", None, || {
         let (registry, [], []) = services(&[]);
         let reason = Arc::new(AtomicU32::new(0));
-        let looker = spawn({
+        let reader = spawn({
             let (registry, reason) = (registry.clone(), Arc::clone(&reason));
             move || {
                 if registry.is_closed() {
-                    assert_eq!(reason.load(Relaxed), 7, "closed, and not told why");
+                    assert_eq!(
+                        reason.load(Relaxed),
+                        7,
+                        "closed, but the earlier write is not visible"
+                    );
                 }
             }
         });
@@ -182,7 +195,7 @@ fn shows_what_came_before() {
             reason.store(7, Relaxed);
             registry.close();
         });
-        join(looker);
+        join(reader);
         join(closer);
     });
 }

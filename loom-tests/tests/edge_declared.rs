@@ -1,78 +1,80 @@
-//! Declaring an edge while a cascade of the dependency runs and the dependent comes up; and declaring both
-//! ways round at once.
+//! An edge is declared while a cascade of the dependency is in progress and the dependent is
+//! published; and two opposite edges are declared at the same time.
 //!
 //! ```text
-//! cascade:    condemn config | has it gained anybody? | raise
-//! declarer:                db depends on config
-//! db:                                                         ready
+//! cascade:    condemn config | has it gained a dependent? | take down
+//! declarer:                declare db -> config
+//! db:                                                             ready
 //! ```
 //!
-//! A late edge concerns the failures after it: whether the cascade that runs takes db down, too, is open.
+//! A late edge applies to later failures. Whether the cascade in progress takes `db` down, too, is
+//! not specified.
 //!
-//! What must not be: a db that is condemned, and never raised (S3); or an edge that is declared, and not
-//! followed.
+//! What must not happen: `db` is condemned and never taken down (A3); or an edge is declared and
+//! not followed.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay::{Cycle, DependencyError};
-use mainstay_loom_tests::{finish, join, look, model, services};
+use mainstay::error::{CycleError, DependencyError};
+use mainstay_loom_tests::{join, model, read_state, services, try_publish};
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn against_a_failure() {
-    model("declared, against a failure", Some(3), || {
-        let (registry, [config, db, _], [config_role, db_role, probe_role]) = services(&[(2, 1)]);
-        let running = config_role.start(&[]);
-        let attempt = db_role.attempt();
+fn an_edge_declared_during_a_cascade_is_followed_by_the_next_one() {
+    model("an edge declared during a cascade is followed by the next one", Some(3), || {
+        let (registry, [config, db, _], [config_provider, db_provider, probe_provider]) =
+            services(&[(2, 1)]);
+        let running = config_provider.start(&[]);
+        let attempt = db_provider.attempt();
 
         let declarer = spawn({
             let registry = registry.clone();
-            move || registry.add_dependency(db, config).expect("no cycle")
+            move || registry.depends(db).on(config).map(|_| ()).expect("no cycle")
         });
         let failer = spawn({
             let registry = registry.clone();
             move || registry.fail(config, "edited").unwrap()
         });
-        let builder = spawn(move || finish(attempt, &[]));
+        let builder = spawn(move || try_publish(attempt, &[]));
         join(declarer);
-        let fell = join(failer);
-        let db_runs = join(builder);
-        assert_eq!(look(&registry, config), (1, false));
-        assert_eq!(look(&registry, db).0 as usize, fell.went_down + fell.overtaken - 1);
+        let cascade = join(failer);
+        let db_running = join(builder);
+        assert_eq!(read_state(&registry, config), (1, false));
+        assert_eq!(read_state(&registry, db).0 as usize, cascade.failed + cascade.invalidated - 1);
 
-        // Not condemned: what is down can begin, what is ready can be built on. By edges that are there already,
-        // as a new one would be one more step.
-        let config_runs = config_role.try_build(&[]);
-        assert!(config_runs.is_some(), "S3: config stays condemned");
-        let db_again = db_role.try_build(&[]);
-        assert!(probe_role.try_build(&[db]).is_some(), "S3: db stays condemned");
+        // Neither is condemned: at a service that is down an attempt begins, and one that is ready
+        // can be used. This uses existing edges, because a new edge would add steps.
+        let config_running = config_provider.try_build(&[]);
+        assert!(config_running.is_some(), "A3: config stays condemned");
+        let db_again = db_provider.try_build(&[]);
+        assert!(probe_provider.try_build(&[db]).is_some(), "A3: db stays condemned");
 
         registry.fail(config, "again").unwrap();
-        assert!(!look(&registry, db).1, "the declared edge is not followed");
-        drop((running, db_runs, config_runs, db_again));
+        assert!(!read_state(&registry, db).1, "the declared edge is not followed");
+        drop((running, db_running, config_running, db_again));
     });
 }
 
 #[test]
-fn both_ways_at_once() {
-    model("declared, both ways at once", None, || {
+fn one_of_two_opposite_edges_is_refused() {
+    model("one of two opposite edges is refused", None, || {
         let (registry, [a, b], _roles) = services(&[]);
         let declarers = [(a, b), (b, a)].map(|(dependent, dependency)| {
             let registry = registry.clone();
-            spawn(move || registry.add_dependency(dependent, dependency))
+            spawn(move || registry.depends(dependent).on(dependency).map(drop))
         });
         let path = match declarers.map(join) {
-            [Err(DependencyError::Cycle(Cycle { path })), Ok(())] => {
+            [Err(DependencyError::Cycle(CycleError { path })), Ok(())] => {
                 assert_eq!(path, ["0", "1", "0"]);
                 path
             }
-            [Ok(()), Err(DependencyError::Cycle(Cycle { path }))] => {
+            [Ok(()), Err(DependencyError::Cycle(CycleError { path }))] => {
                 assert_eq!(path, ["1", "0", "1"]);
                 path
             }
-            both => panic!("not one of the two was refused: {both:?}"),
+            both => panic!("not exactly one of the two was refused: {both:?}"),
         };
-        // The refused one's dependency is the other's dependent.
+        // The dependency of the refused edge is the dependent of the other one.
         let [refused, kept] = [&path[0], &path[1]];
         assert_eq!(registry.list().get(kept).unwrap().dependencies[0].name, *refused);
         assert!(registry.list().get(refused).unwrap().dependencies.is_empty());

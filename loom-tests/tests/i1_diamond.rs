@@ -1,55 +1,58 @@
-//! I1 on a diamond: whoever has seen a service fail, from the root down, never after that reads an instance
-//! that was built from what failed.
+//! I1 on a diamond: a reader that has seen a service fail never reads, after that, an instance that
+//! was built from the failed one. The reader reads dependencies before dependents.
 //!
 //! ```text
 //!          root
-//!         /    \         cascade:   condemn root, left, right, bottom | raise bottom, right, left, root
-//!      left    right     observer:  looks at root, left, right, and then at bottom
-//!         \    /
+//!         /    \         cascade:   condemn root, left, right, bottom
+//!      left    right                | take down bottom, right, left, root
+//!         \    /         observer:  reads root, left, right, and then bottom
 //!         bottom
 //! ```
 //!
-//! What must not be: one of the two sides is raised before the bottom. The bottom is registered second, so
-//! that the order of the numbers is not that of the graph.
+//! What must not happen: `left` or `right` is taken down before `bottom`. `bottom` is registered
+//! second, so that the order of the indices is not that of the graph.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay::{GetError, Guard, Registry};
-use mainstay_loom_tests::{Id, join, look, model, services};
+use mainstay::{Guard, Registry, error::GetError};
+use mainstay_loom_tests::{Id, join, model, read_state, services};
 
 const DIAMOND: &[(usize, usize)] = &[(2, 0), (3, 0), (1, 2), (1, 3)];
 
-/// Looks from the top down, and at what each instance was built from.
-fn observe(registry: &Registry, from_the_top: [Id; 4]) {
+/// Reads dependencies before dependents, and checks from which instances each one was built.
+fn observe(registry: &Registry, dependencies_first: [Id; 4]) {
     let mut seen = Vec::new();
-    for id in from_the_top {
+    for id in dependencies_first {
         let generation = match registry.get(id) {
             Ok(instance) => {
-                for &(dependency, from) in &instance.on {
-                    let of = seen.iter().find(|&&(id, _)| id == dependency);
-                    let &(_, of) = of.expect("looked at before");
-                    assert!(from >= of, "I1: {id:?} in {from}, {dependency:?} was seen in {of}");
+                for &(dependency, from) in &instance.built_from {
+                    let earlier = seen.iter().find(|&&(id, _)| id == dependency);
+                    let &(_, earlier) = earlier.expect("dependencies are read first");
+                    assert!(
+                        from >= earlier,
+                        "I1: {dependency:?} was in {earlier}, {id:?} was built from {from}"
+                    );
                 }
-                Guard::generation(&instance)
+                Guard::generation(&instance).get()
             }
-            Err(GetError::NotReady(why)) => why.generation,
+            Err(GetError::NotReady(error)) => error.generation.get(),
             Err(error) => unreachable!("{error}"),
         };
         seen.push((id, generation));
     }
 }
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn observed() {
-    model("i1 diamond, observed", Some(3), || {
-        let (registry, [root, bottom, left, right], roles) = services(DIAMOND);
-        let [root_role, bottom_role, left_role, right_role] = &roles;
+fn the_bottom_of_a_diamond_fails_before_both_sides() {
+    model("the bottom of a diamond fails before both sides", Some(3), || {
+        let (registry, [root, bottom, left, right], providers) = services(DIAMOND);
+        let [root_provider, bottom_provider, left_provider, right_provider] = &providers;
         let running = [
-            root_role.start(&[]),
-            left_role.start(&[root]),
-            right_role.start(&[root]),
-            bottom_role.start(&[left, right]),
+            root_provider.start(&[]),
+            left_provider.start(&[root]),
+            right_provider.start(&[root]),
+            bottom_provider.start(&[left, right]),
         ];
 
         let failer = spawn({
@@ -57,49 +60,50 @@ fn observed() {
             move || registry.fail(root, "edited").unwrap()
         });
         let observer = spawn(move || observe(&registry, [root, left, right, bottom]));
-        assert_eq!(join(failer).went_down, 4);
+        assert_eq!(join(failer).failed, 4);
         join(observer);
-        drop((running, roles));
+        drop((running, providers));
     });
 }
 
-/// All four restart while two of them are looked at: since the sides fail only with the root, their
-/// generations say from which root they were built. (Bound: 1.)
+/// All four services restart, and two of them are read. `left` and `right` fail only together with
+/// `root`, so their generations say from which `root` they were built. (Preemption bound: 1.)
 #[test]
-fn observed_while_restarting() {
-    model("i1 diamond, observed while restarting", Some(1), || {
-        let (registry, [root, bottom, left, right], roles) = services(DIAMOND);
-        let [root_role, bottom_role, left_role, right_role] = roles;
+fn the_bottom_of_a_diamond_fails_first_while_all_restart() {
+    model("the bottom of a diamond fails first while all restart", Some(1), || {
+        let (registry, [root, bottom, left, right], providers) = services(DIAMOND);
+        let [root_provider, bottom_provider, left_provider, right_provider] = providers;
         let running = [
-            root_role.start(&[]),
-            left_role.start(&[root]),
-            right_role.start(&[root]),
-            bottom_role.start(&[left, right]),
+            root_provider.start(&[]),
+            left_provider.start(&[root]),
+            right_provider.start(&[root]),
+            bottom_provider.start(&[left, right]),
         ];
 
         let failer = spawn({
             let registry = registry.clone();
             move || {
                 registry.fail(root, "edited").unwrap();
-                let root_runs = root_role.try_build(&[]).expect("it failed once");
-                (root_runs, right_role.try_build(&[root]), root_role, right_role)
+                let root_running = root_provider.try_build(&[]).expect("root fails once");
+                (root_running, right_provider.try_build(&[root]), root_provider, right_provider)
             }
         });
         let restarter = spawn(move || {
-            let runs = (left_role.try_build(&[root]), bottom_role.try_build(&[left, right]));
-            (runs, left_role, bottom_role)
+            let running =
+                (left_provider.try_build(&[root]), bottom_provider.try_build(&[left, right]));
+            (running, left_provider, bottom_provider)
         });
         let observer = spawn(move || {
-            let (seen, _) = look(&registry, root);
+            let (seen, _) = read_state(&registry, root);
             if let Ok(bottom) = registry.get(bottom) {
-                let from = bottom.on.iter().map(|&(_, from)| from).min();
+                let from = bottom.built_from.iter().map(|&(_, from)| from).min();
                 assert!(
                     from >= Some(seen),
-                    "I1: root was seen in {seen}, bottom is built from {from:?}"
+                    "I1: root was in {seen}, bottom was built from {from:?}"
                 );
             }
         });
-        let ends = (join(failer), join(restarter), join(observer));
-        drop((running, ends));
+        let returned = (join(failer), join(restarter), join(observer));
+        drop((running, returned));
     });
 }

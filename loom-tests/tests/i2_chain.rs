@@ -1,56 +1,60 @@
-//! I2: once everything is quiet, no ready service rests on an instance that has failed. Here the edge is
-//! declared, and everything restarts while the cascade runs.
+//! I2: in the quiescent state, no ready service was built from an instance that has failed. Here
+//! the edge is declared, and both services restart while the cascade is in progress.
 //!
 //! ```text
-//! cascade:  condemn config, condemn db | raise db            raise config | restart config
-//! db:                                            begin, wait_for(config), ready
+//! cascade:  condemn config, condemn db | take down db           take down config | restart config
+//! db:                                              begin, wait_for(config), ready
 //! ```
 //!
-//! What must not be: db is raised, restarts on the config that has not been raised yet, and is out of reach
-//! when that is.
+//! What must not happen: `db` is taken down, is built again from the `config` that has not been
+//! taken down yet, and is not reached any more when `config` is taken down.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{assert_i2, join, look, model, services};
+use mainstay_loom_tests::{assert_i2, join, model, read_state, services};
 
-/// Nobody waits: who would have to gives up. (Bound: 4.)
+/// No thread waits: a provider that would have to wait stops. (Preemption bound: 4.)
 #[test]
-fn restarting() {
-    model("i2 chain, restarting", Some(4), || {
-        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[(1, 0)]);
-        let running = (config_role.start(&[]), db_role.start(&[config]));
+fn no_stale_dependent_if_both_restart_without_waiting() {
+    model("no stale dependent if both restart without waiting", Some(4), || {
+        let (registry, ids @ [config, _], [config_provider, db_provider]) = services(&[(1, 0)]);
+        let running = (config_provider.start(&[]), db_provider.start(&[config]));
 
         let failer = spawn({
             let registry = registry.clone();
             move || {
                 registry.fail(config, "edited").unwrap();
-                (config_role.try_build(&[]), config_role)
+                (config_provider.try_build(&[]), config_provider)
             }
         });
-        let restarter = spawn(move || (db_role.try_build(&[config]), db_role));
-        let ends = (join(failer), join(restarter));
+        let restarter = spawn(move || (db_provider.try_build(&[config]), db_provider));
+        let returned = (join(failer), join(restarter));
         assert_i2(&registry, &ids);
-        drop((running, ends));
+        drop((running, returned));
     });
 }
 
-/// Whole provider loops, which wait: db is also ready again in the end, in one round. (Bound: 2.)
+/// Whole provider loops, which wait: `db` is also ready again in the end, after one round.
+/// (Preemption bound: 2.)
 #[test]
-fn provider_loops() {
-    model("i2 chain, provider loops", Some(2), || {
-        let (registry, ids @ [config, db], [config_role, db_role]) = services(&[(1, 0)]);
-        let running = (config_role.start(&[]), db_role.start(&[config]));
+fn provider_loops_that_wait_recover_in_one_round() {
+    model("provider loops that wait recover in one round", Some(2), || {
+        let (registry, ids @ [config, db], [config_provider, db_provider]) = services(&[(1, 0)]);
+        let running = (config_provider.start(&[]), db_provider.start(&[config]));
 
-        let configs = spawn(move || (config_role.build(&[]), config_role));
-        let dbs = spawn(move || (db_role.build(&[config]), db_role));
+        let configs = spawn(move || (config_provider.build(&[]), config_provider));
+        let dbs = spawn(move || (db_provider.build(&[config]), db_provider));
         let failer = spawn({
             let registry = registry.clone();
             move || registry.fail(config, "edited").unwrap()
         });
         join(failer);
-        let ends = (join(configs), join(dbs));
+        let returned = (join(configs), join(dbs));
         assert_i2(&registry, &ids);
-        assert_eq!((look(&registry, config), look(&registry, db)), ((1, true), (1, true)));
-        drop((running, ends));
+        assert_eq!(
+            (read_state(&registry, config), read_state(&registry, db)),
+            ((1, true), (1, true))
+        );
+        drop((running, returned));
     });
 }

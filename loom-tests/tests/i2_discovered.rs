@@ -1,48 +1,49 @@
-//! I2 where the edge is not known yet: `db` discovers that it depends on `config` while `config` fails.
+//! I2 for an edge that is not known yet: `db` discovers that it depends on `config` while `config`
+//! fails.
 //!
 //! ```text
-//! cascade:  condemn config, fence, has it gained anybody?  | raise
-//! db:       make the edge known, fence, is config condemned? | ready
+//! cascade:  condemn config, fence, has config gained a dependent? | take down
+//! db:       publish the edge, fence, is config condemned?         | ready
 //! ```
 //!
-//! What must not be: the cascade does not see the edge, and db does not see that config is condemned. It takes
-//! both fences, the second look and the check of `condemned` to exclude it.
+//! What must not happen: the cascade does not see the edge, and `db` does not see that `config` is
+//! condemned. Both fences, the check after the fence and the check of `condemned` exclude it.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{assert_i2, finish, join, model, services};
+use mainstay_loom_tests::{assert_i2, join, model, services, try_publish};
 
-/// Bound: 4.
+/// Preemption bound: 4.
 #[test]
-fn during_the_cascade() {
-    model("i2 discovered", Some(4), || {
-        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
-        let running = config_role.start(&[]);
-        let attempt = db_role.attempt();
+fn an_edge_discovered_during_a_cascade_is_not_missed() {
+    model("an edge discovered during a cascade is not missed", Some(4), || {
+        let (registry, ids @ [config, _], [config_provider, db_provider]) = services(&[]);
+        let running = config_provider.start(&[]);
+        let attempt = db_provider.attempt();
 
-        let builder = spawn(move || finish(attempt, &[config]));
+        let builder = spawn(move || try_publish(attempt, &[config]));
         let failer = spawn({
             let registry = registry.clone();
             move || registry.fail(config, "edited").unwrap()
         });
-        let fell = join(failer);
+        let cascade = join(failer);
         let db = join(builder);
         assert_i2(&registry, &ids);
-        assert!(fell.went_down >= 1 && fell.went_down + fell.overtaken <= 2);
+        assert!(cascade.failed >= 1 && cascade.failed + cascade.invalidated <= 2);
         drop((running, db));
     });
 }
 
-/// The cascade need not walk: one before it has left its row. (Bound: 4.)
+/// The cascade need not walk: an earlier one has cached the closure. (Preemption bound: 4.)
 #[test]
-fn where_the_row_is_known() {
-    model("i2 discovered, where the row is known", Some(4), || {
-        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
-        drop(config_role.start(&[]));
-        let running = config_role.start(&[]);
-        let attempt = db_role.attempt();
+fn an_edge_discovered_beside_a_cached_closure_is_not_missed() {
+    model("an edge discovered beside a cached closure is not missed", Some(4), || {
+        let (registry, ids @ [config, _], [config_provider, db_provider]) = services(&[]);
+        drop(config_provider.start(&[]));
+        let running = config_provider.start(&[]);
+        let attempt = db_provider.attempt();
 
-        let builder = spawn(move || finish(attempt, &[config]));
+        let builder = spawn(move || try_publish(attempt, &[config]));
         let failer = spawn({
             let registry = registry.clone();
             move || registry.fail(config, "edited").map(drop).unwrap()
@@ -54,45 +55,49 @@ fn where_the_row_is_known() {
     });
 }
 
-/// The attempt waits until config is ready again, or it is overtaken. (Bound: 3.)
+/// The attempt waits until `config` is ready again, or until it is invalidated. (Preemption bound:
+/// 3.)
 #[test]
-fn and_waited_for() {
-    model("i2 discovered, and waited for", Some(3), || {
-        let (registry, ids @ [config, _], [config_role, db_role]) = services(&[]);
-        let running = config_role.start(&[]);
-        let attempt = db_role.attempt();
+fn an_edge_discovered_by_a_blocking_wait_is_not_missed() {
+    model("an edge discovered by a blocking wait is not missed", Some(3), || {
+        let (registry, ids @ [config, _], [config_provider, db_provider]) = services(&[]);
+        let running = config_provider.start(&[]);
+        let attempt = db_provider.attempt();
 
         let builder = spawn(move || {
-            let _ = attempt.wait_for(config).wait();
-            finish(attempt, &[config])
+            let _ = attempt.wait_for(config).wait_blocking();
+            try_publish(attempt, &[config])
         });
         let failer = spawn({
             let registry = registry.clone();
             move || {
                 registry.fail(config, "edited").unwrap();
-                (config_role.try_build(&[]), config_role)
+                (config_provider.try_build(&[]), config_provider)
             }
         });
-        let ends = (join(failer), join(builder));
+        let returned = (join(failer), join(builder));
         assert_i2(&registry, &ids);
-        drop((running, ends));
+        drop((running, returned));
     });
 }
 
-/// `db` is condemned before `pool`, fails by itself, comes back at once, and discovers that it depends on `pool`
-/// before that is condemned. (Bound: 3.)
+/// `db` is condemned before `pool`, fails by itself, restarts at once, and discovers that it
+/// depends on `pool` before `pool` is condemned. (Preemption bound: 3.)
 ///
 /// ```text
-/// cascade:  condemn config, db |                                            | condemn pool, look again
+/// cascade:  condemn config, db |                                            | condemn pool, check
 /// db:                           fail, begin, publish the edge to pool, ready
 /// ```
 #[test]
-fn by_one_that_came_back() {
-    model("i2 discovered, by one that came back", Some(3), || {
-        let (registry, ids @ [config, db, pool], [config_role, db_role, pool_role]) =
+fn an_edge_discovered_by_a_restarted_dependent_is_not_missed() {
+    model("an edge discovered by a restarted dependent is not missed", Some(3), || {
+        let (registry, ids @ [config, db, pool], [config_provider, db_provider, pool_provider]) =
             services(&[(1, 0), (2, 0)]);
-        let running =
-            (config_role.start(&[]), db_role.start(&[config]), pool_role.start(&[config]));
+        let running = (
+            config_provider.start(&[]),
+            db_provider.start(&[config]),
+            pool_provider.start(&[config]),
+        );
 
         let failer = spawn({
             let registry = registry.clone();
@@ -102,24 +107,25 @@ fn by_one_that_came_back() {
             let registry = registry.clone();
             move || {
                 registry.fail(db, "lost").unwrap();
-                (db_role.try_build(&[pool]), db_role)
+                (db_provider.try_build(&[pool]), db_provider)
             }
         });
         join(failer);
-        let ends = join(builder);
+        let returned = join(builder);
         assert_i2(&registry, &ids);
-        drop((running, ends, config_role, pool_role));
+        drop((running, returned, config_provider, pool_provider));
     });
 }
 
-/// `config` gains `pool` under the cascade, and while that is condemned, too, `db` discovers that it depends on
-/// `pool`: each look needs its fence. (Bound: 3.)
+/// `config` gains `pool` during the cascade. While `pool` is condemned, too, `db` discovers that it
+/// depends on `pool`: the check of each pass needs a fence of its own. (Preemption bound: 3.)
 #[test]
-fn beside_another_edge() {
-    model("i2 discovered, beside another edge", Some(3), || {
-        let (registry, ids @ [config, pool, _], [config_role, pool_role, db_role]) = services(&[]);
-        let running = (config_role.start(&[]), pool_role.start(&[]));
-        let attempt = db_role.attempt();
+fn an_edge_discovered_during_a_second_pass_is_not_missed() {
+    model("an edge discovered during a second pass is not missed", Some(3), || {
+        let (registry, ids @ [config, pool, _], [config_provider, pool_provider, db_provider]) =
+            services(&[]);
+        let running = (config_provider.start(&[]), pool_provider.start(&[]));
+        let attempt = db_provider.attempt();
 
         let failer = spawn({
             let registry = registry.clone();
@@ -128,8 +134,8 @@ fn beside_another_edge() {
         let builder = spawn({
             let registry = registry.clone();
             move || {
-                registry.add_dependency(pool, config).unwrap();
-                finish(attempt, &[pool])
+                registry.depends(pool).on(config).unwrap();
+                try_publish(attempt, &[pool])
             }
         });
         join(failer);

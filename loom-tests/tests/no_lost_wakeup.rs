@@ -1,211 +1,216 @@
-//! W: whoever waits for a condition that holds from some point on is woken after that point. A lost wake-up
-//! is a deadlock, which loom reports.
+//! W: if a condition holds from some point in time on, a waiter for this condition is woken after
+//! that point. loom reports a lost wake-up as a deadlock.
 //!
 //! ```text
-//! waiter:  listen, set the waiter bit, look: not yet                    sleep
-//! mover:                                    state moves, bit was set: notify
+//! waiter:    listen, set the waiter bit, check: not yet                      sleep
+//! notifier:                            the state changes, the bit was set: notify
 //! ```
 //!
-//! What must not be: the mover does not see the bit, or not the listener, and the waiter does not see the move.
+//! What must not happen: the notifier does not see the bit, or not the listener, and the waiter
+//! does not see the new state.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay::{BeginError, WaitError, WaitForError};
-use mainstay_loom_tests::{finish, join, look, model, now, plain, services};
+use mainstay::error::{BeginError, WaitError, WaitForError};
+use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services, try_publish};
 
 #[test]
-fn by_ready() {
-    model("wait_ready, by ready", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let attempt = role.attempt();
-        let waiter = spawn(move || registry.wait_ready(x).wait().unwrap().mark);
-        let mover = spawn(move || attempt.ready(plain(7)).unwrap());
+fn ready_wakes_wait_ready() {
+    model("ready wakes wait ready", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let attempt = provider.attempt();
+        let waiter = spawn(move || registry.wait_ready(x).wait_blocking().unwrap().version);
+        let notifier = spawn(move || attempt.ready(Value::new(7)).unwrap());
         assert_eq!(join(waiter), 7);
-        drop(join(mover));
+        drop(join(notifier));
     });
 }
 
-/// `begin` moves the state and wakes nobody: the bit must survive it. (Bound: 3.)
+/// `begin` changes the state and notifies no waiter, so it must keep the bit. (Preemption bound:
+/// 3.)
 #[test]
-fn across_begin() {
-    model("wait_ready, across begin", Some(3), || {
-        let (registry, [x], [role]) = services(&[]);
-        let waiter = spawn(move || registry.wait_ready(x).wait().unwrap());
-        let mover = spawn(move || (role.start(&[]), role));
+fn begin_keeps_the_waiter_bit_of_wait_ready() {
+    model("begin keeps the waiter bit of wait ready", Some(3), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let waiter = spawn(move || registry.wait_ready(x).wait_blocking().unwrap());
+        let notifier = spawn(move || (provider.start(&[]), provider));
         join(waiter);
-        drop(join(mover));
+        drop(join(notifier));
     });
 }
 
-/// Two on one slot: the notification is for both. (Bound: 1, since two waits are long.)
+/// The notification is for both. (Preemption bound: 1, because two waits take many steps.)
 #[test]
-fn of_two() {
-    model("wait_ready, of two", Some(1), || {
-        let (registry, [x], [role]) = services(&[]);
-        let attempt = role.attempt();
+fn ready_wakes_both_waiters_of_a_slot() {
+    model("ready wakes both waiters of a slot", Some(1), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let attempt = provider.attempt();
         let waiters = [registry.clone(), registry]
-            .map(|registry| spawn(move || registry.wait_ready(x).wait().unwrap().mark));
-        let mover = spawn(move || attempt.ready(plain(7)).unwrap());
+            .map(|registry| spawn(move || registry.wait_ready(x).wait_blocking().unwrap().version));
+        let notifier = spawn(move || attempt.ready(Value::new(7)).unwrap());
         assert_eq!(waiters.map(join), [7, 7]);
-        drop(join(mover));
+        drop(join(notifier));
     });
 }
 
-/// One loses patience and is notified all the same; then it waits once more. (Bound: 3.)
+/// The first wait is dropped and may be notified nevertheless; then the thread waits again.
+/// (Preemption bound: 3.)
 #[test]
-fn after_giving_up() {
-    model("wait_ready, after giving up", Some(3), || {
-        let (registry, [x], [role]) = services(&[]);
-        let attempt = role.attempt();
+fn ready_wakes_a_wait_that_follows_a_dropped_one() {
+    model("ready wakes a wait that follows a dropped one", Some(3), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let attempt = provider.attempt();
         let waiter = spawn(move || {
-            let _ = now(registry.wait_ready(x));
-            registry.wait_ready(x).wait().unwrap().mark
+            let _ = now_or_never(registry.wait_ready(x));
+            registry.wait_ready(x).wait_blocking().unwrap().version
         });
-        let mover = spawn(move || attempt.ready(plain(7)).unwrap());
+        let notifier = spawn(move || attempt.ready(Value::new(7)).unwrap());
         assert_eq!(join(waiter), 7);
-        drop(join(mover));
+        drop(join(notifier));
     });
 }
 
 #[test]
-fn by_fail() {
-    model("failed, by fail", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
-        let waiter = spawn(move || (running.failed().wait().unwrap().generation, running));
-        let mover = spawn(move || registry.fail(x, "enough").unwrap());
+fn fail_wakes_a_wait_for_the_failure() {
+    model("fail wakes a wait for the failure", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
+        let waiter = spawn(move || (running.failed().wait_blocking().unwrap().generation, running));
+        let notifier = spawn(move || registry.fail(x, "enough").unwrap());
         assert_eq!(join(waiter).0, 0);
-        join(mover);
+        join(notifier);
     });
 }
 
 #[test]
-fn begin_by_fail() {
-    model("begin, by fail", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn fail_wakes_begin() {
+    model("fail wakes begin", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let waiter = spawn(move || {
-            assert_eq!(role.provider.begin().wait().unwrap().generation(), 1);
-            role
+            assert_eq!(provider.begin().wait_blocking().unwrap().generation(), 1);
+            provider
         });
-        let mover = spawn(move || registry.fail(x, "again").unwrap());
-        join(mover);
+        let notifier = spawn(move || registry.fail(x, "again").unwrap());
+        join(notifier);
         drop((join(waiter), running));
     });
 }
 
 #[test]
-fn begin_by_an_attempt_given_back() {
-    model("begin, by an attempt given back", None, || {
-        let (_registry, [_], [role]) = services(&[]);
-        let attempt = role.attempt();
+fn a_dropped_attempt_wakes_begin() {
+    model("a dropped attempt wakes begin", None, || {
+        let (_registry, [_], [provider]) = services(&[]);
+        let attempt = provider.attempt();
         let waiter = spawn(move || {
-            assert_eq!(role.provider.begin().wait().unwrap().generation(), 0);
-            role
+            assert_eq!(provider.begin().wait_blocking().unwrap().generation(), 0);
+            provider
         });
-        let mover = spawn(move || drop(attempt));
-        join(mover);
+        let notifier = spawn(move || drop(attempt));
+        join(notifier);
         drop(join(waiter));
     });
 }
 
-/// db is down, and condemned for a while.
+/// `db` is down, and condemned for some time.
 #[test]
-fn begin_after_a_cascade() {
-    model("begin, after a cascade", None, || {
-        let (registry, [config, _], [config_role, db_role]) = services(&[(1, 0)]);
-        let running = config_role.start(&[]);
-        let waiter = spawn(move || (db_role.provider.begin().wait().is_ok(), db_role));
-        let mover = spawn(move || registry.fail(config, "edited").unwrap());
-        join(mover);
+fn the_end_of_a_cascade_wakes_begin() {
+    model("the end of a cascade wakes begin", None, || {
+        let (registry, [config, _], [config_provider, db_provider]) = services(&[(1, 0)]);
+        let running = config_provider.start(&[]);
+        let waiter = spawn(move || (db_provider.begin().wait_blocking().is_ok(), db_provider));
+        let notifier = spawn(move || registry.fail(config, "edited").unwrap());
+        join(notifier);
         drop((join(waiter), running));
     });
 }
 
+/// Preemption bound: 3.
 #[test]
-fn wait_for_by_ready() {
-    model("wait_for, by ready", Some(3), || {
-        let (_registry, [config, _], [config_role, db_role]) = services(&[(1, 0)]);
-        let (on_config, on_db) = (config_role.attempt(), db_role.attempt());
-        let waiter = spawn(move || (on_db.wait_for(config).wait().unwrap().mark, on_db));
-        let mover = spawn(move || on_config.ready(plain(7)).unwrap());
+fn ready_wakes_wait_for() {
+    model("ready wakes wait for", Some(3), || {
+        let (_registry, [config, _], [config_provider, db_provider]) = services(&[(1, 0)]);
+        let (on_config, on_db) = (config_provider.attempt(), db_provider.attempt());
+        let waiter =
+            spawn(move || (on_db.wait_for(config).wait_blocking().unwrap().version, on_db));
+        let notifier = spawn(move || on_config.ready(Value::new(7)).unwrap());
         assert_eq!(join(waiter).0, 7);
-        drop(join(mover));
+        drop(join(notifier));
     });
 }
 
-/// The attempt that waits is overtaken itself.
+/// The attempt that waits is invalidated. (Preemption bound: 3.)
 #[test]
-fn wait_for_by_being_overtaken() {
-    model("wait_for, by being overtaken", Some(3), || {
-        let (registry, [config, db], [_provide_config, db_role]) = services(&[(1, 0)]);
-        let attempt = db_role.attempt();
+fn an_invalidation_wakes_wait_for() {
+    model("an invalidation wakes wait for", Some(3), || {
+        let (registry, [config, db], [_config_provider, db_provider]) = services(&[(1, 0)]);
+        let attempt = db_provider.attempt();
         let waiter = spawn(move || {
-            let overtaken = attempt.wait_for(config).wait();
-            assert!(matches!(overtaken, Err(WaitForError::Overtaken(_))));
+            let invalidated = attempt.wait_for(config).wait_blocking();
+            assert!(matches!(invalidated, Err(WaitForError::Invalidated(_))));
             attempt
         });
-        let mover = spawn(move || registry.fail(db, "enough").unwrap());
-        assert_eq!(join(mover).overtaken, 1);
+        let notifier = spawn(move || registry.fail(db, "enough").unwrap());
+        assert_eq!(join(notifier).invalidated, 1);
         drop(join(waiter));
     });
 }
 
-/// What it waits for is ready, condemned, down, and ready again. (Bound: 2.)
+/// The dependency is ready, condemned, down, and ready again. (Preemption bound: 2.)
 #[test]
-fn wait_for_across_a_cascade() {
-    model("wait_for, across a cascade", Some(2), || {
-        let (registry, [config, db], [config_role, db_role]) = services(&[]);
-        let running = config_role.start(&[]);
-        let attempt = db_role.attempt();
+fn a_cascade_of_the_dependency_wakes_wait_for() {
+    model("a cascade of the dependency wakes wait for", Some(2), || {
+        let (registry, [config, db], [config_provider, db_provider]) = services(&[]);
+        let running = config_provider.start(&[]);
+        let attempt = db_provider.attempt();
         let waiter = spawn(move || {
-            let ready = attempt.wait_for(config).wait().is_ok();
-            (ready, finish(attempt, &[config]))
+            let ready = attempt.wait_for(config).wait_blocking().is_ok();
+            (ready, try_publish(attempt, &[config]))
         });
-        let mover = spawn({
+        let notifier = spawn({
             let registry = registry.clone();
             move || {
-                let fell = registry.fail(config, "edited").unwrap();
-                (fell, config_role.start(&[]), config_role)
+                let cascade = registry.fail(config, "edited").unwrap();
+                (cascade, config_provider.start(&[]), config_provider)
             }
         });
-        let (fell, ..) = &join(mover);
-        let (ready, runs) = join(waiter);
-        let (generation, _) = look(&registry, db);
-        assert!(ready || generation == 1, "neither ready nor overtaken");
-        assert!(fell.went_down + fell.overtaken <= 2);
-        drop((running, runs));
+        let (cascade, ..) = &join(notifier);
+        let (ready, db_running) = join(waiter);
+        let (generation, _) = read_state(&registry, db);
+        assert!(ready || generation == 1, "neither ready nor invalidated");
+        assert!(cascade.failed + cascade.invalidated <= 2);
+        drop((running, db_running));
     });
 }
 
 #[test]
-fn by_close() {
-    model("wait_ready, by close", None, || {
+fn close_wakes_wait_ready() {
+    model("close wakes wait ready", None, || {
         let (registry, [x], _providers) = services(&[]);
         let waiter = spawn({
             let registry = registry.clone();
             move || {
-                let closed = registry.wait_ready(x).wait();
+                let closed = registry.wait_ready(x).wait_blocking();
                 assert!(matches!(closed, Err(WaitError::Closed { .. })));
             }
         });
-        let mover = spawn(move || registry.close());
+        let notifier = spawn(move || registry.close());
         join(waiter);
-        join(mover);
+        join(notifier);
     });
 }
 
 #[test]
-fn begin_by_close() {
-    model("begin, by close", None, || {
-        let (registry, [_], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn close_wakes_begin() {
+    model("close wakes begin", None, || {
+        let (registry, [_], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let waiter = spawn(move || {
-            assert!(matches!(role.provider.begin().wait(), Err(BeginError::Closed { .. })));
-            role
+            assert!(matches!(provider.begin().wait_blocking(), Err(BeginError::Closed { .. })));
+            provider
         });
-        let mover = spawn(move || registry.close());
-        join(mover);
+        let notifier = spawn(move || registry.close());
+        join(notifier);
         drop((join(waiter), running));
     });
 }

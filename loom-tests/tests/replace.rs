@@ -1,45 +1,45 @@
-//! A replacement shares its generation: no reader finds a gap, dependents stay, and it never touches the
-//! instance of another generation.
+//! A replacement keeps the generation: a reader finds the service ready at every instant,
+//! dependents stay as they are, and an instance of another generation is never replaced.
 //!
 //! ```text
-//! replace:  is the tag the state?                     value into the slot
-//! cascade:                        Ready -> Down, and the next instance
-//! reader:   value from the slot,                                          is its tag the state?
+//! replace:  is the tag the state?                                    value into the slot
+//! cascade:                         Ready -> Down, the next instance
+//! reader:     load the value from the slot                             is its tag the state?
 //! ```
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{assert_i2, finish, join, look, model, plain, services};
+use mainstay_loom_tests::{Value, assert_i2, join, model, read_state, services, try_publish};
 
 #[test]
-fn leaves_no_gap() {
-    model("replace, no gap", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn a_replaced_service_is_ready_at_every_instant() {
+    model("a replaced service is ready at every instant", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
 
         let replacer = spawn(move || {
-            running.replace(plain(1)).expect("nothing fails it");
-            running.replace(plain(2)).expect("nothing fails it");
+            running.replace(Value::new(1)).expect("nothing fails x");
+            running.replace(Value::new(2)).expect("nothing fails x");
             running
         });
         let reader = spawn(move || {
-            let first = registry.get(x).expect("a gap").mark;
-            let second = registry.get(x).expect("a gap").mark;
-            assert!(first <= second, "an older value came back");
+            let first = registry.get(x).expect("not ready during a replacement").version;
+            let second = registry.get(x).expect("not ready during a replacement").version;
+            assert!(first <= second, "an older value was read again");
         });
         join(reader);
         drop(join(replacer));
     });
 }
 
-/// Bound: 4.
+/// Preemption bound: 4.
 #[test]
-fn against_a_failure() {
-    model("replace, against a failure", Some(4), || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn a_replacement_during_a_failure_is_read_only_if_it_succeeds() {
+    model("a replacement during a failure is read only if it succeeds", Some(4), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
 
-        let replacer = spawn(move || (running.replace(plain(1)).is_ok(), running));
+        let replacer = spawn(move || (running.replace(Value::new(1)).is_ok(), running));
         let failer = spawn({
             let registry = registry.clone();
             move || {
@@ -49,52 +49,52 @@ fn against_a_failure() {
         });
         let reader = spawn({
             let registry = registry.clone();
-            move || registry.get(x).is_ok_and(|guard| guard.mark == 1)
+            move || registry.get(x).is_ok_and(|guard| guard.version == 1)
         });
         join(failer);
         let seen = join(reader);
         let (replaced, running) = join(replacer);
-        assert!(replaced || !seen, "somebody has seen a value that came back");
-        assert_eq!(look(&registry, x), (1, false));
-        let late = running.replace(plain(2)).expect_err("it has failed");
-        assert_eq!(late.value, plain(2));
+        assert!(replaced || !seen, "a reader has seen a value that was returned");
+        assert_eq!(read_state(&registry, x), (1, false));
+        let late = running.replace(Value::new(2)).expect_err("the instance has failed");
+        assert_eq!(late.value, Value::new(2));
     });
 }
 
 #[test]
-fn against_a_restart() {
-    model("replace, against a restart", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn a_late_replacement_never_covers_the_next_instance() {
+    model("a late replacement never covers the next instance", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
 
-        let replacer = spawn(move || (running.replace(plain(1)).is_ok(), running));
+        let replacer = spawn(move || (running.replace(Value::new(1)).is_ok(), running));
         let restarter = spawn({
             let registry = registry.clone();
             move || {
                 registry.fail(x, "again").unwrap();
-                let next = role.try_build(&[]).expect("nothing fails it");
-                (next, role)
+                let next = provider.try_build(&[]).expect("nothing fails x");
+                (next, provider)
             }
         });
         let next = join(restarter);
         let old = join(replacer);
-        assert_eq!(*registry.get(x).expect("covered by an older value"), plain(0));
+        assert_eq!(*registry.get(x).expect("covered by an older value"), Value::new(0));
         drop((old, next));
     });
 }
 
 #[test]
-fn against_a_dependent() {
-    model("replace, against a dependent", None, || {
-        let (registry, ids @ [x, e], [x_role, e_role]) = services(&[]);
-        let running = x_role.start(&[]);
-        let attempt = e_role.attempt();
+fn a_dependent_can_be_built_during_a_replacement() {
+    model("a dependent can be built during a replacement", None, || {
+        let (registry, ids @ [x, e], [x_provider, e_provider]) = services(&[]);
+        let running = x_provider.start(&[]);
+        let attempt = e_provider.attempt();
 
-        let replacer = spawn(move || running.replace(plain(1)).map(|()| running).unwrap());
-        let builder = spawn(move || finish(attempt, &[x]).expect("x is ready all the time"));
-        let ends = (join(replacer), join(builder));
+        let replacer = spawn(move || running.replace(Value::new(1)).map(|()| running).unwrap());
+        let builder = spawn(move || try_publish(attempt, &[x]).expect("x is ready all the time"));
+        let returned = (join(replacer), join(builder));
         assert_i2(&registry, &ids);
-        assert!(look(&registry, ids[1]).1 && look(&registry, e) == (0, true));
-        drop(ends);
+        assert!(read_state(&registry, ids[1]).1 && read_state(&registry, e) == (0, true));
+        drop(returned);
     });
 }

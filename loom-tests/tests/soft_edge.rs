@@ -1,50 +1,53 @@
-//! Soft edges: no failure travels them, and whoever watches is told of what is there in the end.
+//! Soft edges: a failure does not cross them, and a watch reports the state that the dependency has
+//! in the end.
 //!
 //! ```text
-//! watcher:  listen, set the waiter bit, look: as before                                sleep
-//! mover:                     state moves, or the value is exchanged; clear the bit: notify
+//! watcher:   listen, set the waiter bit, check: unchanged                          sleep
+//! notifier:                   the state changes, or the value is exchanged; clear the bit: notify
 //! ```
 //!
-//! What must not be: the dependent goes down, or is condemned; or a watcher sleeps on, which loom reports as a
-//! deadlock. A replacement leaves the state as it is: it clears the bit by a step of its own.
+//! What must not happen: the dependent is taken down or condemned; or a watcher keeps sleeping,
+//! which loom reports as a deadlock. A replacement does not change the state, so it clears the bit
+//! by an operation of its own.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay::{Change, WatchError};
-use mainstay_loom_tests::{join, look, model, now, plain, services};
+use mainstay::{WatchEvent, error::WatchError};
+use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services};
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn takes_nothing_down() {
-    model("soft edge, takes nothing down", Some(3), || {
-        let (registry, [x, d, _], [x_role, d_role, e_role]) = services(&[]);
-        let x_runs = x_role.start(&[]);
-        let attempt = d_role.attempt();
+fn a_failure_does_not_cross_a_soft_edge() {
+    model("a failure does not cross a soft edge", Some(3), || {
+        let (registry, [x, d, _], [x_provider, d_provider, e_provider]) = services(&[]);
+        let x_running = x_provider.start(&[]);
+        let attempt = d_provider.attempt();
 
         let publisher = spawn(move || {
             let watch = attempt.watch(x).unwrap();
-            (watch, attempt.ready(plain(7)).expect("nothing overtakes it"))
+            (watch, attempt.ready(Value::new(7)).expect("nothing invalidates the attempt"))
         });
         let failer = spawn({
             let registry = registry.clone();
             move || registry.fail(x, "gone").unwrap()
         });
-        let (_watch, _d_runs) = join(publisher);
-        assert_eq!(join(failer).went_down, 1);
-        assert_eq!(look(&registry, d), (0, true), "it went down");
-        assert!(e_role.try_build(&[d]).is_some(), "it is condemned");
-        drop(x_runs);
+        let (_watch, _d_running) = join(publisher);
+        assert_eq!(join(failer).failed, 1);
+        assert_eq!(read_state(&registry, d), (0, true), "d was taken down");
+        assert!(e_provider.try_build(&[d]).is_some(), "d is condemned");
+        drop(x_running);
     });
 }
 
 #[test]
-fn told_of_a_failure() {
-    model("soft edge, told of a failure", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn a_watch_reports_a_failure() {
+    model("a watch reports a failure", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let mut watch = registry.watch(x).unwrap();
-        assert!(matches!(now(watch.changed()), Some(Ok(Change::Ready(_)))));
-        let watcher = spawn(move || matches!(watch.changed().wait(), Ok(Change::Failed(_))));
+        assert!(matches!(now_or_never(watch.changed()), Some(Ok(WatchEvent::Ready(_)))));
+        let watcher =
+            spawn(move || matches!(watch.changed().wait_blocking(), Ok(WatchEvent::Failed(_))));
         let failer = spawn(move || registry.fail(x, "gone").unwrap());
         assert!(join(watcher));
         join(failer);
@@ -53,18 +56,18 @@ fn told_of_a_failure() {
 }
 
 #[test]
-fn told_of_a_replacement() {
-    model("soft edge, told of a replacement", None, || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn a_watch_reports_a_replacement() {
+    model("a watch reports a replacement", None, || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let mut watch = registry.watch(x).unwrap();
-        assert!(matches!(now(watch.changed()), Some(Ok(Change::Ready(_)))));
-        let watcher = spawn(move || match watch.changed().wait() {
-            Ok(Change::Replaced(instance)) => instance.mark,
+        assert!(matches!(now_or_never(watch.changed()), Some(Ok(WatchEvent::Ready(_)))));
+        let watcher = spawn(move || match watch.changed().wait_blocking() {
+            Ok(WatchEvent::Replaced(instance)) => instance.version,
             other => panic!("{other:?}"),
         });
         let replacer = spawn(move || {
-            running.replace(plain(9)).unwrap();
+            running.replace(Value::new(9)).unwrap();
             running
         });
         assert_eq!(join(watcher), 9);
@@ -72,35 +75,41 @@ fn told_of_a_replacement() {
     });
 }
 
-/// The watcher may miss what is between, and not the end. (Bound: 2.)
+/// A watch may skip states in between, but not the last one. (Preemption bound: 2.)
 #[test]
-fn told_of_the_end() {
-    model("soft edge, told of the end", Some(2), || {
-        let (registry, [x], [role]) = services(&[]);
-        let running = role.start(&[]);
+fn a_watch_reports_the_last_change() {
+    model("a watch reports the last change", Some(2), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = provider.start(&[]);
         let mut watch = registry.watch(x).unwrap();
-        assert!(matches!(now(watch.changed()), Some(Ok(Change::Ready(_)))));
+        assert!(matches!(now_or_never(watch.changed()), Some(Ok(WatchEvent::Ready(_)))));
         let watcher =
-            spawn(move || while !matches!(watch.changed().wait(), Ok(Change::Failed(_))) {});
-        let mover = spawn(move || {
-            running.replace(plain(9)).unwrap();
+            spawn(
+                move || {
+                    while !matches!(watch.changed().wait_blocking(), Ok(WatchEvent::Failed(_))) {}
+                },
+            );
+        let notifier = spawn(move || {
+            running.replace(Value::new(9)).unwrap();
             registry.fail(x, "gone").unwrap();
             running
         });
         join(watcher);
-        drop(join(mover));
+        drop(join(notifier));
     });
 }
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn ends_with_who_watches() {
-    model("soft edge, ends with who watches", Some(3), || {
-        let (registry, [x, d], [_x_role, d_role]) = services(&[]);
-        let attempt = d_role.attempt();
+fn a_watch_ends_when_its_dependent_fails() {
+    model("a watch ends when its dependent fails", Some(3), || {
+        let (registry, [x, d], [_x_provider, d_provider]) = services(&[]);
+        let attempt = d_provider.attempt();
         let mut watch = attempt.watch(x).unwrap();
-        let running = attempt.ready(plain(7)).unwrap();
-        let watcher = spawn(move || matches!(watch.changed().wait(), Err(WatchError::Over(_))));
+        let running = attempt.ready(Value::new(7)).unwrap();
+        let watcher = spawn(move || {
+            matches!(watch.changed().wait_blocking(), Err(WatchError::DependentFailed(_)))
+        });
         let failer = spawn(move || registry.fail(d, "enough").unwrap());
         assert!(join(watcher));
         join(failer);

@@ -1,11 +1,13 @@
-//! S2, S3: `drained` ends once every value of the generation has been dropped, with all that their drops did; and it ends.
+//! S2, S3: `drained` completes after every value of the generation has been dropped, and sees all
+//! effects of these drops; and it completes eventually.
 //!
 //! ```text
-//! holder:  drop the value | one less | clear the waiter bit: notify
-//! waiter:  listen, set the waiter bit, look: one is alive            sleep
+//! holder:  drop the value | decrement the count | clear the waiter bit: notify
+//! waiter:  listen, set the waiter bit, check: the count is 1                  sleep
 //! ```
 //!
-//! What must not be: the waiter goes on while a value is being dropped; or it sleeps on, which loom reports as a deadlock.
+//! What must not happen: the wait ends while a value is being dropped; or the waiter keeps
+//! sleeping, which loom reports as a deadlock.
 #![cfg(loom)]
 
 use loom::{
@@ -16,21 +18,21 @@ use loom::{
     thread::spawn,
 };
 use mainstay::{Instance, Provider, Registry, Running, ServiceId};
-use mainstay_loom_tests::{join, model, now};
+use mainstay_loom_tests::{join, model, now_or_never};
 
-/// Leaves a trace as it is dropped, in nothing that orders anything.
+/// Counts its drops, with accesses that order nothing.
 struct Value {
     dropped: Arc<AtomicUsize>,
 }
 
 impl Drop for Value {
     fn drop(&mut self) {
-        // One drop at a time counts here, and a load that must see it.
+        // Only one value is dropped at a time, and only a load must see it.
         self.dropped.store(self.dropped.load(Relaxed) + 1, Relaxed);
     }
 }
 
-struct Up {
+struct Published {
     registry: Registry,
     id: ServiceId<Value>,
     _provider: Provider<Value>,
@@ -38,38 +40,39 @@ struct Up {
     dropped: Arc<AtomicUsize>,
 }
 
-fn up() -> Up {
+fn publish() -> Published {
     let registry = Registry::with_capacity(1).unwrap();
     let id = registry.register("x").unwrap();
     let provider = registry.provide(id).unwrap();
     let dropped = Arc::new(AtomicUsize::new(0));
     let value = Value { dropped: Arc::clone(&dropped) };
-    let running = now(provider.begin()).unwrap().unwrap().ready(value).ok().unwrap();
-    Up { registry, id, _provider: provider, running, dropped }
+    let running = now_or_never(provider.begin()).unwrap().unwrap().ready(value).ok().unwrap();
+    Published { registry, id, _provider: provider, running, dropped }
 }
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn by_the_last_holder() {
-    model("drained, by the last holder", Some(3), || {
-        let Up { registry, id, _provider, running, dropped } = up();
+fn drained_completes_after_the_last_holder_has_dropped_its_value() {
+    model("drained completes after the last holder has dropped its value", Some(3), || {
+        let Published { registry, id, _provider, running, dropped } = publish();
         let held: std::sync::Arc<Instance<Value>> = registry.get_arc(id).unwrap();
         registry.fail(id, "gone").unwrap();
         let holder = spawn(move || drop(held));
         let waiter = spawn(move || {
-            running.drained().wait().unwrap();
-            assert_eq!(dropped.load(Relaxed), 1, "S2: it goes on before the value is dropped");
+            running.drained().wait_blocking().unwrap();
+            assert_eq!(dropped.load(Relaxed), 1, "S2: drained before the value was dropped");
         });
         join(holder);
         join(waiter);
     });
 }
 
-/// The failure comes while it waits, and a reader beside it may be the last. (Bound: 2.)
+/// The failure happens during the wait, and a reader at the same time may be the last holder.
+/// (Preemption bound: 2.)
 #[test]
-fn by_a_failure() {
-    model("drained, by a failure", Some(2), || {
-        let Up { registry, id, _provider, running, dropped } = up();
+fn drained_completes_after_a_failure_and_the_last_drop() {
+    model("drained completes after a failure and the last drop", Some(2), || {
+        let Published { registry, id, _provider, running, dropped } = publish();
         let failer = spawn({
             let registry = registry.clone();
             move || {
@@ -79,8 +82,8 @@ fn by_a_failure() {
             }
         });
         let waiter = spawn(move || {
-            running.drained().wait().unwrap();
-            assert_eq!(dropped.load(Relaxed), 1, "S2: it goes on before the value is dropped");
+            running.drained().wait_blocking().unwrap();
+            assert_eq!(dropped.load(Relaxed), 1, "S2: drained before the value was dropped");
         });
         join(failer);
         join(waiter);

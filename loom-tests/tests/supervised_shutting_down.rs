@@ -1,20 +1,20 @@
-//! S4, S6: a shutdown hears of each supervisor that has stopped, and ends. A lost wake-up is a deadlock, which loom reports: the
-//! clock stands, so that no time is ever over.
+//! S4, S6: a shutdown notices each supervisor that has stopped, and ends. loom reports a lost
+//! wake-up as a deadlock, because the clock is paused, so no timeout ever expires.
 //!
 //! ```text
-//! supervisor:             told: fail, hook, drained, "stopped" | one step more, notify
-//! shutdown:    mark, tell,   steps?  listen, steps?                                   sleep
+//! supervisor:        receive the command: fail, stop hook, drained, stopped | count a step, notify
+//! shutdown:    mark, send the command | read the steps | listen | read the steps again, sleep
 //! ```
 //!
-//! And when a hook runs, its service is down, also where it is another's failure that takes it down.
+//! And when a stop hook runs, its service is down, even if another thread's failure takes it down.
 //!
 //! ```text
-//! supervisor:             fail: somebody does already     hook: is it gone?
-//! failer:       condemn                                                         raise
+//! supervisor:           fail: another cascade is in progress   stop hook: is the service down?
+//! failer:      condemn                                                        take down
 //! ```
 //!
-//! What must not be: the step falls between the look and the listening, and nobody wakes the shutdown; or the supervisor
-//! misses what it is told, and stays up.
+//! What must not happen: the step is counted between the check and the start of listening, and
+//! nothing wakes the shutdown; or the supervisor misses its command, and its service stays ready.
 #![cfg(loom)]
 
 use std::{
@@ -31,14 +31,17 @@ use loom::{
     },
     thread::spawn,
 };
-use mainstay::{Clock, Registry, ServiceId, Sleep};
+use mainstay::{
+    Registry, ServiceId,
+    supervise::{Clock, Sleep},
+};
 use mainstay_loom_tests::{join, model};
 use mainstay_test_support::poll_once;
 
-/// A clock that stands.
-struct Stands(Instant);
+/// A clock whose time does not advance.
+struct PausedClock(Instant);
 
-impl Clock for Stands {
+impl Clock for PausedClock {
     fn now(&self) -> Instant {
         self.0
     }
@@ -48,20 +51,20 @@ impl Clock for Stands {
     }
 }
 
-fn one() -> (Registry, ServiceId<u8>) {
-    let registry = Registry::builder(1).unwrap().clock(Stands(Instant::now())).build();
+fn registry_with_one_service() -> (Registry, ServiceId<u8>) {
+    let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
     let x = registry.register("x").unwrap();
     (registry, x)
 }
 
-/// Bound: 2.
+/// Preemption bound: 2.
 #[test]
-fn of_one() {
-    model("shutting down, of one", Some(2), || {
-        let (registry, x) = one();
+fn shutdown_ends_after_its_only_supervisor_has_stopped() {
+    model("shutdown ends after its only supervisor has stopped", Some(2), || {
+        let (registry, x) = registry_with_one_service();
         let mut run =
             Box::pin(registry.supervise(x).unwrap().run(|_| ready(Ok::<_, io::Error>(7))));
-        // It comes up, and then waits.
+        // The service is published, and then its supervisor waits.
         assert!(poll_once(&mut run).is_pending() && registry.get(x).is_ok());
 
         let supervisor = spawn(move || block_on(run));
@@ -71,41 +74,41 @@ fn of_one() {
         });
         join(supervisor);
         let shutdown = join(stopper);
-        assert!(shutdown.hung.is_empty(), "{shutdown}");
-        assert!(registry.is_closed() && registry.get(x).is_err(), "S4: it is left up");
+        assert!(shutdown.stop_timeouts.is_empty(), "{shutdown}");
+        assert!(registry.is_closed() && registry.get(x).is_err(), "S4: the service is still ready");
     });
 }
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn while_it_fails() {
-    model("shutting down, while it fails", Some(3), || {
-        let (registry, x) = one();
-        let gone = Arc::new(AtomicBool::new(true));
-        let (seen, there) = (Arc::clone(&gone), registry.clone());
-        // A panic would only end the hook.
-        let hook = move |_| {
-            seen.store(there.get(x).is_err(), Relaxed);
+fn a_stop_hook_runs_after_its_service_is_down() {
+    model("a stop hook runs after its service is down", Some(3), || {
+        let (registry, x) = registry_with_one_service();
+        let is_down = Arc::new(AtomicBool::new(true));
+        let (found, registry_of_hook) = (Arc::clone(&is_down), registry.clone());
+        // A panic here would end only the stop hook, so the result is stored.
+        let stop_hook = move |_| {
+            found.store(registry_of_hook.get(x).is_err(), Relaxed);
             ready(())
         };
-        let supervisor = registry.supervise(x).unwrap().on_stop(Duration::from_secs(1), hook);
+        let supervisor = registry.supervise(x).unwrap().on_stop(Duration::from_secs(1), stop_hook);
         let mut run = Box::pin(supervisor.run(|_| ready(Ok::<_, io::Error>(7))));
         let mut shutdown = Box::pin(registry.shutdown(Duration::from_secs(1)));
         assert!(poll_once(&mut run).is_pending());
-        // Its turn has come, and it does not know of it yet.
+        // It is the turn of the service to stop, and its supervisor does not know it yet.
         assert!(poll_once(&mut shutdown).is_pending());
 
         let supervisor = spawn(move || block_on(run));
         let failer = spawn({
             let registry = registry.clone();
             move || {
-                registry.fail(x, "beside").unwrap();
+                registry.fail(x, "another failure").unwrap();
             }
         });
         join(supervisor);
         join(failer);
-        assert!(gone.load(Relaxed), "S4: it is there while its hook runs");
+        assert!(is_down.load(Relaxed), "S4: the service is ready while its stop hook runs");
         let shutdown = block_on(shutdown);
-        assert!(shutdown.hung.is_empty(), "{shutdown}");
+        assert!(shutdown.stop_timeouts.is_empty(), "{shutdown}");
     });
 }

@@ -1,41 +1,42 @@
-//! S4: once a service has had its turn in a shutdown, no attempt at it begins any more, and none stays that has begun.
+//! S4: once it was the turn of a service to stop, no attempt at it begins any more, and an attempt
+//! that has begun does not stay.
 //!
 //! ```text
-//! provider:  stopped?  Down -> Starting,  stopped? then give it back   ready
-//! shutdown:           stopped!  clear the waiter bit, then fail what is there
+//! provider:  stopped?  Down -> Starting,  stopped? then drop the attempt    ready
+//! shutdown:           set `stopped`, clear the waiter bit, fail the attempt or the instance
 //! ```
 //!
-//! What must not be: the attempt does not see that it is stopped, the shutdown does not see the attempt, and an instance
-//! comes up that nobody takes down.
+//! What must not happen: the attempt does not see the mark, the shutdown does not see the attempt,
+//! and an instance is published that nothing takes down.
 #![cfg(loom)]
 
 use std::time::Duration;
 
 use loom::thread::spawn;
 use mainstay::Phase;
-use mainstay_loom_tests::{join, model, now, plain, services};
+use mainstay_loom_tests::{Value, join, model, now_or_never, services};
 
-/// Bound: 3.
+/// Preemption bound: 3.
 #[test]
-fn against_an_attempt() {
-    model("stopped, against an attempt", Some(3), || {
-        let (registry, [x], [role]) = services(&[]);
+fn no_attempt_survives_the_stop_of_its_service() {
+    model("no attempt survives the stop of its service", Some(3), || {
+        let (registry, [x], [provider]) = services(&[]);
         let provider = spawn(move || {
-            let attempt = now(role.provider.begin())?.ok()?;
-            attempt.ready(plain(7)).ok().map(|running| (running, role))
+            let attempt = now_or_never(provider.begin())?.ok()?;
+            attempt.ready(Value::new(7)).ok().map(|running| (running, provider))
         });
         let stopper = spawn({
             let registry = registry.clone();
             move || {
-                // Nobody supervises it, so there is nothing to wait for.
-                let ended = now(Box::pin(registry.shutdown(Duration::from_secs(1))));
-                assert!(ended.expect("at once").hung.is_empty());
+                // The service has no supervisor, so there is nothing to wait for.
+                let ended = now_or_never(Box::pin(registry.shutdown(Duration::from_secs(1))));
+                assert!(ended.expect("the shutdown ends at once").stop_timeouts.is_empty());
             }
         });
         let running = join(provider);
         join(stopper);
         let status = registry.status(x).unwrap();
-        assert_eq!(status.phase, Phase::Down, "S4: it came up after its turn");
+        assert_eq!(status.phase, Phase::Down, "S4: ready after its turn to stop");
         drop(running);
     });
 }

@@ -1,4 +1,4 @@
-//! Who provides, fails and reads the services of a scenario.
+//! The threads and tasks that provide, fail and read the services of a scenario.
 
 use std::{
     future::{Future, poll_fn},
@@ -7,7 +7,7 @@ use std::{
     task::Poll,
 };
 
-use mainstay::{ProvideError, ReadyError, ReplaceError, WaitForError};
+use mainstay::error::{ProvideError, ReadyError, ReplaceError, WaitForError};
 use shuttle::{
     future,
     sync::mpsc::{self, Sender},
@@ -18,32 +18,33 @@ use crate::{Random, World};
 
 /// The threads and tasks of a scenario.
 #[derive(Default)]
-pub struct Crew(Vec<Box<dyn FnOnce()>>);
+pub struct Workers(Vec<Box<dyn FnOnce()>>);
 
-impl Crew {
-    /// Does this on a thread of its own.
+impl Workers {
+    /// Runs `work` on a thread of its own.
     pub fn thread(&mut self, work: impl FnOnce() + Send + 'static) {
         let thread = thread::spawn(work);
-        self.0.push(Box::new(|| thread.join().expect("a panic ends the schedule before this")));
+        self.0.push(Box::new(|| thread.join().expect("a panic ends the schedule earlier")));
     }
 
-    /// Does this as a task.
+    /// Runs `work` as a task.
     pub fn task(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         let task = future::spawn(work);
-        self.0.push(Box::new(|| future::block_on(task).expect("nobody aborts it")));
+        self.0.push(Box::new(|| future::block_on(task).expect("the task is never aborted")));
     }
 
-    /// Waits until all are gone.
+    /// Waits until all of them have ended.
     pub fn join(self) {
         self.0.into_iter().for_each(|join| join());
     }
 }
 
-/// Waits only for so many looks; `None` where that was not enough, and the wait is dropped.
-pub async fn impatient<F: Future + Unpin>(mut wait: F, looks: usize) -> Option<F::Output> {
-    for _ in 0..looks {
-        let look = poll_fn(|context| Poll::Ready(Pin::new(&mut wait).poll(context)));
-        if let Poll::Ready(output) = look.await {
+/// Polls a wait at most `polls` times. If it is still pending, it is dropped, and the result is
+/// `None`.
+pub async fn poll_at_most<F: Future + Unpin>(mut wait: F, polls: usize) -> Option<F::Output> {
+    for _ in 0..polls {
+        let poll = poll_fn(|context| Poll::Ready(Pin::new(&mut wait).poll(context)));
+        if let Poll::Ready(output) = poll.await {
             return Some(output);
         }
         future::yield_now().await;
@@ -51,68 +52,70 @@ pub async fn impatient<F: Future + Unpin>(mut wait: F, looks: usize) -> Option<F
     None
 }
 
-/// What a provider does beside providing. Chances are in 100.
+/// What a provider does in addition to building and publishing. Chances are in 100.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Habits {
-    /// It waits by blocking its thread, else as a task.
+pub struct Behavior {
+    /// Whether it waits by blocking its thread; otherwise it is a task.
     pub blocks: bool,
-    /// Leaves a dependency away.
-    pub fickle: usize,
-    /// Would rest on any other service, too.
-    pub curious: usize,
-    /// Gives an attempt up, or loses patience as it waits for a dependency.
-    pub moody: usize,
-    /// How often it fails its own instance.
+    /// The chance to skip a dependency.
+    pub skips: usize,
+    /// The chance to add any other service as a dependency.
+    pub adds: usize,
+    /// The chance to fail an attempt, or to drop it after a few polls of a wait for a dependency.
+    pub abandons: usize,
+    /// The number of times that it fails its own instance.
     pub failures: usize,
-    /// How often it replaces the value of each instance.
+    /// The number of times that it replaces the value of each instance.
     pub replacements: usize,
 }
 
-/// A wait, as the habits have it.
+/// The result of a wait, by blocking or as a task.
 macro_rules! ended {
-    ($habits:expr, $wait:expr) => {
-        if $habits.blocks { $wait.wait() } else { $wait.await }
+    ($behavior:expr, $wait:expr) => {
+        if $behavior.blocks { $wait.wait_blocking() } else { $wait.await }
     };
 }
 
 impl World {
-    /// Provides all services, some on threads and some as tasks, while the others do what they do. Once nobody is
-    /// left who might fail something, everything comes to be ready; and once it is closed, everybody goes.
-    pub fn play(
+    /// Provides all services, some on threads and some as tasks, while `others` runs its threads
+    /// and tasks. After the last failure, checks that everything becomes ready. After the close,
+    /// checks that all providers end.
+    pub fn run(
         self: Arc<Self>,
-        habits: Habits,
+        behavior: Behavior,
         random: &mut Random,
-        others: impl FnOnce(&Arc<Self>, &mut Crew, &mut Random),
+        others: impl FnOnce(&Arc<Self>, &mut Workers, &mut Random),
     ) {
         let (busy, quiet) = mpsc::channel();
-        let mut providers = Crew::default();
+        let mut providers = Workers::default();
         for service in 0..self.count() {
-            let habits = Habits { blocks: random.chance(50), ..habits };
-            let work = Arc::clone(&self).provide(service, habits, random.fork(), busy.clone());
-            if habits.blocks {
+            let behavior = Behavior { blocks: random.chance(50), ..behavior };
+            let work = Arc::clone(&self).provide(service, behavior, random.fork(), busy.clone());
+            if behavior.blocks {
                 providers.thread(|| future::block_on(work));
             } else {
                 providers.task(work);
             }
         }
         drop(busy);
-        let mut crew = Crew::default();
-        others(&self, &mut crew, random);
-        crew.join();
-        quiet.recv().expect_err("nothing is sent: this ends when all senders are gone");
+        let mut workers = Workers::default();
+        others(&self, &mut workers, random);
+        workers.join();
+        quiet.recv().expect_err("nothing is sent: this returns after all senders were dropped");
         if !self.registry.is_closed() {
-            self.settle();
+            self.check_recovery();
             self.registry.close();
         }
         providers.join();
-        self.end();
+        self.check_closed();
     }
 
-    /// One provider, until the registry is closed. It holds `busy` as long as it may fail its own instance.
+    /// Runs one provider until the registry is closed. It holds `busy` as long as it may fail its
+    /// own instance.
     async fn provide(
         self: Arc<Self>,
         service: usize,
-        mut habits: Habits,
+        mut behavior: Behavior,
         mut random: Random,
         busy: Sender<()>,
     ) {
@@ -123,88 +126,99 @@ impl World {
             Err(error) => unreachable!("{error}"),
         };
         'again: loop {
-            if habits.failures == 0 {
+            if behavior.failures == 0 {
                 drop(busy.take());
             }
-            let Ok(attempt) = ended!(habits, provider.begin()) else {
+            let Ok(attempt) = ended!(behavior, provider.begin()) else {
                 return assert!(self.registry.is_closed());
             };
-            self.saw(service, attempt.generation());
+            self.record_generation(service, attempt.generation().get());
             let mut value = self.value(service);
-            for dependency in self.chosen(service, &habits, &mut random) {
-                self.wants(service, dependency);
-                let before = self.before();
+            for dependency in self.choose_dependencies(service, &behavior, &mut random) {
+                self.request_edge(service, dependency);
+                let before = self.observations();
                 let wait = attempt.wait_for(self.ids[dependency]);
-                let waited = if random.chance(habits.moody) {
-                    match impatient(wait, 1 + random.below(3)).await {
+                let waited = if random.chance(behavior.abandons) {
+                    match poll_at_most(wait, 1 + random.below(3)).await {
                         Some(waited) => waited,
                         None => continue 'again,
                     }
                 } else {
-                    ended!(habits, wait)
+                    ended!(behavior, wait)
                 };
                 match waited {
                     Ok(instance) => {
                         before.check(&instance);
                         value.add(&instance);
                     }
-                    Err(WaitForError::Overtaken(_)) => {
-                        self.saw(service, attempt.generation() + 1);
+                    Err(WaitForError::Invalidated(_)) => {
+                        self.record_generation(service, attempt.generation().get() + 1);
                         continue 'again;
                     }
                     Err(WaitForError::Closed { .. }) => return,
-                    // It does without.
+                    // It builds without this dependency.
                     Err(WaitForError::Cycle(cycle)) => {
                         self.check_cycle(&cycle, service, dependency)
                     }
                     Err(error) => unreachable!("{error}"),
                 }
             }
-            if random.chance(habits.moody) {
-                let _ = attempt.fail("a mood");
+            if random.chance(behavior.abandons) {
+                let _ = attempt.fail("random failure");
                 continue;
             }
-            let (generation, mark) = (attempt.generation(), value.mark);
+            let (generation, version) = (attempt.generation().get(), value.version);
             let running = match attempt.ready(value) {
                 Ok(running) => running,
-                Err(ReadyError::Overtaken { value, .. }) => {
-                    assert_eq!(value.mark, mark, "F: another value came back");
-                    let now = self.look(service);
-                    assert!(now > generation, "F: overtaken, and still at {now}");
+                Err(ReadyError::Invalidated { value, .. }) => {
+                    assert_eq!(value.version, version, "F: another value was returned");
+                    let now = self.read_generation(service);
+                    assert!(now > generation, "F: invalidated in {generation}, but is in {now}");
                     continue;
                 }
                 Err(ReadyError::Closed { .. }) => return,
                 Err(error) => unreachable!("{error}"),
             };
-            for _ in 0..habits.replacements {
+            for _ in 0..behavior.replacements {
                 let Some(instance) = running.instance() else { break };
                 let value = self.successor(&instance);
-                let mark = value.mark;
+                let version = value.version;
                 if let Err(ReplaceError { value, .. }) = running.replace(value) {
-                    assert_eq!(value.mark, mark, "another value came back");
-                    assert!(self.look(service) > generation, "not replaced, and not failed");
+                    assert_eq!(value.version, version, "another value was returned");
+                    assert!(
+                        self.read_generation(service) > generation,
+                        "neither replaced nor failed"
+                    );
                 }
             }
-            if habits.failures > 0 {
-                habits.failures -= 1;
-                if running.fail("a mood").went_down > 0 {
-                    assert!(self.look(service) > generation, "{service} is failed, and there");
+            if behavior.failures > 0 {
+                behavior.failures -= 1;
+                if running.fail("random failure").failed > 0 {
+                    assert!(
+                        self.read_generation(service) > generation,
+                        "{service} has failed, but is in the same generation"
+                    );
                 }
                 continue;
             }
-            match ended!(habits, running.failed()) {
+            match ended!(behavior, running.failed()) {
                 Ok(failure) => assert_eq!(failure.generation, generation),
                 Err(_) => return assert!(self.registry.is_closed()),
             }
-            self.saw(service, generation + 1);
+            self.record_generation(service, generation + 1);
         }
     }
 
-    /// What an attempt waits for, and in which order.
-    fn chosen(&self, service: usize, habits: &Habits, random: &mut Random) -> Vec<usize> {
-        let mut chosen = self.below[service].clone();
-        chosen.retain(|_| !random.chance(habits.fickle));
-        if random.chance(habits.curious) {
+    /// The services that an attempt waits for, in a random order.
+    fn choose_dependencies(
+        &self,
+        service: usize,
+        behavior: &Behavior,
+        random: &mut Random,
+    ) -> Vec<usize> {
+        let mut chosen = self.dependencies[service].clone();
+        chosen.retain(|_| !random.chance(behavior.skips));
+        if random.chance(behavior.adds) {
             let other = random.below(self.count());
             if other != service {
                 chosen.push(other);
@@ -216,34 +230,34 @@ impl World {
         chosen
     }
 
-    /// Fails services, now and then.
+    /// Fails random services, with random pauses.
     pub fn fail_some(&self, times: usize, mut random: Random) {
         for _ in 0..times {
-            self.fail(self.any(&mut random), &mut random);
+            self.fail(self.any_service(&mut random), &mut random);
             pause(&mut random);
         }
     }
 
-    /// Reads services right after something that they may rest on.
+    /// Reads random services, each right after its possible dependencies.
     pub fn read_some(&self, times: usize, mut random: Random) {
         for _ in 0..times {
             let service = random.below(self.count());
-            for &dependency in &self.below[service] {
-                self.look(dependency);
+            for &dependency in &self.dependencies[service] {
+                self.read_generation(dependency);
             }
             self.read(service);
             pause(&mut random);
         }
     }
 
-    /// Waits until services are ready, patiently or not.
+    /// Waits until random services are ready; if not `patient`, only for a few polls.
     pub async fn wait_for_some(self: Arc<Self>, times: usize, patient: bool, mut random: Random) {
         for _ in 0..times {
             let wait = self.registry.wait_ready(self.ids[random.below(self.count())]);
-            let before = self.before();
+            let before = self.observations();
             let waited = match patient {
                 true => Some(wait.await),
-                false => impatient(wait, 1 + random.below(4)).await,
+                false => poll_at_most(wait, 1 + random.below(4)).await,
             };
             match waited {
                 Some(Ok(instance)) => before.check(&instance),
@@ -254,7 +268,7 @@ impl World {
     }
 }
 
-/// Lets others go first, for some steps.
+/// Yields to other threads for some steps.
 pub(crate) fn pause(random: &mut Random) {
     for _ in 0..random.below(6) {
         thread::yield_now();

@@ -1,118 +1,123 @@
-//! The services of a scenario, and what must hold of them.
+//! The services of a scenario, and the invariants that must hold.
 
 use std::{
     collections::BTreeSet,
     ops::Deref,
-    // Not shuttle's: this is the observer, whose steps are none of the scenario's.
+    // Not those of shuttle: the checks are no steps of the scenario.
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use mainstay::{Builder, Cycle, GetError, Guard, Instance, Phase, Registry, Report, ServiceId};
+use mainstay::{
+    FailOutcome, Guard, Instance, Phase, Registry, RegistryBuilder, ServiceId,
+    error::{CycleError, GetError},
+};
 
 use crate::Random;
 
 /// A service.
-pub type Id = ServiceId<Built>;
+pub type Id = ServiceId<Value>;
 
 /// The value of every service.
 #[derive(Debug)]
-pub struct Built {
+pub struct Value {
     pub service: usize,
-    /// Grows from value to value.
-    pub mark: u64,
-    /// The generations of all that it rests on, directly or not. More than one of a service is a mixture.
-    on: BTreeSet<(usize, u64)>,
-    /// Shows at the end that it was dropped.
+    /// Increases with each new value.
+    pub version: u64,
+    /// The services that the value was built from, directly or not, with their generations. Two
+    /// generations of one service would be an inconsistent value.
+    built_from: BTreeSet<(usize, u64)>,
+    /// Counts the values that have not been dropped.
     _alive: Arc<()>,
 }
 
-impl Built {
-    /// It is built from this, too.
-    pub fn add(&mut self, from: &Instance<Built>) {
-        self.on.insert((from.service, Instance::generation(from)));
-        self.on.extend(&from.on);
+impl Value {
+    /// Records that the value is built from `from`, too.
+    pub fn add(&mut self, from: &Instance<Value>) {
+        self.built_from.insert((from.service, Instance::generation(from).get()));
+        self.built_from.extend(&from.built_from);
     }
 }
 
-/// How the services hang together.
+/// The size and density of a random graph of services.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// At least and at most so many services; rather few than many.
+pub struct GraphShape {
+    /// The minimum and the maximum number of services; small numbers are more likely.
     pub services: (usize, usize),
-    /// How many dependencies a service has at the most.
+    /// The maximum number of dependencies of a service.
     pub dependencies: usize,
-    /// Chance in 100 that an edge is declared beforehand.
+    /// The chance in 100 that an edge is declared at the start.
     pub declared: usize,
 }
 
-/// The newest that anybody has seen of a service.
+/// The newest instance of a service that any thread has seen.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
+struct Observed {
     generation: u64,
-    mark: u64,
+    version: u64,
 }
 
-/// The services, and what is known of them.
+/// The services, and what the threads have observed of them.
 pub struct World {
     pub registry: Registry,
     pub ids: Vec<Id>,
-    /// For each service those that it may be built from, with lower numbers.
-    pub below: Vec<Vec<usize>>,
-    seen: Mutex<Vec<Seen>>,
-    /// Dependent, dependency: every edge that somebody wanted.
-    wanted: Mutex<BTreeSet<(usize, usize)>>,
-    /// Service, generation: every instance that a report has failed.
+    /// For each service, the services that it may be built from. These have lower numbers.
+    pub dependencies: Vec<Vec<usize>>,
+    seen: Mutex<Vec<Observed>>,
+    /// (dependent, dependency): every edge that a thread has requested.
+    requested: Mutex<BTreeSet<(usize, usize)>>,
+    /// (service, generation): every instance that `fail_instance` has failed.
     reported: Mutex<BTreeSet<(usize, u64)>>,
-    marks: AtomicU64,
+    versions: AtomicU64,
     alive: Arc<()>,
 }
 
 impl World {
-    pub fn new(shape: &Shape, random: &mut Random) -> Arc<Self> {
-        Self::of(shape, random, |builder| builder)
+    pub fn new(shape: &GraphShape, random: &mut Random) -> Arc<Self> {
+        Self::with_builder(shape, random, |builder| builder)
     }
 
-    /// As `new`, of a registry with something more than that.
-    pub fn of(
-        shape: &Shape,
+    /// As `new`, with a function that configures the registry.
+    pub fn with_builder(
+        shape: &GraphShape,
         random: &mut Random,
-        with: impl FnOnce(Builder) -> Builder,
+        configure: impl FnOnce(RegistryBuilder) -> RegistryBuilder,
     ) -> Arc<Self> {
         let (least, most) = shape.services;
         let more = most - least + 1;
         let services = least + random.below(more) * random.below(more) / more;
-        let mut builder = Registry::builder(services).expect("it is small");
+        let mut builder = Registry::builder(services).expect("the number is small");
         let ids: Vec<Id> = (0..services)
-            .map(|n| builder.register(&n.to_string()).expect("room for all"))
+            .map(|n| builder.register(&n.to_string()).expect("capacity for all"))
             .collect();
-        let mut wanted = BTreeSet::new();
-        let mut below = vec![vec![]];
+        let mut requested = BTreeSet::new();
+        let mut dependencies = vec![vec![]];
         for service in 1..services {
             let mine = (0..random.below(shape.dependencies + 1)).map(|_| match random.below(2) {
-                // Close by, which makes long chains; or anywhere, which makes wide fans.
+                // A close one, which results in long chains; or any one, which results in wide
+                // fans.
                 0 => service - 1 - random.below(service.min(3)),
                 _ => random.below(service),
             });
             let mine: BTreeSet<usize> = mine.collect();
             for &dependency in &mine {
                 if random.chance(shape.declared) {
-                    wanted.insert((service, dependency));
-                    builder.add_dependency(ids[service], ids[dependency]).expect("no cycle");
+                    requested.insert((service, dependency));
+                    builder.depends(ids[service]).on(ids[dependency]).expect("no cycle");
                 }
             }
-            below.push(mine.into_iter().collect());
+            dependencies.push(mine.into_iter().collect());
         }
         Arc::new(Self {
-            registry: with(builder).build(),
-            seen: Mutex::new(vec![Seen::default(); services]),
+            registry: configure(builder).build(),
+            seen: Mutex::new(vec![Observed::default(); services]),
             ids,
-            below,
-            wanted: Mutex::new(wanted),
+            dependencies,
+            requested: Mutex::new(requested),
             reported: Mutex::default(),
-            marks: AtomicU64::new(1),
+            versions: AtomicU64::new(1),
             alive: Arc::default(),
         })
     }
@@ -121,86 +126,92 @@ impl World {
         self.ids.len()
     }
 
-    /// Any service; the lower ones, on which most others rest, more often.
-    pub fn any(&self, random: &mut Random) -> usize {
-        let below = 1 + random.below(self.count());
-        random.below(below)
+    /// A random service. Lower numbers, on which most others depend, are more likely.
+    pub fn any_service(&self, random: &mut Random) -> usize {
+        let limit = 1 + random.below(self.count());
+        random.below(limit)
     }
 
-    /// A new value, which rests on nothing so far.
-    pub fn value(&self, service: usize) -> Built {
-        self.value_on(service, BTreeSet::new())
+    /// A new value that was built from nothing yet.
+    pub fn value(&self, service: usize) -> Value {
+        self.value_built_from(service, BTreeSet::new())
     }
 
-    /// A new value in the place of another: it rests on the same.
-    pub fn successor(&self, of: &Built) -> Built {
-        self.value_on(of.service, of.on.clone())
+    /// A new value that replaces `of`: it was built from the same instances.
+    pub fn successor(&self, of: &Value) -> Value {
+        self.value_built_from(of.service, of.built_from.clone())
     }
 
-    fn value_on(&self, service: usize, on: BTreeSet<(usize, u64)>) -> Built {
-        let mark = self.marks.fetch_add(1, Ordering::Relaxed);
-        Built { service, mark, on, _alive: Arc::clone(&self.alive) }
+    fn value_built_from(&self, service: usize, built_from: BTreeSet<(usize, u64)>) -> Value {
+        let version = self.versions.fetch_add(1, Ordering::Relaxed);
+        Value { service, version, built_from, _alive: Arc::clone(&self.alive) }
     }
 
-    // Seeing.
+    // Observing.
 
-    /// Somebody has seen the service in this generation.
-    pub fn saw(&self, service: usize, generation: u64) {
-        self.saw_value(service, Seen { generation, mark: 0 });
+    /// Records that a thread has seen the service in this generation.
+    pub fn record_generation(&self, service: usize, generation: u64) {
+        self.record(service, Observed { generation, version: 0 });
     }
 
-    fn saw_value(&self, service: usize, now: Seen) {
+    fn record(&self, service: usize, now: Observed) {
         let seen = &mut lock(&self.seen)[service];
         *seen = now.max(*seen);
     }
 
-    /// All that anybody has seen so far: what is read from now on must be as new.
-    pub fn before(&self) -> Before<'_> {
-        Before { world: self, seen: lock(&self.seen).clone() }
+    /// Everything that any thread has seen so far. What is read after this call must not be older.
+    pub fn observations(&self) -> Observations<'_> {
+        Observations { world: self, seen: lock(&self.seen).clone() }
     }
 
-    /// Reads a service, and checks what is there.
-    pub fn read(&self, service: usize) -> Option<Arc<Instance<Built>>> {
-        let before = self.before();
+    /// Reads a service, and checks the instance.
+    pub fn read(&self, service: usize) -> Option<Arc<Instance<Value>>> {
+        let before = self.observations();
         before.check_read(service, self.registry.get_arc(self.ids[service]))
     }
 
-    /// The generation of a service.
-    pub fn look(&self, service: usize) -> u64 {
+    /// Reads a service, and returns its generation.
+    pub fn read_generation(&self, service: usize) -> u64 {
         let generation = match self.registry.get(self.ids[service]) {
-            Ok(guard) => Guard::generation(&guard),
-            Err(GetError::NotReady(why)) => why.generation,
+            Ok(guard) => Guard::generation(&guard).get(),
+            Err(GetError::NotReady(error)) => error.generation.get(),
             Err(error) => unreachable!("{error}"),
         };
-        self.saw(service, generation);
+        self.record_generation(service, generation);
         generation
     }
 
     // Failing.
 
-    /// Fails a service, or what was read of it, and checks that it is gone.
+    /// Fails a service, or the instance that was read, and checks that it has failed.
     pub fn fail(&self, service: usize, random: &mut Random) {
         let before = self.read(service);
-        let over = |generation: u64| {
-            let now = self.look(service);
-            assert!(now > generation, "{service} is failed, and still at {now}");
+        let assert_failed = |generation: u64| {
+            let now = self.read_generation(service);
+            assert!(now > generation, "{service} has failed in {generation}, but is in {now}");
         };
         match before {
             Some(instance) if random.chance(50) => {
-                let generation = Instance::generation(&instance);
-                match self.registry.report(&instance, "reported").expect("it is ours") {
-                    Report::Failed(_) => {
-                        over(generation);
+                let generation = Instance::generation(&instance).get();
+                match self
+                    .registry
+                    .fail_instance(&instance, "reported")
+                    .expect("the id is of this registry")
+                {
+                    FailOutcome::Failed(_) => {
+                        assert_failed(generation);
                         let first = lock(&self.reported).insert((service, generation));
-                        assert!(first, "two reports have failed {service} at {generation}");
+                        assert!(first, "two reports have failed {service} in {generation}");
                     }
-                    Report::Replaced | Report::AlreadyFailed => {}
+                    FailOutcome::Replaced | FailOutcome::AlreadyFailed => {}
                 }
             }
             before => {
-                self.registry.fail(self.ids[service], "failed").expect("it is ours");
+                self.registry
+                    .fail(self.ids[service], "failed")
+                    .expect("the id is of this registry");
                 if let Some(instance) = before {
-                    over(Instance::generation(&instance));
+                    assert_failed(Instance::generation(&instance).get());
                 }
             }
         }
@@ -208,65 +219,71 @@ impl World {
 
     // Edges.
 
-    /// Somebody is going to add this edge.
-    pub fn wants(&self, dependent: usize, dependency: usize) {
-        lock(&self.wanted).insert((dependent, dependency));
+    /// Records that a thread is about to add this edge.
+    pub fn request_edge(&self, dependent: usize, dependency: usize) {
+        lock(&self.requested).insert((dependent, dependency));
     }
 
-    /// The edge was refused: by a cycle, which begins with it, of edges that there can have been.
-    pub fn check_cycle(&self, cycle: &Cycle, dependent: usize, dependency: usize) {
+    /// Checks the error of a refused edge: the cycle begins with this edge, and all its edges were
+    /// requested.
+    pub fn check_cycle(&self, cycle: &CycleError, dependent: usize, dependency: usize) {
         let path: Vec<usize> =
             cycle.path.iter().map(|name| name.parse().expect("names are numbers")).collect();
-        let wanted = lock(&self.wanted);
+        let requested = lock(&self.requested);
         assert_eq!(path[..2], [dependent, dependency], "{path:?}");
-        assert_eq!(path.first(), path.last(), "{path:?} does not close");
+        assert_eq!(path.first(), path.last(), "{path:?} is not a cycle");
         assert_eq!(path.iter().collect::<BTreeSet<_>>().len(), path.len() - 1, "{path:?}");
         for edge in path.windows(2) {
-            assert!(wanted.contains(&(edge[0], edge[1])), "{path:?}: nobody wanted {edge:?}");
+            assert!(
+                requested.contains(&(edge[0], edge[1])),
+                "{path:?}: {edge:?} was not requested"
+            );
         }
     }
 
-    // The end.
+    // The final state.
 
-    /// Nobody fails anything any more: everything comes to be ready, and rests on what is there (I2).
-    pub fn settle(&self) {
+    /// Checks, after the last failure, that all services become ready and that none was built from
+    /// a failed instance (I2).
+    pub fn check_recovery(&self) {
         for &id in &self.ids {
-            self.registry.wait_ready(id).wait().expect("it is not closed");
+            self.registry.wait_ready(id).wait_blocking().expect("the registry is not closed");
         }
         for service in 0..self.count() {
-            let instance = self.read(service).expect("it was ready, and nobody fails it");
-            for &(dependency, generation) in &instance.on {
-                let now = self.look(dependency);
-                assert_eq!(now, generation, "I2: {service} rests on a failed {dependency}");
+            let instance = self.read(service).expect("the service was ready, and nothing fails it");
+            for &(dependency, generation) in &instance.built_from {
+                let now = self.read_generation(dependency);
+                assert_eq!(now, generation, "I2: {service} was built from a failed {dependency}");
             }
         }
         for status in self.registry.list().services {
-            assert_eq!((status.phase, status.waiting), (Phase::Ready, 0), "{}", status.name);
+            assert_eq!((status.phase, status.waiters), (Phase::Ready, 0), "{}", status.name);
         }
     }
 
-    /// The registry is closed, and everybody gone: so is every value.
-    pub fn end(self: Arc<Self>) {
+    /// Checks, after the registry was closed and all threads have ended, that every value was
+    /// dropped.
+    pub fn check_closed(self: Arc<Self>) {
         assert!(self.registry.is_closed());
         for service in 0..self.count() {
-            assert!(self.read(service).is_none(), "{service} has no provider, and is ready");
+            assert!(self.read(service).is_none(), "{service} has no provider, but is ready");
         }
-        let world = Arc::into_inner(self).expect("everybody is gone");
+        let world = Arc::into_inner(self).expect("all threads have ended");
         let alive = Arc::clone(&world.alive);
         drop(world);
-        assert_eq!(Arc::strong_count(&alive), 1, "values are left");
+        assert_eq!(Arc::strong_count(&alive), 1, "a value was not dropped");
     }
 }
 
-/// What anybody had seen at some moment.
-pub struct Before<'w> {
+/// What the threads had seen at some point in time.
+pub struct Observations<'w> {
     world: &'w World,
-    seen: Vec<Seen>,
+    seen: Vec<Observed>,
 }
 
-impl Before<'_> {
-    /// The outcome of a read of this service that began after that moment.
-    pub fn check_read<I: Deref<Target = Instance<Built>>>(
+impl Observations<'_> {
+    /// Checks the result of a read of this service that began after that point in time.
+    pub fn check_read<I: Deref<Target = Instance<Value>>>(
         &self,
         service: usize,
         read: Result<I, GetError>,
@@ -277,24 +294,24 @@ impl Before<'_> {
                 self.check(&instance);
                 Some(instance)
             }
-            Err(GetError::NotReady(why)) => {
-                self.world.saw(service, why.generation);
+            Err(GetError::NotReady(error)) => {
+                self.world.record_generation(service, error.generation.get());
                 None
             }
             Err(error) => unreachable!("{error}"),
         }
     }
 
-    /// Instances that were all read at one instant, after that moment.
-    pub fn check_together(&self, instances: &[&Instance<Built>]) {
+    /// Checks instances that were all read at one instant after that point in time.
+    pub fn check_together(&self, instances: &[&Instance<Value>]) {
         for instance in instances {
             self.check(instance);
             for other in instances {
-                let now = Instance::generation(other);
-                for &(dependency, generation) in &instance.on {
+                let now = Instance::generation(other).get();
+                for &(dependency, generation) in &instance.built_from {
                     assert!(
                         dependency != other.service || generation == now,
-                        "{} rests on {dependency} at {generation}, beside {now}",
+                        "{} was built from {dependency} in {generation}, which is in {now}",
                         instance.service
                     );
                 }
@@ -302,21 +319,25 @@ impl Before<'_> {
         }
     }
 
-    /// An instance that was read after that moment.
-    pub fn check(&self, instance: &Instance<Built>) {
-        let (service, generation) = (instance.service, Instance::generation(instance));
-        let now = Seen { generation, mark: instance.mark };
+    /// Checks an instance that was read after that point in time.
+    pub fn check(&self, instance: &Instance<Value>) {
+        let (service, generation) = (instance.service, Instance::generation(instance).get());
+        let now = Observed { generation, version: instance.version };
         let seen = self.seen[service];
         assert!(now >= seen, "{service} goes back from {seen:?} to {now:?}");
-        self.world.saw_value(service, now);
+        self.world.record(service, now);
         let mut last = None;
-        for &(dependency, generation) in &instance.on {
+        for &(dependency, generation) in &instance.built_from {
             let seen = self.seen[dependency].generation;
             assert!(
                 generation >= seen,
-                "I1: {service} rests on {dependency} at {generation}, which was seen at {seen}"
+                "I1: {service} was built from {dependency} in {generation}, seen in {seen}"
             );
-            assert_ne!(last, Some(dependency), "{service} rests on two of {dependency}");
+            assert_ne!(
+                last,
+                Some(dependency),
+                "{service} was built from two instances of {dependency}"
+            );
             last = Some(dependency);
         }
     }

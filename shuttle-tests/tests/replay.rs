@@ -1,7 +1,7 @@
-//! What a failure prints repeats it, alone:
+//! A failure prints what repeats it:
 //!
-//! - the plan of a failed schedule, read back from its text, fails in the same way, in one schedule;
-//! - the same seed makes the same schedules, also over all of mainstay.
+//! - the plan of a failed schedule, parsed from its text, fails in the same way, in one schedule;
+//! - the same seed results in the same schedules, also with all of mainstay.
 //!
 //! ```text
 //! one thread:    load            store
@@ -11,13 +11,15 @@
 
 use std::sync::Arc;
 
-use mainstay_shuttle_tests::{Done, Habits, Kind, Plan, Plans, Random, Shape, World, run};
+use mainstay_shuttle_tests::{
+    Behavior, GraphShape, Kind, Plan, Plans, Random, Summary, World, run,
+};
 use shuttle::{
     sync::atomic::{AtomicU64, Ordering},
     thread,
 };
 
-/// Loses an increment, under few schedules. What it says then is another number in each.
+/// Loses an increment under few schedules. The number in its message differs between schedules.
 fn loses_an_increment(mut random: Random) {
     let (counter, add) = (Arc::new(AtomicU64::new(0)), random.next() >> 8);
     let threads = [add, 1, 1].map(|add| {
@@ -28,23 +30,23 @@ fn loses_an_increment(mut random: Random) {
         })
     });
     for thread in threads {
-        thread.join().expect("it does not panic");
+        thread.join().expect("the thread does not panic");
     }
     assert_eq!(counter.load(Ordering::SeqCst), add + 2);
 }
 
 #[test]
-fn a_failure_is_repeated() {
+fn a_printed_plan_repeats_its_failure() {
     let mut kinds = [0, 0];
     for seed in 0..30 {
         let failed = run(Plans::Many { schedules: 1_000, seed }, loses_an_increment);
-        let failed = failed.expect_err("it fails under many schedules");
-        let plan = failed.done.last.expect("one has failed");
+        let failed = failed.expect_err("the scenario fails under some schedule");
+        let plan = failed.done.last.expect("a schedule has failed");
         kinds[usize::from(plan.kind == Kind::Random)] += 1;
 
         let text = plan.to_string();
-        let again: Plan = text.parse().expect("it is a plan");
-        let again = run(Plans::Only(again), loses_an_increment).expect_err("it fails again");
+        let again: Plan = text.parse().expect("the text is a plan");
+        let again = run(Plans::Only(again), loses_an_increment).expect_err("the plan fails again");
         assert_eq!(again.done.schedules, 1);
         let message = |panic: Box<dyn std::any::Any + Send>| panic.downcast::<String>().ok();
         let (one, other) = (message(failed.panic), message(again.panic));
@@ -55,20 +57,21 @@ fn a_failure_is_repeated() {
 
 #[test]
 fn a_seed_repeats_a_run() {
-    let play = |seed| -> Done {
+    let run_once = |seed| -> Summary {
         let plans = Plans::Many { schedules: 60, seed };
         let done = run(plans, |mut random| {
-            let shape = Shape { services: (5, 15), dependencies: 3, declared: 50 };
+            let shape = GraphShape { services: (5, 15), dependencies: 3, declared: 50 };
             let world = World::new(&shape, &mut random);
-            let habits = Habits { fickle: 20, moody: 10, replacements: 1, ..Habits::default() };
-            world.play(habits, &mut random, |world, crew, random| {
+            let behavior =
+                Behavior { skips: 20, abandons: 10, replacements: 1, ..Behavior::default() };
+            world.run(behavior, &mut random, |world, workers, random| {
                 let (world, random) = (world.clone(), random.fork());
-                crew.thread(move || world.read_some(10, random));
+                workers.thread(move || world.read_some(10, random));
             });
         });
         done.unwrap_or_else(|failed| std::panic::resume_unwind(failed.panic))
     };
-    let (one, same, other) = (play(17), play(17), play(18));
-    assert_eq!(one, same);
-    assert_ne!(one, other);
+    let (first, same, other) = (run_once(17), run_once(17), run_once(18));
+    assert_eq!(first, same);
+    assert_ne!(first, other);
 }

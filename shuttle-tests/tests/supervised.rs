@@ -1,37 +1,42 @@
-//! Supervised services that fail at random, whose builds fail now and then, and that are reset, until they are shut down,
-//! or the registry is closed:
+//! Supervised services fail at random, some of their builds fail, and some are reset, until they
+//! are shut down or the registry is closed.
 //!
-//! - all that `settles` says: I1 for readers, I2 and everything ready once nobody fails anything any more;
-//! - a shutdown ends, nothing hangs, nothing comes up after it, and no value is left. Whoever hears nothing of it is a
-//!   deadlock, as the clock stands;
-//! - a service is stopped once all that depends on it has stopped, while all that it was built from is up (S4, S5).
+//! - Everything that `random_failures.rs` checks: I1 for readers, I2, and all services ready after
+//!   the last failure.
+//! - A shutdown ends, each service stops in time, no service becomes ready after it, and all values
+//!   are dropped. The clock is paused, so a supervisor that is not notified results in a deadlock.
+//! - A service is stopped after all its dependents have stopped, while all services that it was
+//!   built from are ready (S4, S5).
 //!
 //! ```text
-//! supervisors:  build, up, failed, build ...                 take down, hook, drained
-//! failers:           fail      report    reset
-//! readers:    look at a dependency, then at the service
-//! main:                                       wait for all,  shut down, look at the order
+//! supervisors:  build, up, failed, build ...                take down, stop hook, drained
+//! failers:           fail      fail_instance    reset
+//! readers:    read a dependency, then the service
+//! main:                                      wait for all,  shut down, check the order
 //! ```
 //!
-//! In some schedules the shutdown comes in the middle of it. Then what has not been built yet has no edges, and the order
-//! is not looked at.
+//! In some schedules the shutdown begins before the last failure. A service that has not been built
+//! yet has no edges then, so the order is not checked.
 #![cfg(shuttle)]
 
 use std::{
     future::pending,
-    // Not shuttle's: nobody waits for it.
+    // Not those of shuttle: no thread of the scenario waits for this lock.
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use mainstay::{Build, Clock, Restart, Sleep, WaitForError};
-use mainstay_shuttle_tests::{Built, Crew, Random, Shape, World, explore};
+use mainstay::{
+    error::WaitForError,
+    supervise::{Build, Clock, RestartPolicy, Sleep},
+};
+use mainstay_shuttle_tests::{GraphShape, Random, Value, Workers, World, explore};
 use shuttle::{future, thread};
 
-/// A clock that stands: there is no time here.
-struct Stands(Instant);
+/// A clock whose time does not advance.
+struct PausedClock(Instant);
 
-impl Clock for Stands {
+impl Clock for PausedClock {
     fn now(&self) -> Instant {
         self.0
     }
@@ -41,165 +46,171 @@ impl Clock for Stands {
     }
 }
 
-/// Which services have been stopped, and whether their order is looked at.
+/// The services that have stopped, and the violations that stop hooks have found.
 #[derive(Default)]
-struct End {
-    in_order: bool,
+struct StopLog {
+    /// Whether the order is checked.
+    check_order: bool,
     stopped: Vec<usize>,
-    wrong: Vec<String>,
+    violations: Vec<String>,
 }
 
-type Ending = Arc<Mutex<End>>;
+type SharedStopLog = Arc<Mutex<StopLog>>;
 
-/// One supervisor, until the end.
+/// Runs the supervisor of one service.
 fn supervise(
     world: &Arc<World>,
     service: usize,
-    ending: &Ending,
+    stop_log: &SharedStopLog,
     mut random: Random,
-    crew: &mut Crew,
+    workers: &mut Workers,
 ) {
-    let hook = {
-        let (world, ending) = (Arc::clone(world), Arc::clone(ending));
-        move || stopping(&world, service, &ending)
+    let stop_hook = {
+        let (world, stop_log) = (Arc::clone(world), Arc::clone(stop_log));
+        move || check_stop(&world, service, &stop_log)
     };
-    // What goes down by itself is built again at once, as there is no time.
-    let restart = Restart::default().backoff(Duration::ZERO, Duration::ZERO);
-    let supervisor = world.registry.supervise(world.ids[service]).expect("it is not closed");
+    // A failed service is built again at once, because the clock is paused.
+    let policy = RestartPolicy::default().backoff(Duration::ZERO, Duration::ZERO);
     let supervisor =
-        supervisor.restart(restart).on_stop(Duration::from_secs(1), move |_| async move {
-            // The instance that it is given is gone by now.
+        world.registry.supervise(world.ids[service]).expect("the registry is not closed");
+    let supervisor =
+        supervisor.restart_policy(policy).on_stop(Duration::from_secs(1), move |_| async move {
+            // The stop hook has dropped its instance at this point.
             future::yield_now().await;
-            hook();
+            stop_hook();
         });
     let world = Arc::clone(world);
     if random.chance(50) {
-        crew.thread(move || {
+        workers.thread(move || {
             supervisor.run_blocking(|build| {
                 let fails = random.chance(15);
-                future::block_on(built(&world, service, build, fails))
+                future::block_on(build_value(&world, service, build, fails))
             });
         });
     } else {
-        crew.task(supervisor.run(move |build| {
+        workers.task(supervisor.run(move |build| {
             let (world, fails) = (Arc::clone(&world), random.chance(15));
-            async move { built(&world, service, &build, fails).await }
+            async move { build_value(&world, service, &build, fails).await }
         }));
     }
 }
 
-async fn built(
+async fn build_value(
     world: &World,
     service: usize,
-    build: &Build<Built>,
+    build: &Build<Value>,
     fails: bool,
-) -> Result<Built, String> {
-    world.saw(service, build.generation());
+) -> Result<Value, String> {
+    world.record_generation(service, build.generation().get());
     let mut value = world.value(service);
-    for &dependency in &world.below[service] {
-        world.wants(service, dependency);
-        let before = world.before();
+    for &dependency in &world.dependencies[service] {
+        world.request_edge(service, dependency);
+        let before = world.observations();
         match build.wait_for(world.ids[dependency]).await {
             Ok(instance) => {
                 before.check(&instance);
                 value.add(&instance);
             }
-            Err(error @ (WaitForError::Overtaken(_) | WaitForError::Closed { .. })) => {
+            Err(error @ (WaitForError::Invalidated(_) | WaitForError::Closed { .. })) => {
                 return Err(error.to_string());
             }
-            // The end of a supervisor may come before its build has noticed.
-            Err(error @ WaitForError::Over { .. }) => return Err(error.to_string()),
+            // The supervisor may end the build before the build has noticed.
+            Err(error @ WaitForError::AttemptEnded { .. }) => return Err(error.to_string()),
             Err(error) => unreachable!("{error}"),
         }
     }
-    if fails { Err("a mood".to_owned()) } else { Ok(value) }
+    if fails { Err("random failure".to_owned()) } else { Ok(value) }
 }
 
-/// The service is down, and its hook runs. A panic would end the hook alone, so what is wrong is noted.
-fn stopping(world: &World, service: usize, ending: &Ending) {
-    // No step of the scenario is taken under the lock.
-    let (in_order, stopped) = {
-        let mut end = lock(ending);
-        end.stopped.push(service);
-        (end.in_order, end.stopped.clone())
+/// Checks the state in which a stop hook runs. A panic would end only the stop hook, so violations
+/// are recorded.
+fn check_stop(world: &World, service: usize, stop_log: &SharedStopLog) {
+    // No step of the scenario happens under the lock.
+    let (check_order, stopped) = {
+        let mut log = lock(stop_log);
+        log.stopped.push(service);
+        (log.check_order, log.stopped.clone())
     };
-    let wrong = |what: String| lock(ending).wrong.push(what);
+    let violation = |text: String| lock(stop_log).violations.push(text);
     if world.read(service).is_some() {
-        wrong(format!("{service} is stopped, and there"));
+        violation(format!("{service} is stopped, but ready"));
     }
-    if !in_order {
+    if !check_order {
         return;
     }
-    let dependents = (0..world.count()).filter(|&other| world.below[other].contains(&service));
+    let dependents =
+        (0..world.count()).filter(|&other| world.dependencies[other].contains(&service));
     for dependent in dependents.filter(|dependent| !stopped.contains(dependent)) {
-        wrong(format!("S4: {service} is stopped before {dependent}, which needs it"));
+        violation(format!("S4: {service} is stopped before its dependent {dependent}"));
     }
-    for &dependency in &world.below[service] {
+    for &dependency in &world.dependencies[service] {
         if world.read(dependency).is_none() {
-            wrong(format!("S5: {dependency} is gone, and {service} is not stopped yet"));
+            violation(format!("S5: {dependency} is down, but {service} has not stopped yet"));
         }
     }
 }
 
-fn lock(ending: &Ending) -> MutexGuard<'_, End> {
-    ending.lock().expect("nothing panics under it")
+fn lock(stop_log: &SharedStopLog) -> MutexGuard<'_, StopLog> {
+    stop_log.lock().expect("nothing panics under the lock")
 }
 
 #[test]
-fn supervised() {
+fn supervised_services_recover_and_stop_in_order() {
     explore("supervised", 2_000, |mut random| {
-        let shape = Shape { services: (3, 20), dependencies: 3, declared: 40 };
-        let world = World::of(&shape, &mut random, |builder| builder.clock(Stands(Instant::now())));
-        let ending = Ending::default();
-        let mut supervisors = Crew::default();
+        let shape = GraphShape { services: (3, 20), dependencies: 3, declared: 40 };
+        let world = World::with_builder(&shape, &mut random, |builder| {
+            builder.clock(PausedClock(Instant::now()))
+        });
+        let stop_log = SharedStopLog::default();
+        let mut supervisors = Workers::default();
         for service in 0..world.count() {
-            supervise(&world, service, &ending, random.fork(), &mut supervisors);
+            supervise(&world, service, &stop_log, random.fork(), &mut supervisors);
         }
-        let mut crew = Crew::default();
+        let mut workers = Workers::default();
         for _ in 0..2 {
-            let (failer, numbers) = (Arc::clone(&world), random.fork());
-            crew.thread(move || failer.fail_some(4, numbers));
-            let (reader, numbers) = (Arc::clone(&world), random.fork());
-            crew.thread(move || reader.read_some(12, numbers));
+            let (failer, forked) = (Arc::clone(&world), random.fork());
+            workers.thread(move || failer.fail_some(4, forked));
+            let (reader, forked) = (Arc::clone(&world), random.fork());
+            workers.thread(move || reader.read_some(12, forked));
         }
-        let (resetter, mut numbers) = (Arc::clone(&world), random.fork());
-        crew.thread(move || {
+        let (resetter, mut forked) = (Arc::clone(&world), random.fork());
+        workers.thread(move || {
             for _ in 0..3 {
-                let id = resetter.ids[numbers.below(resetter.count())];
-                resetter.registry.reset(id).expect("it is ours");
+                let id = resetter.ids[forked.below(resetter.count())];
+                resetter.registry.reset(id).expect("the id is of this registry");
                 thread::yield_now();
             }
         });
         let shut_down = |world: &World| {
             let shutdown = future::block_on(world.registry.shutdown(Duration::from_secs(1)));
-            assert!(shutdown.hung.is_empty(), "{shutdown}");
+            assert!(shutdown.stop_timeouts.is_empty(), "{shutdown}");
         };
         match random.below(4) {
             0 => {
                 let steps = random.below(400);
                 let world = Arc::clone(&world);
-                crew.thread(move || {
+                workers.thread(move || {
                     (0..steps).for_each(|_| thread::yield_now());
                     shut_down(&world);
                 });
-                crew.join();
+                workers.join();
             }
             1 => {
-                crew.join();
-                world.settle();
+                workers.join();
+                world.check_recovery();
                 world.registry.close();
             }
             _ => {
-                crew.join();
-                world.settle();
-                lock(&ending).in_order = true;
+                workers.join();
+                world.check_recovery();
+                lock(&stop_log).check_order = true;
                 shut_down(&world);
-                let stopped = lock(&ending).stopped.len();
-                assert_eq!(stopped, world.count(), "S4: each is stopped, by its hook");
+                let stopped = lock(&stop_log).stopped.len();
+                assert_eq!(stopped, world.count(), "S4: a stop hook did not run");
             }
         }
         supervisors.join();
-        assert_eq!(lock(&ending).wrong, [""; 0]);
-        world.end();
+        assert_eq!(lock(&stop_log).violations, [""; 0]);
+        world.check_closed();
     });
 }

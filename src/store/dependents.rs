@@ -1,20 +1,22 @@
-//! The dependents of one service, as a cascade reads them: without a lock, while others come and go.
+//! The list of the dependents of one service. Cascades read it without a lock, while it may change.
 //!
-//! Writers are under the topology's lock. Who comes is written to the end of the list, and then counted: a cascade
-//! that has read the list knows by the count whether there is more by now. Who leaves is crossed out, and not
-//! counted: a cascade that takes too much down for a moment does no harm.
+//! Writers hold the lock of the topology. A new dependent is written to the end of the list, and
+//! then counted in `gained`. So a cascade that has read the list learns from the count whether it
+//! has missed a dependent. A removed dependent is crossed out in place, and this is not counted:
+//! a cascade that takes too many services down is harmless.
 //!
-//! A full list is copied to a larger one, without what was crossed out; so an edge costs the same however many
-//! there are.
+//! A full list is copied to a larger one, without the crossed-out entries. So the cost of adding an
+//! edge does not depend on the number of edges.
 
+use crate::numbers::ServiceIndex;
 use crate::sync::{AtomicU32, Ordering, Pin, Snapshot};
 
-/// Where the list stands: apart from its count, so that both fit into a slot.
+/// The list. Its count is a separate type, so that the slot can store each word where it fits.
 pub(crate) struct List(Snapshot<Places>);
 
 impl List {
-    /// Services are numbered from zero to less than this.
-    pub(crate) const NUMBERS: u32 = Place::LEFT;
+    /// The largest number of services: every index must be below the two special values of a place.
+    pub(crate) const MAX_SERVICES: u32 = Place::REMOVED;
 
     pub(crate) fn new() -> Self {
         Self(Snapshot::empty())
@@ -22,28 +24,30 @@ impl List {
 
     fn load<'p>(&self, pin: &'p Pin) -> Iter<'p> {
         match self.0.load(pin) {
-            Some(places) => Iter { now: &places.few, then: &places.more },
-            None => Iter { now: &[], then: &[] },
+            Some(places) => Iter { places: &places.inline, spilled: &places.spilled },
+            None => Iter { places: &[], spilled: &[] },
         }
     }
 }
 
-/// The first ones stand in the list itself: most have no more, and a walk spares a way through memory.
+/// The content of a list. The first places are inline: most services have no more dependents than
+/// these, so a walk follows one pointer less.
 struct Places {
-    few: [Place; 4],
-    more: Box<[Place]>,
+    inline: [Place; 4],
+    spilled: Box<[Place]>,
 }
 
 impl Places {
-    fn new(dependents: impl Iterator<Item = u32>) -> Self {
-        let mut places = dependents.map(Place::new);
-        let few = std::array::from_fn(|_| places.next().unwrap_or(Place::new(Place::EMPTY)));
-        let mut more: Vec<Place> = places.collect();
-        if !more.is_empty() {
-            // As many free ones, also where some have left: so many come before the next copy.
-            more.resize_with(2 * (few.len() + more.len()), || Place::new(Place::EMPTY));
+    fn new(dependents: impl Iterator<Item = ServiceIndex>) -> Self {
+        let mut places = dependents.map(Place::of);
+        let inline = std::array::from_fn(|_| places.next().unwrap_or(Place::empty()));
+        let mut spilled: Vec<Place> = places.collect();
+        if !spilled.is_empty() {
+            // At least as many free places as dependents. So this number of dependents is added
+            // before the next copy, which makes the cost of a copy constant for each of them.
+            spilled.resize_with(2 * (inline.len() + spilled.len()), Place::empty);
         }
-        Self { few, more: more.into_boxed_slice() }
+        Self { inline, spilled: spilled.into_boxed_slice() }
     }
 }
 
@@ -55,67 +59,79 @@ pub(crate) struct Dependents<'s> {
 }
 
 impl Dependents<'_> {
-    /// How many have ever come. Read before the list, it says that the list has all these.
+    /// Returns the number of dependents that were ever added. A list that is read after this
+    /// contains all of them that have not been removed.
     #[inline]
     pub(crate) fn gained(self) -> u32 {
         self.gained.load()
     }
 
-    /// Those of now. Some that are crossed out meanwhile may be among them.
+    /// Iterates over the present dependents. Dependents that are removed during the iteration may
+    /// be among them.
     #[inline]
     pub(crate) fn iter(self, pin: &Pin) -> Iter<'_> {
         self.list.load(pin)
     }
 
-    /// Adds one that is not there. Amortised constant, but for a search by halves. Under the topology's lock.
-    pub(crate) fn add(self, dependent: u32, pin: &Pin) {
+    /// Adds a dependent that is not in the list. The caller holds the lock of the topology.
+    ///
+    /// Takes amortized constant time, in addition to a binary search for the first free place.
+    pub(crate) fn insert(self, dependent: ServiceIndex, pin: &Pin) {
         match self.list.load(pin).free() {
-            Some(place) => place.set(dependent),
+            Some(place) => place.set(dependent.get()),
             None => {
                 let places = Places::new(self.iter(pin).chain([dependent]));
                 self.list.0.publish(places, pin);
             }
         }
-        self.gained.add();
+        self.gained.increment();
     }
 
-    /// Takes one out. Linear in their number. Under the topology's lock.
-    pub(crate) fn remove(self, dependent: u32, pin: &Pin) {
+    /// Crosses a dependent out, in time linear in the length of the list. The caller holds the
+    /// lock of the topology.
+    pub(crate) fn remove(self, dependent: ServiceIndex, pin: &Pin) {
         if let Some(place) = self.list.load(pin).find(dependent) {
-            place.set(Place::LEFT);
+            place.set(Place::REMOVED);
         }
     }
 }
 
-/// One place of a list: a service, or one of two numbers that no service has.
+/// One place of a list: the index of a service, or one of two values that no index has.
 struct Place(AtomicU32);
 
 impl Place {
-    /// Nobody yet, and nobody after it.
+    /// A free place. All places after it are free, too.
     const EMPTY: u32 = u32::MAX;
-    /// Somebody who has left.
-    const LEFT: u32 = u32::MAX - 1;
+    /// A dependent that was crossed out.
+    const REMOVED: u32 = u32::MAX - 1;
 
-    fn new(dependent: u32) -> Self {
-        Self(AtomicU32::new(dependent))
+    fn empty() -> Self {
+        Self(AtomicU32::new(Self::EMPTY))
     }
 
-    /// Relaxed: who comes is ordered by the count, and who leaves by the fence before a cascade's second look, which
-    /// stands between this and what is raised.
+    fn of(dependent: ServiceIndex) -> Self {
+        Self(AtomicU32::new(dependent.get()))
+    }
+
+    /// Relaxed: a new dependent is ordered by the count (`Gained`). A removed one is ordered by
+    /// the fence of the cascade (`fence_before_check`), which comes after this load and before
+    /// the first slot is taken down.
     #[inline]
     fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Release: pairs with that fence. Who leaves has left the generation that stood on the edge: a cascade that
-    /// passes it by raises what it does raise after that (I1).
-    fn set(&self, dependent: u32) {
-        self.0.store(dependent, Ordering::Release);
+    /// Release: pairs with that fence. Before a dependent is crossed out, the generation that
+    /// used the edge has ended. A cascade that reads the crossed-out place takes its slots down
+    /// after that end (I1).
+    fn set(&self, word: u32) {
+        self.0.store(word, Ordering::Release);
     }
 }
 
-/// How many have ever come. That it starts anew after 2^32 of them could only deceive a cascade during which all
-/// of them came: it compares two looks of its own.
+/// The number of dependents that were ever added. It wraps around after 2^32 of them. A cascade
+/// compares two loads of its own, so it would be misled only if exactly 2^32 dependents, or a
+/// multiple of that, were added between the two.
 pub(crate) struct Gained(AtomicU32);
 
 impl Gained {
@@ -123,58 +139,63 @@ impl Gained {
         Self(AtomicU32::new(0))
     }
 
-    /// Acquire: pairs with `add`; the list that is read after this has at least those that are counted.
+    /// Acquire: pairs with `increment`. A list that is read after this contains every dependent
+    /// that is counted.
     #[inline]
     fn load(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Release: pairs with `load`.
-    fn add(&self) {
+    /// Release: pairs with `load`. The dependent is in the list before it is counted.
+    fn increment(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
 
-/// The dependents in a list.
+/// Iterates over the dependents in a list.
 #[derive(Clone, Copy)]
 pub(crate) struct Iter<'p> {
-    now: &'p [Place],
-    then: &'p [Place],
+    /// The places that are read first.
+    places: &'p [Place],
+    /// The places that are read after those.
+    spilled: &'p [Place],
 }
 
 impl<'p> Iter<'p> {
+    /// Returns the first free place.
     fn free(self) -> Option<&'p Place> {
         let free = |places: &'p [Place]| {
             let used = places.partition_point(|place| place.get() != Place::EMPTY);
             places.get(used)
         };
-        free(self.now).or_else(|| free(self.then))
+        free(self.places).or_else(|| free(self.spilled))
     }
 
-    fn find(self, dependent: u32) -> Option<&'p Place> {
-        self.now.iter().chain(self.then).find(|place| place.get() == dependent)
+    /// Returns the place of a dependent.
+    fn find(self, dependent: ServiceIndex) -> Option<&'p Place> {
+        self.places.iter().chain(self.spilled).find(|place| place.get() == dependent.get())
     }
 }
 
 impl Iterator for Iter<'_> {
-    type Item = u32;
+    type Item = ServiceIndex;
 
     #[inline]
-    fn next(&mut self) -> Option<u32> {
+    fn next(&mut self) -> Option<ServiceIndex> {
         loop {
-            let Some((place, rest)) = self.now.split_first() else {
-                if self.then.is_empty() {
+            let Some((place, rest)) = self.places.split_first() else {
+                if self.spilled.is_empty() {
                     return None;
                 }
-                self.now = std::mem::take(&mut self.then);
+                self.places = std::mem::take(&mut self.spilled);
                 continue;
             };
             match place.get() {
                 Place::EMPTY => return None,
                 dependent => {
-                    self.now = rest;
-                    if dependent != Place::LEFT {
-                        return Some(dependent);
+                    self.places = rest;
+                    if dependent != Place::REMOVED {
+                        return Some(ServiceIndex::new(dependent));
                     }
                 }
             }

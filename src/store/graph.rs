@@ -1,11 +1,13 @@
-//! Who depends on whom: a directed graph that stays acyclic. No concurrency.
+//! The graph of all edges. It is always acyclic. It is not concurrent: `topology.rs` has its lock.
 //!
-//! Edges point from a dependency to its dependent, the way a failure travels. The topological order is kept
-//! under insertion by petgraph's `Acyclic` (Pearce and Kelly, "A dynamic topological sort algorithm for
-//! directed acyclic graphs", 2006).
+//! petgraph's `Acyclic` maintains the topological order when an edge is added (Pearce and Kelly, "A
+//! dynamic topological sort algorithm for directed acyclic graphs", 2006). Inside petgraph an edge
+//! points in the direction in which a failure travels, from the dependency to the dependent. All
+//! other code and all texts write an edge as dependent `->` dependency.
 
 use std::{collections::HashMap, fmt};
 
+use crate::numbers::{Generation, ServiceIndex};
 use petgraph::{
     Direction::{Incoming, Outgoing},
     acyclic::{Acyclic, AcyclicEdgeError},
@@ -15,18 +17,19 @@ use petgraph::{
     visit::EdgeRef,
 };
 
-/// What a dependency means for what depends on it.
+/// The kind of a dependency: which effect its failure has on the dependent.
 ///
 /// ```
 /// use mainstay::{DependencyKind, Registry};
 ///
 /// let registry = Registry::with_capacity(2)?;
-/// let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+/// let config = registry.register::<String>("config")?;
+/// let port = registry.register::<u16>("port")?;
 /// let (provide_config, provide_port) = (registry.provide(config)?, registry.provide(port)?);
-/// let edited = provide_config.begin().wait()?.ready("80".to_string())?;
+/// let edited = provide_config.begin().wait_blocking()?.ready("80".to_string())?;
 ///
-/// let attempt = provide_port.begin().wait()?;
-/// let config = attempt.wait_to_start(config).wait()?;
+/// let attempt = provide_port.begin().wait_blocking()?;
+/// let config = attempt.wait_to_start(config).wait_blocking()?;
 /// assert_eq!(registry.status(port)?.dependencies[0].kind, DependencyKind::StartOnly);
 /// let _port = attempt.ready(config.parse()?)?;
 /// edited.fail("edited");
@@ -37,12 +40,20 @@ use petgraph::{
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum DependencyKind {
-    /// When it fails, the dependent fails: [`Attempt::wait_for`](crate::Attempt::wait_for), and declared edges.
+    /// A failure of the dependency fails the dependent. [`Attempt::wait_for`] adds such an edge,
+    /// and every declared edge is one.
+    ///
+    /// [`Attempt::wait_for`]: crate::Attempt::wait_for
     Hard,
-    /// It is needed to build the dependent, and of no matter once that is ready:
-    /// [`Attempt::wait_to_start`](crate::Attempt::wait_to_start).
+    /// A failure of the dependency invalidates an attempt at the dependent, but does not affect an
+    /// instance that is published. [`Attempt::wait_to_start`] adds such an edge.
+    ///
+    /// [`Attempt::wait_to_start`]: crate::Attempt::wait_to_start
     StartOnly,
-    /// The dependent is told when it fails or changes: [`Attempt::watch`](crate::Attempt::watch).
+    /// A failure or a replacement of the dependency is reported to the dependent, and fails
+    /// nothing. [`Attempt::watch`] adds such an edge.
+    ///
+    /// [`Attempt::watch`]: crate::Attempt::watch
     Soft,
 }
 
@@ -56,104 +67,118 @@ impl fmt::Display for DependencyKind {
     }
 }
 
-/// One edge. A pair of services may have both: one that failures travel, and a soft one.
+/// An edge: dependent `->` dependency. A pair of services may have two edges, a soft one and one
+/// that is not soft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Edge {
-    pub(crate) dependent: u32,
-    pub(crate) dependency: u32,
-    /// Failures do not travel it. It counts for cycles, and for the order in which services are shut down.
+    pub(crate) dependent: ServiceIndex,
+    pub(crate) dependency: ServiceIndex,
+    /// A soft edge is not in the list of dependents, so no cascade follows it. But it counts for
+    /// cycles, and for the order of a shutdown.
     pub(crate) soft: bool,
 }
 
-/// What an edge rests on.
+/// The source of an edge: how it was added, and therefore when it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// Somebody said so; it stays.
+pub(crate) enum EdgeSource {
+    /// The user has added it. It is permanent.
     Declared,
-    /// An attempt waited for the dependency. `by` is the generation of the last one that did, and `None`
-    /// once that one has been given up: the edge is kept until the next publication, since the next attempt
-    /// most likely needs it again. `to_start`: that attempt needs it no more once it is published.
-    Discovered { by: Option<u64>, to_start: bool },
+    /// An attempt has added it, by waiting for the dependency or by watching it.
+    Discovered {
+        /// The generation of the last attempt that used the edge. `None` if that attempt has
+        /// failed: the edge is kept until the next publication, because the next attempt most
+        /// likely needs it again.
+        attempt: Option<Generation>,
+        /// The last attempt needs the edge only until it is published.
+        start_only: bool,
+    },
 }
 
-/// A cycle, as the services on it: each depends on the next, the last is the first again.
-pub(crate) type Cycle = Vec<u32>;
+/// The services of a cycle: each depends on the next one, and the last one is the first one again.
+pub(crate) type CyclePath = Vec<ServiceIndex>;
 
 #[derive(Default)]
 pub(crate) struct Graph {
     dag: Acyclic<DiGraph<(), Edge, u32>>,
-    /// petgraph would look through all dependents of a dependency.
-    uses: HashMap<Edge, Use>,
+    /// The source of each edge. A map, because petgraph would search all dependents of a service to
+    /// find one of its edges.
+    sources: HashMap<Edge, EdgeSource>,
 }
 
 impl Graph {
-    /// Adds the next service. Services are numbered in the order of their addition.
-    pub(crate) fn add_service(&mut self) -> u32 {
+    /// Adds a service without edges. Indices are assigned in the order of these calls.
+    pub(crate) fn add_service(&mut self) -> ServiceIndex {
         index(self.dag.add_node(()))
     }
 
-    pub(crate) fn find(&self, edge: Edge) -> Option<Use> {
-        self.uses.get(&edge).copied()
+    /// Returns the source of an edge, or `None` if the graph does not contain the edge.
+    pub(crate) fn find(&self, edge: Edge) -> Option<EdgeSource> {
+        self.sources.get(&edge).copied()
     }
 
-    /// Adds an edge that is not there yet. Refuses one that would close a cycle, and names the cycle.
-    pub(crate) fn add_edge(&mut self, edge: Edge, use_: Use) -> Result<(), Cycle> {
+    /// Adds an edge that the graph does not contain. If it would close a cycle, returns the path
+    /// of the cycle and adds nothing.
+    pub(crate) fn add_edge(&mut self, edge: Edge, source: EdgeSource) -> Result<(), CyclePath> {
         debug_assert!(self.find(edge).is_none());
         let Edge { dependent, dependency, .. } = edge;
         match self.dag.try_add_edge(node(dependency), node(dependent), edge) {
             Ok(_) => {
-                self.uses.insert(edge, use_);
+                self.sources.insert(edge, source);
                 Ok(())
             }
             Err(AcyclicEdgeError::SelfLoop) => Err(vec![dependent, dependent]),
-            Err(_) => Err(self.cycle_closed_by(dependent, dependency)),
+            Err(_) => Err(self.cycle_closed_by(edge)),
         }
     }
 
-    /// The shortest way by which `dependency` already depends on `dependent`, closed to a circle.
-    fn cycle_closed_by(&self, dependent: u32, dependency: u32) -> Cycle {
+    /// Returns the cycle that `edge` would close: the edge itself, then the shortest path by
+    /// which its dependency already depends on its dependent.
+    fn cycle_closed_by(&self, edge: Edge) -> CyclePath {
+        let Edge { dependent, dependency, .. } = edge;
         let goal = node(dependency);
         let path = astar(self.dag.inner(), node(dependent), |n| n == goal, |_| 1u32, |_| 0);
         let (_, path) = path.unwrap_or_default();
-        // The path runs along failures, the cycle is told along dependencies.
+        // The path of petgraph leads from dependencies to dependents. The cycle leads the other
+        // way.
         std::iter::once(dependent).chain(path.into_iter().rev().map(index)).collect()
     }
 
-    /// Marks an edge that is there. A declared one stays declared.
-    pub(crate) fn mark(&mut self, edge: Edge, use_: Use) {
-        match self.uses.get_mut(&edge) {
-            Some(Use::Declared) | None => {}
-            Some(known) => *known = use_,
+    /// Changes the source of an edge. Does nothing if the edge is declared or is not in the graph.
+    pub(crate) fn mark(&mut self, edge: Edge, source: EdgeSource) {
+        match self.sources.get_mut(&edge) {
+            Some(EdgeSource::Declared) | None => {}
+            Some(known) => *known = source,
         }
     }
 
-    /// Linear in the numbers of its ends' edges.
+    /// Removes an edge, in time linear in the number of edges of its two services.
     pub(crate) fn remove_edge(&mut self, edge: Edge) {
-        self.uses.remove(&edge);
-        // From the side of the dependent: few depend on as many as may depend on one.
+        self.sources.remove(&edge);
+        // Searched among the edges of the dependent: a service has few dependencies, but may have
+        // many dependents.
         let mut edges = self.dag.edges_directed(node(edge.dependent), Incoming);
         if let Some(found) = edges.find(|found| *found.weight() == edge) {
             self.dag.remove_edge(found.id());
         }
     }
 
-    /// The edges to what a service depends on.
-    pub(crate) fn dependencies(&self, service: u32) -> Vec<(Edge, Use)> {
+    /// Returns the edges from a service to its dependencies.
+    pub(crate) fn dependencies(&self, service: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
         let edges = self.dag.edges_directed(node(service), Incoming);
-        edges.map(|edge| (*edge.weight(), self.uses[edge.weight()])).collect()
+        edges.map(|edge| (*edge.weight(), self.sources[edge.weight()])).collect()
     }
 
-    /// The edges from what depends on it.
-    pub(crate) fn dependents(&self, service: u32) -> Vec<Edge> {
+    /// Returns the edges from the dependents of a service to the service.
+    pub(crate) fn dependents(&self, service: ServiceIndex) -> Vec<Edge> {
         let edges = self.dag.edges_directed(node(service), Outgoing);
         edges.map(|edge| *edge.weight()).collect()
     }
 }
 
-fn node(service: u32) -> NodeIndex<u32> {
-    NodeIndex::new(service as usize)
+fn node(service: ServiceIndex) -> NodeIndex<u32> {
+    NodeIndex::new(service.as_usize())
 }
 
-fn index(node: NodeIndex<u32>) -> u32 {
-    node.index() as u32
+fn index(node: NodeIndex<u32>) -> ServiceIndex {
+    ServiceIndex::new(node.index() as u32)
 }

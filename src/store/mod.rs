@@ -1,137 +1,186 @@
-//! The concurrent core: slots, names and topology together. No public face; `docs/design.md` has the protocol.
+//! The concurrent core of the crate: the slots, the names and the topology of one registry.
+//!
+//! Nothing here is public, apart from two enums and one type that a sealed trait names.
+//! `docs/design.md` describes the protocol and contains the proofs.
+//!
+//! # Invariants
+//!
+//! The comments of this module refer to the invariants by these names. An edge is written
+//! dependent `->` dependency.
+//!
+//! - **I1**, dependents fail first: after a thread has observed the failure of an instance, no read
+//!   of this thread returns an instance that was built from the failed one, directly or through
+//!   other instances. (Cascades take dependents down before dependencies: `cascade.rs`.)
+//! - **I2**, no failure is missed: if no operation is in progress, no ready service has an instance
+//!   that was built from an instance that has failed. (A cascade condemns a slot before it reads
+//!   the list of its dependents again, and an attempt publishes its edge before it reads
+//!   `condemned`: `cascade.rs` and `fence_before_check`.)
+//! - **F**, fenced publication: a value that was built under a generation is never published after
+//!   that generation has ended. The caller gets the value instead. (A publication is a
+//!   compare-and-swap of the state: `publish.rs`.)
+//! - **W**, no lost wake-up: if a condition holds from some point in time on, every waiter for this
+//!   condition is woken after that point. (A waiter sets the waiter bit before it checks its
+//!   condition, and a transition reads the bit: `state.rs` and `wait_point.rs`.)
+//! - **K**, typed cells: a typed id refers to a cell that was created for exactly its type. It is
+//!   defined in `sync/slab.rs`, next to the unsafe code that needs it.
+//!
+//! Three axioms hold for each slot:
+//!
+//! - **A1**: the generation of `state` is at most `condemned`. An attempt begins at a slot, or uses
+//!   the instance of a dependency, only if it finds the two equal.
+//! - **A2**: a read returns an instance only if there is an instant during the call at which the
+//!   instance was in its slot and its tag was equal to `state`.
+//! - **A3**: the cascade that increments `condemned` ensures that `state` reaches the new
+//!   generation.
+//!
+//! I1 and I2 are stated for hard edges, and F for hard and start-only edges.
 
 mod cascade;
+mod closure_cache;
 mod dependents;
 mod graph;
 #[cfg(test)]
 mod last_generation;
 mod publish;
-mod rows;
 mod slot;
 mod state;
 mod topology;
-mod wait;
+#[cfg_attr(not(feature = "supervise"), path = "tracker_disabled.rs")]
+mod tracker;
+mod wait_point;
 mod walk;
 
 use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
 
 pub(crate) use self::{
-    cascade::{Fell, Target},
-    graph::{Cycle, Edge, Use},
-    publish::{Refused, Used},
+    cascade::{CascadeResult, Target},
+    graph::{CyclePath, Edge, EdgeSource},
+    publish::{EdgeSummary, Refused},
     slot::Slot,
     state::Tag,
-    wait::{WaitPoint, Waiter},
+    tracker::InstanceTracker,
+    wait_point::{WaitPoint, Waiter},
 };
 pub use self::{graph::DependencyKind, state::Phase};
 
 use self::{
+    closure_cache::{CacheBudget, ClosureCache},
     dependents::List,
-    rows::{Room, Row},
-    state::second_look_fence,
+    state::fence_before_check,
     topology::{Slots, Topology},
 };
 use crate::{
     failure::{Failure, Reason},
-    service::{AnyId, Instance, Name, ServiceId},
+    numbers::{Generation, ServiceIndex},
+    service::{AnyId, Instance, ServiceId, ServiceName},
     sync::{
         self, ArcCell, Count, Flag, Held, Mutex, Shielded,
         slab::{NoSlab, Slab},
     },
 };
 
-/// Why something of the store ended: kept where it began.
+/// Why a generation or an attempt ended. A cascade stores its cause once, at its root.
 pub(crate) struct Cause {
-    /// The generation that ended, or in which the attempt was made.
-    pub(crate) generation: u64,
+    /// The generation that the cascade ended, or the generation of the failed attempt.
+    pub(crate) generation: Generation,
     pub(crate) reason: Reason,
     pub(crate) at: SystemTime,
 }
 
 impl Cause {
-    /// Leaves a cause where others find it, unless that of a later generation is there.
+    /// Stores a new cause in `cell`, unless the cell contains the cause of a later generation.
     ///
-    /// Gives what it has taken out of the place. A reason is a user's value, with a user's `Drop`: it must not
-    /// be dropped while a cascade is under way.
-    fn leave(
-        place: &ArcCell<Self>,
-        generation: u64,
+    /// Returns every cause that this call may be the last to own. The caller drops them after its
+    /// cascade: a reason is a user's value, so its `Drop` is user code, and no user code runs
+    /// during a cascade.
+    fn store_in(
+        cell: &ArcCell<Self>,
+        generation: Generation,
         reason: Shielded<Reason>,
-    ) -> Vec<Shielded<Found>> {
+    ) -> Vec<DeferredDrop> {
         let reason = reason.into_inner();
         let cause = Arc::new(Self { generation, reason, at: SystemTime::now() });
-        // Ours, too: where a later one is there, or takes its place at once, this is its last holder.
-        let mut found = Vec::with_capacity(2);
-        found.push(Shielded::new(Some(Arc::clone(&cause))));
+        // The new cause is deferred, too: if the cell contains a later one, or if another thread
+        // replaces this one at once, this function has its last reference.
+        let mut deferred = Vec::with_capacity(2);
+        deferred.push(Shielded::new(Some(Arc::clone(&cause))));
         loop {
-            let current = Shielded::new(place.load_full());
+            let current = Shielded::new(cell.load_full());
             let later = current.as_ref().is_some_and(|current| current.generation > generation);
-            let done = later || place.replace(&current, Some(Arc::clone(&cause))).is_ok();
+            // If `replace` fails, another thread has stored a cause since the load. This cause is
+            // compared with that one in the next round.
+            let done = later || cell.replace(&current, Some(Arc::clone(&cause))).is_ok();
             if current.is_some() {
-                found.push(current);
+                deferred.push(current);
             }
             if done {
-                return found;
+                return deferred;
             }
         }
     }
 }
 
-/// What was in the place of a cause.
-type Found = Option<Arc<Cause>>;
+/// A reference to a cause that must be dropped after the cascade, because it may be the last one.
+type DeferredDrop = Shielded<Option<Arc<Cause>>>;
 
-/// What is known of a service beside its slot. Written rarely.
+/// The data of a service that is rarely written or read, and therefore not in its slot.
 pub(crate) struct Service {
-    pub(crate) name: Name,
+    pub(crate) name: ServiceName,
     pub(crate) type_name: &'static str,
-    /// Who waits for a change of its state.
+    /// The waiters for a change of the state.
     pub(crate) changed: WaitPoint,
-    /// Somebody has the provider's role.
+    /// Set while the service has a provider.
     pub(crate) provided: Flag,
-    /// It comes up no more.
+    /// Set by a shutdown when it is the turn of the service to stop. An attempt that begins after
+    /// that ends at once.
     pub(crate) stopped: Flag,
-    /// The last cascade that began here.
+    /// The cause of the last cascade with this service as its root.
     cause: Shielded<ArcCell<Cause>>,
-    /// The last attempt that was given up. Kept apart from `cause`, since an attempt may end while a cascade
-    /// begins, and must not speak for it.
-    given_up: Shielded<ArcCell<Cause>>,
-    /// How many edges from here were discovered, also those declared since the last publication; written under
-    /// the topology's lock.
+    /// The cause of the last failed attempt. It is not stored in `cause`: an attempt may fail while
+    /// a cascade begins, and must not replace the cause of that cascade.
+    failed_attempt: Shielded<ArcCell<Cause>>,
+    /// The number of discovered edges of this service to its dependencies, including those that
+    /// were declared since its last publication. Written under the lock of the topology.
     discovered: Count,
-    /// How many wait for it to be ready.
-    pub(crate) waiting: Count,
-    row: Row,
+    /// The number of waiters that wait until this service is ready.
+    pub(crate) waiters: Count,
+    closure_cache: ClosureCache,
 }
 
-pub(crate) struct Store {
+/// All state of one registry. It is `pub` because the sealed trait of waits names it. Its module is
+/// private.
+pub struct Store {
     slab: Slab<Slot, Service>,
     topology: Topology,
-    /// For all rows together.
-    room: Room,
-    names: Mutex<HashMap<Name, u32>>,
+    /// The limit for all cached closures together.
+    cache_budget: CacheBudget,
+    names: Mutex<HashMap<ServiceName, ServiceIndex>>,
     closed: Flag,
 }
 
-// One cache line a service, and no two services on one.
+// A slot fills one cache line, and no cache line contains two slots.
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(Slab::<Slot, Service>::ENTRY_BYTES == 64);
 
-/// Why a name was not registered.
+/// The reason why a name was not registered.
 #[derive(Debug)]
 pub(crate) enum NotRegistered {
+    /// The name is registered with another type, which is named here.
     OtherType(&'static str),
+    /// The registry has as many services as it has slots.
     Full,
 }
 
 impl Store {
     pub(crate) fn new(capacity: usize) -> Result<Self, NoSlab> {
-        if capacity > List::NUMBERS as usize {
+        // Two values of an index have a meaning of their own in the lists of dependents.
+        if capacity > List::MAX_SERVICES as usize {
             return Err(NoSlab::Capacity);
         }
         Ok(Self {
             slab: Slab::new(capacity, Slot::new)?,
             topology: Topology::new(),
-            room: Room::new(capacity),
+            cache_budget: CacheBudget::new(capacity),
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
         })
@@ -143,13 +192,14 @@ impl Store {
 
     // Names and ids.
 
-    /// The id for the name, and whether it is new.
+    /// Returns the id of the service with this name, and whether this call registered it.
     pub(crate) fn register<T: Send + Sync + 'static>(
         &self,
         name: &str,
     ) -> Result<(ServiceId<T>, bool), NotRegistered> {
         let mut names = sync::lock(&self.names);
         if let Some(&index) = names.get(name) {
+            // Registering a name again with the same type returns the same id.
             let key = self.slab.key::<Instance<T>>(index);
             return match key {
                 Some(key) => Ok((ServiceId { key }, false)),
@@ -161,20 +211,20 @@ impl Store {
         }
         let index = self.topology.add_service();
         let service = Service {
-            name: Name::new(name),
+            name: ServiceName::new(name),
             type_name: type_name::<T>(),
             changed: WaitPoint::new(),
             provided: Flag::new(),
             stopped: Flag::new(),
             cause: Shielded::new(ArcCell::empty()),
-            given_up: Shielded::new(ArcCell::empty()),
+            failed_attempt: Shielded::new(ArcCell::empty()),
             discovered: Count::new(),
-            waiting: Count::new(),
-            row: Row::new(),
+            waiters: Count::new(),
+            closure_cache: ClosureCache::new(),
         };
         names.insert(service.name.clone(), index);
         let key = self.slab.register::<Instance<T>>(index, service);
-        let key = key.expect("services are numbered as they come, below the capacity");
+        let key = key.expect("a new index is unregistered and below the capacity");
         Ok((ServiceId { key }, true))
     }
 
@@ -188,38 +238,44 @@ impl Store {
         self.slab.key(index).map(|key| ServiceId { key })
     }
 
-    pub(crate) fn id(&self, index: u32) -> AnyId {
+    pub(crate) fn id(&self, index: ServiceIndex) -> AnyId {
         AnyId { registry: self.slab.number(), index }
     }
 
-    /// `None` for an id of another registry.
-    pub(crate) fn index(&self, id: AnyId) -> Option<u32> {
+    /// Returns the index of the service, or `None` for an id of another registry.
+    pub(crate) fn index(&self, id: AnyId) -> Option<ServiceIndex> {
         (id.registry == self.slab.number()).then_some(id.index)
     }
 
-    /// How many there are. Whoever asks sees all that was registered before.
+    /// Returns the number of services. Every registration that happens before the call is counted.
     pub(crate) fn len(&self) -> u32 {
         sync::lock(&self.names).len() as u32
     }
 
-    pub(crate) fn service(&self, index: u32) -> &Service {
-        self.slab.meta(index).expect("an index is given out after its service is registered")
+    /// Iterates over the indices of all registered services.
+    pub(crate) fn services(&self) -> impl DoubleEndedIterator<Item = ServiceIndex> {
+        ServiceIndex::all(self.len())
     }
 
-    pub(crate) fn name(&self, index: u32) -> Name {
+    pub(crate) fn service(&self, index: ServiceIndex) -> &Service {
+        self.slab.meta(index).expect("an index is handed out only after its service is registered")
+    }
+
+    pub(crate) fn name(&self, index: ServiceIndex) -> ServiceName {
         self.service(index).name.clone()
     }
 
-    pub(crate) fn slot(&self, index: u32) -> &Slot {
+    pub(crate) fn slot(&self, index: ServiceIndex) -> &Slot {
         self.slab.slot(index)
     }
 
-    pub(crate) fn is_ready(&self, index: u32) -> bool {
+    pub(crate) fn is_ready(&self, index: ServiceIndex) -> bool {
         self.slot(index).state.load().phase() == Phase::Ready
     }
 
     // Reading.
 
+    /// Returns the cell and the slot of a service, or `None` for an id of another registry.
     #[inline]
     pub(crate) fn open<T>(&self, id: ServiceId<T>) -> Option<(&ArcCell<Instance<T>>, &Slot)> {
         self.slab.open(id.key)
@@ -227,86 +283,106 @@ impl Store {
 
     // Edges.
 
-    pub(crate) fn declare(&self, dependent: u32, dependency: u32) -> Result<(), Cycle> {
-        self.topology.declare(self, dependent, dependency)
+    /// Adds a declared edge. If it would close a cycle, returns the path of the cycle.
+    pub(crate) fn declare(&self, edge: Edge) -> Result<(), CyclePath> {
+        self.topology.declare(self, edge)
     }
 
-    /// For an attempt of the dependent: makes the edge known. True where the attempt had not used it before.
+    /// Publishes an edge that an attempt of the dependent uses. Returns true if it is a discovered
+    /// edge that this attempt had not used before.
     pub(crate) fn discover(
         &self,
         edge: Edge,
-        generation: u64,
-        to_start: bool,
-    ) -> Result<bool, Cycle> {
-        self.topology.discover(self, edge, generation, to_start)
+        generation: Generation,
+        start_only: bool,
+    ) -> Result<bool, CyclePath> {
+        self.topology.discover(self, edge, generation, start_only)
     }
 
-    /// The current instance for an attempt to build on, once its edge is known: one that no cascade is on its
-    /// way to. `None` means that there will be another state.
+    /// Returns the current instance of a dependency, for an attempt that has published its edge.
+    ///
+    /// Returns `None` if the service is not ready or is condemned. In both cases its state will
+    /// change, so the attempt can wait for that.
     pub(crate) fn read_to_build<T>(&self, id: ServiceId<T>) -> Option<Arc<Instance<T>>> {
         let (cell, slot) = self.open(id)?;
-        second_look_fence();
+        // Between the publication of the edge and the read of `condemned`. The race with a
+        // cascade is described in `Store::condemn`.
+        fence_before_check();
         let instance = Shielded::new(cell.load_full()?);
+        // A condemned instance is still served to readers, but nothing new is built from it (A1).
         let current = slot.state.load() == Tag::ready(instance.generation);
         let usable = current && slot.condemned.load() == instance.generation;
         usable.then(|| instance.into_inner())
     }
 
-    pub(crate) fn dependencies(&self, index: u32) -> Vec<(Edge, Use)> {
+    pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
         self.topology.read(|graph| graph.dependencies(index))
     }
 
-    pub(crate) fn dependents(&self, index: u32) -> Vec<Edge> {
+    pub(crate) fn dependents(&self, index: ServiceIndex) -> Vec<Edge> {
         self.topology.read(|graph| graph.dependents(index))
     }
 
-    /// The way to what keeps a service from being ready: one that it depends on and that is not, one that this depends
-    /// on, and so on, for so many steps at the most: a listing is to take no longer the deeper the graph is. Empty where
-    /// it is ready, or nothing that it depends on keeps it.
-    pub(crate) fn blocked_by(&self, index: u32) -> Vec<u32> {
+    /// Returns the path to the service that keeps this one from being ready: a dependency that is
+    /// not ready, a dependency of that one, and so on. The path has at most `STEPS` services, so
+    /// that a listing of a deep graph stays cheap.
+    ///
+    /// The path is empty if the service is ready, or if all its dependencies are.
+    pub(crate) fn blocked_by(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
         const STEPS: usize = 64;
-        let mut way = Vec::new();
+        let mut path = Vec::new();
         if self.is_ready(index) {
-            return way;
+            return path;
         }
         self.topology.read(|graph| {
             let mut last = index;
-            while way.len() < STEPS {
+            while path.len() < STEPS {
                 let edges = graph.dependencies(last).into_iter().map(|(edge, _)| edge);
-                // What is only watched keeps nobody.
-                let below = edges.filter(|edge| !edge.soft).map(|edge| edge.dependency);
-                // The one that was registered first: the same each time that it is asked.
-                let Some(next) = below.filter(|&index| !self.is_ready(index)).min() else { return };
-                way.push(next);
+                // A service can be ready without the services that it only watches.
+                let needed = edges.filter(|edge| !edge.soft).map(|edge| edge.dependency);
+                // The one that was registered first, so that repeated calls return the same path.
+                let Some(next) = needed.filter(|&index| !self.is_ready(index)).min() else {
+                    return;
+                };
+                path.push(next);
                 last = next;
             }
         });
-        way
+        path
     }
 
     // Causes.
 
-    /// What took the service down in `generation`, as far as the last cascade that reached it can tell.
-    pub(crate) fn failure(&self, index: u32, generation: u64) -> Failure {
+    /// Returns the failure that ended `generation` of the service. It names the last cascade that
+    /// reached the service, and the last cause that was stored at the root of that cascade.
+    pub(crate) fn failure(&self, index: ServiceIndex, generation: Generation) -> Failure {
         let root = self.slot(index).failed_by.get();
         let cause = Shielded::new(self.service(root).cause.load());
         self.describe(index, generation, root, &cause)
     }
 
-    /// The newest there is to tell of a service: an attempt given up since it last went down, or that.
-    pub(crate) fn last_failure(&self, index: u32) -> Option<Failure> {
+    /// Returns the last failed attempt of the present generation if there is one, else the failure
+    /// that ended the previous generation. Returns `None` for a service that has never failed.
+    pub(crate) fn last_failure(&self, index: ServiceIndex) -> Option<Failure> {
         let generation = self.slot(index).state.load().generation();
-        let given_up = Shielded::new(self.service(index).given_up.load());
-        if given_up.as_ref().is_some_and(|cause| cause.generation == generation) {
-            return Some(self.describe(index, generation, index, &given_up));
+        let attempt = Shielded::new(self.service(index).failed_attempt.load());
+        // A failed attempt of an earlier generation is older than the cascade that ended it.
+        if attempt.as_ref().is_some_and(|cause| cause.generation == generation) {
+            return Some(self.describe(index, generation, index, &attempt));
         }
-        (generation > 0).then(|| self.failure(index, generation - 1))
+        Some(self.failure(index, generation.previous()?))
     }
 
-    fn describe(&self, index: u32, generation: u64, root: u32, cause: &Held<Cause>) -> Failure {
+    fn describe(
+        &self,
+        index: ServiceIndex,
+        generation: Generation,
+        root: ServiceIndex,
+        cause: &Held<Cause>,
+    ) -> Failure {
         let (root_generation, reason, at) = match &**cause {
             Some(cause) => (cause.generation, cause.reason.clone(), cause.at),
-            // Not reached: a cascade leaves its cause before it raises anything.
+            // Unreachable: a cascade stores its cause before it takes a slot down.
             None => (generation, Reason::error("unknown").into_inner(), SystemTime::now()),
         };
         Failure {
@@ -322,33 +398,35 @@ impl Store {
     // Closing.
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.is_up()
+        self.closed.is_set()
     }
 
-    /// True for the call that closed it. Wakes whoever waits.
+    /// Closes the registry and wakes all waiters. Returns whether this call closed it.
     pub(crate) fn close(&self) -> bool {
-        if !self.closed.raise() {
+        // The flag is set before any waiter is woken: a waiter checks it after its wake-up (W).
+        if !self.closed.set() {
             return false;
         }
-        (0..self.len()).for_each(|index| self.wake(index));
+        self.services().for_each(|index| self.wake(index));
         true
     }
 
-    /// Has all who wait at a slot look again, for something that is not in it. A waiter that announces itself after
-    /// this sees what was done before it.
-    pub(crate) fn wake(&self, index: u32) {
-        if self.slot(index).state.dismiss() {
+    /// Wakes all waiters of a slot, so that they check again something that is not stored in the
+    /// slot (`closed`, a drain). A waiter that sets the waiter bit after this call sees what was
+    /// written before the call.
+    pub(crate) fn wake(&self, index: ServiceIndex) {
+        if self.slot(index).state.clear_waiters() {
             self.service(index).changed.wake_all();
         }
     }
 }
 
 impl Slots for Store {
-    fn slot(&self, service: u32) -> &Slot {
+    fn slot(&self, service: ServiceIndex) -> &Slot {
         self.slab.slot(service)
     }
 
-    fn discovered(&self, service: u32) -> &Count {
+    fn discovered(&self, service: ServiceIndex) -> &Count {
         &self.service(service).discovered
     }
 }

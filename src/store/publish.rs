@@ -1,196 +1,248 @@
-//! An attempt's life at its slot: begun, published or given back, replaced, cleared away.
+//! What a provider does to a slot: it begins an attempt, publishes or fails it, replaces the value,
+//! and removes the value of a failed generation.
 
 use std::sync::Arc;
 
 use super::{
     Cause, Phase, Store,
-    state::{Moved, Tag},
+    state::{Tag, Transition},
+    tracker::InstanceTracker,
 };
 use crate::{
-    drain::Tracked,
     failure::Reason,
+    numbers::{Generation, ServiceIndex},
     service::{Instance, ServiceId},
-    sync::{ArcCell, Held, Shielded, nothing, yield_now},
+    sync::{ArcCell, Held, Shielded, empty_load, yield_now},
 };
 
-/// What an attempt has used of the graph.
+/// The edges that an attempt has used, as its publication needs to know them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Used {
-    /// How many discovered edges.
+pub(crate) struct EdgeSummary {
+    /// The number of discovered edges.
     pub(crate) edges: u32,
-    /// Some of them are of no use any more once it is published.
-    pub(crate) some_to_start: bool,
+    /// Whether any of them is start-only, so that the publication must remove it.
+    pub(crate) any_start_only: bool,
 }
 
-/// What was not published, and comes back.
+/// The value that was not published. It is returned to the caller.
 pub(crate) struct Refused<T>(pub(crate) T);
 
 impl Store {
-    /// Begins an attempt, unless the slot is held or condemned; gives its generation.
-    pub(crate) fn begin(&self, index: u32) -> Option<u64> {
+    /// Begins an attempt and returns its generation. Returns `None` if the slot is held or
+    /// condemned, or if the service has reached its last generation. Lock-free.
+    pub(crate) fn begin(&self, index: ServiceIndex) -> Option<Generation> {
         let slot = self.slot(index);
         loop {
             let seen = slot.state.load();
             let generation = seen.generation();
-            // Condemned without being raised: a cascade is on its way, and will wake us.
+            // Held: another attempt is in progress or published. Or condemned: a cascade will
+            // take the slot down, and what this attempt built could not be published (A1). In
+            // both cases a transition follows, which wakes the waiters.
             if seen.phase() != Phase::Down || slot.condemned.load() != generation {
                 return None;
             }
-            // What has come to the last generation is down for good.
-            if generation == Tag::LAST {
+            // The last generation has no successor to which a failure could lead, so nothing is
+            // built in it. The service stays down.
+            if generation == Generation::LAST {
                 return None;
             }
-            if slot.state.step_unnoticed(seen, Tag::starting(generation)).is_ok() {
+            // A compare-and-swap: of several attempts that begin at the same time one succeeds.
+            // If it fails, the state has changed since the load, and the loop checks the new one.
+            if slot.state.transition_keeping_waiters(seen, Tag::starting(generation)).is_ok() {
                 return Some(generation);
             }
         }
     }
 
-    /// Whether the attempt of this generation can still be published, as far as its slot shows.
-    pub(crate) fn is_starting(&self, index: u32, generation: u64) -> bool {
+    /// Returns whether the attempt of this generation is still in progress. If not, it has ended or
+    /// was invalidated.
+    pub(crate) fn is_starting(&self, index: ServiceIndex, generation: Generation) -> bool {
         self.slot(index).state.load() == Tag::starting(generation)
     }
 
-    /// Publishes the value of an attempt, or gives it back if a cascade overtook it.
+    /// Publishes the value of an attempt, or returns it if a cascade has invalidated the attempt
+    /// (F).
     ///
-    /// The value comes first, then the state: a reader compares the two, so that until the state moves the
-    /// value is nobody's. Lock-free where the attempt used every edge that there is; else it takes the
-    /// topology's lock after the publication, to drop those it did not use.
+    /// The value is put into the slot before the state moves: a reader compares the two, so it
+    /// returns the value only after the state has moved.
+    ///
+    /// Lock-free if the attempt has used every discovered edge of the service, and none as
+    /// start-only. If not, it takes the lock of the topology after the publication, to remove the
+    /// edges that are not needed any more.
     pub(crate) fn publish<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
-        generation: u64,
+        generation: Generation,
         value: T,
-        used: Used,
-        tracked: &Tracked<T>,
+        used: EdgeSummary,
+        tracker: &InstanceTracker<T>,
     ) -> Result<(), Refused<T>> {
         let index = id.index();
+        // The id is of another registry.
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
+        // A shortcut for an attempt that is invalidated already: the value need not be put into the
+        // slot. The transition below decides.
         if !self.is_starting(index, generation) {
             return Err(Refused(value));
         }
-        let instance = instance(id, generation, value, tracked);
-        // Most likely nothing is there: what was has been cleared away.
-        let first = Shielded::new(nothing());
-        // What was there is dropped at the end: that is user code, and may fail the service.
+        let instance = instance(id, generation, value, tracker);
+        // The slot is most likely empty: its provider has removed the value of the last generation.
+        let first = Shielded::new(empty_load());
+        // The old value is dropped at the end of this function: its `Drop` is user code, and may
+        // fail the service.
         let Some(_previous) = install(cell, &instance, first, |current| {
-            // An older attempt must not cover the value of a newer one.
+            // This attempt may have been invalidated since the check. It must not replace the value
+            // of a later attempt.
             current.is_none_or(|current| current.generation <= generation)
         }) else {
-            return Err(Refused(alone(instance)));
+            // The slot has the value of a later attempt, so this one is invalidated.
+            return Err(Refused(reclaim(instance)));
         };
-        let moved = match slot.state.step(Tag::starting(generation), Tag::ready(generation)) {
-            Ok(moved) => moved,
-            Err(_) => {
-                cell.retract(&instance);
-                return Err(Refused(alone(instance)));
-            }
-        };
-        self.notify(index, moved);
-        if used.some_to_start || self.service(index).discovered.get() != used.edges {
-            self.topology.settle(self, index, generation);
+        let transition =
+            match slot.state.transition(Tag::starting(generation), Tag::ready(generation)) {
+                Ok(transition) => transition,
+                // A cascade has taken the slot down since the check. No reader has returned the
+                // value, because its tag was never the state. `remove` does nothing if a later
+                // attempt has replaced it.
+                Err(_) => {
+                    cell.remove(&instance);
+                    return Err(Refused(reclaim(instance)));
+                }
+            };
+        self.notify(index, transition);
+        // After the transition: an invalidated attempt either sees it and adds no edge, or has
+        // counted its edge before it, and this comparison sees the count (`Topology::discover`).
+        if used.any_start_only || self.service(index).discovered.get() != used.edges {
+            self.topology.drop_unused_edges(self, index, generation);
         }
         Ok(())
     }
 
-    /// Puts another value in the place of the running one, under the same tag. Lock-free; then wakes who waits, as one of
-    /// them may watch it.
+    /// Replaces the value of a ready service. The new instance has the same tag. Returns the
+    /// value if the service is not ready in `generation`.
+    ///
+    /// Lock-free. Then it wakes the waiters, because some of them may watch the service.
     pub(crate) fn replace<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
-        generation: u64,
+        generation: Generation,
         value: T,
-        tracked: &Tracked<T>,
+        tracker: &InstanceTracker<T>,
     ) -> Result<(), Refused<T>> {
+        // The id is of another registry.
         let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
+        // In progress until this function returns, whether it replaces the value or not.
         let _replacing = slot.replacements.begin();
-        let instance = instance(id, generation, value, tracked);
-        // Looked at before each try: a replacement that is put in after the state has moved takes its place
-        // just before that move, where no reader saw it.
-        let may = |current: Option<&Instance<T>>| {
+        let instance = instance(id, generation, value, tracker);
+        // Checked before each compare-and-swap. If the state moves in between, the replacement
+        // linearizes immediately before that move: no reader can tell the difference, because the
+        // tag is no longer the state.
+        let may_replace = |current: Option<&Instance<T>>| {
             current.is_some_and(|current| current.generation == generation)
                 && slot.state.load() == Tag::ready(generation)
         };
-        match install(cell, &instance, Shielded::new(cell.load()), may) {
+        match install(cell, &instance, Shielded::new(cell.load()), may_replace) {
             Some(_previous) => {
                 self.wake(id.index());
                 Ok(())
             }
-            None => Err(Refused(alone(instance))),
+            // The generation has ended, or its value has been removed.
+            None => Err(Refused(reclaim(instance))),
         }
     }
 
-    /// Gives an attempt back without a value. False where a cascade has taken it already.
-    pub(crate) fn give_back(
+    /// Ends an attempt without a publication: it has failed, or was dropped. Returns false if a
+    /// cascade has invalidated it.
+    pub(crate) fn fail_attempt(
         &self,
-        index: u32,
-        generation: u64,
+        index: ServiceIndex,
+        generation: Generation,
         reason: Shielded<Reason>,
-        used: Used,
+        used: EdgeSummary,
     ) -> bool {
+        // Before the slot is free: the next attempt may have the same generation, and must not
+        // lose the edges that it uses.
         if used.edges > 0 {
             self.topology.release(index, generation);
         }
+        // A cascade has ended the generation, and its cause is the one to report.
         if !self.is_starting(index, generation) {
             return false;
         }
-        // Before the slot is free: the next attempt's reason comes after this one.
-        drop(Cause::leave(&self.service(index).given_up, generation, reason));
-        match self.slot(index).state.step(Tag::starting(generation), Tag::down(generation)) {
-            Ok(moved) => {
-                self.notify(index, moved);
+        // Before the slot is free, so that the cause of the next attempt is stored after this
+        // one. If a cascade ends the generation in between, `last_failure` ignores this cause.
+        drop(Cause::store_in(&self.service(index).failed_attempt, generation, reason));
+        match self.slot(index).state.transition(Tag::starting(generation), Tag::down(generation)) {
+            Ok(transition) => {
+                self.notify(index, transition);
                 true
             }
+            // A cascade was faster than this transition.
             Err(_) => false,
         }
     }
 
-    /// Takes the value of a failed generation out of its slot, so that it lives only as long as its readers.
+    /// Removes the value of a failed generation from its slot, so that the value lives only as
+    /// long as its readers hold it.
     ///
-    /// Not before the slot was raised: a reader that finds nothing takes the service for failed, and its
-    /// dependents may not have been by then. What is left for that reason goes with the next publication.
-    pub(crate) fn clear<T: Send + Sync + 'static>(&self, id: ServiceId<T>, generation: u64) {
+    /// Does nothing if the slot has not been taken down: a reader that finds an empty slot
+    /// concludes that the service has failed, and the dependents may not have been taken down yet
+    /// (I1). The next publication then removes the value.
+    pub(crate) fn remove_value<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        generation: Generation,
+    ) {
+        // The id is of another registry.
         let Some((cell, slot)) = self.open(id) else { return };
         while slot.state.load().generation() > generation {
             let current = Shielded::new(cell.load());
             match &**current {
                 Some(instance) if instance.generation == generation => {}
+                // The slot is empty, or has the value of a later attempt.
                 _ => return,
             }
+            // This fails only if a replacement or a later attempt has exchanged the value. The loop
+            // checks the new one.
             if cell.replace(&current, None).is_ok() {
                 return;
             }
         }
     }
 
-    fn notify(&self, index: u32, moved: Moved) {
-        if moved.waited {
+    /// Wakes the waiters, if the transition has found the waiter bit set (W).
+    fn notify(&self, index: ServiceIndex, transition: Transition) {
+        if transition.had_waiters {
             self.service(index).changed.wake_all();
         }
     }
 }
 
+/// Creates an instance, and records it in the tracker, which counts its holders.
 fn instance<T>(
     id: ServiceId<T>,
-    generation: u64,
+    generation: Generation,
     value: T,
-    tracked: &Tracked<T>,
+    tracker: &InstanceTracker<T>,
 ) -> Arc<Instance<T>> {
     let service = id.into();
-    let instance = Arc::new(Instance { generation, service, value, _gone: tracked.gone() });
-    tracked.add(&instance);
+    let instance =
+        Arc::new(Instance { generation, service, value, _drop_notice: tracker.drop_notice() });
+    tracker.add(&instance);
     instance
 }
 
-/// Puts `instance` into the cell in place of `current`, or of what is there by then, as long as that `may` be
-/// covered; gives what was there. `None`: it may not.
+/// Puts `instance` into the cell and returns the old content, if `may_replace` accepts that
+/// content. If not, returns `None`.
+///
+/// `current` is a guess of the content. If the guess is wrong, the actual content is checked next.
 fn install<T>(
     cell: &ArcCell<Instance<T>>,
     instance: &Arc<Instance<T>>,
     mut current: Shielded<Held<Instance<T>>>,
-    may: impl Fn(Option<&Instance<T>>) -> bool,
+    may_replace: impl Fn(Option<&Instance<T>>) -> bool,
 ) -> Option<Shielded<Held<Instance<T>>>> {
-    while may(current.as_deref()) {
+    while may_replace(current.as_deref()) {
         match cell.replace(&current, Some(Arc::clone(instance))) {
             Ok(()) => return Some(current),
             Err(now) => current = now,
@@ -199,9 +251,11 @@ fn install<T>(
     None
 }
 
-/// The value of an instance that was never current, or is in no cell. A reader that is just comparing its
-/// tag may hold it for that moment, and no longer: it never reached a user.
-fn alone<T>(mut instance: Arc<Instance<T>>) -> T {
+/// Returns the value of an instance that was never current and is in no cell.
+///
+/// A reader that is comparing its tag may hold a reference at this moment. It drops it after the
+/// comparison, because the tag was never the state; so the loop ends.
+fn reclaim<T>(mut instance: Arc<Instance<T>>) -> T {
     loop {
         match Arc::try_unwrap(instance) {
             Ok(instance) => return instance.value,

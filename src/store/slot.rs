@@ -1,15 +1,19 @@
-//! One slot: the words of one service, side by side in one cache line.
+//! One slot: the words of one service that are often read or written, in one cache line.
 
 use super::{
     dependents::{Dependents, Gained, List},
-    state::{Condemned, Replacements, StateCell},
+    state::{CondemnedCell, Replacements, StateCell},
 };
-use crate::sync::{AtomicU32, Ordering};
+use crate::{
+    numbers::ServiceIndex,
+    sync::{AtomicU32, Ordering},
+};
 
-/// The hot words. The value's cell and the registration stand beside them, see `sync/slab.rs`.
+/// The words of a slot. The slab stores the cell of the value, and the pointer to the `Service`, in
+/// the same cache line (`sync/slab.rs`).
 pub(crate) struct Slot {
     pub(crate) state: StateCell,
-    pub(crate) condemned: Condemned,
+    pub(crate) condemned: CondemnedCell,
     pub(crate) replacements: Replacements,
     dependents: List,
     gained: Gained,
@@ -17,35 +21,40 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(index: u32) -> Self {
+    pub(crate) fn new(index: ServiceIndex) -> Self {
         Self {
             state: StateCell::new(),
-            condemned: Condemned::new(),
+            condemned: CondemnedCell::new(),
             replacements: Replacements::new(),
             dependents: List::new(),
             gained: Gained::new(),
-            failed_by: FailedBy(AtomicU32::new(index)),
+            failed_by: FailedBy(AtomicU32::new(index.get())),
         }
     }
 
+    /// Returns the list of the dependents, together with its count.
     pub(crate) fn dependents(&self) -> Dependents<'_> {
         Dependents { list: &self.dependents, gained: &self.gained }
     }
 }
 
-/// The root of the last cascade that reached the slot.
+/// The root of the last cascade that reached the slot. The cause is stored only at the root.
 pub(crate) struct FailedBy(AtomicU32);
 
 impl FailedBy {
-    /// Relaxed: the fence before a cascade's second look stands between the cause that it left and this, and
-    /// pairs with `get`. Of two cascades that overlap one may be named and the other have raised the slot; who
-    /// reads this one sees the cause that it left.
-    pub(crate) fn set(&self, root: u32) {
-        self.0.store(root, Ordering::Relaxed);
+    /// Relaxed: the fence of the cascade (`fence_before_check`) comes after the store of its
+    /// cause and before this store. As a Release fence it pairs with `get`.
+    ///
+    /// If two cascades overlap, one of them may be named here although the other one has taken
+    /// the slot down. The thread that reads the name finds the cause of the named cascade, or a
+    /// later one.
+    pub(crate) fn set(&self, root: ServiceIndex) {
+        self.0.store(root.get(), Ordering::Relaxed);
     }
 
-    /// Acquire: pairs with that fence.
-    pub(crate) fn get(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+    /// Acquire: pairs with that fence. The cause at the returned root is at least as new as this
+    /// name.
+    pub(crate) fn get(&self) -> ServiceIndex {
+        ServiceIndex::new(self.0.load(Ordering::Acquire))
     }
 }

@@ -1,4 +1,4 @@
-//! The words of one slot, and every ordering between them.
+//! The words of one slot, with every ordering between them.
 //!
 //! ```text
 //!  63                                   3   2     1   0
@@ -7,18 +7,22 @@
 //! +--------------------------------------+-----+-------+
 //! ```
 //!
-//! `W`: somebody waits for a change. The rest is the [`Tag`]: a value is current exactly when the tag that it
-//! carries is the tag of the state. Generations only grow, and a generation's phases only go
-//! `Down <-> Starting -> Ready`, so a tag with `Ready` in it never comes back once it is gone.
+//! `W` is the waiter bit: it is set if there may be a waiter. The other bits are the [`Tag`]. A
+//! value is current exactly if its tag is equal to the tag of the state. Generations only grow,
+//! and the phases of a generation only change as `Down <-> Starting -> Ready`. So a tag with the
+//! phase `Ready` never becomes the state again after it was left.
 //!
-//! A generation has 61 bits: at a failure every nanosecond they last for 73 years. The last one is never built:
-//! a service that has come to it is down for good.
+//! A generation has 61 bits, which last for 73 years at one failure in each nanosecond. Nothing is
+//! built in the last generation: a service that has reached it stays down.
 
 use std::fmt;
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::{
+    numbers::Generation,
+    sync::{AtomicU64, Ordering, fence},
+};
 
-/// Where a service is in its life.
+/// The phase of a service: down, starting or ready.
 ///
 /// ```
 /// use mainstay::{Phase, Registry};
@@ -27,7 +31,7 @@ use crate::sync::{AtomicU64, Ordering, fence};
 /// let port = registry.register::<u16>("port")?;
 /// assert_eq!(registry.status(port)?.phase, Phase::Down);
 /// let provider = registry.provide(port)?;
-/// let attempt = provider.begin().wait()?;
+/// let attempt = provider.begin().wait_blocking()?;
 /// assert_eq!(registry.status(port)?.phase, Phase::Starting);
 /// let _running = attempt.ready(80)?;
 /// assert_eq!(registry.status(port)?.phase, Phase::Ready);
@@ -36,11 +40,11 @@ use crate::sync::{AtomicU64, Ordering, fence};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 pub enum Phase {
-    /// Nobody builds it.
+    /// The service has no instance, and no attempt is in progress.
     Down,
-    /// An attempt is under way.
+    /// An attempt is in progress.
     Starting,
-    /// A value is there.
+    /// The service has a current instance.
     Ready,
 }
 
@@ -55,35 +59,35 @@ impl fmt::Display for Phase {
 }
 
 const PHASE: u64 = 0b011;
-const WAITED: u64 = 0b100;
-const GENERATION: u32 = 3;
+const WAITERS: u64 = 0b100;
+const GENERATION_SHIFT: u32 = 3;
 
-/// A generation and a phase: what a value carries to be compared with its slot's state.
+// The last generation has a one in each bit that the word has for it.
+const _: () = assert!(Generation::LAST.get() == u64::MAX >> GENERATION_SHIFT);
+
+/// A generation and a phase. A value is compared with the state of its slot by its tag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tag(u64);
 
 impl Tag {
-    /// The last generation that there is.
-    pub(crate) const LAST: u64 = u64::MAX >> GENERATION;
-
-    pub(crate) fn new(generation: u64, phase: Phase) -> Self {
-        Self(generation << GENERATION | phase as u64)
+    pub(crate) fn new(generation: Generation, phase: Phase) -> Self {
+        Self(generation.get() << GENERATION_SHIFT | phase as u64)
     }
 
-    pub(crate) fn ready(generation: u64) -> Self {
+    pub(crate) fn ready(generation: Generation) -> Self {
         Self::new(generation, Phase::Ready)
     }
 
-    pub(crate) fn starting(generation: u64) -> Self {
+    pub(crate) fn starting(generation: Generation) -> Self {
         Self::new(generation, Phase::Starting)
     }
 
-    pub(crate) fn down(generation: u64) -> Self {
+    pub(crate) fn down(generation: Generation) -> Self {
         Self::new(generation, Phase::Down)
     }
 
-    pub(crate) fn generation(self) -> u64 {
-        self.0 >> GENERATION
+    pub(crate) fn generation(self) -> Generation {
+        Generation::new(self.0 >> GENERATION_SHIFT)
     }
 
     pub(crate) fn phase(self) -> Phase {
@@ -101,196 +105,235 @@ impl fmt::Debug for Tag {
     }
 }
 
-/// A transition that took place.
+/// A transition that has taken place.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moved {
+pub(crate) struct Transition {
     pub(crate) from: Tag,
-    /// Somebody waited; the bit is cleared, and the one who moved owes the notification.
-    pub(crate) waited: bool,
+    /// The waiter bit was set. The transition has cleared it, so its caller must notify the
+    /// waiters (W).
+    pub(crate) had_waiters: bool,
 }
 
-fn is_waited(word: u64) -> bool {
-    word & WAITED != 0
+fn has_waiters(word: u64) -> bool {
+    word & WAITERS != 0
 }
 
-/// The one truth about a slot.
+/// The word `state`: the only source of truth about a slot.
 pub(crate) struct StateCell(AtomicU64);
 
 impl StateCell {
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(Tag::down(0).0))
+        Self(AtomicU64::new(Tag::down(Generation::FIRST).0))
     }
 
-    /// Acquire: pairs with every transition's Release. Who sees a slot ready sees what was published before
-    /// (its value above all); who sees it failed sees its dependents failed, as they were raised before (I1).
+    /// Acquire: pairs with the Release of every transition. A thread that finds the slot ready also
+    /// finds what was written before the publication, above all the value. A thread that finds a
+    /// failure also finds the dependents failed, because they were taken down before (I1).
     #[inline]
     pub(crate) fn load(&self) -> Tag {
-        Tag(self.0.load(Ordering::Acquire) & !WAITED)
+        Tag(self.0.load(Ordering::Acquire) & !WAITERS)
     }
 
-    /// Whether it is in this state, for somebody who has left word for those who move it on: either it is not any more, or
-    /// they see that. Release: pairs with the Acquire of the next transition. Both are read-modify-writes of one word.
-    pub(crate) fn is_still(&self, tag: Tag) -> bool {
-        self.0.fetch_or(0, Ordering::Release) & !WAITED == tag.0
-    }
-
-    /// `from -> to`, unless the state is another by now. Clears the waiter bit.
+    /// Returns whether the state is still `tag`, by a read-modify-write that changes nothing.
     ///
-    /// Release: pairs with `load`. Acquire: pairs with `announce`, so that the listener that was registered
-    /// before the bit was set is seen by the notification; and with the transition before this one.
-    pub(crate) fn step(&self, from: Tag, to: Tag) -> Result<Moved, Tag> {
+    /// Release: pairs with the Acquire of the next transition. Both are read-modify-writes of one
+    /// word. So if this returns true, the thread that executes the next transition sees what the
+    /// caller wrote before.
+    pub(crate) fn confirm(&self, tag: Tag) -> bool {
+        self.0.fetch_or(0, Ordering::Release) & !WAITERS == tag.0
+    }
+
+    /// Executes `from -> to` and clears the waiter bit. If the state is not `from`, changes
+    /// nothing and returns the present state.
+    ///
+    /// Release: pairs with `load`. Acquire: pairs with `set_waiters`, so that the notification
+    /// finds the listener that was registered before the bit was set (W); and with the previous
+    /// transition.
+    pub(crate) fn transition(&self, from: Tag, to: Tag) -> Result<Transition, Tag> {
         self.exchange(from, to, 0)
     }
 
-    /// As `step`, but waiters are left waiting: nobody waits for an attempt to begin.
-    pub(crate) fn step_unnoticed(&self, from: Tag, to: Tag) -> Result<Moved, Tag> {
-        self.exchange(from, to, WAITED)
+    /// As `transition`, but keeps the waiter bit: no waiter waits for an attempt to begin.
+    pub(crate) fn transition_keeping_waiters(&self, from: Tag, to: Tag) -> Result<Transition, Tag> {
+        self.exchange(from, to, WAITERS)
     }
 
-    fn exchange(&self, from: Tag, to: Tag, keep: u64) -> Result<Moved, Tag> {
-        // Relaxed: the caller has made or seen `from`, so a state that differs is a later one; one that is
-        // the same is only a guess, which the exchange checks.
+    fn exchange(&self, from: Tag, to: Tag, keep: u64) -> Result<Transition, Tag> {
+        // Relaxed: the caller has written or read `from`, so a state that differs is a later one. A
+        // state that is equal is only a guess, which the compare-and-swap verifies.
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
-            if seen & !WAITED != from.0 {
-                // Acquire by `load`: the caller tells its user who overtook it.
+            if seen & !WAITERS != from.0 {
+                // `load` is an Acquire: the caller may report the failure that invalidated it,
+                // and must find its cause.
                 return Err(self.load());
             }
-            // Relaxed on failure: `seen` is a guess again.
+            // Relaxed on failure: `seen` is again only a guess. It may also differ in the waiter
+            // bit alone, so the loop compares once more.
             match self.0.compare_exchange(
                 seen,
                 to.0 | (seen & keep),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(Moved { from, waited: is_waited(seen) }),
+                Ok(_) => return Ok(Transition { from, had_waiters: has_waiters(seen) }),
                 Err(now) => seen = now,
             }
         }
     }
 
-    /// Says that somebody waits. Release: pairs with the Acquire of the next transition, which then sees the
-    /// waiter's listener. Acquire: pairs with the Release of the last one, so that what the waiter looks at
-    /// next is at least that new. Both sides are read-modify-writes of one word: one of them sees the other.
-    pub(crate) fn announce(&self) {
-        self.0.fetch_or(WAITED, Ordering::AcqRel);
+    /// Sets the waiter bit. The caller listens before, and checks its condition after this call
+    /// (W).
+    ///
+    /// A transition and this call are read-modify-writes of one word, so one of them comes first.
+    ///
+    /// - Release: pairs with the Acquire of a later transition, which then sees the listener.
+    /// - Acquire: pairs with the Release of an earlier transition, or of `clear_waiters`, so that
+    ///   the check sees what was written before it.
+    pub(crate) fn set_waiters(&self) {
+        self.0.fetch_or(WAITERS, Ordering::AcqRel);
     }
 
-    /// Takes the announcement back for somebody who will notify without a transition. Release: a waiter that
-    /// announces itself later sees what was done before this (`close` sets its flag first). Acquire: as `step`.
-    pub(crate) fn dismiss(&self) -> bool {
-        is_waited(self.0.fetch_and(!WAITED, Ordering::AcqRel))
+    /// Clears the waiter bit, for a caller that notifies without a transition. Returns whether
+    /// the bit was set: then the caller must notify the waiters.
+    ///
+    /// Release: pairs with `set_waiters`. A waiter that sets the bit later sees what was written
+    /// before this call (`close` sets its flag first). Acquire: as in `transition`.
+    pub(crate) fn clear_waiters(&self) -> bool {
+        has_waiters(self.0.fetch_and(!WAITERS, Ordering::AcqRel))
     }
 }
 
-/// The generation that a slot is on its way to: `state's generation <= condemned`, always.
+/// The word `condemned`: the highest generation to which a cascade has condemned the slot. The
+/// generation of the state is never above it (A1).
 ///
-/// The word counts on beyond [`Tag::LAST`], for another seven times as long; what is said of it does not.
-pub(crate) struct Condemned(AtomicU64);
+/// The word itself may exceed [`Generation::LAST`], because it has three more bits. `load` and
+/// `increment` return at most `LAST`.
+pub(crate) struct CondemnedCell(AtomicU64);
 
-impl Condemned {
+impl CondemnedCell {
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Acquire: pairs with `add`. An attempt looks at its own slot with it when it begins, and finds condemned
-    /// whatever was condemned before that slot.
-    pub(crate) fn load(&self) -> u64 {
-        self.0.load(Ordering::Acquire).min(Tag::LAST)
+    /// Acquire: pairs with `increment`. An attempt that begins reads this word of its own slot.
+    /// From then on it finds every slot condemned that the cascade had condemned before this one.
+    pub(crate) fn load(&self) -> Generation {
+        Generation::new(self.0.load(Ordering::Acquire)).min(Generation::LAST)
     }
 
-    /// One more failure; gives the generation that it leads to. Release: pairs with `load`, for what this
-    /// cascade condemned before, its dependencies.
-    pub(crate) fn add(&self) -> u64 {
-        (self.0.fetch_add(1, Ordering::Release) + 1).min(Tag::LAST)
+    /// Condemns the slot to its next generation, and returns that generation. Release: pairs with
+    /// `load`, for the slots that this cascade has condemned before, among them the dependencies.
+    pub(crate) fn increment(&self) -> Generation {
+        Generation::new(self.0.fetch_add(1, Ordering::Release) + 1).min(Generation::LAST)
     }
 
-    /// Ends exactly this generation, and gives the next; `None` where that has happened already. Relaxed: it is
-    /// the first of its cascade, and every read-modify-write of the word passes on what earlier ones released.
-    pub(crate) fn add_to(&self, generation: u64) -> Option<u64> {
-        let next = generation + 1;
-        self.0.compare_exchange(generation, next, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+    /// Condemns the slot to the generation after `generation`, and returns that one. Returns
+    /// `None` if the slot has been condemned beyond `generation` already.
+    ///
+    /// Relaxed: it is the first increment of its cascade, so it has nothing to pass on. What
+    /// earlier increments have released is passed on by every read-modify-write.
+    pub(crate) fn increment_from(&self, generation: Generation) -> Option<Generation> {
+        let next = generation.next();
+        let (from, to) = (generation.get(), next.get());
+        self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).ok()?;
         Some(next)
     }
 }
 
-/// How often the value of a slot was replaced under its tag, and whether that is going on: a cached reader that finds it
-/// as it was finds what it has.
+/// The word `replacements`: the number of completed replacements of the value, and the number of
+/// replacements in progress. If the word is unchanged and none is in progress, a cached value of
+/// the same generation is current.
 ///
 /// ```text
-///  63                      20   19                   0
-/// +--------------------------+------------------------+
-/// | replacements that ended  | replacements under way |
-/// +--------------------------+------------------------+
+///  63                       20   19                     0
+/// +---------------------------+--------------------------+
+/// | replacements completed    | replacements in progress |
+/// +---------------------------+--------------------------+
 /// ```
 ///
-/// A reader that was idle would have to miss 17 trillion of them, and no fewer and no more, to be misled; and more
-/// threads would have to replace one value at once than a system has.
+/// ABA: a cached reader is misled only if exactly 2^44 replacements, or a multiple of that,
+/// complete between two of its checks. The lower part overflows only if 2^20 threads replace one
+/// value at the same time.
 pub(crate) struct Replacements(AtomicU64);
 
-/// A replacement under way. It ends when this is dropped, whatever became of it.
+/// A replacement in progress. The drop counts it as completed, whether it has exchanged the value
+/// or not.
 pub(crate) struct Replacing<'a>(&'a Replacements);
 
-const UNDER_WAY: u64 = (1 << 20) - 1;
+const IN_PROGRESS: u64 = (1 << 20) - 1;
 
 impl Replacements {
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// From here on nobody takes what they have for the value that is there. Relaxed: it goes with the exchange of the
-    /// value, a Release: who sees the new value, or hears of it, sees this.
+    /// Counts a replacement as in progress: from now on no cached reader takes its value for the
+    /// current one.
+    ///
+    /// Relaxed: the exchange of the value follows, and is a Release. Every thread that reads the
+    /// new value, or synchronizes with a thread that has, also reads this count.
     pub(crate) fn begin(&self) -> Replacing<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Replacing(self)
     }
 
-    /// For a reader that is going to look at the value, to be compared with later; `None` while a replacement is under
-    /// way. Acquire: pairs with the end of each, so that the value is as new as what is counted here.
-    pub(crate) fn settled(&self) -> Option<u64> {
+    /// Returns the word, for a reader that then reads the value and later calls `is_unchanged`.
+    /// Returns `None` if a replacement is in progress.
+    ///
+    /// Acquire: pairs with the end of each replacement. So the reader then finds a value that
+    /// includes every replacement that is counted here as completed.
+    pub(crate) fn completed(&self) -> Option<u64> {
         let now = self.0.load(Ordering::Acquire);
-        (now & UNDER_WAY == 0).then_some(now)
+        (now & IN_PROGRESS == 0).then_some(now)
     }
 
-    /// Relaxed: where it is the same, there is nothing new to be seen.
+    /// Returns whether no replacement has begun since `completed` returned this word.
+    ///
+    /// Relaxed: if the word is unchanged, there is no new value to acquire.
     #[inline]
-    pub(crate) fn are(&self, settled: u64) -> bool {
-        self.0.load(Ordering::Relaxed) == settled
+    pub(crate) fn is_unchanged(&self, completed: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == completed
     }
 }
 
 impl Drop for Replacing<'_> {
-    /// Release: pairs with `settled`, for the value.
+    /// Release: pairs with `completed`, for the value.
     fn drop(&mut self) {
-        self.0.0.fetch_add(UNDER_WAY, Ordering::Release);
+        // One more completed, and one less in progress: 2^20 - 1.
+        self.0.0.fetch_add(IN_PROGRESS, Ordering::Release);
     }
 }
 
-/// Between what one side has written and what it now reads of the other's. There are two sides:
+/// The SeqCst fence between what a thread has written and what it now checks. It has two sides:
 ///
-/// - a cascade condemns `x`, **fence**, looks whether `x` has gained a dependent;
-/// - an attempt makes itself a dependent of `x`, **fence**, looks whether `x` is condemned.
+/// - a cascade condemns `c`, **fence**, checks whether `c` has gained a dependent;
+/// - an attempt publishes its edge to `c`, **fence**, checks whether `c` is condemned.
 ///
-/// Sequential consistency makes one of the two see the other: either the cascade finds the edge and fails
-/// the attempt too, or the attempt finds `x` condemned and waits.
+/// One of the two fences comes first, and the check after the other fence sees what was written
+/// before the first one. Either the cascade finds the edge and takes the attempt down, too, or the
+/// attempt finds `c` condemned and waits (I2). `Store::condemn` lists the cases.
 ///
-/// It also is the Release of what a cascade wrote before it, its cause, for who reads `FailedBy`; and the Acquire of
-/// what it passed by before it, the dependents that had left.
-pub(crate) fn second_look_fence() {
+/// For a cascade it has two more effects:
+///
+/// - Release: the cause that the cascade has stored, for a thread that reads `FailedBy`.
+/// - Acquire: the end of each generation whose edge the walk found crossed out (`Place::set`).
+pub(crate) fn fence_before_check() {
     fence(Ordering::SeqCst);
 }
 
 #[cfg(test)]
 impl StateCell {
-    /// Down in this generation, as if it had failed so often.
-    pub(crate) fn failed_so_often(&self, generation: u64) {
+    /// Sets the state to `Down` in this generation, as if the service had failed this number of
+    /// times.
+    pub(crate) fn set_for_test(&self, generation: Generation) {
         self.0.store(Tag::down(generation).0, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
-impl Condemned {
-    pub(crate) fn failed_so_often(&self, generation: u64) {
-        self.0.store(generation, Ordering::Relaxed);
+impl CondemnedCell {
+    pub(crate) fn set_for_test(&self, generation: Generation) {
+        self.0.store(generation.get(), Ordering::Relaxed);
     }
 }

@@ -1,14 +1,15 @@
-//! The edges: a graph behind its writers' lock, and what a cascade reads of it without one.
+//! The edges of a registry: the graph behind a lock, and the words that a cascade reads without it.
 //!
-//! A writer changes the graph, then the list of the dependency's dependents, then counts the change. A cascade
-//! follows the lists (`walk.rs`), or takes the row that one before it has left (`rows.rs`), which holds as long as
-//! nothing has changed.
+//! A writer changes the graph, then the list of the dependents of the dependency, then counts the
+//! change. A cascade follows the lists (`walk.rs`), or uses the closure that an earlier cascade has
+//! cached (`closure_cache.rs`), which is valid as long as the number of changes is the same.
 
 use super::{
-    graph::{Cycle, Edge, Graph, Use},
+    graph::{CyclePath, Edge, EdgeSource, Graph},
     slot::Slot,
     state::Tag,
 };
+use crate::numbers::{Generation, ServiceIndex};
 use crate::sync::{self, AtomicU64, Count, Mutex, Ordering, pin};
 
 pub(crate) struct Topology {
@@ -16,27 +17,30 @@ pub(crate) struct Topology {
     changes: Changes,
 }
 
-/// How many edges have come or gone.
+/// The number of edge changes: how many edges that are not soft were added or removed.
 struct Changes(AtomicU64);
 
 impl Changes {
-    /// Acquire: pairs with `add`; lists that are read after this have at least what is counted.
+    /// Acquire: pairs with `increment`. Lists that are read after this contain every change that is
+    /// counted.
     fn load(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Release: pairs with `load`.
-    fn add(&self) {
+    /// Release: pairs with `load`. The list is changed before the change is counted.
+    fn increment(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
 
-/// What a writer needs to know of the slots.
+/// The access of the topology and of a walk to the slots.
 pub(crate) trait Slots {
-    fn slot(&self, service: u32) -> &Slot;
+    /// Returns the slot of a service.
+    fn slot(&self, service: ServiceIndex) -> &Slot;
 
-    /// How many edges of the service were discovered: an attempt that used as many has none to drop.
-    fn discovered(&self, service: u32) -> &Count;
+    /// Returns the number of discovered edges of a service to its dependencies. An attempt that has
+    /// used the same number has none to drop.
+    fn discovered(&self, service: ServiceIndex) -> &Count;
 }
 
 impl Topology {
@@ -44,150 +48,181 @@ impl Topology {
         Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)) }
     }
 
-    /// How many edges have come or gone so far: one that came is in its list before it is counted.
+    /// Returns the number of edge changes. Lists that are read after this contain every change
+    /// that is counted.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load()
     }
 
-    /// For looking in. Nothing of a user's may run in `with`.
+    /// Calls `with` with the graph, under the lock. `with` must not run user code.
     pub(crate) fn read<R>(&self, with: impl FnOnce(&Graph) -> R) -> R {
         with(&sync::lock(&self.graph))
     }
 
-    /// The next service, without edges.
-    pub(crate) fn add_service(&self) -> u32 {
+    /// Adds a service without edges and returns its index.
+    pub(crate) fn add_service(&self) -> ServiceIndex {
         sync::lock(&self.graph).add_service()
     }
 
-    /// Declares a hard edge, for good.
-    pub(crate) fn declare(
-        &self,
-        slots: &impl Slots,
-        dependent: u32,
-        dependency: u32,
-    ) -> Result<(), Cycle> {
-        let edge = Edge { dependent, dependency, soft: false };
+    /// Adds a declared edge, or makes a discovered edge a declared one. If the edge would close a
+    /// cycle, returns the path of the cycle.
+    pub(crate) fn declare(&self, slots: &impl Slots, edge: Edge) -> Result<(), CyclePath> {
         let mut graph = sync::lock(&self.graph);
         match graph.find(edge) {
-            Some(Use::Declared) => Ok(()),
-            Some(Use::Discovered { .. }) => {
-                // It still counts as discovered: an attempt under way may have counted it as used.
-                graph.mark(edge, Use::Declared);
+            Some(EdgeSource::Declared) => Ok(()),
+            Some(EdgeSource::Discovered { .. }) => {
+                // `Slots::discovered` still counts it, because an attempt in progress may have
+                // counted it as used. The next publication sets the number anew.
+                graph.mark(edge, EdgeSource::Declared);
                 Ok(())
             }
-            None => self.add(&mut graph, slots, edge, Use::Declared),
+            None => self.add(&mut graph, slots, edge, EdgeSource::Declared),
         }
     }
 
-    /// Makes sure that the edge is known, and marks it as used by the attempt of `generation`, perhaps only `to_start`.
-    /// True where this is a discovered edge that this attempt had not used before. An attempt that is over makes no edge.
+    /// Ensures that the edge is published, and marks it as used by the attempt of `generation`; if
+    /// `start_only` is set, only until the publication of the attempt.
+    ///
+    /// Returns true if it is a discovered edge that this attempt had not used before. Returns
+    /// false, and adds no edge, if the attempt is invalidated.
     pub(crate) fn discover(
         &self,
         slots: &impl Slots,
         edge: Edge,
-        generation: u64,
-        to_start: bool,
-    ) -> Result<bool, Cycle> {
-        let used = |to_start| Use::Discovered { by: Some(generation), to_start };
+        generation: Generation,
+        start_only: bool,
+    ) -> Result<bool, CyclePath> {
+        let used = |start_only| EdgeSource::Discovered { attempt: Some(generation), start_only };
         let mut graph = sync::lock(&self.graph);
         match graph.find(edge) {
-            Some(Use::Declared) => Ok(false),
-            // An attempt that is overtaken already must not take the edge from a later one.
-            Some(Use::Discovered { by: Some(by), .. }) if by > generation => Ok(false),
-            Some(Use::Discovered { by: Some(by), to_start: before }) if by == generation => {
-                // What is needed for good stays so.
-                graph.mark(edge, used(before && to_start));
+            // A declared edge is permanent, so it needs no mark.
+            Some(EdgeSource::Declared) => Ok(false),
+            // A later attempt uses the edge, so this one is invalidated. The mark of the later
+            // one must stay: it prevents that the edge is removed.
+            Some(EdgeSource::Discovered { attempt: Some(attempt), .. }) if attempt > generation => {
                 Ok(false)
             }
-            Some(Use::Discovered { .. }) => {
-                graph.mark(edge, used(to_start));
+            Some(EdgeSource::Discovered { attempt: Some(attempt), start_only: before })
+                if attempt == generation =>
+            {
+                // This attempt has used the edge before. If one of its uses is not start-only,
+                // the edge is hard.
+                graph.mark(edge, used(before && start_only));
+                Ok(false)
+            }
+            // Only earlier attempts have used the edge, or a failed attempt of the same generation.
+            Some(EdgeSource::Discovered { .. }) => {
+                graph.mark(edge, used(start_only));
                 Ok(true)
             }
             None => {
-                // It counts before we look whether the attempt is over: a later one that is published has moved the
-                // state before it looks how many count. Either we see that, or it sees this, and drops the edge.
+                // The edge is counted before the state is confirmed. A later attempt is
+                // published, which moves the state, before it compares the count. So either this
+                // attempt sees that it is invalidated, or the later one sees the count and
+                // removes the edge.
                 let count = slots.discovered(edge.dependent);
-                count.add(1);
-                if !slots.slot(edge.dependent).state.is_still(Tag::starting(generation)) {
-                    count.remove(1);
+                count.fetch_add(1);
+                if !slots.slot(edge.dependent).state.confirm(Tag::starting(generation)) {
+                    count.fetch_sub(1);
                     return Ok(false);
                 }
-                let added = self.add(&mut graph, slots, edge, used(to_start));
+                let added = self.add(&mut graph, slots, edge, used(start_only));
                 if added.is_err() {
-                    count.remove(1);
+                    count.fetch_sub(1);
                 }
                 added.map(|()| true)
             }
         }
     }
 
-    /// The attempt of `generation` was given up: what it used is no longer in use.
-    pub(crate) fn release(&self, dependent: u32, generation: u64) {
+    /// Marks the edges that the failed attempt of `generation` used as unused. They are kept for
+    /// the next attempt.
+    pub(crate) fn release(&self, dependent: ServiceIndex, generation: Generation) {
         let mut graph = sync::lock(&self.graph);
-        for (edge, use_) in graph.dependencies(dependent) {
-            match use_ {
-                Use::Discovered { by, to_start } if by == Some(generation) => {
-                    graph.mark(edge, Use::Discovered { by: None, to_start });
+        for (edge, source) in graph.dependencies(dependent) {
+            match source {
+                EdgeSource::Discovered { attempt, start_only } if attempt == Some(generation) => {
+                    graph.mark(edge, EdgeSource::Discovered { attempt: None, start_only });
                 }
                 _ => {}
             }
         }
     }
 
-    /// The attempt of `generation` was published: drops the edges that only earlier ones used, and those that it needed
-    /// to start.
-    pub(crate) fn settle(&self, slots: &impl Slots, dependent: u32, generation: u64) {
+    /// Removes the edges that the published attempt of `generation` does not need: those that
+    /// only earlier attempts used, and its own start-only edges.
+    pub(crate) fn drop_unused_edges(
+        &self,
+        slots: &impl Slots,
+        dependent: ServiceIndex,
+        generation: Generation,
+    ) {
         let mut graph = sync::lock(&self.graph);
-        for (edge, use_) in graph.dependencies(dependent) {
-            match use_ {
-                // A later one is that of an attempt after this one, which is overtaken by now.
-                Use::Discovered { by, .. } if by.is_none_or(|by| by < generation) => {
+        for (edge, source) in graph.dependencies(dependent) {
+            match source {
+                // Only earlier attempts have used the edge. (An edge that a later attempt uses
+                // stays. There may be one, if this attempt has failed since its publication.)
+                EdgeSource::Discovered { attempt, .. }
+                    if attempt.is_none_or(|attempt| attempt < generation) =>
+                {
                     self.remove(&mut graph, slots, edge);
                 }
-                Use::Discovered { by, to_start: true } if by == Some(generation) => {
+                // This attempt has used the edge, and only to start.
+                EdgeSource::Discovered { attempt, start_only: true }
+                    if attempt == Some(generation) =>
+                {
                     self.remove(&mut graph, slots, edge);
                 }
                 _ => {}
             }
         }
-        // Those that were declared meanwhile count no more.
+        // The number is set anew: edges that were declared since the last publication are no longer
+        // counted.
         let left = graph.dependencies(dependent).into_iter();
-        let left = left.filter(|(_, use_)| *use_ != Use::Declared).count();
+        let left = left.filter(|(_, source)| *source != EdgeSource::Declared).count();
         slots.discovered(dependent).set(left as u32);
     }
 
+    /// Adds an edge to the graph and to the list of dependents. If it would close a cycle with dead
+    /// edges, removes these first.
     fn add(
         &self,
         graph: &mut Graph,
         slots: &impl Slots,
         edge: Edge,
-        use_: Use,
-    ) -> Result<(), Cycle> {
-        while let Err(cycle) = graph.add_edge(edge, use_) {
-            if !self.drop_stale(graph, slots, &cycle) {
+        source: EdgeSource,
+    ) -> Result<(), CyclePath> {
+        while let Err(cycle) = graph.add_edge(edge, source) {
+            if !self.drop_dead_edges(graph, slots, &cycle) {
                 return Err(cycle);
             }
         }
-        // No failure travels a soft edge: no cascade needs to know of it.
+        // A cascade does not follow soft edges, so no list contains them.
         if !edge.soft {
-            slots.slot(edge.dependency).dependents().add(edge.dependent, &pin());
-            self.changes.add();
+            slots.slot(edge.dependency).dependents().insert(edge.dependent, &pin());
+            self.changes.increment();
         }
         Ok(())
     }
 
-    /// Drops the edges on a cycle that only dead attempts used: what built on them can never be published, so
-    /// they hold nothing, and a service whose dependencies turned round must not be refused for them. True where
-    /// there were any. The first pair of the cycle is the edge that is to be added.
-    fn drop_stale(&self, graph: &mut Graph, slots: &impl Slots, cycle: &Cycle) -> bool {
+    /// Removes the dead edges of a cycle, those that only attempts have used that can no longer be
+    /// published. Returns whether there were any.
+    ///
+    /// No current instance was built over a dead edge. So a service whose dependency was reversed
+    /// must not be refused because of one. The first pair of the cycle is the edge that will be
+    /// added.
+    fn drop_dead_edges(&self, graph: &mut Graph, slots: &impl Slots, cycle: &CyclePath) -> bool {
         let mut dropped = false;
         for pair in cycle.windows(2).skip(1) {
             let [dependent, dependency] = *pair else { continue };
-            let alive = slots.slot(dependent).state.load().generation();
+            // An attempt of an earlier generation than this one can no longer be published.
+            let current = slots.slot(dependent).state.load().generation();
             for soft in [false, true] {
                 let edge = Edge { dependent, dependency, soft };
                 match graph.find(edge) {
-                    Some(Use::Discovered { by, .. }) if by.is_none_or(|by| by < alive) => {
+                    Some(EdgeSource::Discovered { attempt, .. })
+                        if attempt.is_none_or(|attempt| attempt < current) =>
+                    {
                         self.remove(graph, slots, edge);
                         dropped = true;
                     }
@@ -198,12 +233,13 @@ impl Topology {
         dropped
     }
 
+    /// Removes a discovered edge from the graph and from the list of dependents.
     fn remove(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) {
         graph.remove_edge(edge);
-        slots.discovered(edge.dependent).remove(1);
+        slots.discovered(edge.dependent).fetch_sub(1);
         if !edge.soft {
             slots.slot(edge.dependency).dependents().remove(edge.dependent, &pin());
-            self.changes.add();
+            self.changes.increment();
         }
     }
 }

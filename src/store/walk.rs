@@ -1,124 +1,143 @@
-//! The closure of some services, found by following who depends on them: without a lock, while edges change.
+//! A walk: finds the closure of some services by following the lists of their dependents, without a
+//! lock, while edges may change.
 
 use super::{dependents::Iter, topology::Slots};
-use crate::sync::Pin;
+use crate::{numbers::ServiceIndex, sync::Pin};
 
-/// The services that a walk started from, and all that transitively depends on them.
+/// The services from which a walk started, and all their transitive dependents.
 pub(crate) struct Walk {
-    /// Each service before what depends on it.
-    found: Vec<Found>,
+    /// Each service before its dependents.
+    visited: Vec<Visited>,
 }
 
-/// One service of a walk.
+/// A service of a walk.
 #[derive(Debug, Clone, Copy)]
-struct Found {
-    service: u32,
-    /// How many dependents it had ever gained when they began to be followed.
+struct Visited {
+    service: ServiceIndex,
+    /// The number of dependents that the service had ever gained, before the walk read its list.
     gained: u32,
 }
 
 impl Walk {
-    /// Walks from `starts`. What has become a dependent before is found, unless it has left since.
+    /// Walks from `starts`. It finds each dependent that was added before the call, unless the
+    /// dependent was removed before its entry was read.
     ///
-    /// `None` where edges have changed meanwhile, so that what was read one after another is a circle.
-    pub(crate) fn from(slots: &impl Slots, starts: &[u32], pin: &Pin) -> Option<Self> {
-        let found = upwards(slots, starts, pin).or_else(|| depth_first(slots, starts, pin))?;
-        Some(Self { found })
+    /// Returns `None` if the edges that it has read form a cycle. The graph is acyclic at any
+    /// time, but a walk reads its lists at different times. The caller walks again.
+    pub(crate) fn new(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Self> {
+        let visited =
+            in_index_order(slots, starts, pin).or_else(|| depth_first(slots, starts, pin))?;
+        Some(Self { visited })
     }
 
-    /// All that was found, each before what depends on it.
-    pub(crate) fn dependencies_first(&self) -> impl Iterator<Item = u32> {
-        self.found.iter().map(|found| found.service)
+    /// Iterates over the services of the walk, each before its dependents.
+    pub(crate) fn dependencies_first(&self) -> impl Iterator<Item = ServiceIndex> {
+        self.visited.iter().map(|visited| visited.service)
     }
 
-    /// Whether none of them has gained a dependent since: then the walk has the closure of its starts, and each
-    /// before what depends on it.
-    pub(crate) fn is_whole(&self, slots: &impl Slots) -> bool {
+    /// Returns whether no service of the walk has gained a dependent since its list was read. If
+    /// so, the walk contains the closure of its starts as of this call.
+    pub(crate) fn is_complete(&self, slots: &impl Slots) -> bool {
         let gained = |service| slots.slot(service).dependents().gained();
-        self.found.iter().all(|found| gained(found.service) == found.gained)
+        self.visited.iter().all(|visited| gained(visited.service) == visited.gained)
     }
 
-    /// Whether a service depends on one that was found.
-    pub(crate) fn has_below(&self, service: u32, slots: &impl Slots, pin: &Pin) -> bool {
+    /// Returns whether a service depends on a service of the walk.
+    pub(crate) fn depends_on_member(
+        &self,
+        service: ServiceIndex,
+        slots: &impl Slots,
+        pin: &Pin,
+    ) -> bool {
         let dependents = |service| slots.slot(service).dependents().iter(pin);
-        self.dependencies_first().any(|found| dependents(found).any(|other| other == service))
+        self.dependencies_first().any(|member| dependents(member).any(|other| other == service))
     }
 }
 
-/// What was found, and who is to be followed from there.
-fn visit<'p>(slots: &impl Slots, service: u32, pin: &'p Pin) -> (Found, Iter<'p>) {
+/// Returns the entry of a service for the walk, and its dependents, which must be followed.
+fn visit<'p>(slots: &impl Slots, service: ServiceIndex, pin: &'p Pin) -> (Visited, Iter<'p>) {
     let dependents = slots.slot(service).dependents();
-    // Counted before they are followed.
-    let found = Found { service, gained: dependents.gained() };
-    (found, dependents.iter(pin))
+    // The count is read before the list. In the other order, a dependent that is added in between
+    // would be counted although it is not followed, and `is_complete` would not notice it.
+    let visited = Visited { service, gained: dependents.gained() };
+    (visited, dependents.iter(pin))
 }
 
-/// In the order of the slots in memory: many times faster than any other in a large closure. `None` where one
-/// has a smaller number than what it depends on; most are registered after that.
-fn upwards(slots: &impl Slots, starts: &[u32], pin: &Pin) -> Option<Vec<Found>> {
-    let mut met = Numbers::default();
+/// Walks in the order of the indices, which is the order of the slots in memory. In a large closure
+/// this is many times faster than any other order.
+///
+/// Returns `None` if a dependent has a smaller index than its dependency. Most services are
+/// registered after their dependencies, so this is rare.
+fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Vec<Visited>> {
+    let mut reached = ServiceSet::default();
     for &start in starts {
-        met.insert(start);
+        reached.insert(start);
     }
     let mut all = Vec::new();
-    let mut next = met.from(0);
+    let mut next = reached.first_from(0);
     while let Some(service) = next {
-        let (found, dependents) = visit(slots, service, pin);
-        all.push(found);
+        let (visited, dependents) = visit(slots, service, pin);
+        all.push(visited);
         for dependent in dependents {
+            // This order has passed the dependent already. A depth-first walk must find the order.
             if dependent < service {
                 return None;
             }
-            met.insert(dependent);
+            reached.insert(dependent);
         }
-        next = met.from(service + 1);
+        next = reached.first_from(service.get() + 1);
     }
     Some(all)
 }
 
-/// In any graph. `None` for a circle.
-fn depth_first(slots: &impl Slots, starts: &[u32], pin: &Pin) -> Option<Vec<Found>> {
-    let (mut met, mut done) = (Numbers::default(), Numbers::default());
+/// Walks depth first, which finds an order for every acyclic graph. Returns `None` for a cycle.
+fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Vec<Visited>> {
+    let (mut reached, mut done) = (ServiceSet::default(), ServiceSet::default());
     let mut all = Vec::new();
-    // The way from a start to here, and who is still to be followed at each step. Not in the stack: a chain may be
-    // long.
-    let mut way: Vec<(Found, Iter<'_>)> = Vec::new();
+    // The path from a start to the present service, with the dependents of each that have not been
+    // followed. Not a recursion, because a chain of services may be longer than the stack.
+    let mut path: Vec<(Visited, Iter<'_>)> = Vec::new();
     for &start in starts {
         let mut next = Some(start);
         loop {
             if let Some(service) = next {
-                if met.insert(service) {
-                    way.push(visit(slots, service, pin));
+                if reached.insert(service) {
+                    path.push(visit(slots, service, pin));
+                // Reached again, before all its dependents were followed: it is on the path, so the
+                // path is a cycle. If it is done, it is only reached over a second edge.
                 } else if !done.contains(service) {
                     return None;
                 }
             }
-            let Some((found, dependents)) = way.last_mut() else { break };
+            // The path is empty: all that is reachable from this start was followed.
+            let Some((visited, dependents)) = path.last_mut() else { break };
             next = dependents.next();
             if next.is_none() {
-                done.insert(found.service);
-                all.push(*found);
-                way.pop();
+                done.insert(visited.service);
+                all.push(*visited);
+                path.pop();
             }
         }
     }
+    // Each service was added after all its dependents.
     all.reverse();
     Some(all)
 }
 
-/// A set of services, as bits in pages: what a walk does not come to costs next to nothing.
+/// A set of services, stored as bits in pages. A page without members is not allocated, so a walk
+/// pays almost nothing for services that it does not reach.
 #[derive(Default)]
-struct Numbers(Vec<Option<Box<Page>>>);
+struct ServiceSet(Vec<Option<Box<Page>>>);
 
 type Page = [u64; 16];
 
 const PAGE: usize = size_of::<Page>() * 8;
 
-impl Numbers {
-    /// True where it was not there.
+impl ServiceSet {
+    /// Inserts a service. Returns whether it is new in the set.
     #[inline]
-    fn insert(&mut self, number: u32) -> bool {
-        let (page, word, bit) = split(number);
+    fn insert(&mut self, service: ServiceIndex) -> bool {
+        let (page, word, bit) = split(service.get());
         if page >= self.0.len() {
             self.0.resize_with(page + 1, || None);
         }
@@ -128,23 +147,24 @@ impl Numbers {
         new
     }
 
-    fn contains(&self, number: u32) -> bool {
-        let (page, word, bit) = split(number);
+    fn contains(&self, service: ServiceIndex) -> bool {
+        let (page, word, bit) = split(service.get());
         matches!(self.0.get(page), Some(Some(page)) if page[word] & bit != 0)
     }
 
-    /// The least that is not below `number`.
+    /// Returns the member with the smallest index that is not below `number`.
     #[inline]
-    fn from(&self, number: u32) -> Option<u32> {
+    fn first_from(&self, number: u32) -> Option<ServiceIndex> {
         let (mut page, mut word, bit) = split(number);
-        // The bits below `bit` are looked at no more.
+        // Excludes the bits below `bit`, in the first word only.
         let mut mask = !(bit - 1);
         loop {
             if let Some(words) = self.0.get(page)? {
                 for (place, &bits) in words.iter().enumerate().skip(word) {
                     let bits = bits & mask;
                     if bits != 0 {
-                        return Some((page * PAGE + place * 64) as u32 + bits.trailing_zeros());
+                        let first = (page * PAGE + place * 64) as u32;
+                        return Some(ServiceIndex::new(first + bits.trailing_zeros()));
                     }
                     mask = !0;
                 }
@@ -154,7 +174,8 @@ impl Numbers {
     }
 }
 
-/// Where its bit stands: the page, the word in it, the bit in that.
+/// Returns the position of the bit of a service: the page, the word in the page, the mask in the
+/// word.
 fn split(number: u32) -> (usize, usize, u64) {
     let number = number as usize;
     (number / PAGE, number % PAGE / 64, 1 << (number % 64))
@@ -164,20 +185,29 @@ fn split(number: u32) -> (usize, usize, u64) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Numbers, PAGE};
+    use super::{PAGE, ServiceSet};
+    use crate::numbers::ServiceIndex;
 
     #[test]
-    fn numbers_are_a_set() {
-        // Next to each other, at the ends of words and of pages, far apart.
+    fn the_set_of_services_agrees_with_a_btree_set() {
+        // Adjacent indices, indices at the ends of words and of pages, and distant ones.
         let page = PAGE as u32;
         let all =
             [0, 1, 5, 63, 64, 127, 128, 700, page - 1, page, page + 65, 5 * page - 1, 7 * page];
-        let (mut numbers, mut model) = (Numbers::default(), BTreeSet::new());
+        let (mut numbers, mut model) = (ServiceSet::default(), BTreeSet::new());
         for number in all.into_iter().rev().chain(all) {
-            assert_eq!(numbers.insert(number), model.insert(number), "{number}");
+            assert_eq!(numbers.insert(ServiceIndex::new(number)), model.insert(number), "{number}");
             for from in all.into_iter().flat_map(|n| [n.saturating_sub(1), n, n + 1, n + 64]) {
-                assert_eq!(numbers.from(from), model.range(from..).next().copied(), "from {from}");
-                assert_eq!(numbers.contains(from), model.contains(&from), "{from}");
+                assert_eq!(
+                    numbers.first_from(from).map(ServiceIndex::get),
+                    model.range(from..).next().copied(),
+                    "from {from}"
+                );
+                assert_eq!(
+                    numbers.contains(ServiceIndex::new(from)),
+                    model.contains(&from),
+                    "{from}"
+                );
             }
         }
     }

@@ -1,32 +1,40 @@
-//! One build, in the builder's hands.
+//! `Build`, the handle of one build that a builder receives.
 
 use std::{
     fmt,
-    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::BuildTime;
+use super::{
+    build_timer::BuildTimer,
+    pending_attempt::{BuildShared, Grace, PendingAttempt},
+};
 use crate::{
-    dependency::{Dependency, Need, Uses},
-    error::{DependencyError, WaitError, WaitForError},
+    error::{DependencyError, WaitForError},
     failure::Failure,
-    provider::Attempt,
+    numbers::{Generation, ServiceIndex},
+    provide::{Attempt, AttemptEdges, DependencyWait, GenerationEnded, Invalidated, Watch},
     registry::Registry,
-    running::Over,
     service::{Instance, ServiceId},
-    sync::{Flag, Shielded},
-    wait::{Wait, sealed::Condition},
-    watch::Watch,
+    store::{Edge, Store},
+    sync::{Flag, Mutex, Shielded, lock},
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
 };
 
-/// What a builder is given for one build: what it is built from is waited for by it, and it knows why it is built.
+/// The handle of one build, which a builder receives.
 ///
-/// It is over once the builder has returned; later waits of one that was kept end with [`WaitForError::Over`].
+/// The builder waits with it for the dependencies of the service, and it describes the build: its
+/// number, its deadline, and the last failure.
+///
+/// The build ends when the builder returns or is dropped. A builder may keep the handle, but then
+/// its waits return [`WaitForError::AttemptEnded`].
 ///
 /// ```
-/// use mainstay::Registry;
+/// use mainstay::{Registry, error::WaitForError};
 ///
 /// let registry = Registry::with_capacity(2)?;
 /// let config = registry.register::<u16>("config")?;
@@ -37,131 +45,173 @@ use crate::{
 /// let supervisor = registry.supervise(server)?;
 /// std::thread::spawn(move || {
 ///     supervisor.run_blocking(|build| {
-///         let port = build.wait_for(config).wait()?;
-///         Ok::<_, mainstay::WaitForError>(format!("localhost:{}, generation {}", **port, build.generation()))
+///         let port = build.wait_for(config).wait_blocking()?;
+///         Ok::<_, WaitForError>(format!("localhost:{}, build {}", **port, build.number()))
 ///     })
 /// });
-/// assert_eq!(**registry.wait_ready(server).wait()?, "localhost:8080, generation 0");
+/// assert_eq!(**registry.wait_ready(server).wait_blocking()?, "localhost:8080, build 1");
 /// # registry.close();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Build<T: Send + Sync + 'static> {
     registry: Registry,
     id: ServiceId<T>,
-    generation: u64,
-    shared: Arc<Shared>,
-    charges: u32,
+    generation: Generation,
+    shared: Arc<BuildShared>,
+    failures: u32,
     holders: usize,
-    /// Of its reason this may be the last holder.
+    /// Shielded, because this may be the last owner of the user's reason.
     last_failure: Shielded<Option<Failure>>,
 }
 
-/// What a build and its attempt have in common.
-struct Shared {
-    uses: Uses,
-    over: Flag,
-    time: BuildTime,
+/// The wait of [`Build::wait_for`], [`Build::wait_to_start`] and [`Build::wait_with_grace`].
+///
+/// It borrows the build, which records the edge.
+pub type BuildWaitFor<'a, D> = Wait<BuildWait<'a, D>>;
+
+/// The condition of a build's wait for a dependency.
+///
+/// It adds three things to the wait of an attempt: it ends with the build, it pauses the build
+/// timer, and it records a grace period.
+pub struct BuildWait<'a, D> {
+    wait: DependencyWait<'a, D>,
+    shared: &'a BuildShared,
+    grace: Option<Duration>,
 }
 
-/// The attempt of a build, which stays with the supervisor; however it ends, the build is over by then.
-pub(super) struct Ahead<T: Send + Sync + 'static> {
-    attempt: Option<Attempt<T>>,
-    shared: Arc<Shared>,
+impl<D: Send + Sync + 'static> BuildWait<'_, D> {
+    /// Records the grace period, once: adds the soft edge that remains of this dependency when the
+    /// publication removes the start-only edge.
+    fn record_grace(&mut self, dependency: ServiceIndex) -> Result<(), WaitForError> {
+        // Not before the start-only edge is known: an attempt that is invalidated adds no edge.
+        let Some(period) = self.grace.filter(|_| self.wait.known) else { return Ok(()) };
+        self.grace = None;
+        let soft = Edge { soft: true, ..self.wait.edge(dependency) };
+        let (store, generation) = (self.wait.registry.store(), self.wait.generation);
+        self.wait.edges.discover(store, soft, generation, false)?;
+        lock(&self.shared.graces).push(Grace { dependency, period });
+        Ok(())
+    }
 }
 
-/// Parts an attempt from what its builder may do with it.
-pub(super) fn begin<T: Send + Sync + 'static>(
+impl<D: Send + Sync + 'static> Condition for BuildWait<'_, D> {
+    type Output = Result<Arc<Instance<D>>, WaitForError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        let dependency = match self.wait.registry.index(self.wait.id.into()) {
+            Ok(dependency) => dependency,
+            Err(foreign) => return Some(Err(foreign.into())),
+        };
+        // The attempt may have been published or failed: a kept `Build` must not add edges to it.
+        if self.shared.ended.is_set() {
+            let service = self.store().name(dependency);
+            return Some(Err(WaitForError::AttemptEnded { service }));
+        }
+        let output = Shielded::new(self.wait.check());
+        if let Err(cycle) = self.record_grace(dependency) {
+            return Some(Err(cycle));
+        }
+        output.into_inner()
+    }
+
+    fn slots(&self) -> WaitSlots {
+        self.wait.slots()
+    }
+
+    fn store(&self) -> &Store {
+        self.wait.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        self.wait.timed_out(after)
+    }
+
+    fn is_observed(&self) -> bool {
+        self.wait.is_observed()
+    }
+
+    fn on_start(&mut self) {
+        self.shared.timer.pause(self.wait.registry.clock().now());
+        self.wait.on_start();
+    }
+
+    fn on_end(&mut self, elapsed: Duration) {
+        self.shared.timer.resume(self.wait.registry.clock().now());
+        self.wait.on_end(elapsed);
+    }
+}
+
+/// Splits an attempt into the part that the supervisor keeps and the part that the builder
+/// receives.
+pub(super) fn split<T: Send + Sync + 'static>(
     attempt: Attempt<T>,
-    charges: u32,
+    failures: u32,
     holders: usize,
-    time: BuildTime,
-) -> (Ahead<T>, Build<T>) {
-    let shared = Arc::new(Shared { uses: Uses::default(), over: Flag::new(), time });
+    timer: BuildTimer,
+) -> (PendingAttempt<T>, Build<T>) {
+    let shared = Arc::new(BuildShared {
+        edges: AttemptEdges::default(),
+        ended: Flag::new(),
+        timer,
+        graces: Mutex::default(),
+    });
     let Attempt { registry, id, generation, .. } = &attempt;
     let build = Build {
         registry: registry.clone(),
         id: *id,
         generation: *generation,
         shared: Arc::clone(&shared),
-        charges,
+        failures,
         holders,
         last_failure: Shielded::new(registry.store().last_failure(id.index())),
     };
-    (Ahead { attempt: Some(attempt), shared }, build)
-}
-
-impl<T: Send + Sync + 'static> Ahead<T> {
-    /// How long the build may take.
-    pub(super) fn time(&self) -> &BuildTime {
-        &self.shared.time
-    }
-
-    /// Ends the build.
-    pub(super) fn end(mut self) -> Attempt<T> {
-        match self.take() {
-            Some(attempt) => attempt,
-            None => unreachable!("it is taken out only at its end"),
-        }
-    }
-
-    fn take(&mut self) -> Option<Attempt<T>> {
-        self.shared.over.raise();
-        let attempt = self.attempt.take()?;
-        attempt.uses.take(&self.shared.uses);
-        Some(attempt)
-    }
-}
-
-impl<T: Send + Sync + 'static> Deref for Ahead<T> {
-    type Target = Attempt<T>;
-
-    fn deref(&self) -> &Attempt<T> {
-        match &self.attempt {
-            Some(attempt) => attempt,
-            None => unreachable!("it is taken out only at its end"),
-        }
-    }
-}
-
-impl<T: Send + Sync + 'static> Drop for Ahead<T> {
-    fn drop(&mut self) {
-        drop(self.take());
-    }
+    (PendingAttempt::new(attempt, shared), build)
 }
 
 impl<T: Send + Sync + 'static> Build<T> {
-    /// Waits for a service to be ready, and makes it a dependency: what is built fails with it from here on. As
-    /// [`Attempt::wait_for`].
+    /// Waits until a service is ready, and makes it a hard dependency.
+    ///
+    /// If the dependency fails later, the build is invalidated, or the instance that it has built
+    /// fails. As [`Attempt::wait_for`]; in addition, the time of the wait does not count as build
+    /// time. The wait is cancel-safe.
     ///
     /// # Errors
     ///
-    /// [`WaitForError`]. Of an overtaken build it does not matter what the builder returns: it is built again.
+    /// [`WaitForError`]: the build was invalidated or has ended, the dependency depends on this
+    /// service, the registry was closed, or the id belongs to another registry.
+    ///
+    /// A builder may return any of these errors by `?`. If the build was invalidated, its result is
+    /// ignored, and the service is built again.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(2)?;
-    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// # let config = registry.register::<String>("config")?;
+    /// # let port = registry.register::<u16>("port")?;
     /// let supervisor = registry.supervise(port)?;
     /// std::thread::spawn(move || {
     ///     supervisor.run_blocking(|build| {
-    ///         let config = build.wait_for(config).wait()?;
+    ///         let config = build.wait_for(config).wait_blocking()?;
     ///         Ok::<u16, Box<dyn std::error::Error + Send + Sync>>(config.parse()?)
     ///     })
     /// });
     /// let provider = registry.provide(config)?;
-    /// let _config = provider.begin().wait()?.ready("80".to_string())?;
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// let _config = provider.begin().wait_blocking()?.ready("80".to_string())?;
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_for<D: Send + Sync + 'static>(
         &self,
         dependency: ServiceId<D>,
-    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
-        self.wait(dependency, Need::Always)
+    ) -> BuildWaitFor<'_, D> {
+        self.wait(dependency, false, None)
     }
 
-    /// Waits for a service to be ready that is needed to build this one, and of no matter after that. As
-    /// [`Attempt::wait_to_start`].
+    /// Waits until a service is ready that is needed only during the build: a start-only
+    /// dependency.
+    ///
+    /// If the dependency fails during the build, the build is invalidated. Its later failures do
+    /// not affect the instance. As [`Attempt::wait_to_start`].
     ///
     /// # Errors
     ///
@@ -169,17 +219,18 @@ impl<T: Send + Sync + 'static> Build<T> {
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(2)?;
-    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// # let config = registry.register::<String>("config")?;
+    /// # let port = registry.register::<u16>("port")?;
     /// let supervisor = registry.supervise(port)?;
     /// std::thread::spawn(move || {
     ///     supervisor.run_blocking(|build| {
-    ///         let config = build.wait_to_start(config).wait()?;
+    ///         let config = build.wait_to_start(config).wait_blocking()?;
     ///         Ok::<u16, Box<dyn std::error::Error + Send + Sync>>(config.parse()?)
     ///     })
     /// });
     /// let provider = registry.provide(config)?;
-    /// let edited = provider.begin().wait()?.ready("80".to_string())?;
-    /// registry.wait_ready(port).wait()?;
+    /// let edited = provider.begin().wait_blocking()?.ready("80".to_string())?;
+    /// registry.wait_ready(port).wait_blocking()?;
     /// # while !registry.status(port)?.dependencies.is_empty() { std::thread::yield_now(); }
     /// edited.fail("edited");
     /// assert_eq!(*registry.get(port)?, 80);
@@ -189,17 +240,25 @@ impl<T: Send + Sync + 'static> Build<T> {
     pub fn wait_to_start<D: Send + Sync + 'static>(
         &self,
         dependency: ServiceId<D>,
-    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
-        self.wait(dependency, Need::ToStart)
+    ) -> BuildWaitFor<'_, D> {
+        self.wait(dependency, true, None)
     }
 
-    /// Waits for a service to be ready, and says that what is built can stand it to be away for so long: when it fails
-    /// and is back within that time, this does not fail.
+    /// Waits until a service is ready, and tolerates its absence later, for a grace period.
     ///
-    /// Until what is built is published, it is a dependency like any other. After that, whoever uses it reads it anew each
-    /// time, by [`Registry::get`], or [watches](Self::watch) it: the instance that was waited for may be gone. It is away
-    /// from when the supervisor finds it not ready, by the registry's clock; where it is not back in time, this fails with
-    /// [`Reason::NotBack`](crate::Reason::NotBack), which is not charged to it.
+    /// If the dependency fails during the build, the build is invalidated. After the publication,
+    /// the instance does not fail together with the dependency. It fails only if the dependency is
+    /// not ready again when the grace period ends, with the reason
+    /// [`Reason::GraceExpired`](crate::Reason::GraceExpired). This failure is not counted against
+    /// this service.
+    ///
+    /// The grace period begins when the supervisor finds the dependency not ready, and is measured
+    /// by the clock of the registry. An absence that begins and ends between two polls of the
+    /// supervisor is not noticed.
+    ///
+    /// The instance must not keep the instance of the dependency that this wait returned, as that
+    /// one may have failed. It should read the dependency at each use ([`Registry::get`]), or
+    /// [watch](Self::watch) it.
     ///
     /// # Errors
     ///
@@ -209,22 +268,23 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// use std::{thread, time::Duration};
     ///
     /// # let registry = mainstay::Registry::with_capacity(2)?;
-    /// # let (database, pages) = (registry.register::<u8>("database")?, registry.register::<&str>("pages")?);
+    /// # let database = registry.register::<u8>("database")?;
+    /// # let pages = registry.register::<&str>("pages")?;
     /// let supervisor = registry.supervise(pages)?;
     /// thread::spawn(move || {
     ///     supervisor.run_blocking(|build| {
-    ///         build.wait_with_grace(database, Duration::from_secs(5)).wait()?;
-    ///         Ok::<_, mainstay::WaitForError>("those that are cached")
+    ///         build.wait_with_grace(database, Duration::from_secs(5)).wait_blocking()?;
+    ///         Ok::<_, mainstay::error::WaitForError>("cached pages")
     ///     })
     /// });
     /// let provider = registry.provide(database)?;
-    /// let connection = provider.begin().wait()?.ready(1)?;
-    /// registry.wait_ready(pages).wait()?;
+    /// let connection = provider.begin().wait_blocking()?.ready(1)?;
+    /// registry.wait_ready(pages).wait_blocking()?;
     /// # while registry.status(pages)?.dependencies.len() != 1 { thread::yield_now(); }
     ///
     /// connection.fail("reset by peer");
-    /// let _connection = provider.begin().wait()?.ready(2)?;
-    /// assert_eq!(*registry.get(pages)?, "those that are cached");
+    /// let _connection = provider.begin().wait_blocking()?.ready(2)?;
+    /// assert_eq!(*registry.get(pages)?, "cached pages");
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -232,37 +292,41 @@ impl<T: Send + Sync + 'static> Build<T> {
         &self,
         dependency: ServiceId<D>,
         grace: Duration,
-    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
-        self.wait(dependency, Need::Within(grace))
+    ) -> BuildWaitFor<'_, D> {
+        self.wait(dependency, true, Some(grace))
     }
 
-    /// Makes a service a soft dependency: what is built is told when that fails, is replaced, or is back. As
-    /// [`Attempt::watch`].
+    /// Makes a service a soft dependency, and returns a watch that reports its changes.
+    ///
+    /// The watch reports when the dependency fails, is replaced, or is ready again; the instance
+    /// does not fail with it. Does not wait for the dependency. As [`Attempt::watch`].
     ///
     /// # Errors
     ///
-    /// [`DependencyError`].
+    /// [`DependencyError`]: the edge would close a cycle, or the id belongs to another registry.
     ///
     /// ```
-    /// use mainstay::{Change, Watch};
+    /// use mainstay::{Watch, WatchEvent};
     ///
     /// struct Pages {
     ///     cache: std::sync::Mutex<Watch<u8>>,
     /// }
     ///
     /// # let registry = mainstay::Registry::with_capacity(2)?;
-    /// # let (cache, pages) = (registry.register::<u8>("cache")?, registry.register::<Pages>("pages")?);
+    /// # let cache = registry.register::<u8>("cache")?;
+    /// # let pages = registry.register::<Pages>("pages")?;
     /// let supervisor = registry.supervise(pages)?;
     /// std::thread::spawn(move || {
     ///     supervisor.run_blocking(|build| {
     ///         let cache = build.watch(cache)?.into();
-    ///         Ok::<_, mainstay::DependencyError>(Pages { cache })
+    ///         Ok::<_, mainstay::error::DependencyError>(Pages { cache })
     ///     })
     /// });
-    /// let pages = registry.wait_ready(pages).wait()?;
+    /// let pages = registry.wait_ready(pages).wait_blocking()?;
     /// let provider = registry.provide(cache)?;
-    /// let _cache = provider.begin().wait()?.ready(1)?;
-    /// assert!(matches!(pages.cache.lock().unwrap().changed().wait()?, Change::Ready(_)));
+    /// let _cache = provider.begin().wait_blocking()?.ready(1)?;
+    /// let mut watch = pages.cache.lock().unwrap();
+    /// assert!(matches!(watch.changed().wait_blocking()?, WatchEvent::Ready(_)));
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -271,106 +335,116 @@ impl<T: Send + Sync + 'static> Build<T> {
         dependency: ServiceId<D>,
     ) -> Result<Watch<D>, DependencyError> {
         let (index, generation) = (self.id.index(), self.generation);
-        Watch::of_attempt(&self.registry, dependency, index, generation, &self.shared.uses)
+        Watch::of_attempt(&self.registry, dependency, index, generation, &self.shared.edges)
     }
 
     fn wait<D: Send + Sync + 'static>(
         &self,
         dependency: ServiceId<D>,
-        need: Need,
-    ) -> Wait<impl Condition<Output = Result<Arc<Instance<D>>, WaitForError>> + use<'_, T, D>> {
-        Wait::new(Dependency {
+        start_only: bool,
+        grace: Option<Duration>,
+    ) -> BuildWaitFor<'_, D> {
+        let wait = DependencyWait {
             registry: &self.registry,
             dependent: self.id.index(),
             generation: self.generation,
-            uses: &self.shared.uses,
-            over: Some(&self.shared.over),
-            time: Some(&self.shared.time),
+            edges: &self.shared.edges,
             id: dependency,
-            need,
+            start_only,
             known: false,
-        })
+        };
+        Wait::new(BuildWait { wait, shared: &self.shared, grace })
     }
 
-    /// Whether what is built can no longer be published: a failure has overtaken it, or it is over.
+    /// Returns whether the value of this build can no longer be published.
     ///
-    /// An async build is dropped in that case, and need not ask. A blocking one that takes long should, now and then.
+    /// This is so if a failure has invalidated the build, or if the build has ended. An async build
+    /// is then dropped by the supervisor. A blocking build that takes long should call this from
+    /// time to time, and return.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(2)?;
-    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// # let config = registry.register::<String>("config")?;
+    /// # let port = registry.register::<u16>("port")?;
     /// let supervisor = registry.supervise(port)?;
     /// std::thread::spawn(move || {
     ///     supervisor.run_blocking(|build| {
-    ///         // It takes long.
-    ///         while build.generation() == 0 && !build.is_overtaken() {
+    ///         // A build that takes long.
+    ///         while build.generation() == 0 && !build.is_invalidated() {
     ///             std::thread::yield_now();
     ///         }
     ///         Ok::<u16, std::io::Error>(80)
     ///     })
     /// });
-    /// while registry.fail(port, "not that one")?.overtaken == 0 {
+    /// while registry.fail(port, "edited")?.invalidated == 0 {
     ///     std::thread::yield_now();
     /// }
-    /// registry.wait_ready(port).wait()?;
+    /// registry.wait_ready(port).wait_blocking()?;
     /// assert_eq!(registry.status(port)?.generation, 1);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn is_overtaken(&self) -> bool {
-        self.shared.over.is_up()
+    pub fn is_invalidated(&self) -> bool {
+        self.shared.ended.is_set()
             || !self.registry.store().is_starting(self.id.index(), self.generation)
     }
 
-    /// Waits until a failure overtakes the build.
+    /// Waits until a failure invalidates the build, and returns this failure.
+    ///
+    /// For a blocking build that waits for something else at the same time, or for a task that the
+    /// build has spawned. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// As [`Attempt::overtaken`].
+    /// As [`Attempt::invalidated`].
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(2)?;
-    /// # let (config, port) = (registry.register::<String>("config")?, registry.register::<u16>("port")?);
+    /// # let config = registry.register::<String>("config")?;
+    /// # let port = registry.register::<u16>("port")?;
     /// let supervisor = registry.supervise(port)?;
     /// std::thread::spawn(move || {
     ///     supervisor.run_blocking(|build| {
-    ///         // A build that waits for something else would wait for both.
     ///         if build.generation() == 0 {
-    ///             assert_eq!(build.overtaken().wait()?.to_string(), "port failed: not that one");
+    ///             let failure = build.invalidated().wait_blocking()?;
+    ///             assert_eq!(failure.to_string(), "port failed: edited");
     ///         }
-    ///         Ok::<u16, mainstay::WaitError>(80)
+    ///         Ok::<u16, mainstay::error::WaitError>(80)
     ///     })
     /// });
-    /// while registry.fail(port, "not that one")?.overtaken == 0 {
+    /// while registry.fail(port, "edited")?.invalidated == 0 {
     ///     std::thread::yield_now();
     /// }
-    /// registry.wait_ready(port).wait()?;
+    /// registry.wait_ready(port).wait_blocking()?;
     /// assert_eq!(registry.status(port)?.generation, 1);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn overtaken(
-        &self,
-    ) -> Wait<impl Condition<Output = Result<Failure, WaitError>> + use<'_, T>> {
-        Wait::new(Over { registry: &self.registry, id: self.id, generation: self.generation })
+    pub fn invalidated(&self) -> Invalidated {
+        GenerationEnded::wait(&self.registry, self.id.index(), self.generation)
     }
 
-    /// The generation that the value will have.
+    /// Returns the generation under which the value will be published.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u64>("port")?;
     /// let supervisor = registry.supervise(port)?;
-    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.generation())));
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 0);
+    /// std::thread::spawn(|| supervisor.run_blocking(|build| {
+    ///     Ok::<_, std::io::Error>(build.generation().get())
+    /// }));
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 0);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// The number of the try: 1, and one more for each charge since the service was last stable.
+    /// Returns the number of this build: 1, plus the number of counted failures.
+    ///
+    /// Failures are counted since the last [stable](crate::supervise::RestartPolicy::reset_after)
+    /// instance or reset. A build that follows a failure of a dependency has the same number again.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -380,29 +454,33 @@ impl<T: Send + Sync + 'static> Build<T> {
     ///     1 => Err("not at once"),
     ///     number => Ok(number),
     /// }));
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 2);
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 2);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn number(&self) -> u32 {
-        self.charges.saturating_add(1)
+        self.failures.saturating_add(1)
     }
 
-    /// How many still held an instance of the generation before when the time to [drain](crate::Restart::drain_within) it
-    /// was over: 0 where it was drained, or was not to be.
+    /// Returns the number of references to the previous instance that remained when the
+    /// [drain timeout](crate::supervise::RestartPolicy::drain_timeout) expired.
+    ///
+    /// 0 if the instance was drained in time, or if the policy does not drain.
     ///
     /// ```
-    /// use mainstay::Restart;
+    /// use mainstay::supervise::RestartPolicy;
     /// use std::time::Duration;
     ///
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<usize>("port")?;
-    /// let restart = Restart::default().drain_within(Duration::from_millis(1));
-    /// let supervisor = registry.supervise(port)?.restart(restart);
-    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.holders())));
-    /// let request = registry.wait_ready(port).wait()?; // and it does not end
+    /// let policy = RestartPolicy::default().drain_timeout(Duration::from_millis(1));
+    /// let supervisor = registry.supervise(port)?.restart_policy(policy);
+    /// std::thread::spawn(|| {
+    ///     supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.holders()))
+    /// });
+    /// let request = registry.wait_ready(port).wait_blocking()?; // keeps the instance
     /// registry.fail(port, "moved")?;
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 1);
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 1);
     /// # drop(request);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -411,7 +489,8 @@ impl<T: Send + Sync + 'static> Build<T> {
         self.holders
     }
 
-    /// Why the service is built again: the last failure of an instance, or of a build. `None` at the first.
+    /// Returns the last failure of an instance or of a build, which is why the service is built
+    /// again. `None` for the first build.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -421,7 +500,7 @@ impl<T: Send + Sync + 'static> Build<T> {
     ///     None => Err("no port is free"),
     ///     Some(failure) => Ok(failure.to_string()),
     /// }));
-    /// assert_eq!(**registry.wait_ready(port).wait()?, "port failed: no port is free");
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, "port failed: no port is free");
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -429,31 +508,37 @@ impl<T: Send + Sync + 'static> Build<T> {
         self.last_failure.as_ref()
     }
 
-    /// By when it must be done, by the registry's clock, if there is a
-    /// [timeout](crate::Restart::build_timeout). Where it is not, that is charged. Later by as long as it waits for what it
-    /// is built from.
+    /// Returns the deadline of the build, by the clock of the registry.
+    ///
+    /// `None` without a [build timeout](crate::supervise::RestartPolicy::build_timeout). A build
+    /// that exceeds its deadline has failed, and this failure is counted. The time of waits for
+    /// dependencies is not included, so each wait moves the deadline.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<bool>("port")?;
     /// let supervisor = registry.supervise(port)?;
-    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.deadline().is_some())));
-    /// assert!(!**registry.wait_ready(port).wait()?); // it may take as long as it likes
+    /// std::thread::spawn(|| {
+    ///     supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.deadline().is_some()))
+    /// });
+    /// assert!(!**registry.wait_ready(port).wait_blocking()?); // no limit by default
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn deadline(&self) -> Option<Instant> {
-        self.shared.time.end(self.registry.clock().now())
+        self.shared.timer.deadline(self.registry.clock().now())
     }
 
-    /// The registry that it is built for.
+    /// Returns the registry of the service.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<usize>("port")?;
     /// let supervisor = registry.supervise(port)?;
-    /// std::thread::spawn(|| supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.registry().list().services.len())));
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 1);
+    /// std::thread::spawn(|| {
+    ///     supervisor.run_blocking(|build| Ok::<_, std::io::Error>(build.registry().capacity()))
+    /// });
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 1);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -1,4 +1,4 @@
-//! What a service can stand: a dependency that is away, for a time.
+//! Grace periods: a service fails only if a dependency has been absent for the whole period (S8).
 
 use std::{
     future::{Future, poll_fn},
@@ -10,49 +10,59 @@ use std::{
 
 use futures_lite::future::or;
 
-use super::Supervisor;
+use super::{Supervisor, pending_attempt::Grace};
 use crate::{
-    dependency::Grace,
     failure::Reason,
+    numbers::{Generation, ServiceIndex},
     store::{Store, Target},
     sync::Shielded,
-    wait::{Wait, sealed::Condition},
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
 };
 
 impl<T: Send + Sync + 'static> Supervisor<T> {
-    /// Fails the instance of `generation` once one of these is away for longer than it may be. Never ends: to be polled
-    /// beside the wait for the instance's failure.
-    pub(super) async fn outlast<R>(&self, graces: Vec<Grace>, generation: u64) -> R {
-        type Watched<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-        let each = |grace| Box::pin(self.outlast_one(grace, generation)) as Watched<'_>;
-        let mut watched: Vec<_> = graces.into_iter().map(each).collect();
+    /// Fails the instance of `generation` if one of the grace periods expires. Never completes: it
+    /// is polled together with the wait for the failure of the instance.
+    pub(super) async fn enforce_graces<R>(&self, graces: Vec<Grace>, generation: Generation) -> R {
+        type Enforced<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+        let enforce = |grace| Box::pin(self.enforce_grace(grace, generation)) as Enforced<'_>;
+        let mut enforced: Vec<_> = graces.into_iter().map(enforce).collect();
         poll_fn(|context| {
-            watched.retain_mut(|watched| watched.as_mut().poll(context).is_pending());
+            enforced.retain_mut(|grace| grace.as_mut().poll(context).is_pending());
+            // Pending, even if a grace period has expired: then the instance has failed, and the
+            // wait for its failure completes.
             Poll::Pending
         })
         .await
     }
 
-    async fn outlast_one(&self, Grace { dependency, time }: Grace, generation: u64) {
+    async fn enforce_grace(&self, Grace { dependency, period }: Grace, generation: Generation) {
         let registry = self.registry();
-        let is = |ready| Wait::new(Is { store: registry.store(), index: dependency, ready });
+        let until_ready_is =
+            |ready| Wait::new(ReadinessIs { store: registry.store(), index: dependency, ready });
         loop {
-            is(false).await;
-            let until = self.now().checked_add(time);
-            let back = async {
-                is(true).await;
+            until_ready_is(false).await;
+            let deadline = self.now().checked_add(period);
+            let recovered = async {
+                until_ready_is(true).await;
                 true
             };
-            let late = async {
-                self.sleep_until(until).await;
+            let expired = async {
+                self.sleep_until(deadline).await;
                 false
             };
-            if or(back, late).await {
+            // `or` polls `recovered` first: a dependency that is ready again at the deadline is in
+            // time. It may be ready in any generation.
+            if or(recovered, expired).await {
                 continue;
             }
-            // It was ready once, so there is one.
+            // The dependency was ready when this service was built, and is not now: so it has
+            // failed, and the failure is stored.
             let Some(failure) = registry.store().last_failure(dependency) else { continue };
-            let reason = Reason::NotBack { failure: Arc::new(failure), grace: time };
+            let reason = Reason::GraceExpired { failure: Arc::new(failure), grace: period };
+            // By generation, so that a later instance of this service is never affected.
             let target = Target::Generation(generation);
             registry.cascade(self.id().index(), target, Shielded::new(reason));
             return;
@@ -60,22 +70,22 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     }
 }
 
-/// Until a service is ready, or is not.
-struct Is<'a> {
+/// Waits until a service is ready, or until it is not.
+struct ReadinessIs<'a> {
     store: &'a Store,
-    index: u32,
+    index: ServiceIndex,
     ready: bool,
 }
 
-impl Condition for Is<'_> {
+impl Condition for ReadinessIs<'_> {
     type Output = ();
 
-    fn look(&mut self) -> Option<()> {
+    fn check(&mut self) -> Option<()> {
         (self.store.is_ready(self.index) == self.ready).then_some(())
     }
 
-    fn slots(&self) -> (u32, Option<u32>) {
-        (self.index, None)
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
     }
 
     fn store(&self) -> &Store {

@@ -1,59 +1,207 @@
-//! The provider's loop, written once: begin, build, ready, failed, and again, until the registry closes.
+//! Supervision: retry with backoff, restart policies, draining and graceful shutdown.
 //!
-//! `docs/supervision.md` has the rules. Nothing here is needed by the store, and nothing of it runs by itself: a
-//! supervisor is a future, or a blocking call, of the user's.
+//! A supervisor is the loop of a [`Provider`](crate::Provider), written once. You pass it a
+//! *builder*, a function that builds the value of a service. The supervisor calls the builder,
+//! publishes the value, waits for its failure, and builds the service again. A [`RestartPolicy`]
+//! says how long it backs off before that, and after how many failures it gives up.
 //!
-//! `supervisor.rs` is what a user sees of it, `upkeep.rs` the loop, with what it asks `restart.rs` for; `build.rs` is what
-//! a builder gets, `build_time.rs` how long it may take, `user.rs` calls it; `supervised.rs` is what others see of a supervisor, and how it is told something;
-//! `shutdown.rs` tells all of them to stop.
+//! A supervisor is a future for any executor ([`Supervisor::run`]) or a blocking call for a plain
+//! thread ([`Supervisor::run_blocking`]). It starts no task and no thread.
+//!
+//! ```
+//! use mainstay::{Registry, error::WaitForError, supervise::RestartPolicy};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let registry = Registry::with_capacity(2)?;
+//! let config = registry.register::<u16>("config")?;
+//! let server = registry.register::<String>("server")?;
+//!
+//! let policy = RestartPolicy::default()
+//!     .backoff(Duration::from_millis(50), Duration::from_secs(5))
+//!     .build_timeout(Duration::from_secs(10));
+//! let supervisor = registry.supervise(config)?.restart_policy(policy.clone());
+//! tokio::spawn(supervisor.run(|_| async { "80".parse::<u16>() }));
+//!
+//! let supervisor = registry.supervise(server)?.restart_policy(policy);
+//! let supervisor = supervisor.on_stop(Duration::from_secs(5), |server| async move {
+//!     println!("finishing the requests of {}", **server);
+//! });
+//! tokio::spawn(supervisor.run(move |build| async move {
+//!     let port = build.wait_for(config).await?; // now `server` depends on `config`
+//!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
+//! }));
+//!
+//! assert_eq!(**registry.wait_ready(server).await?, "localhost:80");
+//! // A failure of `config` fails `server`, too. Both are built again.
+//! registry.fail(config, "edited")?;
+//! assert_eq!(**registry.wait_ready(server).await?, "localhost:80");
+//! // `server` stops before `config`.
+//! assert!(registry.shutdown(Duration::from_secs(30)).await.stop_timeouts.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # States
+//!
+//! [`ServiceStatus::supervisor`](crate::ServiceStatus::supervisor) reports the [`SupervisorState`]:
+//!
+//! | state | ends when | next state |
+//! |---|---|---|
+//! | not running | the supervisor is run | building |
+//! | building | the value is published | up |
+//! | building | the build fails, panics, times out or is invalidated | *next build* |
+//! | up | the instance fails | draining (if configured), or *next build* |
+//! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
+//! | backing off | the delay ends, a reset, or a dependency of the last build fails | building |
+//! | given up | a [reset](crate::Registry::reset) | building |
+//! | stopping | the stop hook has ended, and the instance is drained | stopped |
+//!
+//! *Next build* is one of three states: *given up* after too many counted failures, else *backing
+//! off* if there is a delay, else *building*.
+//!
+//! From any state except *not running*, a supervisor moves to *stopping* when a graceful shutdown
+//! reaches its service. If the registry is [closed](crate::Registry::close), the supervisor ends
+//! without a stop hook. After it has ended, the status of the service no longer has a supervisor.
+//!
+//! # Counting failures
+//!
+//! A failure is counted against the service in which it began:
+//!
+//! - A build that returns an error, panics or exceeds its
+//!   [timeout](RestartPolicy::build_timeout) is counted against its service.
+//! - If the service itself is [failed](crate::Registry::fail), this is counted against it, whether
+//!   it was ready or was being built.
+//! - If the service fails together with a dependency, or such a failure invalidates its build,
+//!   nothing is counted against it. It is built again, and the build waits for the dependency.
+//!
+//! So a service never backs off, and is never given up, because of a dependency.
+//!
+//! # Backoff
+//!
+//! A counted failure is followed by a [backoff](RestartPolicy::backoff), which grows exponentially
+//! up to a maximum, with jitter. No backoff follows the failure of an instance that was up for the
+//! duration of [`reset_after`](RestartPolicy::reset_after); it also resets the counter. If a limit
+//! is set ([`max_failures`](RestartPolicy::max_failures)) and more failures are counted within its
+//! window of time, the supervisor gives up: the service stays down until
+//! [`Registry::reset`](crate::Registry::reset). With [`debounce`](RestartPolicy::debounce), several
+//! failures in quick succession lead to one build.
+//!
+//! # Grace periods
+//!
+//! By default a service fails together with each dependency. With [`Build::wait_with_grace`] it
+//! tolerates the absence of a dependency for a grace period, and fails only if the dependency is
+//! not ready again when the period ends.
+//!
+//! # Draining
+//!
+//! Old instances live as long as readers hold them. If two instances must not exist at the same
+//! time, because they need the same port or the same lock file,
+//! [`RestartPolicy::drain_timeout`] makes the supervisor wait for the readers of the failed
+//! instance before it builds the next one.
+//!
+//! # Graceful shutdown
+//!
+//! [`Registry::shutdown`](crate::Registry::shutdown) stops all services, each one after all its
+//! dependents have stopped. The supervisor of the service takes it down, calls its
+//! [stop hook](Supervisor::on_stop), and drains it; all its dependencies are still up. A service
+//! that does not stop in time is named in the [`ShutdownReport`], and delays the shutdown no
+//! longer.
+//!
+//! # Time
+//!
+//! All times are those of the [`Clock`] of the registry. The default one starts a timer thread when
+//! the first future sleeps; the clock of your runtime does not need it. `mainstay::test_kit`
+//! (feature `test-kit`) has a virtual clock for tests.
+
+// The files of supervision:
+//
+// | file                         | content                                                       |
+// |------------------------------|---------------------------------------------------------------|
+// | `supervisor.rs`              | `Supervisor`: the public handle, and how it sleeps            |
+// | `run_loop.rs`                | the loop of one supervisor; stopping its service (S1, S4)     |
+// | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its verdicts (S1)      |
+// | `build.rs`                   | `Build`, which a builder receives, and its waits              |
+// | `pending_attempt.rs`         | the attempt of a build, which the supervisor keeps            |
+// | `build_timer.rs`             | the build timeout, paused while the build waits               |
+// | `grace.rs`                   | grace periods (S8)                                            |
+// | `user_code.rs`               | calls builders and stop hooks, and catches their panics       |
+// | `shutdown.rs`                | the order of a graceful shutdown (S4, S5, S6)                 |
+// | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
+// | `../registry/supervisors/`   | `progress.rs` wakes a shutdown when a supervisor has ended    |
+// | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
+// | `../provide/drain.rs`        | draining (S2, S3)                                             |
+// | `../clock.rs`                | clocks                                                        |
+//
+// The rules, by the numbers that the code and the models use. docs/supervision.md explains them,
+// and why they hold.
+//
+// S1  A failure is counted against the service in which it began. A dependent never backs off, and
+//     is never given up, because of a dependency.
+// S2  `drained` completes only after every value of the generation has been dropped.
+// S3  `drained` completes eventually after that.
+// S4  A service stops only after all its dependents have stopped. When its turn to stop has come,
+//     no attempt at it begins any more.
+// S5  A service that depends on nothing that is stopping is not disturbed: until its turn, a
+//     service fails, backs off and is built again as usual.
+// S6  A shutdown ends within its time. A service that exceeds its limit is failed, named in the
+//     report, and not waited for any longer.
+// S7  `wait_all_ready` misses no service: while it sleeps, it has set the waiter bit of the slot
+//     that its last check found not ready.
+// S8  A service with a grace period fails at the first poll at which its dependency has been absent
+//     for the whole grace period, and not before.
 
 mod build;
-mod build_time;
-mod clock;
+mod build_timer;
 mod grace;
-mod progress;
-mod restart;
+mod pending_attempt;
+mod policy;
+mod run_loop;
 mod shutdown;
-mod supervised;
 mod supervisor;
-mod upkeep;
-mod user;
+mod user_code;
 
-#[cfg(feature = "smol")]
-pub use self::clock::SmolClock;
-#[cfg(feature = "tokio")]
-pub use self::clock::TokioClock;
 pub use self::{
-    build::Build,
-    clock::{Clock, Sleep, SystemClock},
-    restart::Restart,
-    shutdown::{Hung, Shutdown},
-    supervised::{Doing, Supervision},
+    build::{Build, BuildWaitFor},
+    policy::RestartPolicy,
+    shutdown::{ShutdownReport, StopTimeout},
     supervisor::Supervisor,
-    user::TryError,
+    user_code::BuildFailure,
+};
+#[cfg(feature = "smol")]
+pub use crate::clock::SmolClock;
+#[cfg(feature = "tokio")]
+pub use crate::clock::TokioClock;
+pub use crate::{
+    clock::{Clock, Sleep, SystemClock},
+    registry::{SupervisorState, SupervisorStatus},
 };
 
-pub(crate) use self::{build_time::BuildTime, supervised::Supervised};
-
 use crate::{
-    error::{ForeignId, ProvideError},
+    error::{ForeignIdError, ProvideError},
     registry::Registry,
     service::{AnyId, ServiceId},
 };
 
 impl Registry {
-    /// Takes the provider's role for a service, for a supervisor to be run. As [`provide`](Self::provide).
+    /// Returns a supervisor for a service: the provider's loop, with retry and backoff.
+    ///
+    /// The supervisor takes the role of the provider, as [`provide`](Self::provide) does. It does
+    /// nothing until [`run`](Supervisor::run) or [`run_blocking`](Supervisor::run_blocking) is
+    /// called.
     ///
     /// # Errors
     ///
-    /// [`ProvideError`].
+    /// [`ProvideError`]: the service has a provider already, the registry is closed, or the id
+    /// belongs to another registry.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
     /// let port = registry.register::<u16>("port")?;
     /// let supervisor = registry.supervise(port)?;
     /// std::thread::spawn(|| supervisor.run_blocking(|_| Ok::<_, std::io::Error>(80)));
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -62,46 +210,52 @@ impl Registry {
         id: ServiceId<T>,
     ) -> Result<Supervisor<T>, ProvideError> {
         let provider = self.provide(id)?;
-        Ok(Supervisor::new(provider, self.supervised().begin(id.index())))
+        Ok(Supervisor::new(provider, self.supervisors().add(id.index())))
     }
 
-    /// Has a service that is broken, or rests, built again now, with all failures forgotten. One that is up, or being
-    /// built, goes on, and its next failure is its first.
+    /// Resets the failure counter of a supervised service, and ends a backoff or *given up*.
     ///
-    /// True where it was broken or resting; false otherwise, also for a service that nobody supervises.
+    /// If the supervisor is backing off or has given up, it builds the service now. If the service
+    /// is up or is being built, this continues, and its next failure is counted as the first one.
+    ///
+    /// Returns whether the supervisor was backing off or had given up; returns `false` for a
+    /// service without a supervisor. Takes a short lock.
     ///
     /// # Errors
     ///
-    /// [`ForeignId`].
+    /// [`ForeignIdError`]: the id belongs to another registry.
     ///
     /// ```
-    /// use mainstay::{Doing, Registry, Restart};
+    /// use mainstay::{
+    ///     Registry,
+    ///     supervise::{RestartPolicy, SupervisorState},
+    /// };
     /// use std::{thread, time::Duration};
     ///
     /// let registry = Registry::with_capacity(1)?;
     /// let port = registry.register::<u16>("port")?;
-    /// let restart = Restart::default().at_most(0, Duration::from_secs(60));
-    /// let supervisor = registry.supervise(port)?.restart(restart);
-    /// let mut tries = 0;
+    /// let policy = RestartPolicy::default().max_failures(0, Duration::from_secs(60));
+    /// let supervisor = registry.supervise(port)?.restart_policy(policy);
+    /// let mut builds = 0;
     /// thread::spawn(move || {
     ///     supervisor.run_blocking(move |_| {
-    ///         tries += 1;
-    ///         if tries > 1 { Ok(80) } else { Err("no port is free") }
+    ///         builds += 1;
+    ///         if builds > 1 { Ok(80) } else { Err("no port is free") }
     ///     })
     /// });
-    /// while registry.status(port)?.supervision.unwrap().doing != Doing::Broken {
+    /// while registry.status(port)?.supervisor.unwrap().state != SupervisorState::GivenUp {
     ///     thread::yield_now();
     /// }
     /// assert!(registry.reset(port)?);
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn reset(&self, id: impl Into<AnyId>) -> Result<bool, ForeignId> {
+    pub fn reset(&self, id: impl Into<AnyId>) -> Result<bool, ForeignIdError> {
         let index = self.index(id.into())?;
-        let Some(desk) = self.supervised().desk(index) else { return Ok(false) };
-        let waited = desk.reset();
+        let Some(control) = self.supervisors().control(index) else { return Ok(false) };
+        let was_waiting = control.request_reset();
         self.store().wake(index);
-        Ok(waited)
+        Ok(was_waiting)
     }
 }

@@ -1,4 +1,4 @@
-//! A supervisor, as its user makes it and runs it.
+//! `Supervisor`: its configuration, how it is run, and how it sleeps.
 
 use std::{
     error::Error,
@@ -10,23 +10,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Build, Clock, Restart, clock::for_ever, supervised::Desk, user::Builder};
+use super::{Build, Clock, RestartPolicy, user_code::UserBuilder};
 use crate::{
-    provider::Provider,
-    registry::Registry,
+    clock::never,
+    provide::Provider,
+    registry::{Control, Registry},
     service::{Instance, ServiceId},
     sync::{self, Mutex, Shielded, block_until},
 };
 
-/// The provider of one service, which needs only to be told how to build it: what [`Registry::supervise`] gives.
+/// A provider whose loop is already written; returned by [`Registry::supervise`].
 ///
-/// [`run`](Self::run) is a future for any executor, [`run_blocking`](Self::run_blocking) a call for a plain thread.
-/// Either is the whole loop: it begins when the service is down, has it built, publishes that, watches it, and
-/// begins again when it has failed, as the [`Restart`] says; until the registry closes. Dropped before that, it
-/// takes the service down, as a dropped [`Provider`] does.
+/// [`run`](Self::run) is a future for any executor, [`run_blocking`](Self::run_blocking) a blocking
+/// call for a plain thread. Each of them runs the whole loop until the registry is closed or shut
+/// down: it builds the service, publishes the value, waits for its failure, and builds the service
+/// again as the [`RestartPolicy`] says. A supervisor that is dropped before that takes its service
+/// down, as a dropped [`Provider`] does. The [module](crate::supervise) describes the states.
 ///
 /// ```
-/// use mainstay::{Registry, WaitForError};
+/// use mainstay::{Registry, error::WaitForError};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,61 +59,77 @@ use crate::{
 #[must_use = "a supervisor does nothing until it is run"]
 pub struct Supervisor<T: Send + Sync + 'static> {
     pub(super) provider: Provider<T>,
-    pub(super) desk: Arc<Desk>,
-    pub(super) restart: Restart,
-    /// How long it may take to stop, and what is to be done then.
-    pub(super) stop_within: Duration,
-    /// Locked for the supervisor to be shared by its own futures: a hook need not be `Sync`.
-    pub(super) hook: Mutex<Option<Hook<T>>>,
-    timer: Timer,
+    pub(super) control: Arc<Control>,
+    pub(super) policy: RestartPolicy,
+    /// The limit for the stop hook and the draining that follows it.
+    pub(super) stop_timeout: Duration,
+    /// In a mutex, because the futures of this supervisor share it by reference and must be `Send`,
+    /// but a stop hook need not be `Sync`.
+    pub(super) stop_hook: Mutex<Option<StopHook<T>>>,
+    wake_source: WakeSource,
 }
 
-/// What a user does to stop an instance.
-pub(super) type Hook<T> = Box<dyn FnOnce(Arc<Instance<T>>) -> Stopped + Send>;
-type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The user's code that stops an instance.
+pub(super) type StopHook<T> = Box<dyn FnOnce(Arc<Instance<T>>) -> StopFuture + Send>;
+type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a service without a hook has for its readers to let go.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// The limit for the draining of a service without a stop hook.
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who wakes a supervisor that sleeps.
-enum Timer {
-    /// The registry's clock.
+/// What wakes a supervisor that sleeps until a time.
+enum WakeSource {
+    /// Futures of the registry's clock.
     Clock,
-    /// The thread that it blocks: the earliest moment at which it is to look again.
+    /// The thread on which the supervisor runs. It parks until the time that is stored here: the
+    /// earliest one at which a part of the supervisor must be polled again.
     Thread(Arc<Mutex<Option<Instant>>>),
 }
 
 impl<T: Send + Sync + 'static> Supervisor<T> {
-    pub(super) fn new(provider: Provider<T>, desk: Arc<Desk>) -> Self {
-        let (restart, timer, hook) = (Restart::default(), Timer::Clock, Mutex::default());
-        Self { provider, desk, restart, stop_within: STOP_WITHIN, hook, timer }
+    pub(super) fn new(provider: Provider<T>, control: Arc<Control>) -> Self {
+        Self {
+            provider,
+            control,
+            policy: RestartPolicy::default(),
+            stop_timeout: DEFAULT_STOP_TIMEOUT,
+            stop_hook: Mutex::default(),
+            wake_source: WakeSource::Clock,
+        }
     }
 
-    /// When the service is built again after it has failed, and when no more.
+    /// Sets the restart policy: backoff, limits and timeouts.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
-    /// use mainstay::Restart;
+    /// use mainstay::supervise::RestartPolicy;
     /// use std::time::Duration;
     ///
-    /// let restart = Restart::default().at_most(20, Duration::from_secs(60));
-    /// let supervisor = registry.supervise(port)?.restart(restart);
+    /// let policy = RestartPolicy::default().max_failures(20, Duration::from_secs(60));
+    /// let supervisor = registry.supervise(port)?.restart_policy(policy);
     /// # let _ = supervisor;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = restart;
+    pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
+        self.policy = policy;
         self
     }
 
-    /// What is to be done with the instance that is up when the registry is [shut down](Registry::shutdown): finish
-    /// what was accepted, flush, disconnect. Nobody else gets it any more by then; what it was built from is still
-    /// there. When it is done, those who hold the instance are waited for.
+    /// Sets the stop hook, which a graceful [shutdown](Registry::shutdown) calls with the last
+    /// instance: finish accepted requests, flush, disconnect.
     ///
-    /// All that may take `within`, 10 s where there is no hook; then the hook is dropped, and the service counts as
-    /// hung. A blocking hook does its work in the call, and gives [`std::future::ready(())`](std::future::ready). A
-    /// panic ends it. Where the registry is [closed](Registry::close) otherwise it is not called.
+    /// When the stop hook is called, no reader can get the instance any more, and all dependencies
+    /// of the service are still up. After the stop hook, the supervisor waits until the readers
+    /// that still hold the instance have dropped it.
+    ///
+    /// `within` limits both together; without a stop hook the limit is 10 s. When it expires, the
+    /// stop hook is dropped, and the [report](crate::supervise::ShutdownReport) names the service.
+    /// A blocking stop hook does its work in the call and returns
+    /// [`ready(())`](std::future::ready). If it panics, the panic ends the stop hook, and the
+    /// service stops as usual.
+    ///
+    /// The stop hook is not called if the service is down at its turn to stop, or if the registry
+    /// is [closed](Registry::close) without a shutdown.
     ///
     /// ```
     /// use mainstay::Registry;
@@ -126,27 +144,28 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// });
     /// thread::spawn(|| {
     ///     supervisor.run_blocking(|_| {
-    ///         let file = std::env::temp_dir().join(format!("mainstay-{}.lock", std::process::id()));
+    ///         let name = format!("mainstay-{}.lock", std::process::id());
+    ///         let file = std::env::temp_dir().join(name);
     ///         fs::write(&file, "locked").map(|()| file.display().to_string())
     ///     })
     /// });
-    /// let file = registry.wait_ready(lock).wait()?.to_string();
+    /// let file = registry.wait_ready(lock).wait_blocking()?.to_string();
     /// assert!(fs::exists(&file)?);
-    /// assert!(registry.shutdown_blocking(Duration::from_secs(30)).hung.is_empty());
+    /// assert!(registry.shutdown_blocking(Duration::from_secs(30)).stop_timeouts.is_empty());
     /// assert!(!fs::exists(&file)?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_stop<F: Future<Output = ()> + Send + 'static>(
         mut self,
         within: Duration,
-        hook: impl FnOnce(Arc<Instance<T>>) -> F + Send + 'static,
+        stop_hook: impl FnOnce(Arc<Instance<T>>) -> F + Send + 'static,
     ) -> Self {
-        self.stop_within = within;
-        self.hook = Mutex::new(Some(Box::new(|instance| Box::pin(hook(instance)))));
+        self.stop_timeout = within;
+        self.stop_hook = Mutex::new(Some(Box::new(|instance| Box::pin(stop_hook(instance)))));
         self
     }
 
-    /// The service.
+    /// Returns the id of the service.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
@@ -158,11 +177,14 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         self.provider.id()
     }
 
-    /// Supervises the service until the registry is closed or shut down, with an async builder.
+    /// Supervises the service with an async builder, until the registry is closed or shut down.
     ///
-    /// The builder is called once for each build, in a poll of this future. A build that is
-    /// [overtaken](crate::Attempt::overtaken) is dropped and not polled again; so is one that takes too long, and one that
-    /// is under way at the end. What panics, in the call or in a poll, is a failed build.
+    /// The builder is called once for each build, in a poll of this future. The future of the
+    /// builder is dropped, and not polled again, if the build is
+    /// [invalidated](crate::Attempt::invalidated), if it exceeds the build timeout, or if the
+    /// service must stop. A panic of the builder or of its future is a failed build.
+    ///
+    /// Dropping this future takes the service down; no stop hook is called.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -179,26 +201,29 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         B: Future<Output = Result<T, E>>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let hook = Shielded::new(sync::lock(&self.hook).take());
-        self.desk.runs(self.stop_within);
-        // Its `Drop` is the user's, too.
-        let running = self.keep_up(Builder::new(builder)).await;
-        if self.desk.is_to_stop() {
-            self.stop(running, hook).await;
+        // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
+        let stop_hook = Shielded::new(sync::lock(&self.stop_hook).take());
+        self.control.start(self.stop_timeout);
+        let running = self.run_loop(UserBuilder::new(builder)).await;
+        // The loop also ends if the registry is closed. Only a shutdown calls the stop hook.
+        if self.control.stop_requested() {
+            self.stop(running, stop_hook).await;
         }
     }
 
-    /// Supervises the service until the registry is closed or shut down, with a blocking builder, on this thread.
+    /// Supervises the service with a blocking builder, on this thread, until the registry is
+    /// closed or shut down.
     ///
-    /// As [`run`](Self::run), but for a build that is overtaken or takes too long: it can only be
-    /// [told](Build::is_overtaken), and what it gives is dropped.
+    /// As [`run`](Self::run), with one difference: a blocking build cannot be dropped if it is
+    /// invalidated, exceeds its timeout, or must stop. It can check [`Build::is_invalidated`], and
+    /// its result is dropped when it returns.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
     /// let supervisor = registry.supervise(port)?;
     /// let thread = std::thread::spawn(|| supervisor.run_blocking(|_| "80".parse::<u16>()));
-    /// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
     /// registry.close();
     /// thread.join().unwrap();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -208,13 +233,14 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         F: FnMut(&Build<T>) -> Result<T, E>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let next = Arc::<Mutex<Option<Instant>>>::default();
+        let wake_at = Arc::<Mutex<Option<Instant>>>::default();
+        // The times of a clock that is not real mean nothing to a parked thread.
         if self.clock().is_real() {
-            self.timer = Timer::Thread(Arc::clone(&next));
+            self.wake_source = WakeSource::Thread(Arc::clone(&wake_at));
         }
         let mut run = pin!(self.run(|build| ready(builder(&build))));
-        // Each poll says anew when it is to be the next, at the latest.
-        while block_until(&mut run, || sync::lock(&next).take()).is_none() {}
+        // `take`, because each poll stores anew the time at which the next poll is due.
+        while block_until(&mut run, || sync::lock(&wake_at).take()).is_none() {}
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -229,18 +255,19 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         self.clock().now()
     }
 
-    /// Never ends where there is no such moment.
+    /// Sleeps until the deadline. Never completes if there is none.
     pub(super) async fn sleep_until(&self, deadline: Option<Instant>) {
-        let Some(deadline) = deadline else { return for_ever().await };
-        let Timer::Thread(next) = &self.timer else {
+        let Some(deadline) = deadline else { return never().await };
+        let WakeSource::Thread(wake_at) = &self.wake_source else {
             return self.clock().sleep_until(deadline).await;
         };
         poll_fn(|_| {
             if self.now() >= deadline {
                 return Poll::Ready(());
             }
-            let mut next = sync::lock(next);
-            *next = Some(next.map_or(deadline, |next| next.min(deadline)));
+            // Several parts of the supervisor may sleep at the same time: the earliest one counts.
+            let mut wake_at = sync::lock(wake_at);
+            *wake_at = Some(wake_at.map_or(deadline, |wake_at| wake_at.min(deadline)));
             Poll::Pending
         })
         .await;
@@ -249,7 +276,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
 impl<T: Send + Sync + 'static> Drop for Supervisor<T> {
     fn drop(&mut self) {
-        self.registry().supervised().end(self.id().index(), &self.desk);
+        self.registry().supervisors().remove(self.id().index(), &self.control);
     }
 }
 
@@ -257,7 +284,7 @@ impl<T: Send + Sync + 'static> fmt::Debug for Supervisor<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Supervisor")
             .field("service", &self.registry().store().name(self.id().index()))
-            .field("restart", &self.restart)
+            .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
 }

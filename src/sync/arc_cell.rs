@@ -1,4 +1,5 @@
-//! A shared, replaceable `Arc`: arc-swap behind one type of ours.
+//! A cell with an `Arc` that can be replaced while it is read: arc-swap behind a type of this
+//! crate.
 
 use std::sync::Arc;
 
@@ -6,23 +7,24 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use super::{Shielded, schedule_point};
 
-/// What a load holds: cheap, protected, short-lived.
+/// The result of a load: a protected reference that is cheap to get. Keep it only for a short time.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
 
-/// Of a cell that has nothing in it.
-pub(crate) fn nothing<T>() -> Held<T> {
+/// Returns the result of a load of an empty cell.
+pub(crate) fn empty_load<T>() -> Held<T> {
     Guard::from_inner(None)
 }
 
-/// Makes it a counted reference.
+/// Converts the result of a load into a counted reference.
 pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
     Guard::into_inner(held)
 }
 
-/// A cell with an `Arc` in it, or nothing. Its loads are wait-free as far as arc-swap's are.
+/// A cell that is empty or contains an `Arc`. Its loads are wait-free, as far as those of
+/// arc-swap are.
 ///
-/// Nothing but "what was published is visible" is asked of its orderings: which value is current is
-/// decided by the state word beside it.
+/// The only ordering that the callers need: a thread that loads a value sees what was written
+/// before the value was stored. The state of the slot decides which value is current.
 pub(crate) struct ArcCell<T>(ArcSwapOption<T>);
 
 impl<T> ArcCell<T> {
@@ -42,15 +44,17 @@ impl<T> ArcCell<T> {
         self.0.load_full()
     }
 
-    /// Puts `new` in if `current` is still there; else gives what is. The comparison is by address, which `current`
-    /// keeps from being used again. The caller's `current` is what keeps a `Drop` from being run in here.
+    /// Stores `new` if the cell still contains `current`. If not, returns the actual content.
+    ///
+    /// Compares addresses. The reference `current` prevents that its address is reused, and also
+    /// that the `Drop` of the old value runs in this function.
     pub(crate) fn replace(
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
     ) -> Result<(), Shielded<Held<T>>> {
         schedule_point();
-        // Where it is another value, this may have become its last holder.
+        // If the cell contained another value, this may be the last reference to it by now.
         let previous = Shielded::new(self.0.compare_and_swap(current, new));
         let same = match (&**previous, current) {
             (Some(previous), Some(current)) => Arc::ptr_eq(previous, current),
@@ -60,8 +64,8 @@ impl<T> ArcCell<T> {
         if same { Ok(()) } else { Err(previous) }
     }
 
-    /// Takes `mine` out again, if it is still there.
-    pub(crate) fn retract(&self, mine: &Arc<T>) {
+    /// Empties the cell if it contains `mine`.
+    pub(crate) fn remove(&self, mine: &Arc<T>) {
         let _ = self.replace(&Some(Arc::clone(mine)), None);
     }
 }

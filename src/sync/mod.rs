@@ -1,11 +1,13 @@
-//! The only module that names std's atomics, loom, shuttle, arc-swap, crossbeam-epoch and event-listener.
+//! The primitives of the protocol. Only this module names the atomics of std, loom, shuttle,
+//! arc-swap, crossbeam-epoch and event-listener.
 //!
-//! Everything above it says what it needs in these words, so that the same code runs
+//! All other modules use the types of this one, so that the same code also runs
 //!
-//! - in a model (`--cfg loom`): every interleaving and every value that the orderings allow. What is
-//!   substituted there, and why that is faithful, stands in `model.rs`;
-//! - under a random scheduler (`--cfg shuttle`), with many more services and threads. Everything is sequentially
-//!   consistent there, and only atomics, locks and [`schedule_point`]s are places to switch threads.
+//! - in a model (`--cfg loom`), with every interleaving and every value that the orderings allow.
+//!   `model.rs` contains the substitutes, and the reason why they hide nothing;
+//! - under a random scheduler (`--cfg shuttle`), with many more services and threads. All atomics
+//!   are sequentially consistent there. Threads are switched only at atomics, locks and
+//!   [`schedule_point`]s.
 
 mod park;
 pub(crate) mod slab;
@@ -18,11 +20,13 @@ mod model;
 mod snapshot;
 
 #[cfg(loom)]
-pub(crate) use self::model::{ArcCell, Held, Pin, Snapshot, into_arc, nothing, park_timeout, pin};
+pub(crate) use self::model::{
+    ArcCell, Held, Pin, Snapshot, empty_load, into_arc, park_timeout, pin,
+};
 pub(crate) use self::park::block_until;
 #[cfg(not(loom))]
 pub(crate) use self::{
-    arc_cell::{ArcCell, Held, into_arc, nothing},
+    arc_cell::{ArcCell, Held, empty_load, into_arc},
     snapshot::{Pin, Snapshot, pin},
 };
 
@@ -61,8 +65,8 @@ use std::{
     sync::PoisonError,
 };
 
-/// Before a step of arc-swap or crossbeam-epoch that other threads can see: shuttle, which does not see into
-/// them, may switch threads here.
+/// Lets shuttle switch threads. Called before each step of arc-swap and crossbeam-epoch that other
+/// threads can observe, because shuttle does not instrument these crates.
 #[cfg(not(loom))]
 #[inline(always)]
 pub(crate) fn schedule_point() {
@@ -70,12 +74,13 @@ pub(crate) fn schedule_point() {
     AtomicBool::new(false).load(Ordering::Relaxed);
 }
 
-/// Locks. No user code runs under any lock of this crate, so a poisoned one is still whole.
+/// Locks a mutex, and ignores poisoning: no user code runs under a lock of this crate, so its
+/// data is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A switch that other threads look at.
+/// A boolean that several threads read and write.
 #[derive(Debug)]
 pub(crate) struct Flag(AtomicBool);
 
@@ -84,23 +89,26 @@ impl Flag {
         Self(AtomicBool::new(false))
     }
 
-    /// Whether it is on. Acquire: pairs with `raise` and `lower`.
-    pub(crate) fn is_up(&self) -> bool {
+    /// Returns whether the flag is set. Acquire: pairs with `set` and `unset`.
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Switches it on; true for the one that did. Acquire pairs with `lower`, Release with `is_up`.
-    pub(crate) fn raise(&self) -> bool {
+    /// Sets the flag. Returns whether this call has set it. Acquire: pairs with `unset`. Release:
+    /// pairs with `is_set`.
+    pub(crate) fn set(&self) -> bool {
         !self.0.swap(true, Ordering::AcqRel)
     }
 
-    /// Switches it off. Release: what was done under the flag is seen by the next that raises it.
-    pub(crate) fn lower(&self) {
+    /// Unsets the flag. Release: pairs with `set`, whose next caller sees what was done while the
+    /// flag was set.
+    pub(crate) fn unset(&self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// A number for people and for shortcuts that may be stale; it orders nothing (Relaxed throughout).
+/// A number for statistics, and for decisions that tolerate a stale value. All its orderings are
+/// Relaxed. If a decision needs an ordering, another word carries it.
 #[derive(Debug)]
 pub(crate) struct Count(AtomicU32);
 
@@ -109,12 +117,12 @@ impl Count {
         Self(AtomicU32::new(0))
     }
 
-    /// Gives what it was before.
-    pub(crate) fn add(&self, number: u32) -> u32 {
+    /// Returns the previous number.
+    pub(crate) fn fetch_add(&self, number: u32) -> u32 {
         self.0.fetch_add(number, Ordering::Relaxed)
     }
 
-    pub(crate) fn remove(&self, number: u32) {
+    pub(crate) fn fetch_sub(&self, number: u32) {
         self.0.fetch_sub(number, Ordering::Relaxed);
     }
 
@@ -127,18 +135,19 @@ impl Count {
     }
 }
 
-/// Runs user code (a `Drop`, an observer, a waker) that must not break the store or the caller when it
-/// panics: the panic has been reported by the panic hook, and ends here.
+/// Runs user code (a `Drop`, an observer, a waker) and catches its panic, so that neither the
+/// store nor the caller is affected. The panic hook has reported the panic already.
 pub(crate) fn shielded(user_code: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
-        // The payload is the user's, too, and may panic when it is dropped; and that one's payload again.
+        // The drop of the payload is user code, too, and may panic. The payload of that second
+        // panic is leaked: its drop could panic again.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(again);
         }
     }
 }
 
-/// A value with a user's `Drop` in it: that is run shielded, whichever way it comes to an end.
+/// A value whose `Drop` is user code. Its drop is `shielded`, on every path of the program.
 pub(crate) struct Shielded<T>(Option<T>);
 
 impl<T> Shielded<T> {
@@ -146,11 +155,11 @@ impl<T> Shielded<T> {
         Self(Some(value))
     }
 
-    /// Hands it over: from here on it is somebody else's to drop.
+    /// Returns the value. From then on, its new owner is responsible for the drop.
     pub(crate) fn into_inner(mut self) -> T {
         match self.0.take() {
             Some(value) => value,
-            None => unreachable!("it is taken out only at its end"),
+            None => unreachable!("only `into_inner` and the drop take the value"),
         }
     }
 }
@@ -161,17 +170,16 @@ impl<T> std::ops::Deref for Shielded<T> {
     fn deref(&self) -> &T {
         match &self.0 {
             Some(value) => value,
-            None => unreachable!("it is taken out only at its end"),
+            None => unreachable!("only `into_inner` and the drop take the value"),
         }
     }
 }
 
-#[cfg(feature = "supervise")]
 impl<T> std::ops::DerefMut for Shielded<T> {
     fn deref_mut(&mut self) -> &mut T {
         match &mut self.0 {
             Some(value) => value,
-            None => unreachable!("it is taken out only at its end"),
+            None => unreachable!("only `into_inner` and the drop take the value"),
         }
     }
 }

@@ -1,15 +1,20 @@
-//! What stands in for arc-swap and crossbeam-epoch inside a loom model.
+//! The substitutes for arc-swap and crossbeam-epoch in a loom model.
 //!
-//! Both are invisible to loom (arc-swap) or would help the code under test (a pin of crossbeam-epoch is a
-//! SeqCst fence, which would hide a missing one of ours). Their stand-in is an index into a list of all
-//! values that were ever in the cell, in a loom atomic: published by Release, loaded by Acquire, nothing
-//! more. arc-swap documents a SeqCst operation in each of its own ("Atomic orderings"), so a model that holds
-//! here holds there. It is weaker in one thing that the real ones exclude: a load may be stale, and give a value
-//! that was replaced before. Values are freed when the cell is, at the end of a run, so retirement itself is not
-//! modelled here: `loom-tests/tests/retired_row.rs` does that, with crossbeam-epoch itself.
+//! Neither can be used there: loom does not instrument arc-swap, and a pin of crossbeam-epoch is a
+//! SeqCst fence, which would hide a missing fence of the code under test.
 //!
-//! The list is behind a std mutex that loom does not see. It orders nothing in the model, and no loom
-//! operation happens while it is held.
+//! The substitute of a cell is a loom atomic, which contains an index into a list of all values
+//! that were ever in the cell. A value is published by a Release and loaded by an Acquire, and by
+//! nothing more. arc-swap documents that each of its operations contains a SeqCst operation
+//! ("Atomic orderings"). So if a model holds with the substitute, it holds with arc-swap. In one
+//! respect the substitute is weaker than both crates: a load may be stale, and return a value
+//! that was replaced before.
+//!
+//! Values are freed together with their cell, at the end of a run. So the models do not include
+//! retirement. `loom-tests/tests/retired_closure.rs` does, with crossbeam-epoch itself.
+//!
+//! The list is behind a mutex of std, which loom does not instrument. It orders nothing in the
+//! model, and no loom operation is executed while it is held.
 
 use std::{
     marker::PhantomData,
@@ -24,6 +29,7 @@ use super::Shielded;
 
 const EMPTY: usize = usize::MAX;
 
+/// As `arc_cell::Held`.
 pub(crate) struct Held<T>(Option<Arc<T>>);
 
 impl<T> Deref for Held<T> {
@@ -34,10 +40,12 @@ impl<T> Deref for Held<T> {
     }
 }
 
-pub(crate) fn nothing<T>() -> Held<T> {
+/// As `arc_cell::empty_load`.
+pub(crate) fn empty_load<T>() -> Held<T> {
     Held(None)
 }
 
+/// As `arc_cell::into_arc`.
 pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
     held.0
 }
@@ -49,7 +57,8 @@ pub(crate) struct ArcCell<T> {
 }
 
 struct Entry<T> {
-    /// Gone only where the value was retracted: the caller wants it alone.
+    /// `None` only if the value was removed or replaced: its owner waits until it has the last
+    /// reference.
     kept: Option<Arc<T>>,
     seen: Weak<T>,
 }
@@ -72,7 +81,7 @@ impl<T> ArcCell<T> {
         })
     }
 
-    /// `None` where the value is gone: a stale index of a retracted value.
+    /// Returns `None` if the value was freed: the index is stale, and its value was removed.
     fn at(&self, index: usize) -> Option<Option<Arc<T>>> {
         if index == EMPTY {
             return Some(None);
@@ -87,9 +96,10 @@ impl<T> ArcCell<T> {
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
         let index = self.current.load(Ordering::Acquire);
         self.at(index).unwrap_or_else(|| {
-            // The real cell never gives a value that is gone; the newest index never is.
+            // The real cell never returns a freed value. The value of the newest index is never
+            // freed, and a read-modify-write reads the newest index.
             let index = self.current.fetch_add(0, Ordering::Acquire);
-            self.at(index).expect("the newest value is kept")
+            self.at(index).expect("the newest value is not freed")
         })
     }
 
@@ -98,8 +108,8 @@ impl<T> ArcCell<T> {
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
     ) -> Result<(), Shielded<Held<T>>> {
-        // The index of `current`: the last one, since a value that was refused may be tried again, and only
-        // its last try can have been put in.
+        // The index of `current`. The last one, because a value that was refused may be stored
+        // again, and only the last attempt to store it can have succeeded.
         let expected = match current {
             None => EMPTY,
             Some(current) => {
@@ -116,7 +126,7 @@ impl<T> ArcCell<T> {
         match self.current.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 #[cfg(feature = "supervise")]
-                self.let_go(expected);
+                self.release(expected);
                 Ok(())
             }
             Err(_) => {
@@ -128,16 +138,17 @@ impl<T> ArcCell<T> {
         }
     }
 
-    /// Where draining is modelled, what was replaced lives only as long as somebody has it, as in the real cell. Its drop
-    /// is a step of the model, and comes after the list is free.
+    /// Drops the reference of the list to a value that was replaced. Models of draining need
+    /// this: as in the real cell, such a value lives only as long as a reader holds it. Its drop
+    /// is a step of the model, and comes after the mutex of the list is released.
     #[cfg(feature = "supervise")]
-    fn let_go(&self, index: usize) {
+    fn release(&self, index: usize) {
         if index != EMPTY {
             drop(self.values(|values| values[index].kept.take()));
         }
     }
 
-    pub(crate) fn retract(&self, mine: &Arc<T>) {
+    pub(crate) fn remove(&self, mine: &Arc<T>) {
         let _ = self.replace(&Some(Arc::clone(mine)), None);
         self.values(|values| {
             for value in values {
@@ -149,14 +160,15 @@ impl<T> ArcCell<T> {
     }
 }
 
-/// As `snapshot::Pin`; nothing is retired before the end of a run.
+/// As `snapshot::Pin`. Nothing is retired before the end of a run.
 pub(crate) struct Pin(());
 
+/// As `snapshot::pin`.
 pub(crate) fn pin() -> Pin {
     Pin(())
 }
 
-/// As `snapshot::Snapshot`. Its values live as long as the process: a model is small, and short.
+/// As `snapshot::Snapshot`. Its values are leaked, because a model has few of them.
 pub(crate) struct Snapshot<T: 'static> {
     current: AtomicUsize,
     values: Mutex<Vec<&'static T>>,
@@ -184,7 +196,7 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
     }
 }
 
-/// A model has no clock.
+/// Panics: a model has no clock.
 pub(crate) fn park_timeout(_timeout: Duration) {
     unimplemented!("a model has no clock")
 }

@@ -1,4 +1,4 @@
-//! Blocks a plain thread on a future, until a deadline if there is one.
+//! Blocks a thread until a future completes or a deadline expires.
 
 use std::{
     future::Future,
@@ -10,14 +10,15 @@ use std::{
 
 use super::{AtomicBool, Ordering, Thread, current_thread, park, park_timeout};
 
-/// Wakes a parked thread. The token says that it was this, and not somebody else's `unpark`.
+/// A waker that unparks a thread. The token distinguishes its wake-up from an unrelated `unpark`.
 struct Unpark {
     thread: Thread,
     token: AtomicBool,
 }
 
 impl Unpark {
-    /// Acquire: pairs with `wake`, so that the thread sees what was done before it was woken.
+    /// Takes the token, and returns whether there was one. Acquire: pairs with `wake`, so that
+    /// the thread sees what was done before it was woken.
     fn take(&self) -> bool {
         self.token.swap(false, Ordering::Acquire)
     }
@@ -25,15 +26,15 @@ impl Unpark {
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        // Release: pairs with `take`. A swap and no store, as loom lets a read-modify-write that came before a
-        // store undo it.
+        // Release: pairs with `take`. A swap and not a store: in loom, a read-modify-write that
+        // came before a store can overwrite it, and the token would be lost.
         self.token.swap(true, Ordering::Release);
         self.thread.unpark();
     }
 }
 
-/// The output of the future; `None` where it was not there at the deadline, which is asked for after each poll. Polls
-/// at least once.
+/// Polls the future until it completes, and returns its output. Returns `None` if the deadline
+/// expires first. Polls at least once, and asks for the deadline after each poll.
 pub(crate) fn block_until<F: Future + Unpin>(
     future: &mut F,
     deadline: impl Fn() -> Option<Instant>,
@@ -46,6 +47,7 @@ pub(crate) fn block_until<F: Future + Unpin>(
             return Some(output);
         }
         let deadline = deadline();
+        // A thread may return from `park` without a wake-up.
         while !unpark.take() {
             let Some(deadline) = deadline else {
                 park();

@@ -1,18 +1,19 @@
-//! The slab of typed cells. Here and in `snapshot.rs` stands all the unsafe code of the crate.
+//! The slab of typed cells. All unsafe code of the crate is in this file and in `snapshot.rs`.
 //!
 //! # Why
 //!
-//! The cells of one slab hold values of different types. The safe way, a `Box<dyn Any>` for each cell and a
-//! downcast for each read, costs a virtual call and a second pointer on the hot path:
-//! `cargo bench --bench erasure` measures it.
+//! The cells of one slab contain values of different types. The safe alternative is a `Box<dyn
+//! Any>` for each cell and a downcast for each read. It costs a virtual call and a second pointer
+//! for each read. `cargo bench --bench erasure` measures it.
 //!
 //! # The invariant
 //!
-//! **K**: a `Key<X>` with number `n` and index `i` exists only if the entry `i` of the slab with number `n`
-//! was initialised as an `ArcCell<X>`, and that happened before the key came to be.
+//! **K**: a `Key<X>` with number `n` and index `i` exists only if the entry `i` of the slab with
+//! number `n` was initialised as an `ArcCell<X>`, and the initialisation happened before the key
+//! was created.
 //!
-//! Keys come from `Slab::register` and `Slab::key` only; numbers are never used twice; an entry is
-//! initialised once and stays so until the slab is dropped.
+//! Three facts ensure this. Only `Slab::register` and `Slab::key` create keys. No number is used
+//! twice. An entry is initialised once, and stays so until the slab is dropped.
 #![allow(unsafe_code)]
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
     mem::{MaybeUninit, align_of, size_of},
     num::NonZeroU32,
     ptr::NonNull,
-    // Not the facade's: the numbers outlive a model's run.
+    // Those of std, also in a model: the numbers must be unique across all its runs.
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -30,15 +31,17 @@ use std::{
 };
 
 use super::{ArcCell, shielded};
+use crate::numbers::ServiceIndex;
 
-/// The next slab's number. Relaxed: only that it is given once counts.
+/// The number of the next slab. Relaxed: a number must only be unique.
 static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// The right to use one cell as an `ArcCell<X>`; see invariant **K**.
+/// The permission to use one cell as an `ArcCell<X>` (invariant **K**).
 ///
-/// Invariant in `X`, since the cell is read *and* written by it. Were it not, a key for functions that take any
-/// string could be turned into one for functions that take only static ones, such a function be published
-/// by it, and then be called with any string:
+/// The type is invariant in `X`, because a key is used to read *and* to write the cell. If it
+/// were not, a key for functions that accept any string could be converted to a key for functions
+/// that accept only static strings. A function of the second kind could be published with the
+/// converted key, and then be called with any string:
 ///
 /// ```compile_fail
 /// # use mainstay::ServiceId;
@@ -55,8 +58,8 @@ static NEXT_NUMBER: AtomicU32 = AtomicU32::new(1);
 /// ```
 pub(crate) struct Key<X> {
     number: NonZeroU32,
-    index: u32,
-    // A key owns nothing and is as free to travel as a number.
+    index: ServiceIndex,
+    // A key owns no `X`, so it is `Send` and `Sync` for every `X`.
     of: PhantomData<fn(X) -> X>,
 }
 
@@ -69,20 +72,22 @@ impl<X> Clone for Key<X> {
 impl<X> Copy for Key<X> {}
 
 impl<X> Key<X> {
+    /// Returns the number of the slab.
     pub(crate) fn number(self) -> NonZeroU32 {
         self.number
     }
 
-    pub(crate) fn index(self) -> u32 {
+    /// Returns the index of the entry.
+    pub(crate) fn index(self) -> ServiceIndex {
         self.index
     }
 }
 
-/// A fixed number of entries, each one cache line: a cell of a type chosen at registration, `M` that is
-/// given then, and `S` that is there from the start.
+/// A fixed number of entries. An entry is one cache line. It contains an `S` from the start, and
+/// from its registration on also a cell of the registered type and an `M`.
 ///
-/// On a cache line of its own, too: every read goes through it, and its neighbours (the count of the handles,
-/// the locks) are written to.
+/// The slab itself has its own cache line, too: every read loads it, and the words next to it (the
+/// number of handles, the locks) are often written.
 #[repr(align(64))]
 pub(crate) struct Slab<S, M> {
     number: NonZeroU32,
@@ -93,44 +98,46 @@ pub(crate) struct Slab<S, M> {
 struct Entry<S, M> {
     slot: S,
     cell: UnsafeCell<MaybeUninit<ArcCell<()>>>,
-    /// Set once the cell is initialised. Its own synchronisation orders the two.
+    /// Set after the cell was initialised. `OnceLock` synchronizes the two with every reader.
     meta: OnceLock<Box<Meta<M>>>,
 }
 
+/// The data of a registered entry.
 struct Meta<M> {
     type_id: TypeId,
-    /// Drops the cell as what it was initialised as.
+    /// Drops the cell as a cell of the type with which it was initialised.
     drop_cell: fn(&mut MaybeUninit<ArcCell<()>>),
     rest: M,
 }
 
-// SAFETY: what an entry's cell holds is registered with `X: Send + Sync`, and a cell is reached from several
-// threads only as `&ArcCell<X>`, which is then `Sync`; it may be dropped by another thread than the one that
-// filled it, which `X: Send + Sync` allows for an `Arc<X>`. The rest is checked by the bounds.
+// SAFETY: a cell is registered with `X: Send + Sync`. Several threads share it only as
+// `&ArcCell<X>`, which is `Sync` for such an `X`. Another thread than the one that stored a value
+// may drop it, which `X: Send + Sync` allows for an `Arc<X>`. The bounds cover the other fields.
 unsafe impl<S: Send, M: Send> Send for Entry<S, M> {}
-// SAFETY: as above; the one write through the `UnsafeCell` is inside `OnceLock::get_or_init`, which excludes
-// other writers and happens before every key.
+// SAFETY: as above. In addition, the only write through the `UnsafeCell` is inside
+// `OnceLock::get_or_init`, which excludes other writers and happens before every key is created.
 unsafe impl<S: Sync, M: Send + Sync> Sync for Entry<S, M> {}
 
-/// Why there is no slab.
+/// The reason why a slab was not created.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NoSlab {
-    /// Not enough memory, or more entries than an index can name.
+    /// There is not enough memory, or there are more entries than indices.
     Capacity,
-    /// Four billion slabs have been made by this process.
+    /// This process has created 2^32 - 1 slabs, so there is no unused number.
     Numbers,
 }
 
 impl<S, M> Slab<S, M> {
-    /// What one entry takes.
+    /// The size of an entry.
     #[cfg(not(any(loom, shuttle)))]
     pub(crate) const ENTRY_BYTES: usize = size_of::<Entry<S, M>>();
 
-    pub(crate) fn new(capacity: usize, slot: impl Fn(u32) -> S) -> Result<Self, NoSlab> {
+    /// Creates a slab of unregistered entries. `slot` returns the `S` of each.
+    pub(crate) fn new(capacity: usize, slot: impl Fn(ServiceIndex) -> S) -> Result<Self, NoSlab> {
         let size = u32::try_from(capacity).map_err(|_| NoSlab::Capacity)?;
         let mut entries = Vec::new();
         entries.try_reserve_exact(capacity).map_err(|_| NoSlab::Capacity)?;
-        entries.extend((0..size).map(|index| Entry {
+        entries.extend(ServiceIndex::all(size).map(|index| Entry {
             slot: slot(index),
             cell: UnsafeCell::new(MaybeUninit::uninit()),
             meta: OnceLock::new(),
@@ -143,66 +150,78 @@ impl<S, M> Slab<S, M> {
         Ok(Self { number, entries: entries.into_boxed_slice() })
     }
 
+    /// Returns the number of this slab, which no other slab of the process has.
     pub(crate) fn number(&self) -> NonZeroU32 {
         self.number
     }
 
+    /// Returns the number of entries.
     pub(crate) fn capacity(&self) -> usize {
         self.entries.len()
     }
 
-    /// Makes the entry a cell for `X`. `None` where there is no such entry, or it is one already.
-    pub(crate) fn register<X: Send + Sync + 'static>(&self, index: u32, rest: M) -> Option<Key<X>> {
-        // Every `ArcCell<X>` is a thin pointer, whatever `X` is; a change of that must not compile.
+    /// Initialises the cell of an entry as an empty `ArcCell<X>`. Returns `None` if there is no
+    /// such entry, or if it is registered already.
+    pub(crate) fn register<X: Send + Sync + 'static>(
+        &self,
+        index: ServiceIndex,
+        rest: M,
+    ) -> Option<Key<X>> {
+        // An `ArcCell<X>` is a thin pointer for every `X`. If a new version of arc-swap changes
+        // this, the crate must not compile.
         const {
             assert!(size_of::<ArcCell<X>>() == size_of::<ArcCell<()>>());
             assert!(align_of::<ArcCell<X>>() == align_of::<ArcCell<()>>());
         }
-        let entry = self.entries.get(index as usize)?;
+        let entry = self.entries.get(index.as_usize())?;
         let mut fresh = false;
         entry.meta.get_or_init(|| {
             fresh = true;
             let cell = entry.cell.get().cast::<ArcCell<X>>();
-            // SAFETY: in bounds and aligned by the assertions above; `get_or_init` runs this once and for one
-            // thread at a time, and nobody reads the cell before `meta` is set (**K**).
+            // SAFETY: the pointer is in bounds and aligned by the assertions above. `get_or_init`
+            // runs this closure once, on one thread. No thread reads the cell before `meta` is
+            // set (**K**).
             unsafe { cell.write(ArcCell::empty()) };
             Box::new(Meta { type_id: TypeId::of::<X>(), drop_cell: drop_cell::<X>, rest })
         });
         fresh.then_some(self.key_at(index))
     }
 
-    /// The key of an entry that is a cell for `X`.
-    pub(crate) fn key<X: 'static>(&self, index: u32) -> Option<Key<X>> {
-        let meta = self.entries.get(index as usize)?.meta.get()?;
+    /// Returns the key of an entry, if the entry was registered as a cell for `X`.
+    pub(crate) fn key<X: 'static>(&self, index: ServiceIndex) -> Option<Key<X>> {
+        let meta = self.entries.get(index.as_usize())?.meta.get()?;
         (meta.type_id == TypeId::of::<X>()).then_some(self.key_at(index))
     }
 
-    /// Only for an entry that has just been seen to be a cell for `X`: this is where **K** is given out.
-    fn key_at<X>(&self, index: u32) -> Key<X> {
+    /// Creates a key. The caller has found that the entry is registered as a cell for `X`:
+    /// invariant **K** depends on this.
+    fn key_at<X>(&self, index: ServiceIndex) -> Key<X> {
         Key { number: self.number, index, of: PhantomData }
     }
 
-    /// The cell and the slot that a key names; `None` for a key of another slab.
+    /// Returns the cell and the slot of a key, or `None` for a key of another slab.
     #[inline]
     pub(crate) fn open<X>(&self, key: Key<X>) -> Option<(&ArcCell<X>, &S)> {
         if key.number != self.number {
             return None;
         }
-        let entry = self.entries.get(key.index as usize)?;
-        // SAFETY: by **K** the entry was initialised as an `ArcCell<X>` before the key came to be. It is
-        // written to no more, only shared, until the slab is dropped, which the borrow of `self` excludes.
+        let entry = self.entries.get(key.index.as_usize())?;
+        // SAFETY: by **K** the entry was initialised as an `ArcCell<X>` before the key was
+        // created. Since then it is only shared, and not written, until the slab is dropped. The
+        // borrow of `self` excludes the drop.
         let cell = unsafe { &*entry.cell.get().cast::<ArcCell<X>>() };
         Some((cell, &entry.slot))
     }
 
+    /// Returns the slot of an entry. Panics if there is no such entry.
     #[inline]
-    pub(crate) fn slot(&self, index: u32) -> &S {
-        &self.entries[index as usize].slot
+    pub(crate) fn slot(&self, index: ServiceIndex) -> &S {
+        &self.entries[index.as_usize()].slot
     }
 
-    /// What was given at registration; `None` for an entry that is not registered.
-    pub(crate) fn meta(&self, index: u32) -> Option<&M> {
-        Some(&self.entries.get(index as usize)?.meta.get()?.rest)
+    /// Returns the `M` of an entry, or `None` if the entry is not registered.
+    pub(crate) fn meta(&self, index: ServiceIndex) -> Option<&M> {
+        Some(&self.entries.get(index.as_usize())?.meta.get()?.rest)
     }
 }
 
@@ -210,68 +229,68 @@ impl<S, M> Drop for Slab<S, M> {
     fn drop(&mut self) {
         for entry in &mut self.entries {
             if let Some(meta) = entry.meta.take() {
-                // One value that panics in its `Drop` must not keep the others from theirs.
+                // If the `Drop` of a value panics, the other values must be dropped nevertheless.
                 shielded(|| (meta.drop_cell)(entry.cell.get_mut()));
             }
         }
     }
 }
 
-/// A cell and its slot, found once, and kept by what they stand in.
+/// A cell and its slot, together with an `Arc` of the owner that contains them.
 ///
-/// For a reader that comes again and again: it spares the comparison of numbers and the bounds of the slab,
-/// twice, which are half of what a cached read costs (`benches/reads.rs`).
-pub(crate) struct Opened<H, X, S> {
+/// It is for a reader that reads the same service many times. It avoids the comparison of the
+/// numbers and two bounds checks, which are half of the cost of a cached read
+/// (`benches/reads.rs`).
+pub(crate) struct SlotHandle<H, X, S> {
     cell: NonNull<ArcCell<X>>,
     slot: NonNull<S>,
-    home: Arc<H>,
+    owner: Arc<H>,
 }
 
-// SAFETY: it is a shared `H`, and shared references into it, which may go to another thread if what they refer to may be
-// shared with it.
-unsafe impl<H: Send + Sync, X: Send + Sync, S: Sync> Send for Opened<H, X, S> {}
-// SAFETY: as above; it gives no more than these references.
-unsafe impl<H: Send + Sync, X: Send + Sync, S: Sync> Sync for Opened<H, X, S> {}
+// SAFETY: a handle is an `Arc<H>` and two shared references into the `H`. They may be sent to
+// another thread if the types to which they refer may be shared with it.
+unsafe impl<H: Send + Sync, X: Send + Sync, S: Sync> Send for SlotHandle<H, X, S> {}
+// SAFETY: as above. A shared handle returns only these references.
+unsafe impl<H: Send + Sync, X: Send + Sync, S: Sync> Sync for SlotHandle<H, X, S> {}
 
-impl<H, X, S> Clone for Opened<H, X, S> {
-    fn clone(&self) -> Self {
-        Self { cell: self.cell, slot: self.slot, home: Arc::clone(&self.home) }
-    }
-}
-
-impl<H, X, S> Opened<H, X, S> {
-    /// `None` where `open` finds nothing.
+impl<H, X, S> SlotHandle<H, X, S> {
+    /// Creates a handle of the cell and the slot that `open` finds in `owner`. Returns `None` if
+    /// it finds none.
     pub(crate) fn new(
-        home: Arc<H>,
+        owner: Arc<H>,
         open: impl for<'h> FnOnce(&'h H) -> Option<(&'h ArcCell<X>, &'h S)>,
     ) -> Option<Self> {
-        let (cell, slot) = open(&home)?;
+        let (cell, slot) = open(&owner)?;
         let (cell, slot) = (NonNull::from(cell), NonNull::from(slot));
-        Some(Self { cell, slot, home })
+        Some(Self { cell, slot, owner })
     }
 
     #[inline]
     pub(crate) fn cell(&self) -> &ArcCell<X> {
-        // SAFETY: `open` borrowed it from `home` for any time that `home` may be borrowed for. It is borrowed for as
-        // long as we have our `Arc` of it: that keeps it where it is, and nobody gets it mutably.
+        // SAFETY: `open` has borrowed the cell from `owner`, and accepts every lifetime for which
+        // `owner` may be borrowed. The `Arc` in this handle keeps the `H` alive and at its
+        // address, and excludes a mutable borrow of it.
         unsafe { self.cell.as_ref() }
     }
 
     #[inline]
     pub(crate) fn slot(&self) -> &S {
-        // SAFETY: as `cell`.
+        // SAFETY: as in `cell`.
         unsafe { self.slot.as_ref() }
     }
 
-    pub(crate) fn home(&self) -> &Arc<H> {
-        &self.home
+    /// Returns the owner of the cell and the slot.
+    pub(crate) fn owner(&self) -> &Arc<H> {
+        &self.owner
     }
 }
 
-/// Drops a cell as an `ArcCell<X>`. Called through `Meta::drop_cell` only, by `Slab::drop`, once.
+/// Drops a cell as an `ArcCell<X>`. Only `Slab::drop` calls this, through `Meta::drop_cell`, and
+/// once.
 fn drop_cell<X>(cell: &mut MaybeUninit<ArcCell<()>>) {
     let cell = cell.as_mut_ptr().cast::<ArcCell<X>>();
-    // SAFETY: the meta that names this function was set together with this cell, after it was written as an
-    // `ArcCell<X>`; the slab is being dropped, so nobody refers to it, and does so once.
+    // SAFETY: the `Meta` with this function was set after the same cell was initialised as an
+    // `ArcCell<X>`. The slab is being dropped, so no other reference to the cell exists, and the
+    // cell is dropped once.
     unsafe { cell.drop_in_place() };
 }

@@ -1,15 +1,16 @@
-//! A pointer whose old values epochs retire. Here and in `slab.rs` stands all the unsafe code of the crate.
+//! A pointer to a value that is replaced as a whole. Old values are retired by epoch-based
+//! reclamation. All unsafe code of the crate is in this file and in `slab.rs`.
 //!
 //! # Why
 //!
-//! `fail` reads lists of dependents, and a row, that may be retired at that moment. An `ArcSwap` for each would
-//! do it safely, but its loads cost three times as much, and each of its stores visits every thread that
-//! ever read one.
+//! `fail` reads lists of dependents and a cached closure, which may be retired at the same time.
+//! An `ArcSwap` for each of them would be a safe alternative. But its loads cost three times as
+//! much, and each of its stores visits every thread that has ever read one.
 //!
 //! # How it is checked
 //!
-//! `loom-tests/tests/retired_row.rs` runs this file and crossbeam-epoch themselves. The models of
-//! the protocol (`--cfg loom`) have a stand-in for both, in `model.rs`.
+//! The models of `loom-tests/tests/retired_closure.rs` run this file and crossbeam-epoch
+//! themselves. The models of the protocol (`--cfg loom`) use the substitute for both in `model.rs`.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::Ordering;
@@ -18,15 +19,16 @@ use crossbeam_epoch::{Atomic, Guard, Owned};
 
 use crate::sync::schedule_point;
 
-/// While it is held, nothing that a `Snapshot` gave under it is freed.
+/// A pin of the epoch. While it is held, no value is freed that a `Snapshot` has returned under it.
 pub(crate) struct Pin(Guard);
 
-/// Wait-free; nests.
+/// Pins the epoch. Wait-free. A thread may hold several pins.
 pub(crate) fn pin() -> Pin {
     Pin(crossbeam_epoch::pin())
 }
 
-/// Nothing at first, then a value that is replaced as a whole, and read by whoever holds a `Pin`.
+/// A cell that is empty at first, and then contains a value that is replaced as a whole. A thread
+/// needs a `Pin` to read it.
 pub(crate) struct Snapshot<T>(Atomic<T>);
 
 impl<T: Send + Sync + 'static> Snapshot<T> {
@@ -34,29 +36,33 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
         Self(Atomic::null())
     }
 
-    /// The value of now. Acquire: pairs with `publish`.
+    /// Returns the present value. Acquire: pairs with `publish`.
     #[inline]
     pub(crate) fn load<'p>(&self, pin: &'p Pin) -> Option<&'p T> {
         schedule_point();
         let shared = self.0.load(Ordering::Acquire, &pin.0);
-        // SAFETY: null or a value that `publish` stored, which only `drop` takes out; what was replaced is freed
-        // only after every pin that was held at that time is gone, `pin` among them.
+        // SAFETY: the pointer is null, or points to a value that `publish` stored. A value that is
+        // replaced is freed only after every pin that was held at the replacement was dropped, so
+        // after `pin`. A value that is not replaced is freed only by `drop`.
         unsafe { shared.as_ref() }
     }
 
-    /// Puts a new value in the old one's place, retires that, and lends it for as long as the pin is held.
-    /// Release: pairs with `load`. Acquire: pairs with the `publish` of the old one, which is to be whole when it
-    /// is dropped.
+    /// Replaces the value and retires the old one. Returns a reference to the old one, which is
+    /// valid as long as the pin is held.
+    ///
+    /// Release: pairs with `load`. Acquire: pairs with the `publish` of the old value, so that
+    /// its content is complete when it is dropped.
     pub(crate) fn publish<'p>(&self, value: T, pin: &'p Pin) -> Option<&'p T> {
         schedule_point();
         let old = self.0.swap(Owned::new(value), Ordering::AcqRel, &pin.0);
         if old.is_null() {
             return None;
         }
-        // SAFETY: `old` has left the cell, so that no new reader can find it; the swap gave it to us
-        // alone; `T: Send`, since another thread may free it.
+        // SAFETY: the cell no longer contains `old`, so no new reader can find it. The swap has
+        // returned it to this call only, so it is retired once. Another thread may free it,
+        // because `T: Send`.
         unsafe { pin.0.defer_destroy(old) };
-        // SAFETY: retired under `pin`, so it is not freed while that is held.
+        // SAFETY: it was retired under `pin`, so it is not freed while `pin` is held.
         unsafe { old.as_ref() }
     }
 }
@@ -64,7 +70,8 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
 impl<T> Drop for Snapshot<T> {
     fn drop(&mut self) {
         let atomic = std::mem::replace(&mut self.0, Atomic::null());
-        // SAFETY: `&mut self`: nobody reads it any more, and nobody else can drop it. Null gives nothing.
+        // SAFETY: because of `&mut self`, no other thread reads or drops the value. For a null
+        // pointer, `try_into_owned` returns `None`.
         drop(unsafe { atomic.try_into_owned() });
     }
 }

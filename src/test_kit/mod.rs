@@ -1,13 +1,53 @@
-//! For tests of supervised services: they take no time, and come out the same each time.
+//! Tests of supervised services that take no real time and are deterministic.
+//!
+//! - [`TestRuntime`]: a registry, and an executor that polls its tasks on the thread of the test.
+//! - [`VirtualClock`]: a clock that advances only if the test says so.
+//! - [`Script`]: wraps a builder, and defines the outcome of each build: success, error, panic,
+//!   hang.
+//! - [`Recorder`]: an observer that stores each event as a line of text.
+//!
+//! The recorder and the clock can also be used without the runtime, in a test with threads or with
+//! another executor.
+//!
+//! ```
+//! use mainstay::{
+//!     supervise::RestartPolicy,
+//!     test_kit::{BuildOutcome, Script, TestRuntime},
+//! };
+//! use std::time::Duration;
+//!
+//! let mut runtime = TestRuntime::new(1)?;
+//! let database = runtime.registry.register::<u8>("database")?;
+//!
+//! // The first two builds fail.
+//! let script = Script::default();
+//! script.push(BuildOutcome::Fail("refused".into()));
+//! script.push(BuildOutcome::Fail("refused".into()));
+//!
+//! let minute = Duration::from_secs(60);
+//! let policy = RestartPolicy::default().backoff(minute, minute).without_jitter();
+//! let supervisor = runtime.registry.supervise(database)?.restart_policy(policy);
+//! runtime.spawn(supervisor.run(script.wrap(|_| async { Ok::<_, std::io::Error>(1) })));
+//!
+//! // Two backoffs of one minute each, which take no real time.
+//! runtime.advance(2 * minute);
+//! assert_eq!(*runtime.registry.get(database)?, 1);
+//! runtime.recorder.assert_order(&[
+//!     "database 0: attempt failed: refused",
+//!     "database 0: attempt failed: refused",
+//!     "database 0: ready",
+//! ]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod recorder;
+mod runtime;
 mod script;
-mod stage;
 mod virtual_clock;
 
 pub use self::{
     recorder::Recorder,
-    script::{Fate, Script},
-    stage::Stage,
+    runtime::TestRuntime,
+    script::{BuildOutcome, Script},
     virtual_clock::VirtualClock,
 };

@@ -1,4 +1,4 @@
-//! What happened, in order.
+//! `Recorder`: an observer that stores the events as lines of text.
 
 use std::{fmt::Write, mem, sync::Arc};
 
@@ -8,22 +8,23 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// An observer that notes each event as a line of text: `service generation: what happened`. Clones have the same lines.
+/// An observer that stores each event as a line of text: `service generation: event`.
 ///
-/// Registrations, and waits that begin and end, are left out.
+/// Registrations, and the starts and ends of waits, are not stored. Clones share their lines.
 ///
 /// ```
-/// use mainstay::{Recorder, Registry};
+/// use mainstay::{Registry, test_kit::Recorder};
 ///
 /// let recorder = Recorder::default();
 /// let registry = Registry::builder(1)?.observer(recorder.clone()).build();
 /// let port = registry.register::<u16>("port")?;
 /// let provider = registry.provide(port)?;
-/// let _running = provider.begin().wait()?.ready(80)?;
+/// let _running = provider.begin().wait_blocking()?.ready(80)?;
 /// registry.fail(port, "closed")?;
 ///
 /// recorder.assert_order(&["port 0: ready", "port 0: failed: closed"]);
-/// assert_eq!(recorder.take(), ["port 0: begun", "port 0: ready", "port 0: failed: closed"]);
+/// let lines = recorder.take();
+/// assert_eq!(lines, ["port 0: attempt started", "port 0: ready", "port 0: failed: closed"]);
 /// assert!(recorder.take().is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -31,38 +32,41 @@ use crate::{
 pub struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl Recorder {
-    /// All lines since the last call, and forgets them.
+    /// Returns all lines since the last call, and removes them.
     ///
     /// ```
-    /// assert!(mainstay::Recorder::default().take().is_empty());
+    /// assert!(mainstay::test_kit::Recorder::default().take().is_empty());
     /// ```
     pub fn take(&self) -> Vec<String> {
         mem::take(&mut lock(&self.0))
     }
 
-    /// That these lines are there, in this order; others may be between them. Forgets none.
+    /// Asserts that these lines were recorded in this order. Other lines may be between them.
+    ///
+    /// Removes no lines.
     ///
     /// # Panics
     ///
-    /// One is not there after the one before it: with what there is, and which that is.
+    /// A line was not recorded after the previous one. The message contains all recorded lines.
     ///
     /// ```should_panic
-    /// // "port 0: ready" is not there. There is: nothing
-    /// mainstay::Recorder::default().assert_order(&["port 0: ready"]);
+    /// // "port 0: ready" was not recorded. Recorded: nothing
+    /// mainstay::test_kit::Recorder::default().assert_order(&["port 0: ready"]);
     /// ```
     #[track_caller]
     pub fn assert_order(&self, expected: &[&str]) {
         let lines = lock(&self.0).clone();
-        let mut left = lines.iter();
-        for (i, expected_now) in expected.iter().enumerate() {
-            if left.any(|line| line == expected_now) {
+        let mut remaining = lines.iter();
+        for (i, expected_line) in expected.iter().enumerate() {
+            // `any` also consumes the line that it finds, so the next search starts after it.
+            if remaining.any(|line| line == expected_line) {
                 continue;
             }
-            let mut message = format!("{expected_now:?} is not there");
+            let mut message = format!("{expected_line:?} was not recorded");
             if i > 0 {
                 let _ = write!(message, " after {:?}", expected[i - 1]);
             }
-            message.push_str(". There is:");
+            message.push_str(". Recorded:");
             let all = lines.iter().map(|line| format!("\n    {line}"));
             message.extend(if lines.is_empty() { vec![" nothing".into()] } else { all.collect() });
             panic!("{message}");
@@ -73,7 +77,8 @@ impl Recorder {
 impl Observer for Recorder {
     fn event(&self, _: &Registry, event: &Event<'_>) {
         match event.kind {
-            EventKind::Registered | EventKind::WaitBegun { .. } | EventKind::WaitEnded { .. } => {}
+            EventKind::Registered | EventKind::WaitStarted { .. } | EventKind::WaitEnded { .. } => {
+            }
             _ => {
                 let line = format!("{} {}: {}", event.service, event.generation, event.kind);
                 lock(&self.0).push(line);

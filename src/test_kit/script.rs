@@ -1,4 +1,4 @@
-//! Builds that go as they are told to.
+//! `Script`: defines the outcome of each build of a service.
 
 use std::{collections::VecDeque, error::Error, future::Future, pin::Pin, sync::Arc};
 
@@ -7,82 +7,91 @@ use crate::{
     sync::{Mutex, lock},
 };
 
-/// What is to become of one build.
+/// The outcome of one build, in a [`Script`].
 ///
 /// ```
-/// let fate = mainstay::Fate::Fail("no port is free".into());
-/// # let _ = fate;
+/// let outcome = mainstay::test_kit::BuildOutcome::Fail("no port is free".into());
+/// # let _ = outcome;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fate {
-    /// It is built.
+pub enum BuildOutcome {
+    /// The wrapped builder is called.
     Build,
-    /// It returns this error.
+    /// The build returns this error.
     Fail(String),
-    /// It panics with this message.
+    /// The build panics with this message.
     Panic(String),
-    /// It does not end.
+    /// The build never completes; only a timeout, a failure or a shutdown ends it.
     Hang,
 }
 
-/// The fates of the next builds of a service, in order; after them it is built. Clones are the same script.
+/// The outcomes of the next builds of a service, in order.
+///
+/// After the last outcome, the wrapped builder is called for each build. Clones are the same
+/// script.
 ///
 /// ```
-/// use mainstay::{Fate, Restart, Script, Stage};
+/// use mainstay::{
+///     supervise::RestartPolicy,
+///     test_kit::{BuildOutcome, Script, TestRuntime},
+/// };
 /// use std::time::Duration;
 ///
-/// let mut stage = Stage::new(1)?;
-/// let port = stage.registry.register::<u16>("port")?;
-/// let restart = Restart::default().without_jitter().build_timeout(Duration::from_secs(5));
-/// let supervisor = stage.registry.supervise(port)?.restart(restart);
+/// let mut runtime = TestRuntime::new(1)?;
+/// let port = runtime.registry.register::<u16>("port")?;
+/// let policy = RestartPolicy::default().without_jitter().build_timeout(Duration::from_secs(5));
+/// let supervisor = runtime.registry.supervise(port)?.restart_policy(policy);
 ///
 /// let script = Script::default();
-/// script.push(Fate::Panic("no luck".into()));
-/// script.push(Fate::Hang);
+/// script.push(BuildOutcome::Panic("no port is free".into()));
+/// script.push(BuildOutcome::Hang);
 /// let builder = |_| async { Ok::<_, std::io::Error>(80) };
-/// stage.run(supervisor.run(script.over(builder)));
+/// runtime.spawn(supervisor.run(script.wrap(builder)));
 ///
-/// stage.advance(Duration::from_secs(10));
-/// assert_eq!(*stage.registry.get(port)?, 80);
-/// stage.recorder.assert_order(&[
-///     "port 0: given up: the build panicked: no luck",
-///     "port 0: given up: not built within 5s",
+/// runtime.advance(Duration::from_secs(10));
+/// assert_eq!(*runtime.registry.get(port)?, 80);
+/// runtime.recorder.assert_order(&[
+///     "port 0: attempt failed: the build panicked: no port is free",
+///     "port 0: attempt failed: not built within 5s",
 ///     "port 0: ready",
 /// ]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Script(Arc<Mutex<VecDeque<Fate>>>);
+pub struct Script(Arc<Mutex<VecDeque<BuildOutcome>>>);
 
-type Built<T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + Send + Sync>>> + Send>>;
+type BoxedBuild<T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + Send + Sync>>> + Send>>;
 
 impl Script {
-    /// The fate of one more build, after those that are there.
+    /// Appends the outcome of one build.
     ///
     /// ```
-    /// mainstay::Script::default().push(mainstay::Fate::Hang);
+    /// use mainstay::test_kit::{BuildOutcome, Script};
+    ///
+    /// Script::default().push(BuildOutcome::Hang);
     /// ```
-    pub fn push(&self, fate: Fate) {
-        lock(&self.0).push_back(fate);
+    pub fn push(&self, outcome: BuildOutcome) {
+        lock(&self.0).push_back(outcome);
     }
 
-    /// An async builder that goes by the script, and then as this one.
+    /// Returns an async builder that follows the script, and calls `builder` for
+    /// [`BuildOutcome::Build`] and after the end of the script.
     ///
     /// ```
-    /// # use mainstay::{Build, Script};
+    /// # use mainstay::{supervise::Build, test_kit::Script};
     /// # async fn open(build: Build<u16>) -> Result<u16, std::io::Error> { Ok(80) }
-    /// # let mut stage = mainstay::Stage::new(1)?;
-    /// # let port = stage.registry.register::<u16>("port")?;
-    /// # let supervisor = stage.registry.supervise(port)?;
-    /// let run = supervisor.run(Script::default().over(open));
-    /// # stage.run(run);
+    /// # let mut runtime = mainstay::test_kit::TestRuntime::new(1)?;
+    /// # let port = runtime.registry.register::<u16>("port")?;
+    /// # let supervisor = runtime.registry.supervise(port)?;
+    /// let run = supervisor.run(Script::default().wrap(open));
+    /// # runtime.spawn(run);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn over<T, F, B, E>(
+    pub fn wrap<T, F, B, E>(
         &self,
         mut builder: F,
-    ) -> impl FnMut(Build<T>) -> Built<T> + use<T, F, B, E>
+    ) -> impl FnMut(Build<T>) -> BoxedBuild<T> + use<T, F, B, E>
     where
         T: Send + Sync + 'static,
         F: FnMut(Build<T>) -> B,
@@ -91,15 +100,15 @@ impl Script {
     {
         let script = self.clone();
         move |build| {
-            let fate = lock(&script.0).pop_front().unwrap_or(Fate::Build);
-            match fate {
-                Fate::Build => {
+            let outcome = lock(&script.0).pop_front().unwrap_or(BuildOutcome::Build);
+            match outcome {
+                BuildOutcome::Build => {
                     let built = builder(build);
                     Box::pin(async move { built.await.map_err(Into::into) })
                 }
-                Fate::Fail(error) => Box::pin(async move { Err(error.into()) }),
-                Fate::Panic(message) => Box::pin(async move { panic!("{message}") }),
-                Fate::Hang => Box::pin(std::future::pending()),
+                BuildOutcome::Fail(error) => Box::pin(async move { Err(error.into()) }),
+                BuildOutcome::Panic(message) => Box::pin(async move { panic!("{message}") }),
+                BuildOutcome::Hang => Box::pin(std::future::pending()),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Time for tests.
+//! `VirtualClock`: a clock that advances only if a test says so.
 
 use std::{
     collections::BTreeMap,
@@ -16,27 +16,32 @@ use crate::{
     sync::{Mutex, lock, shielded},
 };
 
-/// A clock that stands until it is told how much time has passed. Clones are the same clock.
+/// A clock that advances only when a test calls [`advance`](Self::advance).
+///
+/// Set it by [`RegistryBuilder::clock`](crate::RegistryBuilder::clock). Clones are the same clock.
 ///
 /// ```
-/// use mainstay::{Doing, Registry, Restart, VirtualClock};
+/// use mainstay::{Registry, supervise::RestartPolicy, test_kit::VirtualClock};
 /// use std::{thread, time::Duration};
 ///
 /// let clock = VirtualClock::new();
 /// let registry = Registry::builder(1)?.clock(clock.clone()).build();
 /// let port = registry.register::<u16>("port")?;
 /// let hour = Duration::from_secs(3600);
-/// let restart = Restart::default().backoff(hour, hour).without_jitter();
-/// let supervisor = registry.supervise(port)?.restart(restart);
+/// let policy = RestartPolicy::default().backoff(hour, hour).without_jitter();
+/// let supervisor = registry.supervise(port)?.restart_policy(policy);
 /// thread::spawn(|| {
-///     supervisor.run_blocking(|build| if build.number() > 1 { Ok(80) } else { Err("no port is free") })
+///     supervisor.run_blocking(|build| match build.number() {
+///         1 => Err("no port is free"),
+///         _ => Ok(80),
+///     })
 /// });
 /// while clock.sleepers() == 0 {
 ///     thread::yield_now();
 /// }
-/// assert_eq!(registry.status(port)?.supervision.unwrap().next_try_in, Some(hour));
+/// assert_eq!(registry.status(port)?.supervisor.unwrap().next_try_in, Some(hour));
 /// clock.advance(hour);
-/// assert_eq!(**registry.wait_ready(port).wait()?, 80);
+/// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
 /// # registry.close();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -45,16 +50,17 @@ pub struct VirtualClock(Arc<Mutex<State>>);
 
 struct State {
     now: Instant,
-    /// By when they are to be woken; the number tells those of one moment apart.
+    /// The wakers of the sleeping futures, by deadline. The number distinguishes futures with the
+    /// same deadline.
     sleepers: BTreeMap<(Instant, u64), Waker>,
-    next: u64,
+    last_number: u64,
 }
 
 impl VirtualClock {
-    /// A clock that stands at some moment.
+    /// Creates a clock at an arbitrary time.
     ///
     /// ```
-    /// use mainstay::{Clock, VirtualClock};
+    /// use mainstay::{supervise::Clock, test_kit::VirtualClock};
     ///
     /// let clock = VirtualClock::new();
     /// assert_eq!(clock.now(), clock.now());
@@ -62,43 +68,51 @@ impl VirtualClock {
     #[must_use]
     pub fn new() -> Self {
         let (now, sleepers) = (Instant::now(), BTreeMap::new());
-        Self(Arc::new(Mutex::new(State { now, sleepers, next: 0 })))
+        Self(Arc::new(Mutex::new(State { now, sleepers, last_number: 0 })))
     }
 
-    /// Lets so much time pass: who sleeps until then, or shorter, is woken, the earliest first.
+    /// Advances the time, and wakes all futures whose deadline has been reached, the earliest
+    /// first.
     ///
-    /// All that time passes at once. Who is to fall asleep once more within it needs [`advance_to_next`] instead.
-    ///
-    /// [`advance_to_next`]: Self::advance_to_next
+    /// The time advances in one step. A task that sleeps several times within it is woken only
+    /// once: use [`advance_to_next`](Self::advance_to_next), or
+    /// [`TestRuntime::advance`](super::TestRuntime::advance).
     ///
     /// ```
-    /// use mainstay::{Clock, VirtualClock};
+    /// use mainstay::{supervise::Clock, test_kit::VirtualClock};
     /// use std::time::Duration;
     ///
     /// let clock = VirtualClock::new();
-    /// let begun = clock.now();
+    /// let start = clock.now();
     /// clock.advance(Duration::from_secs(3600));
-    /// assert_eq!(clock.now() - begun, Duration::from_secs(3600));
+    /// assert_eq!(clock.now() - start, Duration::from_secs(3600));
     /// ```
     pub fn advance(&self, time: Duration) {
         let woken = {
             let mut state = lock(&self.0);
-            // A time that no clock can show is the last that this one can.
+            // A time beyond the range of `Instant` is not reached: the clock does not advance.
             state.now = state.now.checked_add(time).unwrap_or(state.now);
             let now = state.now;
             let later = state.sleepers.split_off(&(now, u64::MAX));
             mem::replace(&mut state.sleepers, later)
         };
+        // Wakers are user code, which does not run under the lock.
         for waker in woken.into_values() {
             shielded(|| waker.wake());
         }
     }
 
-    /// Lets time pass until the next of those who sleep is woken; gives how much. `None` where nobody sleeps.
+    /// Advances the time to the next deadline, and wakes the futures with this deadline.
+    ///
+    /// Returns the duration of the advance, or `None` if no future sleeps.
     ///
     /// ```
-    /// use mainstay::{Clock, VirtualClock};
-    /// use std::{future::Future, task::{Context, Waker}, time::Duration};
+    /// use mainstay::{supervise::Clock, test_kit::VirtualClock};
+    /// use std::{
+    ///     future::Future,
+    ///     task::{Context, Waker},
+    ///     time::Duration,
+    /// };
     ///
     /// let clock = VirtualClock::new();
     /// let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
@@ -114,18 +128,22 @@ impl VirtualClock {
         Some(time)
     }
 
-    /// In what time the next is woken.
+    /// Returns the time until the next deadline, or `None` if no future sleeps.
     pub(super) fn next_in(&self) -> Option<Duration> {
         let state = lock(&self.0);
         let next = state.sleepers.first_key_value()?.0.0;
         Some(next.saturating_duration_since(state.now))
     }
 
-    /// How many sleep.
+    /// Returns the number of sleeping futures.
     ///
     /// ```
-    /// use mainstay::{Clock, VirtualClock};
-    /// use std::{future::Future, task::{Context, Waker}, time::Duration};
+    /// use mainstay::{supervise::Clock, test_kit::VirtualClock};
+    /// use std::{
+    ///     future::Future,
+    ///     task::{Context, Waker},
+    ///     time::Duration,
+    /// };
     ///
     /// let clock = VirtualClock::new();
     /// let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
@@ -163,9 +181,11 @@ impl fmt::Debug for VirtualClock {
     }
 }
 
+/// The future of [`Clock::sleep_until`].
 struct Sleeper {
     clock: VirtualClock,
     deadline: Instant,
+    /// The number of its entry in `State::sleepers`, after the first poll.
     number: Option<u64>,
 }
 
@@ -173,17 +193,18 @@ impl Future for Sleeper {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // The user's code, outside the lock; the one before it, too.
+        // Wakers are user code: this one is cloned before the lock is taken, and the one that it
+        // replaces is dropped after it is released.
         let waker = context.waker().clone();
-        let _before = {
+        let _replaced = {
             let clock = Arc::clone(&self.clock.0);
             let mut state = lock(&clock);
             if state.now >= self.deadline {
                 return Poll::Ready(());
             }
             let number = *self.number.get_or_insert_with(|| {
-                state.next += 1;
-                state.next
+                state.last_number += 1;
+                state.last_number
             });
             state.sleepers.insert((self.deadline, number), waker)
         };

@@ -1,32 +1,36 @@
-//! Every value has a lifetime, and every read has to fit into those of what it gave.
+//! Each value has a lifetime, and each read must fit into the lifetimes of the values that it
+//! returned.
 //!
-//! A value is current for one stretch of time at the most. From the records it can be said where that lies:
+//! A value is current during at most one interval. The records bound it:
 //!
-//! - not before its publication was called;
-//! - not after anybody had returned who knew that it was over. That is whoever met its service in a later
-//!   generation, or a value that replaced it; whoever met a service that it **rests on**, over whatever way, in a
-//!   later generation than it rests on (**I1**); and a `fail` of its service, or of one that it rests on, that was
-//!   called when the value had been current already.
+//! - It begins after the call of its publication.
+//! - It ends before an operation returned that shows its end: one that met its service in a later
+//!   generation or with a value that replaced it; one that met a service that it **depends on**,
+//!   directly or not, in a later generation than the value depends on (**I1**); a `fail` of its
+//!   service or of a dependency that was called when the value had already been current.
 //!
-//! So it was current at no time outside these two, and an operation that says that several values were all
-//! current at one instant of it is wrong if there is no instant within its own bounds and all of theirs. That is
-//! what `get_all` says; `get` in all its forms, `wait_ready` and `wait_for` say it of one value, and so does a `ready` or
-//! `replace` that was accepted, of the value that it published; and a watch that has nothing to tell, of the value that it
-//! told of last. What was refused is current at no time.
+//! An operation that says that several values were current at one instant is wrong if no instant
+//! lies within its own bounds and all of theirs. `get_all` says this. `get` in all its forms,
+//! `wait_ready` and `wait_for` say it of one value. An accepted `ready` or `replace` says it of
+//! the value that it published, and a watch without a change says it of the value that it reported
+//! last. A refused value is never current.
 //!
-//! What a value was only **started with** is over no earlier than its publication is called, in the same sense, and is
-//! nothing to it afterwards.
+//! A value that was only **started with** a dependency requires that this dependency had not
+//! ended, in the same sense, when its publication was called. Afterwards the dependency does not
+//! matter.
 //!
-//! **Nothing fails for nothing.** Where a generation that was published is known to be over, somebody has called `fail` or
-//! the like before, of its service or of one that its value rests on, and had not returned when the publication was
-//! called. Of any other service it may be, too, that the one or the other was built from once, or started with: if
-//! its publication, or that of what it rests on, had not returned by then.
+//! **No generation ends without a failure.** If a published generation is known to have ended,
+//! then `fail` or the like was called before, of its service or of a dependency, and had not
+//! returned when the publication was called. If the publication, or that of a dependency, had not
+//! returned when the failure was called, the failure may be of any other service, because this
+//! service or a dependency may once have been built from it or started with it.
 //!
-//! *No false alarm*: every bound follows from the documented guarantees and from one operation that had ended
-//! before another began. Nothing is concluded from a failure that is under way, from an answer that says that
-//! somebody else is on it, or from two operations that overlap.
+//! *No false alarm*: each bound follows from the documented guarantees, and from one operation
+//! that had returned before another one was called. Nothing follows from a failure that is under
+//! way, from an answer that another thread is failing the service, or from two operations that
+//! overlap.
 //!
-//! *Time*: everything is sorted once, and looked up by bisection.
+//! *Time*: the records are sorted once, and found by bisection.
 
 use std::{collections::HashMap, fmt};
 
@@ -35,25 +39,25 @@ use super::record::{Bounds, Recorded, Table};
 /// The most services of a history.
 pub(crate) const SERVICES: usize = 5;
 
-/// What is published: who it is, and the generation of each service that it rests on, over whatever way; the
-/// earliest, if there are several.
+/// A published value: its service, and the generation of each service that it depends on, directly
+/// or not. If there are several generations of one service, the earliest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Value {
-    /// No other value has it.
+    /// No two values have the same mark.
     pub(crate) mark: u64,
     pub(crate) service: usize,
     pub(crate) generation: u64,
     /// Counts the replacements within a generation.
     pub(crate) version: u64,
     pub(crate) on: [Option<u64>; SERVICES],
-    /// The same of what it was started with.
+    /// The same for the services that it was started with.
     pub(crate) started_with: [Option<u64>; SERVICES],
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Published(Value),
-    /// By `ready` or `replace`, since its generation was over.
+    /// By `ready` or `replace`, because its generation had ended.
     Refused(Value),
     /// The marks of values, all of one instant.
     Read([Option<u64>; 3]),
@@ -62,18 +66,18 @@ pub(crate) enum Event {
         service: usize,
         generation: u64,
     },
-    /// `fail` or a report that was the first has returned.
+    /// `fail`, or the report that failed the service, has returned.
     Failed {
         service: usize,
     },
-    /// Something has returned that may have failed it, and does not say that it is done.
+    /// A call has returned that may have failed the service, and does not say that it is down.
     MayHaveFailed {
         service: usize,
     },
 }
 
 impl Event {
-    /// The marks of the values that it says were current.
+    /// The marks of the values that were current according to this event.
     fn current(&self) -> impl Iterator<Item = u64> {
         let marks = match *self {
             Self::Read(marks) => marks,
@@ -84,9 +88,9 @@ impl Event {
     }
 }
 
-/// When a thing was first known, for things that have an order.
+/// When each of several ordered facts was first known.
 struct Earliest<K> {
-    /// By key; each with the earliest time from there to the end.
+    /// By key, each with the earliest time of this key and all later ones.
     sorted: Vec<(K, u64)>,
 }
 
@@ -101,12 +105,12 @@ impl<K: Ord + Copy> Earliest<K> {
         Self { sorted: known }
     }
 
-    /// When something beyond `key` was first known.
+    /// When a fact after `key` was first known.
     fn beyond(&self, key: K) -> Option<u64> {
         self.first_not(|known| known <= key)
     }
 
-    /// The same, where `key` itself counts.
+    /// When a fact at or after `key` was first known.
     fn from(&self, key: K) -> Option<u64> {
         self.first_not(|known| known < key)
     }
@@ -117,17 +121,17 @@ impl<K: Ord + Copy> Earliest<K> {
     }
 }
 
-/// What the records say of one service.
+/// The facts of one service.
 struct Known {
-    /// When it was known to be in a generation, and at which of its values.
+    /// When each generation and version of it was first met.
     met: Earliest<(u64, u64)>,
     /// When a failure had returned, by when it was called.
     failed: Earliest<u64>,
-    /// When what may have failed it was called, by when it had returned.
-    blamed: Earliest<u64>,
+    /// When a call that may have failed it was made, by when the call had returned.
+    possible_failures: Earliest<u64>,
 }
 
-/// How the end of a value is known.
+/// The fact that shows the end of a value.
 #[derive(Debug)]
 enum End {
     Followed,
@@ -136,37 +140,37 @@ enum End {
 }
 
 struct Lifetimes {
-    /// The values that were accepted, by their marks, and when they were published.
+    /// The accepted values, by mark, and the bounds of their publications.
     published: HashMap<u64, (Value, Bounds)>,
-    /// When each generation of a service had been ready, by the first who knew.
+    /// When each generation of a service was first known to be ready.
     existed: HashMap<(usize, u64), u64>,
-    /// When the publication of each had returned.
-    settled: HashMap<(usize, u64), u64>,
+    /// When the publication of each generation had returned.
+    returned: HashMap<(usize, u64), u64>,
     services: Vec<Known>,
 }
 
 impl Lifetimes {
     fn of(history: &[Recorded<Event>]) -> Self {
-        let (mut published, mut settled) = (HashMap::new(), HashMap::new());
+        let (mut published, mut returned) = (HashMap::new(), HashMap::new());
         for Recorded { what, bounds, .. } in history {
             if let Event::Published(value) = *what {
                 published.insert(value.mark, (value, *bounds));
                 if value.version == 0 {
-                    settled.insert((value.service, value.generation), bounds.answered);
+                    returned.insert((value.service, value.generation), bounds.answered);
                 }
             }
         }
         let mut existed = HashMap::new();
         let mut met = [const { vec![] }; SERVICES];
         let mut failed = [const { vec![] }; SERVICES];
-        let mut blamed = [const { vec![] }; SERVICES];
+        let mut possible_failures = [const { vec![] }; SERVICES];
         for Recorded { what, bounds: Bounds { invoked, answered }, .. } in history {
             for mark in what.current() {
                 let Some((value, _)) = published.get(&mark) else { continue };
                 let first = existed.entry((value.service, value.generation)).or_insert(*answered);
                 *first = *answered.min(first);
                 met[value.service].push(((value.generation, value.version), *answered));
-                for (on, generation) in value.rests_on() {
+                for (on, generation) in value.dependencies() {
                     met[on].push(((generation, 0), *answered));
                 }
             }
@@ -179,44 +183,49 @@ impl Lifetimes {
                 }
                 Event::Failed { service } => {
                     failed[service].push((*invoked, *answered));
-                    blamed[service].push((*answered, *invoked));
+                    possible_failures[service].push((*answered, *invoked));
                 }
-                Event::MayHaveFailed { service } => blamed[service].push((*answered, *invoked)),
+                Event::MayHaveFailed { service } => {
+                    possible_failures[service].push((*answered, *invoked))
+                }
                 Event::Published(_) | Event::Read(_) => {}
             }
         }
-        let known = met.into_iter().zip(failed).zip(blamed).map(|((met, failed), blamed)| Known {
-            met: Earliest::new(met),
-            failed: Earliest::new(failed),
-            blamed: Earliest::new(blamed),
-        });
-        Self { published, existed, settled, services: known.collect() }
+        let known = met.into_iter().zip(failed).zip(possible_failures).map(
+            |((met, failed), possible_failures)| Known {
+                met: Earliest::new(met),
+                failed: Earliest::new(failed),
+                possible_failures: Earliest::new(possible_failures),
+            },
+        );
+        Self { published, existed, returned, services: known.collect() }
     }
 
-    /// When it was known that the value is not current any more, and how.
+    /// When the end of the value was first known, and by which fact.
     fn end(&self, value: &Value) -> Option<(u64, End)> {
         let followed = self.services[value.service].met.beyond((value.generation, value.version));
         let followed = followed.map(|at| (at, End::Followed));
         let own = self.failed(value.service, value.generation);
-        let below = value.rests_on().filter_map(|(on, generation)| self.over(on, generation));
+        let below =
+            value.dependencies().filter_map(|(on, generation)| self.generation_end(on, generation));
         below.chain(followed).chain(own).min_by_key(|&(at, _)| at)
     }
 
-    /// When it was known that this generation is over, and how.
-    fn over(&self, service: usize, generation: u64) -> Option<(u64, End)> {
+    /// When the end of this generation was first known, and by which fact.
+    fn generation_end(&self, service: usize, generation: u64) -> Option<(u64, End)> {
         let met = self.services[service].met.beyond((generation, u64::MAX));
         let met = met.map(|at| (at, End::SeenToFail { service }));
         met.into_iter().chain(self.failed(service, generation)).min_by_key(|&(at, _)| at)
     }
 
-    /// When a failure had returned that was called when this generation was ready.
+    /// When a failure had returned that was called after this generation was known to be ready.
     fn failed(&self, service: usize, generation: u64) -> Option<(u64, End)> {
         let existed = self.existed.get(&(service, generation))?;
         let failed = self.services[service].failed.beyond(*existed)?;
         Some((failed, End::FailReturned { service }))
     }
 
-    /// Whether there is an instant for what an operation says.
+    /// Checks that there is an instant at which the operation is true.
     fn check(&self, Recorded { what, bounds, .. }: &Recorded<Event>) -> Result<(), String> {
         let (mut from, mut to) = (bounds.invoked, bounds.answered);
         for mark in what.current() {
@@ -226,7 +235,7 @@ impl Lifetimes {
             from = from.max(published.invoked);
             if let Some((end, how)) = self.end(value) {
                 if end < bounds.invoked {
-                    return Err(format!("{value:?} was over at {end}: {how}"));
+                    return Err(format!("{value:?} had ended at {end}: {how}"));
                 }
                 to = to.min(end);
             }
@@ -240,35 +249,40 @@ impl Lifetimes {
         }
     }
 
-    /// That what it was started with was there still, and that it has not failed for nothing.
+    /// Checks that the services that it was started with had not ended, and that a failure explains
+    /// its end.
     fn check_generation(&self, value: &Value, published: Bounds) -> Result<(), String> {
         for (service, generation) in pairs(value.started_with) {
-            match self.over(service, generation) {
+            match self.generation_end(service, generation) {
                 Some((end, how)) if end < published.invoked => {
-                    return Err(format!("what it was started with was over at {end}: {how}"));
+                    return Err(format!(
+                        "a service that it was started with had ended at {end}: {how}"
+                    ));
                 }
                 _ => {}
             }
         }
         let met = &self.services[value.service].met;
-        let Some(over) = met.beyond((value.generation, u64::MAX)) else { return Ok(()) };
-        // Until when what it does not rest on may have failed it.
-        let settled = value.rests_on().filter_map(|on| self.settled.get(&on)).max();
-        let settled = published.answered.max(settled.copied().unwrap_or(0));
-        let to_blame = |service: usize| {
-            let rests = service == value.service || value.on[service].is_some();
-            let until = if rests { over } else { settled.min(over) };
-            let blamed = self.services[service].blamed.from(published.invoked);
-            blamed.is_some_and(|called| called <= until)
+        let Some(ended) = met.beyond((value.generation, u64::MAX)) else { return Ok(()) };
+        // Until this time a service on which it does not depend may have failed it.
+        let returned = value.dependencies().filter_map(|on| self.returned.get(&on)).max();
+        let returned = published.answered.max(returned.copied().unwrap_or(0));
+        let may_be_the_cause = |service: usize| {
+            let depends = service == value.service || value.on[service].is_some();
+            let until = if depends { ended } else { returned.min(ended) };
+            let possible_failures =
+                self.services[service].possible_failures.from(published.invoked);
+            possible_failures.is_some_and(|called| called <= until)
         };
-        if (0..SERVICES).any(to_blame) {
+        if (0..SERVICES).any(may_be_the_cause) {
             return Ok(());
         }
-        Err(format!("{value:?} was over at {over}, and nobody has failed it"))
+        Err(format!("{value:?} had ended at {ended}, and no call has failed it"))
     }
 }
 
-/// Checks a history in which every published value is recorded, refused ones too. The error shows it.
+/// Checks a history that contains every published and every refused value. The error contains the
+/// history.
 pub(crate) fn check(history: &[Recorded<Event>]) -> Result<(), String> {
     let lifetimes = Lifetimes::of(history);
     for record in history {
@@ -281,17 +295,17 @@ pub(crate) fn check(history: &[Recorded<Event>]) -> Result<(), String> {
 }
 
 impl Value {
-    /// What it rests on: services, and generations of them.
-    pub(crate) fn rests_on(&self) -> impl Iterator<Item = (usize, u64)> + use<> {
+    /// The services that it depends on, and their generations.
+    pub(crate) fn dependencies(&self) -> impl Iterator<Item = (usize, u64)> + use<> {
         pairs(self.on)
     }
 
-    /// It is built from this, too.
+    /// Adds a value that this one is built from.
     pub(crate) fn add(&mut self, from: &Self) {
         add(&mut self.on, from);
     }
 
-    /// It is started with this, too.
+    /// Adds a value that this one is started with.
     pub(crate) fn start_with(&mut self, with: &Self) {
         add(&mut self.started_with, with);
     }
@@ -303,7 +317,7 @@ fn pairs(on: [Option<u64>; SERVICES]) -> impl Iterator<Item = (usize, u64)> {
 }
 
 fn add(on: &mut [Option<u64>; SERVICES], from: &Value) {
-    for (service, generation) in from.rests_on().chain([(from.service, from.generation)]) {
+    for (service, generation) in from.dependencies().chain([(from.service, from.generation)]) {
         let earliest = on[service].map_or(generation, |known| known.min(generation));
         on[service] = Some(earliest);
     }
@@ -313,7 +327,7 @@ impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mark, service, generation, version, .. } = self;
         write!(f, "value {mark} of service {service} (g{generation}.{version}")?;
-        for (service, generation) in self.rests_on() {
+        for (service, generation) in self.dependencies() {
             write!(f, ", on {service} g{generation}")?;
         }
         for (service, generation) in pairs(self.started_with) {

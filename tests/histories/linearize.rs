@@ -1,13 +1,14 @@
-//! Is there an order of the recorded operations, one that respects real time, in which the specification gives
-//! the recorded answers?
+//! Searches an order of the recorded operations that respects real time, and in which the
+//! specification returns the recorded answers.
 //!
-//! The search of Wing and Gong ("Testing and verifying concurrent objects", 1993): of the operations that no other
-//! one precedes, try each as the next; where its answer is not what the specification gives, or where that leads
-//! nowhere, try another. With the memory of Lowe ("Testing for linearizability", 2017): what is left of the search
-//! depends only on which operations are over and what the service is then, so that no such pair is tried twice.
+//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993). Of the
+//! operations that no other one precedes, try each as the next. If the specification returns
+//! another answer, or if the rest of the search fails, try the next one. The cache is that of Lowe
+//! ("Testing for linearizability", 2017): the rest of the search depends only on the operations
+//! that have ended and on the state of the service, and so no such pair is tried twice.
 //!
-//! Beyond theirs, an operation may have several steps, taken one after another between its call and its return
-//! (see `service.rs`); that is as if it were several operations with the same bounds, in this order.
+//! In addition, an operation may have several steps between its call and its return (see
+//! `service.rs`). That is as if it were several operations with the same bounds, in this order.
 
 use std::collections::HashSet;
 
@@ -16,25 +17,26 @@ use super::{
     service::{Answer, Call, Outcome, Service, Step},
 };
 
-/// A call and what it answered.
+/// A call and its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operation {
     pub(crate) call: Call,
     pub(crate) answer: Answer,
 }
 
-/// How many threads a history may have.
+/// The most threads of a history.
 pub(crate) const THREADS: usize = 4;
 
-/// A point of the search.
+/// A state of the search.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Reached {
-    /// How many operations of each thread are over, and the step at which the next one is.
+    /// The number of ended operations of each thread, and the step of the next operation.
     at: [(u8, Step); THREADS],
     service: Service,
 }
 
-/// Checks a history, given by thread, of a service that was like this before. The error shows it.
+/// Checks a history, one list for each thread, of a service that starts in this state. The error
+/// contains the history.
 pub(crate) fn check(start: Service, threads: &[Vec<Recorded<Operation>>]) -> Result<(), String> {
     let mut tried = HashSet::new();
     let mut to_try = vec![Reached { at: [(0, Step::First); THREADS], service: start }];
@@ -48,21 +50,21 @@ pub(crate) fn check(start: Service, threads: &[Vec<Recorded<Operation>>]) -> Res
         let Some(first_return) = pending.map(|operation| operation.bounds.answered).min() else {
             return Ok(());
         };
-        if reached.over() > furthest.over() {
+        if reached.ended() > furthest.ended() {
             furthest = reached;
         }
         for thread in 0..threads.len() {
             let Some(Recorded { what, bounds, .. }) = next(thread) else { continue };
             if first_return < bounds.invoked {
-                // That one was over before this one was called.
+                // Another operation had returned before this one was called.
                 continue;
             }
-            let (over, step) = reached.at[thread];
+            let (ended, step) = reached.at[thread];
             for (service, outcome) in reached.service.apply(what.call, step) {
                 let mut then = Reached { service, ..reached };
                 then.at[thread] = match outcome {
-                    Outcome::Then(step) => (over, step),
-                    Outcome::Answer(answer) if answer == what.answer => (over + 1, Step::First),
+                    Outcome::Then(step) => (ended, step),
+                    Outcome::Answer(answer) if answer == what.answer => (ended + 1, Step::First),
                     Outcome::Answer(_) => continue,
                 };
                 to_try.push(then);
@@ -70,15 +72,15 @@ pub(crate) fn check(start: Service, threads: &[Vec<Recorded<Operation>>]) -> Res
         }
     }
     Err(format!(
-        "not linearizable, from {start:?}:\n{}an order of {} operations comes to {:?}, and no further",
+        "not linearizable, from {start:?}:\n{}the longest order has {} operations, up to {:?}",
         Table(&threads.concat()),
-        furthest.over(),
+        furthest.ended(),
         furthest.service,
     ))
 }
 
 impl Reached {
-    fn over(&self) -> usize {
-        self.at.iter().map(|&(over, _)| usize::from(over)).sum()
+    fn ended(&self) -> usize {
+        self.at.iter().map(|&(ended, _)| usize::from(ended)).sum()
     }
 }

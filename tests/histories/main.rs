@@ -1,33 +1,38 @@
-//! Histories: what real threads did to a registry, recorded with its bounds in time, and checked afterwards.
+//! Histories: what threads did to a registry, recorded with the bounds in time of each call, and
+//! checked afterwards.
 //!
-//! - **One service is linearizable**: its answers to `get` of every kind, `status`, `begin`, `ready`, `replace`,
-//!   `fail`, `report` and the rest are those of a service that does one thing after another, in an order that
-//!   respects real time. What may happen in several steps stands on top of [`service`], which is the
-//!   specification; [`linearize`] is the search for the order.
-//!
-//! - **Across services every read fits into the lifetimes of what it gave** (I1, and the promises of `fail`,
-//!   `replace`, `ready` and `get_all`; those of each kind of dependency, and of watches): see [`lifetimes`]; and nothing
-//!   fails without somebody to blame. **Once it is quiet** no ready service rests on an
-//!   instance that has failed (I2), and no service is left condemned (S3).
-//!
-//! - The checks are themselves shown to accept what is right and to refuse what is wrong: [`checked`].
+//! - **One service is linearizable**: `get` in all its forms, `status`, `begin`, `ready`,
+//!   `replace`, `fail`, `report` and the other calls return what a service returns that does one
+//!   step after another, in an order that respects real time. [`service`] is this specification.
+//!   Its header lists the calls that may take several steps. [`linearize`] is the search for the
+//!   order.
+//! - **Every read fits into the lifetimes of the values that it returned**, across services: I1,
+//!   the promises of `fail`, `replace`, `ready` and `get_all`, and those of each kind of
+//!   dependency and of watches. See [`lifetimes`]. No generation ends without a failure that
+//!   explains it. After the threads have stopped, no ready service depends on a failed instance
+//!   (I2), and no service is left condemned (A3).
+//! - The checks accept correct histories and refuse wrong ones: [`checker`].
 //!
 //! ```text
 //!   thread 0   |--- fail(config) ---|       |------ get(config): down, g 1 ------|
 //!   thread 1         |-- replace(db): refused --|
-//!   thread 2   |- get(db): 7 -|                    |-- get(db): 7 --|  is wrong: `fail` had returned
-//!   time       ------------------------------------------------------------------------------------->
+//!   thread 2   |- get(db): 7 -|                    |-- get(db): 7 --|  wrong: `fail` has returned
+//!   time       -------------------------------------------------------------------------------->
 //! ```
 //!
-//! `MAINSTAY_HISTORY_OPS` is how many operations to record, half of them for each of the two tests;
-//! `MAINSTAY_SEED` chooses what the threads do (when each of them does it is the scheduler's choice). The figures
-//! are printed: `MAINSTAY_HISTORY_OPS=5000000 cargo test --release --test histories -- --nocapture`.
+//! `MAINSTAY_HISTORY_OPS` is the number of recorded operations, half of them for each of the two
+//! tests. `MAINSTAY_SEED` determines what the threads do; the scheduler determines when. Both
+//! tests print their figures: `MAINSTAY_HISTORY_OPS=5000000 cargo test --release --test histories
+//! -- --nocapture`.
+//!
+//! This test binary is of its own because the threads of a history must have the processors to
+//! themselves.
 
-mod across;
-mod checked;
+mod across_services;
+mod checker;
 mod lifetimes;
 mod linearize;
-mod one;
+mod one_service;
 mod record;
 mod service;
 #[path = "../support/mod.rs"]
@@ -41,7 +46,7 @@ use std::{
 
 use support::Seed;
 
-/// What was done.
+/// The size and the duration of a run.
 struct Figures {
     begun: Instant,
     operations: usize,
@@ -62,10 +67,10 @@ impl fmt::Display for Figures {
     }
 }
 
-/// One test at a time: the threads of both together would only wait for each other.
-fn alone(name: &str, run: impl FnOnce(usize, &Seed) -> Figures) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+/// Runs one test at a time: the threads of two tests would only wait for each other.
+fn one_at_a_time(name: &str, run: impl FnOnce(usize, &Seed) -> Figures) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let operations = env::var("MAINSTAY_HISTORY_OPS")
         .map_or(100_000, |given| given.parse::<usize>().expect("MAINSTAY_HISTORY_OPS is a number"));
     let seed = Seed::new();
@@ -74,10 +79,10 @@ fn alone(name: &str, run: impl FnOnce(usize, &Seed) -> Figures) {
 
 #[test]
 fn one_service_is_linearizable() {
-    alone("one service", one::run);
+    one_at_a_time("one service", one_service::run);
 }
 
 #[test]
 fn every_read_fits_into_the_lifetimes() {
-    alone("across services", across::run);
+    one_at_a_time("across services", across_services::run);
 }

@@ -1,15 +1,17 @@
-//! Recording what several threads do, with the bounds in time of each operation.
+//! Recording the operations of several threads, with the bounds in time of each.
 //!
-//! *The clock.* Stamps are of `Instant`, which does not go backwards, whichever thread looks. A shared counter would
-//! give stamps, too, but it is a read-modify-write of one cache line at both ends of every operation: the threads
-//! would take turns at it, each would see all that the others did before theirs, and what goes wrong within a
-//! hundred nanoseconds, or for want of an ordering, would go wrong no more. Reading the clock writes nothing.
+//! *The clock.* Stamps are of `Instant`, which is monotonic across threads. A shared counter would
+//! be a read-modify-write of one cache line at both ends of each operation. The threads would take
+//! turns at that line, and each would see all earlier operations of the others. Faults within a
+//! hundred nanoseconds, and faults of a missing ordering, would disappear. A read of the clock
+//! writes nothing.
 //!
-//! A stamp is taken before an operation is called and after it has returned, so that what the operation does lies
-//! between its stamps. Stamps of two threads are compared with `<`: equal ones say nothing of the order.
+//! A stamp is taken before the call and after its return, so that the effect of the operation lies
+//! between its stamps. Stamps of two threads are compared with `<`. Equal stamps do not determine
+//! an order.
 //!
-//! *The records* of a thread go to a list of its own, whose memory is there beforehand. Threads meet at a
-//! [`Gate`] before each round, and not within it.
+//! *The records* of a thread go to a list of its own, which is allocated beforehand. Threads meet
+//! at a [`Gate`] before each round, and not during a round.
 
 use std::{
     fmt::{self, Debug},
@@ -19,7 +21,7 @@ use std::{
     time::Instant,
 };
 
-/// When an operation was called and when it had returned, in nanoseconds from the beginning of the history.
+/// When an operation was called and when it had returned, in nanoseconds since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) invoked: u64,
@@ -34,7 +36,7 @@ pub(crate) struct Recorded<O> {
     pub(crate) bounds: Bounds,
 }
 
-/// What one thread does in one round.
+/// The operations of one thread in one round.
 pub(crate) struct Recorder<O> {
     thread: usize,
     beginning: Instant,
@@ -64,25 +66,26 @@ impl<O> Recorder<O> {
     }
 }
 
-/// Where the threads of a crew meet. It spins, since a thread that sleeps comes too late for a short round.
+/// The threads of a crew meet here. They spin, because a thread that sleeps would miss a short
+/// round.
 pub(crate) struct Gate {
     crew: usize,
     arrived: AtomicUsize,
 }
 
 impl Gate {
-    /// Goes on when the whole crew is here for this round, counted from 0.
+    /// Returns when the whole crew has arrived for this round. The first round is 0.
     pub(crate) fn pass(&self, round: usize) {
         self.arrived.fetch_add(1, Ordering::AcqRel);
-        let mut looks = 0;
+        let mut spins = 0;
         while self.arrived.load(Ordering::Acquire) < self.crew * (round + 1) {
-            looks += 1;
-            if looks % 256 == 0 { thread::yield_now() } else { hint::spin_loop() }
+            spins += 1;
+            if spins % 256 == 0 { thread::yield_now() } else { hint::spin_loop() }
         }
     }
 }
 
-/// Leaves the gate open when its thread panics, so that the others come to their end.
+/// Opens the gate for ever if its thread panics, so that the other threads end.
 struct OpenedByPanic<'a>(&'a Gate);
 
 impl Drop for OpenedByPanic<'_> {
@@ -93,7 +96,7 @@ impl Drop for OpenedByPanic<'_> {
     }
 }
 
-/// Runs the work on so many threads, each with its number, and gives what they made of it.
+/// Runs the work on `threads` threads, each with its number, and returns the results.
 pub(crate) fn crew<R: Send>(threads: usize, work: impl Fn(usize, &Gate) -> R + Sync) -> Vec<R> {
     let gate = Gate { crew: threads, arrived: AtomicUsize::new(0) };
     thread::scope(|scope| {
@@ -111,7 +114,7 @@ pub(crate) fn crew<R: Send>(threads: usize, work: impl Fn(usize, &Gate) -> R + S
     })
 }
 
-/// A history for people: in the order of the calls, a line for each, indented by its thread.
+/// A readable history: one line for each operation, in the order of the calls, indented by thread.
 pub(crate) struct Table<'a, O>(pub(crate) &'a [Recorded<O>]);
 
 impl<O: Debug> fmt::Display for Table<'_, O> {

@@ -1,32 +1,35 @@
-//! One service without dependents, as its documentation has it: the sequential specification.
+//! The sequential specification of one service without dependents, as its documentation describes
+//! it.
 //!
-//! Most calls are one step: they look at the service, perhaps change it, and answer, all at one instant between
-//! the call and its return. These are more, and what others do may fall between their steps. The documentation
-//! says so, and no more than this is granted:
+//! Most calls take one step: they read the service, perhaps change it, and answer, at one instant
+//! between the call and its return. The following calls take more steps, and steps of other calls
+//! may happen in between. The documentation allows this, and no more:
 //!
-//! - *A failure* looks what is there, condemns it, and raises it. Between the last two the service still answers
-//!   `get`, but `begin` may wait. A failure that found the service up, and is late, hits what is there by then: it
-//!   adds one more generation. Of two the later one may be the first to raise, and the other takes nothing down.
-//! - *A report* that finds its generation condemned answers `AlreadyFailed`, also where that has not been raised
-//!   yet: it "may return while the cascade of another thread is on its way". So may `Running::fail`. A report that
-//!   was late hits the replacement that came after its look.
-//! - *A refused `get`* says in which phase and generation the service is, which it looks up after it has found
-//!   nothing: that is an operation of its own here, [`Call::Why`], right after the first.
-//! - *`begin`* waits while the service is condemned, most times. It spares work and is no promise, so a `begin` that
-//!   does not wait is right as well.
+//! - *A failure* reads the state, condemns the generation, and takes it down. Between the last two
+//!   steps `get` still answers, but `begin` may wait. A failure that read a ready service, and is
+//!   late, condemns the generation that is current then. Of two failures the later one may be the
+//!   first to take the service down, and the other one takes nothing down.
+//! - *A report* that finds its generation condemned answers `AlreadyFailed`, also if the
+//!   generation has not been taken down yet: it "may return while the cascade of another thread is
+//!   on its way". The same holds for `Running::fail`. A report that is late fails a replacement
+//!   that was published after the report had read the state.
+//! - *A refused `get`* reports the phase and the generation, which it reads after it has found no
+//!   value. That is an operation of its own here, [`Call::Why`], directly after the first one.
+//! - *`begin`* usually waits while the service is condemned. That saves work and is no promise,
+//!   and so a `begin` that does not wait is correct, too.
 
 use Answer::*;
 use Outcome::Then;
 use Phase::*;
 
-/// The number by which a value is told from all others.
+/// The number of a value. No two values have the same one.
 pub(crate) type Mark = u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Service {
     pub(crate) generation: u64,
     pub(crate) phase: Phase,
-    /// The generation that it is on its way to.
+    /// The generation to which it will be taken down.
     pub(crate) condemned: u64,
 }
 
@@ -39,14 +42,14 @@ pub(crate) enum Phase {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// `get`, `get_arc`, a cached reader's `get`, or one look of `wait_ready`.
+    /// `get`, `get_arc`, `get` of a cached reader, or one poll of `wait_ready`.
     Get,
-    /// What a refused `get` says of the service.
+    /// The phase and generation in the error of a refused `get`.
     Why,
     Status,
-    /// One look of `Provider::begin`.
+    /// One poll of `Provider::begin`.
     Begin,
-    IsOvertaken {
+    IsInvalidated {
         generation: u64,
     },
     GiveBack {
@@ -66,7 +69,7 @@ pub(crate) enum Call {
     End {
         generation: u64,
     },
-    Report {
+    FailInstance {
         generation: u64,
         value: Mark,
     },
@@ -90,28 +93,28 @@ pub(crate) enum Answer {
     Yes,
     No,
     Accepted,
-    /// With the value, where there was one.
+    /// With the value, if the call had one.
     Refused,
     Failed {
-        went_down: usize,
-        overtaken: usize,
+        failed: usize,
+        invalidated: usize,
     },
     AlreadyFailed,
     Replaced,
 }
 
-/// Where a call is.
+/// The next step of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     First,
     Condemn,
-    /// To this generation.
-    Raise {
+    /// Takes the service down to this generation.
+    TakeDown {
         to: u64,
     },
 }
 
-/// What a step leads to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Answer(Answer),
@@ -123,43 +126,43 @@ impl Service {
         Self { generation, phase, condemned: generation }
     }
 
-    /// What may come of a step of a call: the service after it, and what it leads to. Mostly one thing.
+    /// The possible results of a step: the service after the step, and its outcome. Mostly one.
     pub(crate) fn apply(self, call: Call, step: Step) -> Vec<(Self, Outcome)> {
         let Self { generation, phase, condemned } = self;
-        let mine = |of: u64| of == generation;
+        let is_current = |of: u64| of == generation;
         let when = |yes: bool| if yes { Yes } else { No };
         match (call, step) {
             (Call::Get, _) => match phase {
                 Ready(value) => self.answers(Value { generation, value }),
                 _ => self.answers(NotReady),
             },
-            // Ready by now: it was not, at the look before.
+            // It is ready now, and was not when `get` read it.
             (Call::Why, _) if matches!(phase, Ready(_)) => {
                 self.answers(Is { generation, phase: mainstay::Phase::Down })
             }
             (Call::Why | Call::Status, _) => self.answers(Is { generation, phase: phase.public() }),
 
             (Call::Begin, _) => {
-                let mut may = vec![];
+                let mut results = vec![];
                 if phase == Down {
-                    may.extend(self.to(Starting).answers(Begun { generation }));
+                    results.extend(self.to(Starting).answers(Begun { generation }));
                 }
                 if phase != Down || condemned > generation {
-                    may.extend(self.answers(Held));
+                    results.extend(self.answers(Held));
                 }
-                may
+                results
             }
-            (Call::IsOvertaken { generation: of }, _) => {
-                self.answers(when(!(mine(of) && phase == Starting)))
+            (Call::IsInvalidated { generation: of }, _) => {
+                self.answers(when(!(is_current(of) && phase == Starting)))
             }
-            (Call::GiveBack { generation: of }, _) if mine(of) && phase == Starting => {
+            (Call::GiveBack { generation: of }, _) if is_current(of) && phase == Starting => {
                 self.to(Down).answers(Accepted)
             }
-            (Call::Ready { generation: of, value }, _) if mine(of) && phase == Starting => {
+            (Call::Ready { generation: of, value }, _) if is_current(of) && phase == Starting => {
                 self.to(Ready(value)).answers(Accepted)
             }
             (Call::Replace { generation: of, value }, _)
-                if mine(of) && matches!(phase, Ready(_)) =>
+                if is_current(of) && matches!(phase, Ready(_)) =>
             {
                 self.to(Ready(value)).answers(Accepted)
             }
@@ -167,42 +170,46 @@ impl Service {
                 self.answers(Refused)
             }
 
-            // A service that is down stays as it is.
+            // A failure does not change a service that is down.
             (Call::Fail, Step::First) if phase == Down => {
-                self.answers(Failed { went_down: 0, overtaken: 0 })
+                self.answers(Failed { failed: 0, invalidated: 0 })
             }
-            (Call::Report { generation: of, value }, Step::First)
-                if mine(of) && matches!(phase, Ready(now) if now != value) =>
+            (Call::FailInstance { generation: of, value }, Step::First)
+                if is_current(of) && matches!(phase, Ready(now) if now != value) =>
             {
                 self.answers(Replaced)
             }
-            (Call::Fail | Call::Report { .. }, Step::First) => vec![(self, Then(Step::Condemn))],
+            (Call::Fail | Call::FailInstance { .. }, Step::First) => {
+                vec![(self, Then(Step::Condemn))]
+            }
             (Call::Fail, Step::Condemn) => self.condemn(),
-            (Call::Report { generation: of, .. }, Step::Condemn) if condemned != of => {
+            (Call::FailInstance { generation: of, .. }, Step::Condemn) if condemned != of => {
                 self.answers(AlreadyFailed)
             }
             (Call::End { generation: of }, Step::First) if condemned != of => {
-                self.answers(Failed { went_down: 0, overtaken: 0 })
+                self.answers(Failed { failed: 0, invalidated: 0 })
             }
-            (Call::Report { .. } | Call::End { .. }, Step::First | Step::Condemn) => self.condemn(),
-            (Call::Fail | Call::Report { .. } | Call::End { .. }, Step::Raise { to }) => {
-                self.raise(to)
+            (Call::FailInstance { .. } | Call::End { .. }, Step::First | Step::Condemn) => {
+                self.condemn()
+            }
+            (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, Step::TakeDown { to }) => {
+                self.take_down(to)
             }
         }
     }
 
     fn condemn(self) -> Vec<(Self, Outcome)> {
         let to = self.condemned + 1;
-        vec![(Self { condemned: to, ..self }, Then(Step::Raise { to }))]
+        vec![(Self { condemned: to, ..self }, Then(Step::TakeDown { to }))]
     }
 
-    /// The answer is what it took down by that.
-    fn raise(self, to: u64) -> Vec<(Self, Outcome)> {
+    /// The answer counts what this step took down.
+    fn take_down(self, to: u64) -> Vec<(Self, Outcome)> {
         let late = self.generation >= to;
-        let went_down = usize::from(!late && matches!(self.phase, Ready(_)));
-        let overtaken = usize::from(!late && self.phase == Starting);
+        let failed = usize::from(!late && matches!(self.phase, Ready(_)));
+        let invalidated = usize::from(!late && self.phase == Starting);
         let after = if late { self } else { Self { generation: to, phase: Down, ..self } };
-        after.answers(Failed { went_down, overtaken })
+        after.answers(Failed { failed, invalidated })
     }
 
     fn to(self, phase: Phase) -> Self {

@@ -1,23 +1,25 @@
-//! What the benchmark of reads asks of every container: to be written to while it is read.
+//! The interface of all containers in the benchmark of reads, which are written to while they are
+//! read.
 
-/// How many services are read.
+/// The number of services that are read.
 pub const SERVICES: usize = 64;
 
-/// One more, which nobody reads: it fails and comes back in the background.
+/// The index of one more service, which is not read. It fails and is published again in the
+/// background.
 pub const SPARE: usize = SERVICES;
 
-/// What a service answers, each time that it is published.
+/// The value of a service, the same in each publication.
 #[inline]
 pub fn answer(service: usize) -> u64 {
     service as u64 + 42
 }
 
-/// Holds the values of the services, each in memory of its own.
+/// A container of the values of the services, each of which has memory of its own.
 pub trait Container: Sync {
-    /// Puts a new value in, equal to the old one.
+    /// Replaces the value of a service by an equal one in new memory.
     fn publish(&self, service: usize);
 
-    /// Takes the value out. What is never empty is written to instead.
+    /// Removes the value of a service. A container that cannot be empty replaces it.
     fn fail(&self, service: usize) {
         self.publish(service);
     }

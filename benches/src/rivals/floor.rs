@@ -1,4 +1,4 @@
-//! What a cascade cannot do without: two read-modify-writes of each slot's cache line.
+//! The floor of a cascade: two read-modify-writes of the cache line of each slot.
 
 use std::{
     error::Error,
@@ -15,7 +15,7 @@ const DOWN: u64 = 0;
 const STARTING: u64 = 1;
 const READY: u64 = 2;
 
-/// The slots of as many services, in the order of a closure.
+/// The slots of the services, in the order of a closure.
 pub struct Floor {
     lines: Vec<Line>,
     cause: ArcSwapOption<(Arc<dyn Error + Send + Sync>, SystemTime)>,
@@ -29,7 +29,8 @@ struct Line {
 }
 
 impl Line {
-    fn was_up(&self) -> bool {
+    /// Takes the slot down. Returns whether it was ready.
+    fn take_down(&self) -> bool {
         self.state.swap(DOWN, Ordering::AcqRel) == READY
     }
 }
@@ -40,7 +41,8 @@ impl Floor {
         Self { lines, cause: ArcSwapOption::empty() }
     }
 
-    /// As services that begin and are ready do, one after another: the lines are where those would be.
+    /// Writes the states of attempts and publications, one service after another. So the cache
+    /// lines are in the same caches as those of mainstay.
     pub fn start(&self) {
         for line in &self.lines {
             line.state.swap(STARTING, Ordering::AcqRel);
@@ -48,16 +50,18 @@ impl Floor {
         }
     }
 
-    /// Condemns down, and raises up. Gives how many that were up went down.
+    /// Condemns all slots in order, and takes them down in the reverse order. Returns the number of
+    /// services that failed.
     pub fn fail(&self) -> usize {
         for line in &self.lines {
             line.condemned.fetch_add(1, Ordering::AcqRel);
         }
-        self.lines.iter().rev().filter(|line| line.was_up()).count()
+        self.lines.iter().rev().filter(|line| line.take_down()).count()
     }
 
-    /// As `fail`, with what a cascade has to remember: why and when, for those who ask later; and how far it has
-    /// condemned each, as it must raise it no further.
+    /// Does the same as `fail`, and stores what a cascade must store: the reason and the time, and
+    /// for each slot the generation that it is condemned to, because it is taken down only to this
+    /// generation.
     pub fn fail_for(&self, reason: &str) -> usize {
         let reason = Box::<dyn Error + Send + Sync>::from(reason).into();
         self.cause.store(Some(Arc::new((reason, SystemTime::now()))));
@@ -65,10 +69,10 @@ impl Floor {
             (i as u32, line.condemned.fetch_add(1, Ordering::AcqRel) + 1)
         };
         let condemned: Vec<(u32, u64)> = self.lines.iter().enumerate().map(condemn).collect();
-        let went_down = |&&(i, to): &&(u32, u64)| {
+        let failed = |&&(i, to): &&(u32, u64)| {
             let line = &self.lines[i as usize];
-            line.condemned.load(Ordering::Relaxed) == to && line.was_up()
+            line.condemned.load(Ordering::Relaxed) == to && line.take_down()
         };
-        condemned.iter().rev().filter(went_down).count()
+        condemned.iter().rev().filter(failed).count()
     }
 }

@@ -1,8 +1,8 @@
-//! The design of the Go package grafov/service, written anew: services by name in a locked map, each behind a
-//! lock of its own; who waits looks again every 10 microseconds; a failure starts a task for each dependent,
-//! which fails that one.
+//! The design of the Go package grafov/service, implemented in Rust. The services are in a locked
+//! map by name, and each has a lock of its own. A waiter checks every 10 microseconds whether the
+//! service is ready. A failure starts one task for each dependent, which fails this dependent.
 //!
-//! Not the same: `get` gives nothing where the service is not ready, and does not wait.
+//! One difference: `get` returns `None` if the service is not ready, and does not wait.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,10 +18,10 @@ use tokio::{sync::Notify, task::yield_now};
 use super::maps::Value;
 use crate::runtime;
 
-/// How long a wait rests between two looks.
+/// The delay between two checks of a wait.
 const PAUSE: Duration = Duration::from_micros(10);
 
-/// The services: a handle.
+/// A handle to the services.
 #[derive(Clone, Default)]
 pub struct GoService(Arc<Shared>);
 
@@ -49,7 +49,7 @@ impl GoService {
         Self::default()
     }
 
-    /// From now on there is a service of this name.
+    /// Adds a service with this name, if there is none.
     pub fn provide(&self, name: &str) {
         let mut services = self.0.services.write().unwrap();
         if !services.contains_key(name) {
@@ -70,7 +70,7 @@ impl GoService {
         if state.ready { state.value.clone() } else { None }
     }
 
-    /// Who waits for a service as a provider is failed with it.
+    /// Adds a dependent, which will fail together with the service.
     pub fn add_dependent(&self, name: &str, dependent: &str) {
         let service = self.service(name).unwrap();
         let mut state = service.state.write().unwrap();
@@ -101,18 +101,20 @@ impl GoService {
             let (services, dependent) = (self.clone(), dependent.clone());
             runtime().spawn(async move { services.fail(&dependent) });
         }
-        // Before its provider goes on: who finds all up again finds all counted.
+        // Before the provider is notified: a thread that finds all services ready again also finds
+        // all failures counted.
         self.0.failures.fetch_add(1, Ordering::Release);
         service.failed.notify_one();
     }
 
-    /// Waits until the service has failed since the last such wait.
+    /// Waits for a failure of the service after the last call of this function.
     pub async fn failed(&self, name: &str) {
         let service = self.service(name).unwrap();
         service.failed.notified().await;
     }
 
-    /// How many services have failed so far: nothing else tells when a cascade is over.
+    /// Returns the number of failures of all services. Nothing else shows that a cascade has
+    /// ended.
     pub fn failures(&self) -> usize {
         self.0.failures.load(Ordering::Acquire)
     }
@@ -122,7 +124,8 @@ impl GoService {
     }
 }
 
-/// What Go's `Sleep` does: tokio's sleeps for a millisecond at the least. Others run meanwhile.
+/// Does what `Sleep` of Go does; the sleep of tokio takes at least one millisecond. Other tasks run
+/// during this time.
 pub async fn pause() {
     let until = Instant::now() + PAUSE;
     while Instant::now() < until {

@@ -1,5 +1,6 @@
-//! The least that a read could be which looks at what mainstay looks at: a cell and a state word beside it.
-//! No generations, no errors, no slab; what mainstay takes beyond these is its own.
+//! The least that a read can cost if it checks what mainstay checks: a cell, and a state word
+//! beside it. There are no generations, no errors and no slab. The difference between these and
+//! mainstay is the cost of mainstay itself.
 
 use std::{
     ptr,
@@ -13,13 +14,13 @@ use arc_swap::ArcSwap;
 
 use super::read_cells::{Cell, Pointer};
 
-/// For a reader that keeps what it has read: both words are compared with what they were then.
+/// For a reader that keeps the last value: both words are compared with their earlier values.
 pub struct PointerAndState {
     pointer: Pointer,
     state: AtomicU64,
 }
 
-/// What such a reader keeps.
+/// The value and the state that such a reader keeps.
 #[derive(Clone, Copy)]
 pub struct Kept<'a> {
     value: &'a u64,
@@ -28,13 +29,13 @@ pub struct Kept<'a> {
 
 impl PointerAndState {
     #[inline]
-    pub fn look(&self) -> Kept<'_> {
+    pub fn observe(&self) -> Kept<'_> {
         Kept { value: self.pointer.load(), state: self.state.load(Ordering::Acquire) }
     }
 
     #[inline]
     pub fn load<'a>(&'a self, kept: &mut Kept<'a>) -> u64 {
-        let now = self.look();
+        let now = self.observe();
         if !ptr::eq(now.value, kept.value) || now.state != kept.state {
             *kept = now;
         }
@@ -53,7 +54,7 @@ impl Cell for PointerAndState {
     }
 }
 
-/// For a reader that keeps nothing: the value's tag is compared with the state.
+/// For a reader that keeps nothing: the tag of the value is compared with the state.
 pub struct LoadAndState {
     cell: ArcSwap<Tagged>,
     state: AtomicU64,

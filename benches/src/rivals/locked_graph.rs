@@ -1,4 +1,4 @@
-//! A graph behind a lock, and a lock for each service in it: a failure walks the graph.
+//! A graph behind a lock, with one lock for each service. A failure walks the graph.
 
 use std::{
     mem,
@@ -13,7 +13,7 @@ use petgraph::{
 
 use crate::graphs::Edge;
 
-/// Edges lead from a dependency to its dependents.
+/// The edges of this graph are dependency `->` dependent, so that a search finds the dependents.
 pub struct LockedGraph(Mutex<DiGraph<Service, ()>>);
 
 #[derive(Default)]
@@ -24,10 +24,10 @@ struct Service {
 
 #[derive(Default)]
 struct State {
-    /// None while it is down.
+    /// None if the service is down.
     value: Option<Arc<u64>>,
-    /// To notify costs something, even where nobody listens.
-    waited: bool,
+    /// Whether there may be a listener. A notification has a cost even if there is none.
+    has_listeners: bool,
 }
 
 impl LockedGraph {
@@ -42,7 +42,7 @@ impl LockedGraph {
         Self(Mutex::new(graph))
     }
 
-    /// The values have other owners, too: what a cascade takes down is not freed by it.
+    /// The values have other owners, too, so a cascade does not free them.
     pub fn start(&self, values: &[Arc<u64>]) {
         let graph = self.0.lock().unwrap();
         for (service, value) in graph.node_weights().zip(values) {
@@ -50,31 +50,31 @@ impl LockedGraph {
         }
     }
 
-    /// Waits, one for each service, until it fails.
+    /// Returns one listener for the failure of each service.
     pub fn listen(&self) -> Vec<EventListener> {
         let graph = self.0.lock().unwrap();
         let listen = |service: &Service| {
-            service.state.lock().unwrap().waited = true;
+            service.state.lock().unwrap().has_listeners = true;
             service.failed.listen()
         };
         graph.node_weights().map(listen).collect()
     }
 
-    /// Fails the first. Gives how many went down.
+    /// Fails the first service. Returns the number of services that failed.
     pub fn fail(&self) -> usize {
         let graph = self.0.lock().unwrap();
         let mut reached = Dfs::new(&*graph, NodeIndex::new(0));
-        let mut went_down = 0;
+        let mut failed = 0;
         while let Some(next) = reached.next(&*graph) {
             let service = &graph[next];
             let mut state = service.state.lock().unwrap();
-            went_down += usize::from(state.value.take().is_some());
-            let waited = mem::take(&mut state.waited);
+            failed += usize::from(state.value.take().is_some());
+            let has_listeners = mem::take(&mut state.has_listeners);
             drop(state);
-            if waited {
+            if has_listeners {
                 service.failed.notify(usize::MAX);
             }
         }
-        went_down
+        failed
     }
 }

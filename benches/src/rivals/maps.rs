@@ -1,4 +1,4 @@
-//! Maps from a name to a value of any type: what a server without mainstay has.
+//! Maps from a name to a value of any type, as a server has them without mainstay.
 
 use std::{any::Any, collections::HashMap, sync::Arc};
 
@@ -12,7 +12,7 @@ use super::{
 
 pub type Value = Arc<dyn Any + Send + Sync>;
 
-/// The value as what it was put in as.
+/// Returns the number that was stored as this value.
 #[inline]
 pub fn number(value: &Value) -> u64 {
     *value.downcast_ref().unwrap()
@@ -25,7 +25,7 @@ pub trait Map: Sync {
     fn remove(&self, name: &str);
 }
 
-/// A map with all services in it, and their names made beforehand.
+/// A map that contains all services, with names that were created before.
 pub struct Named<M> {
     pub map: M,
     names: Vec<String>,
@@ -106,7 +106,7 @@ impl Map for GoService {
     }
 }
 
-/// Two tables, one of them for the readers; a write is done to one after the other.
+/// Two tables, one of them for the readers. A write is applied to one table after the other.
 pub struct LeftRight {
     writer: parking_lot::Mutex<WriteHandle<Table, Change>>,
     readers: ReadHandleFactory<Table>,
@@ -115,7 +115,7 @@ pub struct LeftRight {
 #[derive(Clone, Default)]
 pub struct Table(HashMap<String, Value>);
 
-/// A name, and what it stands for from now on.
+/// A name, and its new value.
 pub struct Change(String, Option<Value>);
 
 impl LeftRight {
@@ -125,7 +125,7 @@ impl LeftRight {
         Self { writer: parking_lot::Mutex::new(writer), readers: reader.factory() }
     }
 
-    /// For one thread.
+    /// Returns the reader of one thread.
     pub fn reader(&self) -> ReadHandle<Table> {
         self.readers.handle()
     }

@@ -1,4 +1,4 @@
-//! What one would use in mainstay's place, and the floors that nothing can be below.
+//! The alternatives to mainstay, and the floors: the least that each operation can cost.
 
 pub mod container;
 pub mod floor;

@@ -1,4 +1,5 @@
-//! Cells that are read without a name, one a service: the floor, and what one would build a store from.
+//! Cells that are read without a name, one for each service: the floor, and the cells from which a
+//! store can be built.
 
 use std::sync::{
     Arc, Mutex, RwLock,
@@ -18,7 +19,7 @@ pub trait Cell: Sync {
     fn store(&self, value: u64);
 }
 
-/// A cell a service, each on a cache line of its own, as mainstay's are.
+/// One cell for each service, each on a cache line of its own, as the slots of mainstay are.
 pub struct Cells<C>(Vec<Line<C>>);
 
 #[repr(align(64))]
@@ -35,7 +36,7 @@ impl<C: Cell> Cells<C> {
         &self.0[service].0
     }
 
-    /// Those that are read.
+    /// Returns the cells that are read.
     pub fn iter(&self) -> impl Iterator<Item = &C> {
         self.0[..SERVICES].iter().map(|line| &line.0)
     }
@@ -47,44 +48,46 @@ impl<C: Cell> Container for Cells<C> {
     }
 }
 
-/// The floor: one Acquire load and a pointer to follow. Nothing that was in it is freed before the cell is,
-/// which is why a read can do without protection.
+/// The floor: one Acquire load, and a pointer to follow. No value is freed before the cell is
+/// dropped, so a read needs no protection.
 pub struct Pointer {
-    now: AtomicPtr<u64>,
+    current: AtomicPtr<u64>,
     kept: Mutex<Vec<Arc<u64>>>,
 }
 
 impl Pointer {
     #[inline]
     pub fn load(&self) -> &u64 {
-        // SAFETY: `now` points into one of `kept`, to which values are only added. Acquire: pairs with `store`.
-        unsafe { &*self.now.load(Ordering::Acquire) }
+        // SAFETY: `current` points to a value of `kept`, from which no value is removed. Acquire:
+        // pairs with `store`.
+        unsafe { &*self.current.load(Ordering::Acquire) }
     }
 }
 
 impl Cell for Pointer {
     fn new(value: u64) -> Self {
         let value = Arc::new(value);
-        let now = AtomicPtr::new(Arc::as_ptr(&value).cast_mut());
-        Self { now, kept: Mutex::new(vec![value]) }
+        let current = AtomicPtr::new(Arc::as_ptr(&value).cast_mut());
+        Self { current, kept: Mutex::new(vec![value]) }
     }
 
     fn store(&self, value: u64) {
         let value = Arc::new(value);
         let new = Arc::as_ptr(&value).cast_mut();
         self.kept.lock().unwrap().push(value);
-        self.now.store(new, Ordering::Release);
+        self.current.store(new, Ordering::Release);
     }
 }
 
-/// A pointer whose old values epochs retire.
+/// A pointer whose old values are freed by epoch-based reclamation.
 pub struct Pinned(Atomic<u64>);
 
 impl Pinned {
     #[inline]
     pub fn load(&self) -> u64 {
         let pin = pin();
-        // SAFETY: never null, and what is replaced is not freed while anybody is pinned who may have seen it.
+        // SAFETY: the pointer is never null, and a replaced value is not freed as long as a thread
+        // is pinned that may have read it.
         unsafe { *self.0.load(Ordering::Acquire, &pin).deref() }
     }
 }
@@ -97,7 +100,7 @@ impl Cell for Pinned {
     fn store(&self, value: u64) {
         let pin = pin();
         let old = self.0.swap(Owned::new(value), Ordering::AcqRel, &pin);
-        // SAFETY: `old` has left the cell, and the swap gave it to us alone.
+        // SAFETY: `old` is no longer in the cell, and only this thread received it from the swap.
         unsafe { pin.defer_destroy(old) };
     }
 }
@@ -105,7 +108,7 @@ impl Cell for Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         let cell = std::mem::replace(&mut self.0, Atomic::null());
-        // SAFETY: `&mut self`: nobody reads it any more.
+        // SAFETY: `&mut self`: no other thread can read the cell.
         drop(unsafe { cell.try_into_owned() });
     }
 }

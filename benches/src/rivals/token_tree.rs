@@ -1,4 +1,4 @@
-//! A tree of cancellation tokens: each service's is a child of the one that it depends on.
+//! A tree of cancellation tokens: the token of a service is a child of the token of its dependency.
 
 use tokio_util::sync::CancellationToken;
 
@@ -7,18 +7,18 @@ use crate::graphs::Edge;
 pub struct TokenTree(Vec<CancellationToken>);
 
 impl TokenTree {
-    /// For graphs in which each service depends on one other, which comes before it. A token is cancelled for
-    /// good, so that each cascade needs a tree of its own.
+    /// Creates a tree for a graph in which each service depends on one service before it. A token
+    /// is cancelled permanently, so each cascade needs a new tree.
     pub fn new(edges: &[Edge]) -> Self {
         let mut tokens = vec![CancellationToken::new()];
         for &(dependent, dependency) in edges {
-            assert_eq!(dependent, tokens.len(), "a tree");
+            assert_eq!(dependent, tokens.len(), "the graph must be a tree");
             tokens.push(tokens[dependency].child_token());
         }
         Self(tokens)
     }
 
-    /// Cancels the first.
+    /// Cancels the token of the first service.
     pub fn fail(&self) {
         self.0[0].cancel();
     }

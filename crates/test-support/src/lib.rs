@@ -1,6 +1,6 @@
-//! What the tests of several packages share: random numbers that a seed repeats, and one poll of a
-//! future. It does not depend on mainstay, so that it is the same crate under every flag and
-//! feature with which mainstay is tested.
+//! Helpers that the tests of several packages share: random numbers that a seed repeats, and a
+//! single poll of a future. This crate does not depend on mainstay, so that it is the same crate
+//! under every flag and feature with which mainstay is tested.
 
 use std::{
     future::Future,
@@ -8,6 +8,7 @@ use std::{
     pin::pin,
     task::{Context, Poll, Waker},
     thread,
+    time::Duration,
 };
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
@@ -19,7 +20,7 @@ impl Random {
         Self(seed)
     }
 
-    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    #[expect(clippy::should_implement_trait, reason = "this sequence has no end")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -28,27 +29,37 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below the bound.
+    /// Returns a number below the bound.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    /// With this chance in 100.
+    /// Returns true with this probability, in percent.
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// Another stream, for another thread.
+    /// Returns a different stream of numbers, for another thread.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
+
+    /// Yields, sleeps or spins for a random short time.
+    pub fn pause(&mut self) {
+        match self.below(8) {
+            0 => thread::yield_now(),
+            1 => thread::sleep(Duration::from_micros(self.below(60) as u64)),
+            _ => (0..self.below(2_000)).for_each(|_| std::hint::spin_loop()),
+        }
+    }
 }
 
-/// The source of a test's random numbers: `MAINSTAY_SEED`, or a fresh seed that a failure prints.
+/// The source of the random numbers of one test: `MAINSTAY_SEED` if it is set, otherwise a fresh
+/// seed. A test that fails prints its seed.
 pub struct Seed(u64);
 
 impl Seed {
-    #[expect(clippy::new_without_default, reason = "each is another one")]
+    #[expect(clippy::new_without_default, reason = "two calls return different seeds")]
     pub fn new() -> Self {
         Self(match std::env::var("MAINSTAY_SEED") {
             Ok(given) => given.parse().expect("MAINSTAY_SEED is a number"),
@@ -56,7 +67,7 @@ impl Seed {
         })
     }
 
-    /// Numbers for one thread or task; each stream has others.
+    /// Returns the numbers of one thread or task. Each stream has different numbers.
     pub fn random(&self, stream: u64) -> Random {
         Random(self.0 ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93))
     }
@@ -70,7 +81,7 @@ impl Drop for Seed {
     }
 }
 
-/// A seed that differs in each call, short enough to be typed.
+/// Returns a seed that differs in each call, and that is short enough to be typed.
 pub fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0) >> 16
 }

@@ -1,4 +1,4 @@
-//! Clients and a saboteur for the example server, and what must hold for every answer.
+//! Clients of the example server that check every response, and a task that fails its services.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,15 @@ use serde_json::Value;
 use crate::example_server::{Answer, Http};
 
 pub(crate) const SERVICES: [&str; 4] = ["config", "page", "database", "catalog"];
-/// Countries that both databases have, with time zones outside of Europe that only one has.
+/// Countries of both databases, with time zones outside of Europe that only one database has.
 const COUNTRIES: [&str; 3] = ["RU", "ES", "PT"];
 
 /// A configuration whose name says which database it is for: `world-17` is for `world.sqlite`.
 pub(crate) fn configuration(name: &str) -> String {
     let label = label_of(name);
     format!(
-        "name = \"{name}\"\ndatabase = \"{label}.sqlite\"\ntitle = \"About {name}\"\ngreeting = \"Hello\"\n"
+        "name = \"{name}\"\ndatabase = \"{label}.sqlite\"\n\
+         title = \"About {name}\"\ngreeting = \"Hello\"\n"
     )
 }
 
@@ -30,7 +31,8 @@ fn label_of(name: &str) -> &str {
     name.split('-').next().unwrap_or(name)
 }
 
-/// How many time zones of a country a database has, counted in the table that it is made from.
+/// Returns the number of time zones of a country in a database, counted in the table from which the
+/// database is created.
 fn zones_of(country: &str, label: &str) -> usize {
     let table = include_str!("../../server/data/zone1970.tab");
     let rows = table
@@ -44,27 +46,28 @@ fn zones_of(country: &str, label: &str) -> usize {
 
 pub(crate) fn check_unavailable(answer: &Answer) {
     let body = answer.json();
-    assert!(answer.retry_after.is_some(), "a 503 says when to try again");
+    assert!(answer.retry_after.is_some(), "a 503 must say when to retry");
     assert!(body["unavailable"].is_string(), "{body}");
-    for blocker in body["because"].as_array().expect("because is a list") {
+    for blocker in body["blockers"].as_array().expect("`blockers` is a list") {
         assert!(SERVICES.iter().any(|name| blocker["service"] == *name), "{body}");
         assert!(blocker["phase"] != "ready", "{body}");
     }
 }
 
 pub(crate) fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_u64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
-/// What one client saw, or all of them.
+/// The responses of one client, or of all clients.
 #[derive(Default)]
 pub(crate) struct Seen {
-    pub(crate) answers: usize,
+    pub(crate) countries: usize,
     pub(crate) pages: usize,
-    pub(crate) refusals: usize,
+    pub(crate) unavailable: usize,
     pub(crate) names: BTreeSet<String>,
-    /// `catalog 9` was made from `database 7`, which was opened for `config 5`, which was `world-3`.
-    made_from: BTreeMap<String, String>,
+    /// The origins that responses have shown: `catalog 9` was built from `database 7`, which was
+    /// built from `config 5`, which was `world-3`.
+    built_from: BTreeMap<String, String>,
     latest: [u64; 3],
 }
 
@@ -76,26 +79,26 @@ impl Seen {
         assert_eq!(body["code"], code);
         assert_eq!(body["database"]["label"], label, "{body}");
         assert_eq!(body["catalog"]["label"], label, "{body}");
-        // By content, too: this many in the catalog, and this many in SQLite.
+        // The content matches, too: the number of zones in the catalog, and in SQLite.
         let expected = zones_of(code, label);
         assert_eq!(number(&body["zone_count"]), expected as u64, "{body}");
         assert_eq!(body["zones"].as_array().map(Vec::len), Some(expected), "{body}");
 
         let [config, database, catalog] =
             ["config", "database", "catalog"].map(|service| number(&body[service]["generation"]));
-        self.made_from(format!("config {config}"), name.to_owned());
-        self.made_from(format!("database {database}"), format!("config {config}"));
-        self.made_from(format!("catalog {catalog}"), format!("database {database}"));
+        self.built_from(format!("config {config}"), name.to_owned());
+        self.built_from(format!("database {database}"), format!("config {config}"));
+        self.built_from(format!("catalog {catalog}"), format!("database {database}"));
         for (latest, now) in self.latest.iter_mut().zip([config, database, catalog]) {
-            assert!(*latest <= now, "generations only rise: {body}");
+            assert!(*latest <= now, "generations must only grow: {body}");
             *latest = now;
         }
         self.names.insert(name.to_owned());
-        self.answers += 1;
+        self.countries += 1;
     }
 
     fn page(&mut self, text: &str) {
-        // The Emirates are among the first of the world and not in Europe at all.
+        // The Emirates are among the first countries of the world, and not in Europe.
         let world = text.contains("About world-") && text.contains("United Arab Emirates");
         let europe = text.contains("About europe-") && !text.contains("United Arab Emirates");
         assert!(world || europe, "{text}");
@@ -103,26 +106,26 @@ impl Seen {
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
-        self.answers += other.answers;
+        self.countries += other.countries;
         self.pages += other.pages;
-        self.refusals += other.refusals;
+        self.unavailable += other.unavailable;
         self.names.extend(other.names);
-        for (part, whole) in other.made_from {
-            self.made_from(part, whole);
+        for (instance, origin) in other.built_from {
+            self.built_from(instance, origin);
         }
     }
 
-    /// Notes what something was made from; no answer may ever claim that it was anything else.
-    fn made_from(&mut self, part: String, whole: String) {
-        if let Some(before) = self.made_from.get(&part) {
-            assert_eq!(*before, whole, "{part} was seen with two different origins");
+    /// Records from what an instance was built. No two responses may differ about it.
+    fn built_from(&mut self, instance: String, origin: String) {
+        if let Some(before) = self.built_from.get(&instance) {
+            assert_eq!(*before, origin, "{instance} has two different origins");
         } else {
-            self.made_from.insert(part, whole);
+            self.built_from.insert(instance, origin);
         }
     }
 }
 
-/// Asks without a pause until told to stop, and checks every answer.
+/// Sends requests without a break until `stop` is set, and checks every response.
 pub(crate) async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
     let mut seen = Seen::default();
     for round in 0..100_000 {
@@ -137,7 +140,7 @@ pub(crate) async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
             (StatusCode::OK, None) => seen.page(&answer.text),
             (StatusCode::SERVICE_UNAVAILABLE, _) => {
                 check_unavailable(&answer);
-                seen.refusals += 1;
+                seen.unavailable += 1;
             }
             (status, _) => panic!("{path}: {status} {}", answer.text),
         }
@@ -145,13 +148,13 @@ pub(crate) async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
     seen
 }
 
-/// Fails one service after the other, at times that have nothing to do with the rewrites.
-pub(crate) async fn saboteur(http: Http, stop: Arc<AtomicBool>) {
+/// Fails one service after another, at times that are independent of the configuration changes.
+pub(crate) async fn fail_services(http: Http, stop: Arc<AtomicBool>) {
     for service in SERVICES.into_iter().cycle().take(40) {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let answer = http.post(&format!("/services/{service}/fail"), "sabotage").await;
+        let answer = http.post(&format!("/services/{service}/fail"), "a test").await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
         tokio::time::sleep(Duration::from_millis(97)).await;
     }

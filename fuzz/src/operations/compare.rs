@@ -1,19 +1,20 @@
-//! The whole registry, compared with the whole model.
+//! Compares the whole registry with the whole model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay::{DependencyKind, Phase, ServiceStatus};
+use mainstay::{DependencyKind, Guard, Phase, ServiceStatus};
 
 use super::{
-    model::{Happened, Model, Rests, Service, To},
+    model::{EdgeKey, EdgeSource, Model, RecordedEvent, Service},
     op::Pick,
-    outcome::{Outcome, Told},
+    outcome::{FailureSummary, Outcome},
+    reading::instance_id,
     steps::is_soft,
     world::{Id, World},
 };
 
 impl World {
-    /// Compares all that can be seen.
+    /// Compares everything that a user can observe.
     pub(crate) fn check(&mut self) {
         self.check_listing();
         self.check_reads();
@@ -33,7 +34,7 @@ impl World {
             let blockers = listing.blockers(name);
             let named: BTreeSet<usize> =
                 blockers.iter().filter_map(|status| self.model.named(&status.name)).collect();
-            assert_eq!(named.len(), blockers.len(), "each blocker is told once");
+            assert_eq!(named.len(), blockers.len(), "each blocker must be listed once");
             assert_eq!(self.model.blockers(service), named, "blockers of {name}");
         }
         assert_eq!(self.registry.is_closed(), self.model.closed);
@@ -41,47 +42,51 @@ impl World {
 
     fn check_status(&self, service: usize, status: &ServiceStatus) {
         let expected = &self.model.services[service];
-        let now = self.now;
+        let op = self.op;
         assert_eq!(status.id, self.ids[service].into());
         assert_eq!(*status.name, *expected.name);
         assert_eq!(
-            (expected.phase, expected.generation, expected.provided, expected.waiting),
-            (status.phase, status.generation, status.provided, status.waiting),
-            "phase, generation, provided, waiting of {} in model and registry after {now:?}",
+            (expected.phase, expected.generation, expected.has_provider, expected.waiters),
+            (status.phase, status.generation.get(), status.has_provider, status.waiters),
+            "phase, generation, provider, waiters of {} in model and registry after {op:?}",
             status.name,
         );
-        let told: BTreeMap<(&str, bool), (bool, DependencyKind)> = status
+        let listed: BTreeMap<(&str, bool), (bool, DependencyKind)> = status
             .dependencies
             .iter()
             .map(|edge| (is_soft(edge), (edge.declared, edge.kind)))
             .collect();
-        assert_eq!(told.len(), status.dependencies.len(), "no edge is told twice");
-        let kind = |to: &To, rests: &Rests| match rests {
-            Rests::On { .. } if to.soft => (false, DependencyKind::Soft),
-            Rests::Declared => (true, DependencyKind::Hard),
-            Rests::On { to_start: true, .. } => (false, DependencyKind::StartOnly),
-            Rests::On { to_start: false, .. } => (false, DependencyKind::Hard),
+        assert_eq!(listed.len(), status.dependencies.len(), "each edge must be listed once");
+        let kind = |edge: &EdgeKey, source: &EdgeSource| match source {
+            EdgeSource::Discovered { .. } if edge.soft => (false, DependencyKind::Soft),
+            EdgeSource::Declared => (true, DependencyKind::Hard),
+            EdgeSource::Discovered { start_only: true, .. } => (false, DependencyKind::StartOnly),
+            EdgeSource::Discovered { start_only: false, .. } => (false, DependencyKind::Hard),
         };
         let edges = expected.edges.iter();
         let edges: BTreeMap<(&str, bool), (bool, DependencyKind)> = edges
-            .map(|(to, rests)| ((&*self.model.services[to.service].name, to.soft), kind(to, rests)))
+            .map(|(edge, source)| {
+                let name = &*self.model.services[edge.dependency].name;
+                ((name, edge.soft), kind(edge, source))
+            })
             .collect();
-        assert_eq!(edges, told, "dependencies of {} after {now:?}", status.name);
+        assert_eq!(edges, listed, "dependencies of {} after {op:?}", status.name);
 
-        for (soft, listed) in [(false, &status.dependents), (true, &status.watched_by)] {
-            let dependents: BTreeSet<&str> = listed.iter().map(|name| &**name).collect();
-            assert_eq!(dependents.len(), listed.len(), "no dependent is told twice");
-            let rests_on_it = |other: &&Service| other.edges.contains_key(&To { service, soft });
+        for (soft, names) in [(false, &status.dependents), (true, &status.watched_by)] {
+            let dependents: BTreeSet<&str> = names.iter().map(|name| &**name).collect();
+            assert_eq!(dependents.len(), names.len(), "each dependent must be listed once");
+            let has_edge =
+                |other: &&Service| other.edges.contains_key(&EdgeKey { dependency: service, soft });
             let model: BTreeSet<&str> =
-                self.model.services.iter().filter(rests_on_it).map(|other| &*other.name).collect();
-            assert_eq!(model, dependents, "dependents of {} after {now:?}", status.name);
+                self.model.services.iter().filter(has_edge).map(|other| &*other.name).collect();
+            assert_eq!(model, dependents, "dependents of {} after {op:?}", status.name);
         }
 
-        let failure = status.last_failure.as_ref().map(Told::from);
-        assert_eq!(self.model.last_failure(service), failure, "after {now:?}");
+        let failure = status.last_failure.as_ref().map(FailureSummary::from);
+        assert_eq!(self.model.last_failure(service), failure, "after {op:?}");
     }
 
-    /// One status, as it is asked for.
+    /// Checks the status of one service.
     pub(crate) fn status(&mut self, pick: Pick) {
         let (service, id) = self.any(pick);
         let status = self.registry.status(id);
@@ -93,13 +98,14 @@ impl World {
 
     fn check_reads(&self) {
         for (service, &id) in self.ids.iter().enumerate() {
-            let expected =
-                Outcome::of(self.model.read(Some(service)), |read| Outcome::Read(vec![read]));
+            let expected = Outcome::of(self.model.read(Some(service)), |instance| {
+                Outcome::Instances(vec![instance])
+            });
             let actual = match id {
                 Id::Value(id) => Outcome::of(self.registry.get(id), |guard| {
-                    Outcome::Read(vec![super::reading::read(mainstay::Guard::instance(&guard))])
+                    Outcome::Instances(vec![instance_id(Guard::instance(&guard))])
                 }),
-                Id::Other(id) => Outcome::of(self.registry.get(id), |_| Outcome::Nothing),
+                Id::Other(id) => Outcome::of(self.registry.get(id), |_| Outcome::OtherInstance),
             };
             self.compare(&expected, &actual);
         }
@@ -107,77 +113,84 @@ impl World {
 
     fn check_handles(&self) {
         for attempt in &self.attempts {
-            let holder = self.model.services[attempt.service].holder;
-            let overtaken = holder != Some(attempt.number);
-            assert_eq!(attempt.handle.is_overtaken(), overtaken, "after {:?}", self.now);
+            let invalidated = !self.model.is_current(attempt.service, attempt.number);
+            assert_eq!(attempt.handle.is_invalidated(), invalidated, "after {:?}", self.op);
         }
     }
 
-    /// Whoever has something to wait for no longer has been woken.
+    /// Checks that each wait that can end has been woken.
     fn check_waits(&self) {
         for wait in &self.waits {
-            if let Some(end) = self.model.ends(wait.awaited) {
-                let Self { now, .. } = self;
+            if let Some(result) = self.model.wait_result(wait.awaited) {
+                let Self { op, .. } = self;
                 assert!(
                     wait.woken.is_set(),
-                    "{:?} ends by {end:?}, unwoken by {now:?}",
+                    "{:?} can end with {result:?}, but {op:?} did not wake it",
                     wait.awaited
                 );
             }
         }
     }
 
-    /// A value lives as long as it is in its place, or somebody holds it.
+    /// Checks that a value lives exactly as long as it is in its slot or a reader holds it.
     fn check_values(&self) {
-        let places = self.model.services.iter().filter_map(|service| service.published);
-        let expected: BTreeSet<u64> = places
-            .map(|read| read.serial)
-            .chain(self.holds.iter().map(|(_, hold)| hold.read().serial))
+        let published = self.model.services.iter().filter_map(|service| service.published);
+        let expected: BTreeSet<u64> = published
+            .map(|instance| instance.serial)
+            .chain(self.held.iter().map(|(_, instance)| instance.id().serial))
             .chain(self.readers.iter().filter_map(|reader| reader.serial))
             .collect();
-        assert_eq!(expected, self.alive.serials(), "values alive after {:?}", self.now);
+        assert_eq!(expected, self.live_values.serials(), "values live after {:?}", self.op);
     }
 
     fn check_events(&mut self) {
         let mut expected = std::mem::take(&mut self.model.events);
-        let Some(told) = &self.told else { return };
-        let mut told = std::mem::take(&mut *told.lock().expect("the observer does not panic"));
-        self.model.check_order(&told);
+        let Some(recorded) = &self.recorded else { return };
+        let mut recorded =
+            std::mem::take(&mut *recorded.lock().expect("the observer does not panic"));
+        self.model.check_order(&recorded);
         expected.sort();
-        told.sort();
-        assert_eq!(expected, told, "events of {:?}", self.now);
+        recorded.sort();
+        assert_eq!(expected, recorded, "events of {:?}", self.op);
     }
 }
 
 impl Model {
-    /// Who keeps a service from being ready: what is not ready although all that it is built from is.
+    /// Returns the services that prevent a service from being ready: those that are not ready,
+    /// although all their dependencies are.
     fn blockers(&self, service: usize) -> BTreeSet<usize> {
-        let down = |service: usize| self.services[service].phase != Phase::Ready;
-        if !down(service) {
+        let is_down = |service: usize| self.services[service].phase != Phase::Ready;
+        if !is_down(service) {
             return BTreeSet::new();
         }
-        let keep: Vec<usize> = self.hard_edges(service).filter(|&to| down(to)).collect();
-        if keep.is_empty() {
+        let causes: Vec<usize> =
+            self.dependencies(service).filter(|&other| is_down(other)).collect();
+        if causes.is_empty() {
             return BTreeSet::from([service]);
         }
-        keep.into_iter().flat_map(|to| self.blockers(to)).collect()
+        causes.into_iter().flat_map(|other| self.blockers(other)).collect()
     }
 
-    fn hard_edges(&self, service: usize) -> impl Iterator<Item = usize> {
+    /// Returns the dependencies over hard and start-only edges.
+    fn dependencies(&self, service: usize) -> impl Iterator<Item = usize> {
         let edges = self.services[service].edges.keys();
-        edges.filter(|to| !to.soft).map(|to| to.service)
+        edges.filter(|edge| !edge.soft).map(|edge| edge.dependency)
     }
 
-    /// The failures of one cascade are told dependencies first.
-    fn check_order(&self, told: &[Happened]) {
-        let fell = |event: &&Happened| matches!(&*event.what, "failed" | "overtaken");
-        let fallen: Vec<usize> =
-            told.iter().filter(fell).filter_map(|event| self.named(&event.service)).collect();
-        for (place, &later) in fallen.iter().enumerate() {
-            for &earlier in &fallen[..place] {
-                let reversed =
-                    earlier != later && self.hard(|graph| graph.rests_on(earlier, later));
-                assert!(!reversed, "{} was told to fail too early", self.name(earlier));
+    /// Checks that the failures of one cascade are reported dependencies first.
+    fn check_order(&self, recorded: &[RecordedEvent]) {
+        let is_failure = |event: &&RecordedEvent| matches!(&*event.what, "failed" | "invalidated");
+        let failures = recorded.iter().filter(is_failure);
+        let failed: Vec<usize> = failures.filter_map(|event| self.named(&event.service)).collect();
+        for (index, &later) in failed.iter().enumerate() {
+            for &earlier in &failed[..index] {
+                let reversed = earlier != later
+                    && self.with_failing_edges(|graph| graph.depends_on(earlier, later));
+                assert!(
+                    !reversed,
+                    "the failure of {} was reported before that of its dependency",
+                    self.name(earlier)
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Sequences of all operations on one thread, each compared with a model.
+//! Sequences of all operations on one thread. The result of each is compared with a model.
 
 mod compare;
 mod model;
@@ -18,10 +18,10 @@ use self::{op::Script, world::World};
 ///
 /// # Panics
 ///
-/// The registry did something else than the model.
+/// The registry and the model differ.
 pub fn run(data: &[u8]) {
     let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
-    if crate::traced() {
+    if crate::is_traced() {
         println!("{script:#?}");
     }
     let mut world = World::new(&script);

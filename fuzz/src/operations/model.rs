@@ -1,43 +1,47 @@
-//! What the registry should be: a plain map of services, and for each operation what is written about it.
+//! The model: a plain map of services, with an implementation of each operation that follows its
+//! documentation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay::Phase;
 
-use super::outcome::{Outcome, Read, Refusal, Told};
-use crate::naive::Walk;
+use super::outcome::{FailureSummary, InstanceId, Outcome, Refusal};
+use crate::naive::NaiveGraph;
 
-/// The number of an attempt, and of the instance that comes of it. No two have the same.
-pub(crate) type Holder = u64;
+/// The number of a handle: a provider, an attempt and the running handle of its instance, or a
+/// watch. No number is used twice.
+pub(crate) type Number = u64;
 
-/// Where an edge leads. A pair of services may have both: one that failures travel, and a soft one.
+/// Identifies an edge of a dependent. A pair of services may have two edges, a soft one and one of
+/// another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct To {
-    pub(crate) service: usize,
+pub(crate) struct EdgeKey {
+    pub(crate) dependency: usize,
     pub(crate) soft: bool,
 }
 
-impl To {
-    pub(crate) fn hard(service: usize) -> Self {
-        Self { service, soft: false }
+impl EdgeKey {
+    /// The key of a hard or start-only edge.
+    pub(crate) fn hard(dependency: usize) -> Self {
+        Self { dependency, soft: false }
     }
 }
 
-/// What an edge rests on.
+/// The source of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rests {
+pub(crate) enum EdgeSource {
     Declared,
-    /// On the last attempt that waited. Where that is not the one that holds the service now, the edge is
-    /// stale: it is kept until the next publication, or until it is in the way of another edge.
-    On {
-        holder: Holder,
-        to_start: bool,
+    /// The last attempt that used the edge. If it is neither in progress nor published, the edge is
+    /// dead: it remains until the next publication, or until it would prevent another edge.
+    Discovered {
+        attempt: Number,
+        start_only: bool,
     },
 }
 
-/// A reason that was given for the end of a generation, or of an attempt in it.
+/// The reason for the end of a generation, or of an attempt in it.
 #[derive(Debug, Clone)]
-pub(crate) struct Said {
+pub(crate) struct Cause {
     pub(crate) generation: u64,
     pub(crate) reason: String,
 }
@@ -45,25 +49,26 @@ pub(crate) struct Said {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: String,
-    /// Else its values are of another type, and it is never provided.
+    /// Whether its values are of type `Value`. Otherwise the service is never provided.
     pub(crate) of_values: bool,
     pub(crate) phase: Phase,
     pub(crate) generation: u64,
-    /// The attempt or instance that is alive: there is none while it is down.
-    pub(crate) holder: Option<Holder>,
-    /// The last value that was put in its place, until its running handle is dropped.
-    pub(crate) published: Option<Read>,
-    pub(crate) provided: bool,
-    pub(crate) waiting: u32,
-    pub(crate) edges: BTreeMap<To, Rests>,
-    cause: Option<Said>,
-    given_up: Option<Said>,
+    /// The attempt that is in progress, or that published the current instance. None if the service
+    /// is down.
+    pub(crate) attempt: Option<Number>,
+    /// The last published instance, until its running handle is dropped.
+    pub(crate) published: Option<InstanceId>,
+    pub(crate) has_provider: bool,
+    pub(crate) waiters: u32,
+    pub(crate) edges: BTreeMap<EdgeKey, EdgeSource>,
+    cause: Option<Cause>,
+    failed_attempt: Option<Cause>,
     failed_by: usize,
 }
 
-/// An event, as the observer is told of it.
+/// An event, as the observer receives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Happened {
+pub(crate) struct RecordedEvent {
     pub(crate) service: String,
     pub(crate) generation: u64,
     pub(crate) what: String,
@@ -73,11 +78,11 @@ pub(crate) struct Happened {
 pub(crate) struct Model {
     pub(crate) services: Vec<Service>,
     pub(crate) closed: bool,
-    /// Since they were last compared.
-    pub(crate) events: Vec<Happened>,
+    /// The events since the last comparison.
+    pub(crate) events: Vec<RecordedEvent>,
 }
 
-/// What is waited for.
+/// The condition of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Awaited {
     Begin {
@@ -89,12 +94,12 @@ pub(crate) enum Awaited {
     Dependency {
         service: usize,
         generation: u64,
-        holder: Holder,
+        attempt: Number,
         dependency: Option<usize>,
-        /// And is of no matter later.
-        to_start: bool,
+        /// Whether the edge is removed by the publication.
+        start_only: bool,
     },
-    Overtaken {
+    Invalidated {
         service: usize,
         generation: u64,
     },
@@ -102,19 +107,20 @@ pub(crate) enum Awaited {
         service: usize,
         generation: u64,
     },
-    /// A change of a service that is watched.
-    Change {
+    /// An event of a watched service.
+    WatchEvent {
         service: usize,
-        /// On whose behalf: a service, and the generation with which it ends.
-        by: Option<(usize, u64)>,
-        /// What was told to be ready last.
-        seen: Option<Read>,
+        /// The service that watches, and the generation that ends the watch with it.
+        dependent: Option<(usize, u64)>,
+        /// The instance that the watch reported last, if it has not reported its failure.
+        reported: Option<InstanceId>,
     },
 }
 
 impl Awaited {
-    /// The service whose readiness is waited for, and whose attempt waits: such waits are counted and told.
-    pub(crate) fn counted(self) -> Option<(usize, Option<usize>)> {
+    /// Returns the service for whose readiness it waits, and the service whose attempt waits. Only
+    /// these waits are counted and reported to the observer.
+    pub(crate) fn waited_for(self) -> Option<(usize, Option<usize>)> {
         match self {
             Self::Ready { service } => service.map(|service| (service, None)),
             Self::Dependency { service, dependency, .. } => dependency.map(|d| (d, Some(service))),
@@ -122,13 +128,13 @@ impl Awaited {
         }
     }
 
-    /// Whose time is up, if it is.
+    /// Returns the service that the errors `Closed` and `TimedOut` of this wait name.
     pub(crate) fn subject(self) -> Option<usize> {
         match self {
             Self::Begin { service }
-            | Self::Overtaken { service, .. }
+            | Self::Invalidated { service, .. }
             | Self::Failed { service, .. }
-            | Self::Change { service, .. } => Some(service),
+            | Self::WatchEvent { service, .. } => Some(service),
             Self::Ready { service } => service,
             Self::Dependency { dependency, .. } => dependency,
         }
@@ -151,144 +157,149 @@ impl Model {
             of_values,
             phase: Phase::Down,
             generation: 0,
-            holder: None,
+            attempt: None,
             published: None,
-            provided: false,
-            waiting: 0,
+            has_provider: false,
+            waiters: 0,
             edges: BTreeMap::new(),
             cause: None,
-            given_up: None,
+            failed_attempt: None,
             failed_by: service,
         });
         service
     }
 
-    pub(crate) fn happened(&mut self, service: usize, what: impl Into<String>) {
+    pub(crate) fn record_event(&mut self, service: usize, what: impl Into<String>) {
         let Service { name, generation, .. } = &self.services[service];
         let (service, generation) = (name.clone(), *generation);
-        self.events.push(Happened { service, generation, what: what.into() });
+        self.events.push(RecordedEvent { service, generation, what: what.into() });
     }
 
     // Edges.
 
-    /// Asks the graph of all edges.
-    pub(crate) fn all<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
-        self.those_that(|_, _| true, ask)
+    /// Searches the graph of all edges.
+    pub(crate) fn with_all_edges<R>(&self, search: impl FnOnce(NaiveGraph<'_>) -> R) -> R {
+        self.with_edges(|_, _| true, search)
     }
 
-    /// Asks the graph of the edges that failures travel.
-    pub(crate) fn hard<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
-        self.those_that(|_, to| !to.soft, ask)
+    /// Searches the graph of the edges along which a failure cascades.
+    pub(crate) fn with_failing_edges<R>(&self, search: impl FnOnce(NaiveGraph<'_>) -> R) -> R {
+        self.with_edges(|_, edge| !edge.soft, search)
     }
 
-    /// Asks the graph of the edges that hold something.
-    pub(crate) fn live<R>(&self, ask: impl FnOnce(Walk<'_>) -> R) -> R {
-        self.those_that(|from, to| !self.is_stale(from, to), ask)
+    /// Searches the graph without the dead edges.
+    pub(crate) fn with_live_edges<R>(&self, search: impl FnOnce(NaiveGraph<'_>) -> R) -> R {
+        self.with_edges(|dependent, edge| !self.is_dead(dependent, edge), search)
     }
 
-    fn those_that<R>(
+    fn with_edges<R>(
         &self,
-        count: impl Fn(usize, To) -> bool,
-        ask: impl FnOnce(Walk<'_>) -> R,
+        includes: impl Fn(usize, EdgeKey) -> bool,
+        search: impl FnOnce(NaiveGraph<'_>) -> R,
     ) -> R {
-        let depends = |from: usize, service: usize| {
-            [false, true]
-                .into_iter()
-                .map(|soft| To { service, soft })
-                .any(|to| self.services[from].edges.contains_key(&to) && count(from, to))
+        let has_edge = |dependent: usize, dependency: usize| {
+            [false, true].into_iter().map(|soft| EdgeKey { dependency, soft }).any(|edge| {
+                self.services[dependent].edges.contains_key(&edge) && includes(dependent, edge)
+            })
         };
-        ask(Walk { services: self.services.len(), depends: &depends })
+        search(NaiveGraph { services: self.services.len(), has_edge: &has_edge })
     }
 
-    pub(crate) fn is_stale(&self, from: usize, to: To) -> bool {
-        let Service { edges, holder, .. } = &self.services[from];
-        match edges.get(&to) {
-            Some(Rests::On { holder: attempt, .. }) => *holder != Some(*attempt),
+    /// Whether the attempt that used the edge last can no longer be published.
+    pub(crate) fn is_dead(&self, dependent: usize, edge: EdgeKey) -> bool {
+        let Service { edges, attempt, .. } = &self.services[dependent];
+        match edges.get(&edge) {
+            Some(EdgeSource::Discovered { attempt: last, .. }) => *attempt != Some(*last),
             _ => false,
         }
     }
 
     // Attempts and instances.
 
-    pub(crate) fn take(&mut self, service: usize, holder: Holder) {
-        self.happened(service, "begun");
+    pub(crate) fn start_attempt(&mut self, service: usize, attempt: Number) {
+        self.record_event(service, "attempt started");
         let service = &mut self.services[service];
         service.phase = Phase::Starting;
-        service.holder = Some(holder);
+        service.attempt = Some(attempt);
     }
 
-    pub(crate) fn is_held_by(&self, service: usize, holder: Holder) -> bool {
-        self.services[service].holder == Some(holder)
+    /// Whether an attempt is in progress, or has published the current instance.
+    pub(crate) fn is_current(&self, service: usize, attempt: Number) -> bool {
+        self.services[service].attempt == Some(attempt)
     }
 
     pub(crate) fn publish(
         &mut self,
         service: usize,
         generation: u64,
-        holder: Holder,
+        attempt: Number,
         serial: u64,
     ) -> Outcome {
         if self.closed {
-            self.drop_attempt(service, generation, holder);
+            self.drop_attempt(service, generation, attempt);
             return Outcome::Refused(Refusal::Closed(self.name(service)));
         }
-        if !self.is_held_by(service, holder) {
-            return Outcome::Refused(Refusal::Overtaken(self.told(service, generation)));
+        if !self.is_current(service, attempt) {
+            return Outcome::Refused(Refusal::Invalidated(self.failure(service, generation)));
         }
         let subject = &mut self.services[service];
         subject.phase = Phase::Ready;
-        subject.published = Some(Read { generation, serial });
-        subject.edges.retain(|_, rests| {
-            [Rests::Declared, Rests::On { holder, to_start: false }].contains(rests)
-        });
-        self.happened(service, "ready");
+        subject.published = Some(InstanceId { generation, serial });
+        let used = [EdgeSource::Declared, EdgeSource::Discovered { attempt, start_only: false }];
+        subject.edges.retain(|_, source| used.contains(source));
+        self.record_event(service, "ready");
         Outcome::Done
     }
 
-    pub(crate) fn give_up(
+    pub(crate) fn fail_attempt(
         &mut self,
         service: usize,
         generation: u64,
-        holder: Holder,
+        attempt: Number,
         reason: &str,
     ) -> Outcome {
-        if !self.is_held_by(service, holder) {
-            return Outcome::Refused(Refusal::Overtaken(self.told(service, generation)));
+        if !self.is_current(service, attempt) {
+            return Outcome::Refused(Refusal::Invalidated(self.failure(service, generation)));
         }
         let subject = &mut self.services[service];
         subject.phase = Phase::Down;
-        subject.holder = None;
-        subject.given_up = Some(Said { generation, reason: reason.to_string() });
-        self.happened(service, "given up");
+        subject.attempt = None;
+        subject.failed_attempt = Some(Cause { generation, reason: reason.to_string() });
+        self.record_event(service, "attempt failed");
         Outcome::Done
     }
 
-    pub(crate) fn drop_attempt(&mut self, service: usize, generation: u64, holder: Holder) {
-        let reason = self.dropped("the attempt was dropped");
-        self.give_up(service, generation, holder, reason);
+    pub(crate) fn drop_attempt(&mut self, service: usize, generation: u64, attempt: Number) {
+        let reason = self.drop_reason("the attempt was dropped");
+        self.fail_attempt(service, generation, attempt, reason);
     }
 
-    /// The reason of a failure by dropping something.
-    fn dropped(&self, quiet: &'static str) -> &'static str {
-        if self.closed { "the registry was closed" } else { quiet }
+    /// Returns the reason of a failure that is caused by the drop of a handle.
+    fn drop_reason(&self, if_open: &'static str) -> &'static str {
+        if self.closed { "the registry was closed" } else { if_open }
     }
 
     pub(crate) fn replace(&mut self, service: usize, generation: u64, serial: u64) -> Outcome {
         let subject = &mut self.services[service];
         if subject.generation != generation {
-            return Outcome::Refused(Refusal::Overtaken(self.told(service, generation)));
+            return Outcome::Refused(Refusal::Invalidated(self.failure(service, generation)));
         }
-        subject.published = Some(Read { generation, serial });
-        self.happened(service, "replaced");
+        subject.published = Some(InstanceId { generation, serial });
+        self.record_event(service, "replaced");
         Outcome::Done
     }
 
-    /// The running handle is dropped, and with it what nobody can read any more.
-    pub(crate) fn end(&mut self, service: usize, generation: u64, reason: &str) -> Outcome {
+    /// Ends a running handle. Its instance fails, and can no longer be read.
+    pub(crate) fn fail_running(
+        &mut self,
+        service: usize,
+        generation: u64,
+        reason: &str,
+    ) -> Outcome {
         let outcome = if self.services[service].generation == generation {
             self.fail(service, reason)
         } else {
-            Outcome::Fell { went_down: 0, overtaken: 0 }
+            Outcome::Cascade { failed: 0, invalidated: 0 }
         };
         let published = &mut self.services[service].published;
         if published.is_some_and(|published| published.generation == generation) {
@@ -298,89 +309,101 @@ impl Model {
     }
 
     pub(crate) fn drop_running(&mut self, service: usize, generation: u64) {
-        let reason = self.dropped("the running handle was dropped");
-        self.end(service, generation, reason);
+        let reason = self.drop_reason("the running handle was dropped");
+        self.fail_running(service, generation, reason);
     }
 
     pub(crate) fn drop_provider(&mut self, service: usize) {
-        let reason = self.dropped("the provider was dropped");
+        let reason = self.drop_reason("the provider was dropped");
         self.fail(service, reason);
-        self.services[service].provided = false;
+        self.services[service].has_provider = false;
     }
 
     // Failing.
 
     pub(crate) fn fail(&mut self, root: usize, reason: &str) -> Outcome {
-        let (mut went_down, mut overtaken) = (0, 0);
+        let (mut failed, mut invalidated) = (0, 0);
         if self.services[root].phase == Phase::Down {
-            return Outcome::Fell { went_down, overtaken };
+            return Outcome::Cascade { failed, invalidated };
         }
         let generation = self.services[root].generation;
-        self.services[root].cause = Some(Said { generation, reason: reason.to_string() });
-        let closure: BTreeSet<usize> = self.hard(|graph| graph.closure(root));
-        for fallen in closure {
-            match self.services[fallen].phase {
+        self.services[root].cause = Some(Cause { generation, reason: reason.to_string() });
+        let closure: BTreeSet<usize> = self.with_failing_edges(|graph| graph.closure(root));
+        for member in closure {
+            match self.services[member].phase {
                 Phase::Ready => {
-                    went_down += 1;
-                    self.happened(fallen, "failed");
+                    failed += 1;
+                    self.record_event(member, "failed");
                 }
                 Phase::Starting => {
-                    overtaken += 1;
-                    self.happened(fallen, "overtaken");
+                    invalidated += 1;
+                    self.record_event(member, "invalidated");
                 }
                 Phase::Down => {}
             }
-            let fallen = &mut self.services[fallen];
-            fallen.phase = Phase::Down;
-            fallen.holder = None;
-            fallen.generation += 1;
-            fallen.failed_by = root;
+            let member = &mut self.services[member];
+            member.phase = Phase::Down;
+            member.attempt = None;
+            member.generation += 1;
+            member.failed_by = root;
         }
-        Outcome::Fell { went_down, overtaken }
+        Outcome::Cascade { failed, invalidated }
     }
 
-    pub(crate) fn report(&mut self, service: usize, met: Read, reason: &str) -> Outcome {
+    pub(crate) fn fail_instance(
+        &mut self,
+        service: usize,
+        instance: InstanceId,
+        reason: &str,
+    ) -> Outcome {
         let Service { generation, published, .. } = &self.services[service];
-        if *generation != met.generation {
+        if *generation != instance.generation {
             Outcome::AlreadyFailed
-        } else if *published != Some(met) {
+        } else if *published != Some(instance) {
             Outcome::Replaced
         } else {
             self.fail(service, reason)
         }
     }
 
-    fn said(&self, service: usize, generation: u64, root: usize, said: &Said) -> Told {
-        Told {
+    fn failure_from(
+        &self,
+        service: usize,
+        generation: u64,
+        root: usize,
+        cause: &Cause,
+    ) -> FailureSummary {
+        FailureSummary {
             service: self.name(service),
             generation,
             root: self.name(root),
-            root_generation: said.generation,
-            reason: said.reason.clone(),
+            root_generation: cause.generation,
+            reason: cause.reason.clone(),
         }
     }
 
-    pub(crate) fn told(&self, service: usize, generation: u64) -> Told {
+    /// Returns the failure that ended a generation.
+    pub(crate) fn failure(&self, service: usize, generation: u64) -> FailureSummary {
         let root = self.services[service].failed_by;
         match &self.services[root].cause {
-            Some(cause) => self.said(service, generation, root, cause),
+            Some(cause) => self.failure_from(service, generation, root, cause),
             None => panic!("{} has not failed", self.name(service)),
         }
     }
 
-    pub(crate) fn last_failure(&self, service: usize) -> Option<Told> {
-        let Service { generation, given_up, .. } = &self.services[service];
-        match given_up {
-            Some(said) if said.generation == *generation => {
-                Some(self.said(service, *generation, service, said))
+    pub(crate) fn last_failure(&self, service: usize) -> Option<FailureSummary> {
+        let Service { generation, failed_attempt, .. } = &self.services[service];
+        match failed_attempt {
+            Some(cause) if cause.generation == *generation => {
+                Some(self.failure_from(service, *generation, service, cause))
             }
-            _ => (*generation > 0).then(|| self.told(service, *generation - 1)),
+            _ => (*generation > 0).then(|| self.failure(service, *generation - 1)),
         }
     }
 
     // Reading and waiting.
 
-    pub(crate) fn read(&self, service: Option<usize>) -> Result<Read, Refusal> {
+    pub(crate) fn read(&self, service: Option<usize>) -> Result<InstanceId, Refusal> {
         let Some(service) = service else { return Err(Refusal::Foreign) };
         let Service { name, phase, generation, published, .. } = &self.services[service];
         match (phase, published) {
@@ -393,8 +416,8 @@ impl Model {
         }
     }
 
-    /// How a wait ends now, before an edge is looked at; `None` where it does not.
-    pub(crate) fn ends_at_once(&self, awaited: Awaited) -> Option<Outcome> {
+    /// Returns the result of a wait before its edge is added, or `None` if it does not end yet.
+    pub(crate) fn wait_result_before_edge(&self, awaited: Awaited) -> Option<Outcome> {
         let Some(subject) = awaited.subject() else {
             return Some(Outcome::Refused(Refusal::Foreign));
         };
@@ -402,72 +425,82 @@ impl Model {
         match awaited {
             Awaited::Begin { .. } => closed,
             Awaited::Ready { service } => {
-                let read = self.read(service).ok().map(|read| Outcome::Read(vec![read]));
-                read.or(closed)
+                let instance =
+                    self.read(service).ok().map(|instance| Outcome::Instances(vec![instance]));
+                instance.or(closed)
             }
-            Awaited::Dependency { service, generation, holder, .. } => {
-                let overtaken = !self.is_held_by(service, holder);
-                let told = || Outcome::Refused(Refusal::Overtaken(self.told(service, generation)));
-                overtaken.then(told).or(closed)
+            Awaited::Dependency { service, generation, attempt, .. } => {
+                let invalidated = !self.is_current(service, attempt);
+                let refusal =
+                    || Outcome::Refused(Refusal::Invalidated(self.failure(service, generation)));
+                invalidated.then(refusal).or(closed)
             }
-            Awaited::Overtaken { service, generation }
+            Awaited::Invalidated { service, generation }
             | Awaited::Failed { service, generation } => {
-                let over = self.services[service].generation > generation;
-                over.then(|| Outcome::Failure(self.told(service, generation))).or(closed)
+                let has_failed = self.services[service].generation > generation;
+                has_failed.then(|| Outcome::Failure(self.failure(service, generation))).or(closed)
             }
-            Awaited::Change { service, by, seen } => {
-                let over = by.filter(|&(by, generation)| self.services[by].generation > generation);
-                over.map(|(by, generation)| {
-                    Outcome::Refused(Refusal::Overtaken(self.told(by, generation)))
-                })
-                .or_else(|| self.change(service, seen))
-                .or(closed)
+            Awaited::WatchEvent { service, dependent, reported } => {
+                let failed_dependent = dependent.filter(|&(dependent, generation)| {
+                    self.services[dependent].generation > generation
+                });
+                failed_dependent
+                    .map(|(dependent, generation)| {
+                        Outcome::Refused(Refusal::Invalidated(self.failure(dependent, generation)))
+                    })
+                    .or_else(|| self.watch_event(service, reported))
+                    .or(closed)
             }
         }
     }
 
-    /// What somebody is to be told who was told that this was ready.
-    fn change(&self, service: usize, seen: Option<Read>) -> Option<Outcome> {
-        match (self.read(Some(service)).ok(), seen) {
-            (Some(now), Some(seen)) if now.generation == seen.generation => {
-                (now != seen).then_some(Outcome::ReadAnother(now))
+    /// Returns the next event of a watch that last reported `reported` as ready.
+    fn watch_event(&self, service: usize, reported: Option<InstanceId>) -> Option<Outcome> {
+        match (self.read(Some(service)).ok(), reported) {
+            (Some(current), Some(reported)) if current.generation == reported.generation => {
+                (current != reported).then_some(Outcome::Replacement(current))
             }
-            (Some(now), _) => Some(Outcome::Read(vec![now])),
-            (None, Some(seen)) => Some(Outcome::Failure(self.told(service, seen.generation))),
+            (Some(current), _) => Some(Outcome::Instances(vec![current])),
+            (None, Some(reported)) => {
+                Some(Outcome::Failure(self.failure(service, reported.generation)))
+            }
             (None, None) => None,
         }
     }
 
-    /// How a wait ends now, once its edge is there.
-    pub(crate) fn ends(&self, awaited: Awaited) -> Option<Outcome> {
-        self.ends_at_once(awaited).or_else(|| match awaited {
+    /// Returns the result of a wait whose edge exists, or `None` if it is pending.
+    pub(crate) fn wait_result(&self, awaited: Awaited) -> Option<Outcome> {
+        self.wait_result_before_edge(awaited).or_else(|| match awaited {
             Awaited::Begin { service } => {
                 let Service { phase, generation, .. } = self.services[service];
-                (phase == Phase::Down).then_some(Outcome::Begun { generation })
+                (phase == Phase::Down).then_some(Outcome::AttemptStarted { generation })
             }
             Awaited::Dependency { dependency, .. } => {
-                self.read(dependency).ok().map(|read| Outcome::Read(vec![read]))
+                self.read(dependency).ok().map(|instance| Outcome::Instances(vec![instance]))
             }
             _ => None,
         })
     }
 
-    pub(crate) fn wait_begins(&mut self, awaited: Awaited) {
-        if let Some((service, by)) = awaited.counted() {
-            self.services[service].waiting += 1;
-            self.happened(service, waited("waited for", by.map(|by| self.name(by))));
+    pub(crate) fn wait_started(&mut self, awaited: Awaited) {
+        if let Some((service, dependent)) = awaited.waited_for() {
+            self.services[service].waiters += 1;
+            self.record_event(service, wait_text("waited for", dependent.map(|d| self.name(d))));
         }
     }
 
-    pub(crate) fn wait_ends(&mut self, awaited: Awaited) {
-        if let Some((service, by)) = awaited.counted() {
-            self.services[service].waiting -= 1;
-            self.happened(service, waited("no longer waited for", by.map(|by| self.name(by))));
+    pub(crate) fn wait_ended(&mut self, awaited: Awaited) {
+        if let Some((service, dependent)) = awaited.waited_for() {
+            self.services[service].waiters -= 1;
+            self.record_event(
+                service,
+                wait_text("no longer waited for", dependent.map(|d| self.name(d))),
+            );
         }
     }
 }
 
-/// How the event of a wait is written.
-pub(crate) fn waited(what: &str, by: Option<String>) -> String {
-    format!("{what} by {}", by.as_deref().unwrap_or("a reader"))
+/// Returns the text of the event of a wait.
+pub(crate) fn wait_text(what: &str, dependent: Option<String>) -> String {
+    format!("{what} by {}", dependent.as_deref().unwrap_or("a reader"))
 }

@@ -1,24 +1,25 @@
-//! What can be done, decoded from bytes. A regression is a file of bytes: a change here changes what the old
-//! ones mean. Where there must be one, add new operations in the place of `Nothing`.
+//! The operations, decoded from bytes. A regression is a file of bytes, so a change of this decoder
+//! changes the meaning of the stored files. If a new operation is needed, add it in place of
+//! `Nothing`.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
-/// One of what there is when the operation is carried out.
+/// Chooses one of the items that exist when the operation is carried out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pick(u8);
 
 impl Pick {
-    /// From this one on it is an id of another registry, where an id is asked for.
-    const FOREIGN: u8 = 250;
+    /// From this number on, a service is one of another registry.
+    const FIRST_FOREIGN: u8 = 250;
 
-    pub(crate) fn among(self, many: usize) -> Option<usize> {
-        (many > 0).then(|| usize::from(self.0) % many)
+    pub(crate) fn index(self, count: usize) -> Option<usize> {
+        (count > 0).then(|| usize::from(self.0) % count)
     }
 
-    /// `None`: the foreign one.
+    /// Returns one of the services, or `None` for a service of another registry.
     pub(crate) fn service(self, services: &[usize]) -> Option<usize> {
-        let here = if self.0 < Self::FOREIGN { self.among(services.len()) } else { None };
-        here.map(|place| services[place])
+        let service = if self.0 < Self::FIRST_FOREIGN { self.index(services.len()) } else { None };
+        service.map(|index| services[index])
     }
 }
 
@@ -28,37 +29,38 @@ impl Arbitrary<'_> for Pick {
     }
 }
 
-/// What becomes of a wait that has not ended at its first look.
+/// The kind of a wait, and what happens to it if it is pending after the first poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// It is kept, to be polled again.
+pub(crate) enum WaitMode {
+    /// A future that is kept, and polled again later.
     Keep,
-    /// It is dropped.
+    /// A future that is dropped.
     Drop,
-    /// It was a blocking one that had no time.
-    NoTime,
-    /// It was a blocking one whose deadline had come.
-    TooLate,
+    /// A blocking wait with a timeout of zero.
+    ZeroTimeout,
+    /// A blocking wait whose deadline has already passed.
+    PastDeadline,
 }
 
-impl Arbitrary<'_> for How {
+impl Arbitrary<'_> for WaitMode {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         Ok(match u.arbitrary::<u8>()? % 8 {
             0 | 1 | 4 | 5 => Self::Keep,
             2 | 6 => Self::Drop,
-            3 => Self::NoTime,
-            _ => Self::TooLate,
+            3 => Self::ZeroTimeout,
+            _ => Self::PastDeadline,
         })
     }
 }
 
-/// Through what a value is read.
+/// The method by which a value is read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Through {
+pub(crate) enum ReadMethod {
     Guard,
     Arc,
-    /// Two or three guards of one instant.
+    /// Guards of two services at one instant.
     Two(Pick),
+    /// Guards of three services at one instant.
     Three(Pick, Pick),
 }
 
@@ -79,27 +81,27 @@ pub(crate) enum Op {
     },
     Provide(Pick),
     DropProvider(Pick),
-    Begin(Pick, How),
+    Begin(Pick, WaitMode),
     WaitFor {
         attempt: Pick,
         dependency: Pick,
-        to_start: bool,
-        how: How,
+        start_only: bool,
+        mode: WaitMode,
     },
-    WaitReady(Pick, How),
-    WaitOvertaken(Pick, How),
-    WaitFailed(Pick, How),
+    WaitReady(Pick, WaitMode),
+    WaitInvalidated(Pick, WaitMode),
+    WaitFailed(Pick, WaitMode),
     Poll(Pick),
     DropWait(Pick),
-    /// For an attempt; `None` for a reader.
+    /// A watch by an attempt, or by a reader if `attempt` is `None`.
     Watch {
         attempt: Option<Pick>,
         service: Pick,
     },
-    WaitChanged(Pick, How),
+    WaitChanged(Pick, WaitMode),
     DropWatch(Pick),
     Ready(Pick),
-    GiveUp {
+    EndAttempt {
         attempt: Pick,
         with_reason: bool,
     },
@@ -110,19 +112,20 @@ pub(crate) enum Op {
     },
     RunningInstance(Pick),
     Fail(Pick),
-    Get(Pick, Through),
-    Cache(Pick),
+    Get(Pick, ReadMethod),
+    CreateCached(Pick),
     GetCached(Pick),
-    DropCache(Pick),
-    DropHold(Pick),
-    Report(Pick),
-    ReportForeign(Pick),
+    DropCached(Pick),
+    DropHeld(Pick),
+    FailInstance(Pick),
+    FailForeignInstance(Pick),
     Status(Pick),
     Close,
-    /// Provide, begin, perhaps wait for something, and publish: most states are far away without it.
-    Up {
+    /// Provides a service, begins an attempt, waits for the dependency if there is one, and
+    /// publishes. Without this operation most states would be rare.
+    BringUp {
         service: Pick,
-        on: Option<Pick>,
+        dependency: Option<Pick>,
     },
 }
 
@@ -140,45 +143,45 @@ impl Arbitrary<'_> for Op {
             19..=29 => Self::WaitFor {
                 attempt: u.arbitrary()?,
                 dependency: u.arbitrary()?,
-                to_start: false,
-                how: u.arbitrary()?,
+                start_only: false,
+                mode: u.arbitrary()?,
             },
             30..=32 => Self::WaitReady(u.arbitrary()?, u.arbitrary()?),
-            33..=34 => Self::WaitOvertaken(u.arbitrary()?, u.arbitrary()?),
+            33..=34 => Self::WaitInvalidated(u.arbitrary()?, u.arbitrary()?),
             35..=36 => Self::WaitFailed(u.arbitrary()?, u.arbitrary()?),
             37..=42 => Self::Poll(u.arbitrary()?),
             43 => Self::DropWait(u.arbitrary()?),
             44..=51 => Self::Ready(u.arbitrary()?),
-            52..=53 => Self::GiveUp { attempt: u.arbitrary()?, with_reason: true },
-            54 => Self::GiveUp { attempt: u.arbitrary()?, with_reason: false },
+            52..=53 => Self::EndAttempt { attempt: u.arbitrary()?, with_reason: true },
+            54 => Self::EndAttempt { attempt: u.arbitrary()?, with_reason: false },
             55..=57 => Self::Replace(u.arbitrary()?),
             58 => Self::EndRunning { running: u.arbitrary()?, with_reason: true },
             59..=60 => Self::EndRunning { running: u.arbitrary()?, with_reason: false },
             61 => Self::RunningInstance(u.arbitrary()?),
             62..=66 => Self::Fail(u.arbitrary()?),
-            67..=69 => Self::Get(u.arbitrary()?, Through::Guard),
-            70..=71 => Self::Get(u.arbitrary()?, Through::Arc),
-            72 => Self::Get(u.arbitrary()?, Through::Two(u.arbitrary()?)),
-            73 => Self::Get(u.arbitrary()?, Through::Three(u.arbitrary()?, u.arbitrary()?)),
-            74 => Self::Cache(u.arbitrary()?),
+            67..=69 => Self::Get(u.arbitrary()?, ReadMethod::Guard),
+            70..=71 => Self::Get(u.arbitrary()?, ReadMethod::Arc),
+            72 => Self::Get(u.arbitrary()?, ReadMethod::Two(u.arbitrary()?)),
+            73 => Self::Get(u.arbitrary()?, ReadMethod::Three(u.arbitrary()?, u.arbitrary()?)),
+            74 => Self::CreateCached(u.arbitrary()?),
             75..=76 => Self::GetCached(u.arbitrary()?),
-            77 => Self::DropCache(u.arbitrary()?),
-            78 => Self::DropHold(u.arbitrary()?),
-            79..=81 => Self::Report(u.arbitrary()?),
-            82 => Self::ReportForeign(u.arbitrary()?),
+            77 => Self::DropCached(u.arbitrary()?),
+            78 => Self::DropHeld(u.arbitrary()?),
+            79..=81 => Self::FailInstance(u.arbitrary()?),
+            82 => Self::FailForeignInstance(u.arbitrary()?),
             83 => Self::Status(u.arbitrary()?),
             84 => match u.arbitrary::<u8>()? {
-                // Rare: little happens after it.
+                // Rare, because most operations are refused after it.
                 0..16 => Self::Close,
                 _ => Self::Nothing,
             },
-            85..=88 => Self::Up { service: u.arbitrary()?, on: None },
-            89..=95 => Self::Up { service: u.arbitrary()?, on: Some(u.arbitrary()?) },
+            85..=88 => Self::BringUp { service: u.arbitrary()?, dependency: None },
+            89..=95 => Self::BringUp { service: u.arbitrary()?, dependency: Some(u.arbitrary()?) },
             96..=99 => Self::WaitFor {
                 attempt: u.arbitrary()?,
                 dependency: u.arbitrary()?,
-                to_start: true,
-                how: u.arbitrary()?,
+                start_only: true,
+                mode: u.arbitrary()?,
             },
             200..=219 => Self::Watch { attempt: Some(u.arbitrary()?), service: u.arbitrary()? },
             220..=225 => Self::Watch { attempt: None, service: u.arbitrary()? },
@@ -189,33 +192,34 @@ impl Arbitrary<'_> for Op {
     }
 }
 
-/// A registry and what is done to it.
+/// A registry, and the operations on it.
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) capacity: usize,
-    /// How many services the builder registers, and the edges that it declares.
-    pub(crate) built: usize,
+    /// The number of services that are registered on the registry builder.
+    pub(crate) registered: usize,
+    /// The edges that are declared on the registry builder.
     pub(crate) declared: Vec<(Pick, Pick)>,
     pub(crate) observed: bool,
     pub(crate) ops: Vec<Op>,
 }
 
 impl Script {
-    const LONGEST: usize = 160;
+    const MAX_OPS: usize = 160;
 }
 
 impl Arbitrary<'_> for Script {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         let (size, more): (u8, u8) = (u.arbitrary()?, u.arbitrary()?);
         let capacity = 1 + usize::from(size % 8);
-        let built = usize::from(size / 8) % (capacity + 1);
+        let registered = usize::from(size / 8) % (capacity + 1);
         let edges = more / 2 % 8;
         let declared =
             (0..edges).map(|_| Ok((u.arbitrary()?, u.arbitrary()?))).collect::<Result<_>>()?;
         let mut ops = Vec::new();
-        while !u.is_empty() && ops.len() < Self::LONGEST {
+        while !u.is_empty() && ops.len() < Self::MAX_OPS {
             ops.push(u.arbitrary()?);
         }
-        Ok(Self { capacity, built, declared, observed: more % 2 == 0, ops })
+        Ok(Self { capacity, registered, declared, observed: more % 2 == 0, ops })
     }
 }

@@ -1,45 +1,48 @@
-//! What came of an operation, in one form for the model and for the registry.
+//! The outcome of an operation, in one form for the model and for the registry.
 
 use mainstay::{
-    BeginError, Cascade, Cycle, DependencyError, Failure, ForeignId, GetAllError, GetError,
-    LookupError, Name, NotReady, Phase, ProvideError, RegisterError, WaitError, WaitForError,
-    WatchError,
+    Cascade, Failure, Phase, ServiceName,
+    error::{
+        BeginError, CycleError, DependencyError, ForeignIdError, GetAllError, GetError,
+        LookupError, NotReadyError, ProvideError, RegisterError, WaitError, WaitForError,
+        WatchError,
+    },
 };
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
-    /// It goes on waiting.
+    /// The wait is pending.
     Pending,
-    Begun {
+    AttemptStarted {
         generation: u64,
     },
-    Read(Vec<Read>),
-    /// Another instance of the generation that was read before.
-    ReadAnother(Read),
-    /// There is no instance.
-    Nothing,
-    Fell {
-        went_down: usize,
-        overtaken: usize,
+    Instances(Vec<InstanceId>),
+    /// A watch reports another instance of the same generation.
+    Replacement(InstanceId),
+    /// An instance of a service with values of another type. It never occurs.
+    OtherInstance,
+    Cascade {
+        failed: usize,
+        invalidated: usize,
     },
     AlreadyFailed,
     Replaced,
-    Failure(Told),
+    Failure(FailureSummary),
     Refused(Refusal),
 }
 
-/// An instance, as a reader sees it.
+/// Identifies an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Read {
+pub(crate) struct InstanceId {
     pub(crate) generation: u64,
     pub(crate) serial: u64,
 }
 
-/// A failure, as it is told. Without the time.
+/// A failure without its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct FailureSummary {
     pub(crate) service: String,
     pub(crate) generation: u64,
     pub(crate) root: String,
@@ -47,7 +50,7 @@ pub(crate) struct Told {
     pub(crate) reason: String,
 }
 
-/// An error of whatever operation. Strings are names of services.
+/// An error of any operation. Strings are names of services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Foreign,
@@ -59,17 +62,17 @@ pub(crate) enum Refusal {
     UnknownName(String),
     NotReady { service: String, phase: Phase, generation: u64 },
     Contended(String),
-    Overtaken(Told),
+    Invalidated(FailureSummary),
     Cycle(Vec<String>),
 }
 
 impl Outcome {
     pub(crate) fn of<T, E: Into<Refusal>>(
         result: Result<T, E>,
-        done: impl FnOnce(T) -> Self,
+        convert: impl FnOnce(T) -> Self,
     ) -> Self {
         match result {
-            Ok(value) => done(value),
+            Ok(value) => convert(value),
             Err(error) => Self::Refused(error.into()),
         }
     }
@@ -77,59 +80,59 @@ impl Outcome {
 
 impl From<Cascade> for Outcome {
     fn from(cascade: Cascade) -> Self {
-        Self::Fell { went_down: cascade.went_down, overtaken: cascade.overtaken }
+        Self::Cascade { failed: cascade.failed, invalidated: cascade.invalidated }
     }
 }
 
-impl From<&Failure> for Told {
+impl From<&Failure> for FailureSummary {
     fn from(failure: &Failure) -> Self {
         Self {
             service: failure.service.to_string(),
-            generation: failure.generation,
+            generation: failure.generation.get(),
             root: failure.root.to_string(),
-            root_generation: failure.root_generation,
+            root_generation: failure.root_generation.get(),
             reason: failure.reason.to_string(),
         }
     }
 }
 
-fn text(name: Name) -> String {
+fn text(name: ServiceName) -> String {
     name.to_string()
 }
 
-impl From<ForeignId> for Refusal {
-    fn from(_: ForeignId) -> Self {
+impl From<ForeignIdError> for Refusal {
+    fn from(_: ForeignIdError) -> Self {
         Self::Foreign
     }
 }
 
-impl From<Cycle> for Refusal {
-    fn from(cycle: Cycle) -> Self {
+impl From<CycleError> for Refusal {
+    fn from(cycle: CycleError) -> Self {
         Self::Cycle(cycle.path.into_iter().map(text).collect())
     }
 }
 
 impl From<Failure> for Refusal {
-    /// An attempt or an instance was to do something, and is over.
+    /// The error of an operation on an attempt or an instance whose generation has ended.
     fn from(failure: Failure) -> Self {
-        Self::Overtaken((&failure).into())
+        Self::Invalidated((&failure).into())
     }
 }
 
-impl From<NotReady> for Refusal {
-    fn from(NotReady { service, phase, generation }: NotReady) -> Self {
-        Self::NotReady { service: text(service), phase, generation }
+impl From<NotReadyError> for Refusal {
+    fn from(NotReadyError { service, phase, generation }: NotReadyError) -> Self {
+        Self::NotReady { service: text(service), phase, generation: generation.get() }
     }
 }
 
-/// The errors are open for more kinds. One that is not known here is a difference, too.
+/// The error types are non-exhaustive. A variant that is not listed here fails the run.
 macro_rules! refusals {
     ($($error:ident { $($pattern:pat => $refusal:expr,)+ })+) => {
         $(impl From<$error> for Refusal {
             fn from(error: $error) -> Self {
                 match error {
                     $($pattern => $refusal,)+
-                    other => panic!("a new kind of error: {other:?}"),
+                    other => panic!("an unknown error: {other:?}"),
                 }
             }
         })+
@@ -160,7 +163,7 @@ refusals! {
         BeginError::TimedOut { service, .. } => Self::TimedOut(text(service)),
     }
     WaitForError {
-        WaitForError::Overtaken(failure) => Self::Overtaken((&failure).into()),
+        WaitForError::Invalidated(failure) => Self::Invalidated((&failure).into()),
         WaitForError::Cycle(cycle) => cycle.into(),
         WaitForError::Closed { service } => Self::Closed(text(service)),
         WaitForError::TimedOut { service, .. } => Self::TimedOut(text(service)),
@@ -172,16 +175,16 @@ refusals! {
         WaitError::ForeignId(foreign) => foreign.into(),
     }
     WatchError {
-        WatchError::Over(failure) => Self::Overtaken((&failure).into()),
+        WatchError::DependentFailed(failure) => Self::Invalidated((&failure).into()),
         WatchError::Closed { service } => Self::Closed(text(service)),
         WatchError::TimedOut { service, .. } => Self::TimedOut(text(service)),
     }
     GetError {
-        GetError::NotReady(why) => why.into(),
+        GetError::NotReady(error) => error.into(),
         GetError::ForeignId(foreign) => foreign.into(),
     }
     GetAllError {
-        GetAllError::NotReady(why) => why.into(),
+        GetAllError::NotReady(error) => error.into(),
         GetAllError::Contended { service, .. } => Self::Contended(text(service)),
         GetAllError::ForeignId(foreign) => foreign.into(),
     }

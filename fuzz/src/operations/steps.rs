@@ -1,82 +1,82 @@
-//! Operations that change something: carried out in the registry and in the model, and compared.
+//! Operations that change something. Each is carried out in the registry and in the model.
 
 use std::rc::Rc;
 
-use mainstay::{Attempt, Dependency, DependencyKind, ReadyError};
+use mainstay::{Attempt, Dependency, DependencyKind, error::ReadyError};
 
 use super::{
-    model::{Rests, To},
-    op::{How, Op, Pick, Through},
+    model::{EdgeKey, EdgeSource},
+    op::{Op, Pick, ReadMethod, WaitMode},
     outcome::{Outcome, Refusal},
     value::{Other, Value},
     world::{Handle, Id, World, name},
 };
 
-/// Names that are used: more than there are places.
+/// The number of names, which is larger than the capacity.
 const NAMES: u8 = 10;
 
-/// The name of a dependency, and whether it is a soft one.
+/// Returns the name of a dependency, and whether the edge is soft.
 pub(crate) fn is_soft(dependency: &Dependency) -> (&str, bool) {
     (&dependency.name, dependency.kind == DependencyKind::Soft)
 }
 
-/// Does something with one of those that there are, if there is any.
-macro_rules! on {
+/// Executes an operation on the chosen item of a list, unless the list is empty.
+macro_rules! on_item {
     ($world:ident.$list:ident[$pick:ident].$operation:ident($($argument:expr),*)) => {
-        if let Some(place) = $pick.among($world.$list.len()) {
-            $world.$operation(place, $($argument),*);
+        if let Some(index) = $pick.index($world.$list.len()) {
+            $world.$operation(index, $($argument),*);
         }
     };
 }
 
 impl World {
     pub(crate) fn step(&mut self, op: Op) {
-        self.now = op;
+        self.op = op;
         match op {
             Op::Nothing => {}
             Op::Register { name, of_values } => self.register(name, of_values),
             Op::Find { name } => self.find(name),
             Op::Declare { dependent, dependency } => self.declare(dependent, dependency),
             Op::Provide(pick) => self.provide(self.typed(pick).0),
-            Op::DropProvider(pick) => on!(self.providers[pick].drop_provider()),
-            Op::Begin(pick, how) => on!(self.providers[pick].begin(how)),
-            Op::WaitFor { attempt, dependency, to_start, how } => {
-                on!(self.attempts[attempt].wait_for(dependency, to_start, how));
+            Op::DropProvider(pick) => on_item!(self.providers[pick].drop_provider()),
+            Op::Begin(pick, mode) => on_item!(self.providers[pick].begin(mode)),
+            Op::WaitFor { attempt, dependency, start_only, mode } => {
+                on_item!(self.attempts[attempt].wait_for(dependency, start_only, mode));
             }
-            Op::WaitReady(pick, how) => self.wait_ready(pick, how),
-            Op::WaitOvertaken(pick, how) => on!(self.attempts[pick].wait_overtaken(how)),
-            Op::WaitFailed(pick, how) => on!(self.running[pick].wait_failed(how)),
-            Op::Poll(pick) => on!(self.waits[pick].poll()),
-            Op::DropWait(pick) => on!(self.waits[pick].drop_wait()),
+            Op::WaitReady(pick, mode) => self.wait_ready(pick, mode),
+            Op::WaitInvalidated(pick, mode) => on_item!(self.attempts[pick].wait_invalidated(mode)),
+            Op::WaitFailed(pick, mode) => on_item!(self.running[pick].wait_failed(mode)),
+            Op::Poll(pick) => on_item!(self.waits[pick].poll()),
+            Op::DropWait(pick) => on_item!(self.waits[pick].drop_wait()),
             Op::Watch { attempt: Some(attempt), service } => {
-                on!(self.attempts[attempt].watch_for(service));
+                on_item!(self.attempts[attempt].watch_for(service));
             }
             Op::Watch { attempt: None, service } => self.watch(service),
-            Op::WaitChanged(pick, how) => on!(self.watches[pick].wait_changed(how)),
-            Op::DropWatch(pick) => on!(self.watches[pick].drop_watch()),
-            Op::Ready(pick) => on!(self.attempts[pick].ready()),
-            Op::GiveUp { attempt, with_reason } => {
-                on!(self.attempts[attempt].give_up(with_reason));
+            Op::WaitChanged(pick, mode) => on_item!(self.watches[pick].wait_changed(mode)),
+            Op::DropWatch(pick) => on_item!(self.watches[pick].drop_watch()),
+            Op::Ready(pick) => on_item!(self.attempts[pick].ready()),
+            Op::EndAttempt { attempt, with_reason } => {
+                on_item!(self.attempts[attempt].end_attempt(with_reason));
             }
-            Op::Replace(pick) => on!(self.running[pick].replace()),
+            Op::Replace(pick) => on_item!(self.running[pick].replace()),
             Op::EndRunning { running, with_reason } => {
-                on!(self.running[running].end_running(with_reason));
+                on_item!(self.running[running].end_running(with_reason));
             }
-            Op::RunningInstance(pick) => on!(self.running[pick].running_instance()),
+            Op::RunningInstance(pick) => on_item!(self.running[pick].running_instance()),
             Op::Fail(pick) => self.fail(pick),
-            Op::Get(pick, Through::Guard) => self.get(pick),
-            Op::Get(pick, Through::Arc) => self.get_arc(pick),
-            Op::Get(one, Through::Two(two)) => self.get_two(one, two),
-            Op::Get(one, Through::Three(two, three)) => self.get_three(one, two, three),
-            Op::Cache(pick) => self.cache(pick),
-            Op::GetCached(pick) => on!(self.readers[pick].get_cached()),
-            Op::DropCache(pick) => on!(self.readers[pick].drop_cache()),
-            Op::DropHold(pick) => on!(self.holds[pick].drop_hold()),
-            Op::Report(pick) => on!(self.holds[pick].report()),
-            Op::ReportForeign(pick) => self.report_foreign(pick),
+            Op::Get(pick, ReadMethod::Guard) => self.get(pick),
+            Op::Get(pick, ReadMethod::Arc) => self.get_arc(pick),
+            Op::Get(one, ReadMethod::Two(two)) => self.get_two(one, two),
+            Op::Get(one, ReadMethod::Three(two, three)) => self.get_three(one, two, three),
+            Op::CreateCached(pick) => self.create_cached(pick),
+            Op::GetCached(pick) => on_item!(self.readers[pick].get_cached()),
+            Op::DropCached(pick) => on_item!(self.readers[pick].drop_cached()),
+            Op::DropHeld(pick) => on_item!(self.held[pick].drop_held()),
+            Op::FailInstance(pick) => on_item!(self.held[pick].fail_instance()),
+            Op::FailForeignInstance(pick) => self.fail_foreign_instance(pick),
             Op::Status(pick) => self.status(pick),
             Op::Close => self.close(),
-            Op::Up { service, on } => self.up(service, on),
+            Op::BringUp { service, dependency } => self.bring_up(service, dependency),
         }
     }
 
@@ -101,12 +101,12 @@ impl World {
         match (registered, known) {
             (Ok(id), Some(known)) => {
                 let (id, before) = (mainstay::AnyId::from(id), self.ids[known].into());
-                assert_eq!(id, before, "{name} has one id");
+                assert_eq!(id, before, "{name} must keep its id");
             }
             (Ok(id), None) => {
                 self.ids.push(id);
                 let service = self.model.register(&name, of_values);
-                self.model.happened(service, "registered");
+                self.model.record_event(service, "registered");
             }
             (Err(_), _) => {}
         }
@@ -132,17 +132,21 @@ impl World {
 
         let ids = [found.ok(), as_value.ok().map(Into::into), as_other.ok().map(Into::into)];
         for id in ids.into_iter().flatten() {
-            assert_eq!(Some(id), known.map(|known| self.ids[known].into()), "{name} has one id");
+            assert_eq!(
+                Some(id),
+                known.map(|known| self.ids[known].into()),
+                "{name} must keep its id"
+            );
         }
     }
 
     fn declare(&mut self, dependent: Pick, dependency: Pick) {
         let ((a, dependent), (b, dependency)) = (self.any(dependent), self.any(dependency));
-        let declared = self.registry.add_dependency(dependent, dependency);
-        let actual = Outcome::of(declared, |()| Outcome::Done);
+        let declared = self.registry.depends(dependent).on(dependency);
+        let actual = Outcome::of(declared, |_| Outcome::Done);
         match a.zip(b) {
             Some((a, b)) => {
-                if self.edge_added(a, To::hard(b), Rests::Declared, &actual) {
+                if self.edge_added(a, EdgeKey::hard(b), EdgeSource::Declared, &actual) {
                     self.compare(&Outcome::Done, &actual);
                 }
             }
@@ -150,74 +154,90 @@ impl World {
         }
     }
 
-    /// Follows the registry where it was asked for an edge. False where that was refused, as it had to be.
+    /// Updates the model after a request for an edge. Returns false if the registry refused the
+    /// edge, and had to.
     ///
-    /// The edge is refused where those that hold something already lead the other way. Where only stale ones
-    /// do, as many of them are dropped as it takes; which, the registry may choose.
-    pub(crate) fn edge_added(&mut self, a: usize, to: To, rests: Rests, actual: &Outcome) -> bool {
-        let b = to.service;
-        if let Some(known) = self.model.services[a].edges.get_mut(&to) {
-            *known = match (*known, rests) {
-                (Rests::Declared, _) => Rests::Declared,
-                // An attempt that is overtaken takes no edge from a later one.
-                (Rests::On { holder: later, .. }, Rests::On { holder, .. }) if later > holder => {
-                    *known
-                }
-                // What one attempt needs for good stays.
-                (Rests::On { holder: before, to_start: false }, Rests::On { holder, .. })
-                    if before == holder =>
-                {
-                    *known
-                }
-                _ => rests,
+    /// The edge must be refused if live edges lead the other way. If only dead edges do, the
+    /// registry removes as many of them as necessary, and may choose which ones.
+    pub(crate) fn edge_added(
+        &mut self,
+        a: usize,
+        edge: EdgeKey,
+        source: EdgeSource,
+        actual: &Outcome,
+    ) -> bool {
+        let b = edge.dependency;
+        if let Some(known) = self.model.services[a].edges.get_mut(&edge) {
+            *known = match (*known, source) {
+                (EdgeSource::Declared, _) => EdgeSource::Declared,
+                // An invalidated attempt does not take an edge from a later attempt.
+                (
+                    EdgeSource::Discovered { attempt: later, .. },
+                    EdgeSource::Discovered { attempt, .. },
+                ) if later > attempt => *known,
+                // If an attempt uses a service also after its start, the edge stays hard.
+                (
+                    EdgeSource::Discovered { attempt: before, start_only: false },
+                    EdgeSource::Discovered { attempt, .. },
+                ) if before == attempt => *known,
+                _ => source,
             };
             return true;
         }
-        // An attempt that is overtaken makes no edge, and so closes no cycle.
-        if let Rests::On { holder, .. } = rests
-            && !self.model.is_held_by(a, holder)
+        // An invalidated attempt adds no edge, so it closes no cycle.
+        if let EdgeSource::Discovered { attempt, .. } = source
+            && !self.model.is_current(a, attempt)
         {
             return true;
         }
-        let refused = self.model.live(|graph| graph.rests_on(b, a));
+        let refused = self.model.with_live_edges(|graph| graph.depends_on(b, a));
         self.adopt_dropped_edges(a, b);
         if refused {
             match actual {
                 Outcome::Refused(Refusal::Cycle(path)) => {
-                    let named = |name: &String| self.model.named(name);
-                    let path: Vec<usize> = path.iter().filter_map(named).collect();
-                    self.model.live(|graph| graph.check_cycle(&path, a, b));
+                    let service = |name: &String| self.model.named(name);
+                    let path: Vec<usize> = path.iter().filter_map(service).collect();
+                    self.model.with_live_edges(|graph| graph.check_cycle(&path, a, b));
                 }
-                other => panic!("{a} -> {b} closes a cycle, but: {other:?}"),
+                other => panic!("{a} -> {b} closes a cycle, but was not refused: {other:?}"),
             }
             return false;
         }
-        assert!(!self.model.all(|graph| graph.rests_on(b, a)), "{a} -> {b} closes a cycle now");
-        self.model.services[a].edges.insert(to, rests);
+        assert!(
+            !self.model.with_all_edges(|graph| graph.depends_on(b, a)),
+            "{a} -> {b} was accepted, and closes a cycle"
+        );
+        self.model.services[a].edges.insert(edge, source);
         true
     }
 
-    /// Edges that went to make room for `a -> b`: stale ones, on the way back from `b` to `a`.
+    /// Removes the edges that the registry has removed to accept `a -> b`: dead edges on the paths
+    /// from `b` to `a`.
     fn adopt_dropped_edges(&mut self, a: usize, b: usize) {
-        if !self.model.all(|graph| graph.rests_on(b, a)) {
+        if !self.model.with_all_edges(|graph| graph.depends_on(b, a)) {
             return;
         }
-        let mut dropped = Vec::new();
-        for (from, service) in self.model.services.iter().enumerate() {
-            let status = self.registry.status(self.ids[from]).expect("it is ours");
-            let there: Vec<(&str, bool)> = status.dependencies.iter().map(is_soft).collect();
-            let is_gone =
-                |to: &To| !there.contains(&(&*self.model.services[to.service].name, to.soft));
-            let gone = service.edges.keys().copied().filter(is_gone);
-            dropped.extend(gone.map(|to| (from, to)));
+        let mut removed = Vec::new();
+        for (dependent, service) in self.model.services.iter().enumerate() {
+            let status =
+                self.registry.status(self.ids[dependent]).expect("the id is of this registry");
+            let listed: Vec<(&str, bool)> = status.dependencies.iter().map(is_soft).collect();
+            let is_removed = |edge: &EdgeKey| {
+                let name = &*self.model.services[edge.dependency].name;
+                !listed.contains(&(name, edge.soft))
+            };
+            let missing = service.edges.keys().copied().filter(is_removed);
+            removed.extend(missing.map(|edge| (dependent, edge)));
         }
-        for &(from, to) in &dropped {
-            let in_the_way = self.model.all(|g| g.rests_on(b, from) && g.rests_on(to.service, a));
-            let stale = self.model.is_stale(from, to);
-            assert!(stale && in_the_way, "{from} -> {to:?} was dropped for {a} -> {b}");
+        for &(dependent, edge) in &removed {
+            let is_on_path = self.model.with_all_edges(|graph| {
+                graph.depends_on(b, dependent) && graph.depends_on(edge.dependency, a)
+            });
+            let is_dead = self.model.is_dead(dependent, edge);
+            assert!(is_dead && is_on_path, "{dependent} -> {edge:?} was removed for {a} -> {b}");
         }
-        for (from, to) in dropped {
-            self.model.services[from].edges.remove(&to);
+        for (dependent, edge) in removed {
+            self.model.services[dependent].edges.remove(&edge);
         }
     }
 
@@ -225,50 +245,50 @@ impl World {
         let expected = match service {
             None => Outcome::Refused(Refusal::Foreign),
             Some(s) if self.model.closed => Outcome::Refused(Refusal::Closed(self.model.name(s))),
-            Some(s) if self.model.services[s].provided => {
+            Some(s) if self.model.services[s].has_provider => {
                 Outcome::Refused(Refusal::AlreadyProvided(self.model.name(s)))
             }
             Some(_) => Outcome::Done,
         };
         let provided = self.registry.provide(self.id_of(service));
-        let given = provided.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.compare(&expected, &Outcome::of(given, |()| Outcome::Done));
+        let result = provided.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.compare(&expected, &Outcome::of(result, |()| Outcome::Done));
         if let (Ok(provider), Some(service)) = (provided, service) {
             assert_eq!(provider.id(), self.id_of(Some(service)));
-            self.model.services[service].provided = true;
+            self.model.services[service].has_provider = true;
             let (number, handle) = (self.number(), Rc::new(provider));
             self.providers.push(Handle { handle, service, generation: 0, number });
         }
     }
 
-    pub(crate) fn drop_provider(&mut self, place: usize) {
-        let Handle { handle, service, number, .. } = self.providers.remove(place);
+    pub(crate) fn drop_provider(&mut self, index: usize) {
+        let Handle { handle, service, number, .. } = self.providers.remove(index);
         self.drop_waits_of(number);
-        drop(Rc::into_inner(handle).expect("no wait is left that borrows it"));
+        drop(Rc::into_inner(handle).expect("all waits that borrow it were dropped"));
         self.model.drop_provider(service);
     }
 
-    fn take_attempt(&mut self, place: usize) -> (Attempt<Value>, usize, u64, u64) {
-        let Handle { handle, service, generation, number } = self.attempts.remove(place);
+    fn take_attempt(&mut self, index: usize) -> (Attempt<Value>, usize, u64, u64) {
+        let Handle { handle, service, generation, number } = self.attempts.remove(index);
         self.drop_waits_of(number);
-        let attempt = Rc::into_inner(handle).expect("no wait is left that borrows it");
+        let attempt = Rc::into_inner(handle).expect("all waits that borrow it were dropped");
         (attempt, service, generation, number)
     }
 
-    pub(crate) fn ready(&mut self, place: usize) {
-        let (attempt, service, generation, number) = self.take_attempt(place);
+    pub(crate) fn ready(&mut self, index: usize) {
+        let (attempt, service, generation, number) = self.take_attempt(index);
         let serial = self.number();
-        let published = attempt.ready(self.alive.value(serial));
+        let published = attempt.ready(self.live_values.value(serial));
         let expected = self.model.publish(service, generation, number, serial);
         let actual = match &published {
             Ok(_) => Outcome::Done,
             Err(ReadyError::Closed { service, .. }) => {
                 Outcome::Refused(Refusal::Closed(service.to_string()))
             }
-            Err(ReadyError::Overtaken { failure, .. }) => {
-                Outcome::Refused(Refusal::Overtaken(failure.into()))
+            Err(ReadyError::Invalidated { failure, .. }) => {
+                Outcome::Refused(Refusal::Invalidated(failure.into()))
             }
-            Err(other) => panic!("a new kind of error: {other}"),
+            Err(other) => panic!("an unknown error: {other}"),
         };
         self.compare(&expected, &actual);
         match published {
@@ -277,17 +297,19 @@ impl World {
                 let handle = Rc::new(running);
                 self.running.push(Handle { handle, service, generation, number });
             }
-            Err(refused) => assert_eq!(refused.into_value().serial, serial, "it comes back"),
+            Err(refused) => {
+                assert_eq!(refused.into_value().serial, serial, "the value must be returned")
+            }
         }
     }
 
-    pub(crate) fn give_up(&mut self, place: usize, with_reason: bool) {
-        let (attempt, service, generation, number) = self.take_attempt(place);
+    pub(crate) fn end_attempt(&mut self, index: usize, with_reason: bool) {
+        let (attempt, service, generation, number) = self.take_attempt(index);
         if with_reason {
             let reason = self.reason();
-            let given_up = attempt.fail(&*reason);
-            let actual = Outcome::of(given_up, |()| Outcome::Done);
-            let expected = self.model.give_up(service, generation, number, &reason);
+            let failed = attempt.fail(&*reason);
+            let actual = Outcome::of(failed, |()| Outcome::Done);
+            let expected = self.model.fail_attempt(service, generation, number, &reason);
             self.compare(&expected, &actual);
         } else {
             drop(attempt);
@@ -295,29 +317,29 @@ impl World {
         }
     }
 
-    fn replace(&mut self, place: usize) {
+    fn replace(&mut self, index: usize) {
         let serial = self.number();
-        let Handle { handle, service, generation, .. } = &self.running[place];
-        let replaced = handle.replace(self.alive.value(serial));
+        let Handle { handle, service, generation, .. } = &self.running[index];
+        let replaced = handle.replace(self.live_values.value(serial));
         let expected = self.model.replace(*service, *generation, serial);
         let actual = match replaced {
             Ok(()) => Outcome::Done,
             Err(refused) => {
-                assert_eq!(refused.value.serial, serial, "it comes back");
-                Outcome::Refused(Refusal::Overtaken((&refused.failure).into()))
+                assert_eq!(refused.value.serial, serial, "the value must be returned");
+                Outcome::Refused(Refusal::Invalidated((&refused.failure).into()))
             }
         };
         self.compare(&expected, &actual);
     }
 
-    pub(crate) fn end_running(&mut self, place: usize, with_reason: bool) {
-        let Handle { handle, service, generation, number } = self.running.remove(place);
+    pub(crate) fn end_running(&mut self, index: usize, with_reason: bool) {
+        let Handle { handle, service, generation, number } = self.running.remove(index);
         self.drop_waits_of(number);
-        let running = Rc::into_inner(handle).expect("no wait is left that borrows it");
+        let running = Rc::into_inner(handle).expect("all waits that borrow it were dropped");
         if with_reason {
             let reason = self.reason();
             let actual = running.fail(&*reason).into();
-            let expected = self.model.end(service, generation, &reason);
+            let expected = self.model.fail_running(service, generation, &reason);
             self.compare(&expected, &actual);
         } else {
             drop(running);
@@ -338,24 +360,24 @@ impl World {
     fn close(&mut self) {
         self.registry.close();
         if !self.model.closed {
-            (0..self.ids.len()).for_each(|service| self.model.happened(service, "closed"));
+            (0..self.ids.len()).for_each(|service| self.model.record_event(service, "closed"));
         }
         self.model.closed = true;
     }
 
-    fn up(&mut self, pick: Pick, on: Option<Pick>) {
+    fn bring_up(&mut self, pick: Pick, dependency: Option<Pick>) {
         let (Some(service), _) = self.typed(pick) else { return };
-        if !self.model.services[service].provided {
+        if !self.model.services[service].has_provider {
             self.provide(Some(service));
         }
         let Some(provider) = self.providers.iter().position(|p| p.service == service) else {
             return;
         };
         let attempts = self.attempts.len();
-        self.begin(provider, How::Drop);
+        self.begin(provider, WaitMode::Drop);
         if self.attempts.len() > attempts {
-            if let Some(dependency) = on {
-                self.wait_for(attempts, dependency, false, How::Drop);
+            if let Some(dependency) = dependency {
+                self.wait_for(attempts, dependency, false, WaitMode::Drop);
             }
             self.ready(attempts);
         }

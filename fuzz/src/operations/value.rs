@@ -1,4 +1,4 @@
-//! Values that can be counted, and ids that lead nowhere.
+//! Values that are tracked, and the ids of another registry.
 
 use std::{
     collections::BTreeSet,
@@ -14,12 +14,12 @@ use mainstay::{Attempt, Instance, Provider, Registry, Running, ServiceId};
 
 /// The serial numbers of the values that have not been dropped.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Alive(Arc<Mutex<BTreeSet<u64>>>);
+pub(crate) struct LiveValues(Arc<Mutex<BTreeSet<u64>>>);
 
-impl Alive {
+impl LiveValues {
     pub(crate) fn value(&self, serial: u64) -> Value {
-        self.change(|alive| alive.insert(serial));
-        Value { serial, alive: self.clone() }
+        self.change(|live| live.insert(serial));
+        Value { serial, live: self.clone() }
     }
 
     pub(crate) fn serials(&self) -> BTreeSet<u64> {
@@ -28,27 +28,28 @@ impl Alive {
 
     fn change(&self, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
         let changed = change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        assert!(changed, "a value is made once and dropped once");
+        assert!(changed, "each value must be created once and dropped once");
     }
 }
 
-/// What the services of a script hold.
+/// The values of the services of a script.
 #[derive(Debug)]
 pub(crate) struct Value {
     pub(crate) serial: u64,
-    alive: Alive,
+    live: LiveValues,
 }
 
 impl Drop for Value {
     fn drop(&mut self) {
-        self.alive.change(|alive| alive.remove(&self.serial));
+        self.live.change(|live| live.remove(&self.serial));
     }
 }
 
-/// The values of a service that is there only to be of another type.
+/// The type of the values of services that are only registered and read.
 pub(crate) struct Other;
 
-/// A registry that is not the one in question, with a ready service: everything of it must be refused.
+/// Another registry, with one ready service. The registry under test must refuse its ids and its
+/// instance.
 pub(crate) struct Foreign {
     pub(crate) registry: Registry,
     pub(crate) id: ServiceId<Value>,
@@ -64,13 +65,13 @@ fn foreign() -> Result<Foreign, Box<dyn std::error::Error>> {
     let registry = Registry::with_capacity(1)?;
     let id = registry.register::<Value>("s0")?;
     let provider = registry.provide(id)?;
-    let attempt: Attempt<Value> = provider.begin().wait_timeout(Duration::ZERO)?;
-    let running = attempt.ready(Alive::default().value(0))?;
+    let attempt: Attempt<Value> = provider.begin().wait_blocking_timeout(Duration::ZERO)?;
+    let running = attempt.ready(LiveValues::default().value(0))?;
     let instance = registry.get_arc(id)?;
     Ok(Foreign { registry, id, instance, _provider: provider, _running: running })
 }
 
-/// A waker that notes that it was called.
+/// A waker that records that it was called.
 #[derive(Debug, Default)]
 pub(crate) struct Woken(AtomicBool);
 

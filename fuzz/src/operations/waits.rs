@@ -1,4 +1,4 @@
-//! Waits: polled once, then kept, dropped, or without time in the first place.
+//! Waits: futures that are polled once, and then kept or dropped, and blocking waits.
 
 use std::{
     cell::RefCell,
@@ -11,133 +11,159 @@ use std::{
 };
 
 use mainstay::{
-    Attempt, BeginError, Change, Failure, Instance, WaitError, WaitForError, Watch, WatchError,
+    Attempt, Failure, Instance, Watch, WatchEvent,
+    error::{BeginError, WaitError, WaitForError, WatchError},
 };
 
 use super::{
-    model::{Awaited, Holder, Rests, To},
-    op::{How, Pick},
-    outcome::{Outcome, Read, Refusal},
-    reading::read,
+    model::{Awaited, EdgeKey, EdgeSource, Number},
+    op::{Pick, WaitMode},
+    outcome::{InstanceId, Outcome, Refusal},
+    reading::instance_id,
     value::{Value, Woken},
-    world::{Handle, Hold, World},
+    world::{Handle, HeldInstance, World},
 };
 
-/// A wait that has not ended.
-pub(crate) struct Waiting {
+/// A wait that is pending.
+pub(crate) struct PendingWait {
     pub(crate) awaited: Awaited,
-    /// The handle that it borrows.
-    owner: Option<Holder>,
-    future: Pin<Box<dyn Future<Output = Got>>>,
+    /// The number of the handle that the wait borrows.
+    owner: Option<Number>,
+    future: Pin<Box<dyn Future<Output = WaitResult>>>,
     pub(crate) woken: Arc<Woken>,
 }
 
-/// A watch, and what it has told of.
-pub(crate) struct Watching {
+/// A watch, and the instance that it reported last.
+pub(crate) struct WatchHandle {
     watch: Rc<RefCell<Watch<Value>>>,
     service: usize,
-    by: Option<(usize, u64)>,
-    seen: Option<Read>,
-    /// Tells the waits which borrow it.
-    number: Holder,
+    dependent: Option<(usize, u64)>,
+    reported: Option<InstanceId>,
+    /// Identifies the waits that borrow it.
+    number: Number,
 }
 
-/// What a wait gives.
-pub(crate) enum Got {
+/// The result of a wait.
+pub(crate) enum WaitResult {
     Attempt(Result<Attempt<Value>, BeginError>),
     Reader(Result<Arc<Instance<Value>>, WaitError>),
     Dependency(Result<Arc<Instance<Value>>, WaitForError>),
     Failure(Result<Failure, WaitError>),
-    Change(Result<Change<Value>, WatchError>),
+    WatchEvent(Result<WatchEvent<Value>, WatchError>),
 }
 
-impl Got {
+impl WaitResult {
     fn outcome(&self) -> Outcome {
-        let instance = |instance: &Arc<Instance<Value>>| Outcome::Read(vec![read(instance)]);
+        let instance =
+            |instance: &Arc<Instance<Value>>| Outcome::Instances(vec![instance_id(instance)]);
         match self {
-            Self::Attempt(got) => Outcome::of(got.as_ref().map_err(Clone::clone), |attempt| {
-                Outcome::Begun { generation: attempt.generation() }
-            }),
-            Self::Reader(got) => Outcome::of(got.as_ref().map_err(Clone::clone), instance),
-            Self::Dependency(got) => Outcome::of(got.as_ref().map_err(Clone::clone), instance),
-            Self::Failure(got) => Outcome::of(got.as_ref().map_err(Clone::clone), |failure| {
-                Outcome::Failure(failure.into())
-            }),
-            Self::Change(Err(error)) => Outcome::Refused(error.clone().into()),
-            Self::Change(Ok(Change::Ready(instance))) => Outcome::Read(vec![read(instance)]),
-            Self::Change(Ok(Change::Replaced(instance))) => Outcome::ReadAnother(read(instance)),
-            Self::Change(Ok(Change::Failed(failure))) => Outcome::Failure(failure.into()),
+            Self::Attempt(result) => {
+                Outcome::of(result.as_ref().map_err(Clone::clone), |attempt| {
+                    Outcome::AttemptStarted { generation: attempt.generation().get() }
+                })
+            }
+            Self::Reader(result) => Outcome::of(result.as_ref().map_err(Clone::clone), instance),
+            Self::Dependency(result) => {
+                Outcome::of(result.as_ref().map_err(Clone::clone), instance)
+            }
+            Self::Failure(result) => {
+                Outcome::of(result.as_ref().map_err(Clone::clone), |failure| {
+                    Outcome::Failure(failure.into())
+                })
+            }
+            Self::WatchEvent(Err(error)) => Outcome::Refused(error.clone().into()),
+            Self::WatchEvent(Ok(WatchEvent::Ready(instance))) => {
+                Outcome::Instances(vec![instance_id(instance)])
+            }
+            Self::WatchEvent(Ok(WatchEvent::Replaced(instance))) => {
+                Outcome::Replacement(instance_id(instance))
+            }
+            Self::WatchEvent(Ok(WatchEvent::Failed(failure))) => Outcome::Failure(failure.into()),
         }
     }
 }
 
-/// A wait, as a future, or at once where it has no time. It owns what it borrows from.
-macro_rules! waiting {
-    ($how:expr, $kind:path, $owner:ident => $wait:expr) => {
-        match $how {
-            How::NoTime => Start::Ended($kind($wait.wait_timeout(Duration::ZERO))),
-            How::TooLate => Start::Ended($kind($wait.wait_deadline(Instant::now()))),
-            How::Keep | How::Drop => Start::Future(Box::pin(async move { $kind($wait.await) })),
+/// Starts a wait: a future that owns the handle that it borrows, or a blocking wait, which ends at
+/// once.
+macro_rules! start_wait {
+    ($mode:expr, $kind:path, $owner:ident => $wait:expr) => {
+        match $mode {
+            WaitMode::ZeroTimeout => {
+                StartedWait::Ended($kind($wait.wait_blocking_timeout(Duration::ZERO)))
+            }
+            WaitMode::PastDeadline => {
+                StartedWait::Ended($kind($wait.wait_blocking_deadline(Instant::now())))
+            }
+            WaitMode::Keep | WaitMode::Drop => {
+                StartedWait::Future(Box::pin(async move { $kind($wait.await) }))
+            }
         }
     };
 }
 
-enum Start {
-    Ended(Got),
-    Future(Pin<Box<dyn Future<Output = Got>>>),
+enum StartedWait {
+    Ended(WaitResult),
+    Future(Pin<Box<dyn Future<Output = WaitResult>>>),
 }
 
 impl World {
-    pub(crate) fn begin(&mut self, place: usize, how: How) {
-        let Handle { handle, service, number, .. } = &self.providers[place];
+    pub(crate) fn begin(&mut self, index: usize, mode: WaitMode) {
+        let Handle { handle, service, number, .. } = &self.providers[index];
         let (awaited, owner) = (Awaited::Begin { service: *service }, *number);
         let provider = Rc::clone(handle);
-        let start = waiting!(how, Got::Attempt, provider => provider.begin());
-        self.first_look(awaited, Some(owner), how, start);
+        let start = start_wait!(mode, WaitResult::Attempt, provider => provider.begin());
+        self.first_check(awaited, Some(owner), mode, start);
     }
 
-    pub(crate) fn wait_for(&mut self, place: usize, dependency: Pick, to_start: bool, how: How) {
+    pub(crate) fn wait_for(
+        &mut self,
+        index: usize,
+        dependency: Pick,
+        start_only: bool,
+        mode: WaitMode,
+    ) {
         let (dependency, id) = self.typed(dependency);
-        let Handle { handle, service, generation, number } = &self.attempts[place];
-        let (service, generation, holder) = (*service, *generation, *number);
-        let awaited = Awaited::Dependency { service, generation, holder, dependency, to_start };
+        let Handle { handle, service, generation, number } = &self.attempts[index];
+        let (service, generation, number) = (*service, *generation, *number);
+        let awaited =
+            Awaited::Dependency { service, generation, attempt: number, dependency, start_only };
         let attempt = Rc::clone(handle);
-        let start = if to_start {
-            waiting!(how, Got::Dependency, attempt => attempt.wait_to_start(id))
+        let start = if start_only {
+            start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_to_start(id))
         } else {
-            waiting!(how, Got::Dependency, attempt => attempt.wait_for(id))
+            start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_for(id))
         };
-        self.first_look(awaited, Some(holder), how, start);
+        self.first_check(awaited, Some(number), mode, start);
     }
 
-    pub(crate) fn wait_ready(&mut self, pick: Pick, how: How) {
+    pub(crate) fn wait_ready(&mut self, pick: Pick, mode: WaitMode) {
         let (service, id) = self.typed(pick);
         let registry = self.registry.clone();
-        let start = waiting!(how, Got::Reader, registry => registry.wait_ready(id));
-        self.first_look(Awaited::Ready { service }, None, how, start);
+        let start = start_wait!(mode, WaitResult::Reader, registry => registry.wait_ready(id));
+        self.first_check(Awaited::Ready { service }, None, mode, start);
     }
 
-    pub(crate) fn wait_overtaken(&mut self, place: usize, how: How) {
-        let Handle { handle, service, generation, number } = &self.attempts[place];
+    pub(crate) fn wait_invalidated(&mut self, index: usize, mode: WaitMode) {
+        let Handle { handle, service, generation, number } = &self.attempts[index];
         let (service, generation, owner) = (*service, *generation, *number);
         let attempt = Rc::clone(handle);
-        let start = waiting!(how, Got::Failure, attempt => attempt.overtaken());
-        self.first_look(Awaited::Overtaken { service, generation }, Some(owner), how, start);
+        let start = start_wait!(mode, WaitResult::Failure, attempt => attempt.invalidated());
+        self.first_check(Awaited::Invalidated { service, generation }, Some(owner), mode, start);
     }
 
-    pub(crate) fn wait_failed(&mut self, place: usize, how: How) {
-        let Handle { handle, service, generation, number } = &self.running[place];
+    pub(crate) fn wait_failed(&mut self, index: usize, mode: WaitMode) {
+        let Handle { handle, service, generation, number } = &self.running[index];
         let (service, generation, owner) = (*service, *generation, *number);
         let running = Rc::clone(handle);
-        let start = waiting!(how, Got::Failure, running => running.failed());
-        self.first_look(Awaited::Failed { service, generation }, Some(owner), how, start);
+        let start = start_wait!(mode, WaitResult::Failure, running => running.failed());
+        self.first_check(Awaited::Failed { service, generation }, Some(owner), mode, start);
     }
 
-    /// Watches a service on behalf of an attempt, whether that is overtaken or not.
-    pub(crate) fn watch_for(&mut self, place: usize, pick: Pick) {
+    /// Watches a service by an attempt, which may be invalidated.
+    pub(crate) fn watch_for(&mut self, index: usize, pick: Pick) {
         let (service, id) = self.typed(pick);
-        let Handle { handle, service: by, generation, number } = &self.attempts[place];
-        let (by, generation, holder) = (*by, *generation, *number);
+        let Handle { handle, service: dependent, generation, number } = &self.attempts[index];
+        let (dependent, generation, attempt) = (*dependent, *generation, *number);
         let watch = handle.watch(id);
         let actual = match &watch {
             Ok(_) => Outcome::Done,
@@ -146,12 +172,13 @@ impl World {
         let Some(service) = service else {
             return self.compare(&Outcome::Refused(Refusal::Foreign), &actual);
         };
-        let rests = Rests::On { holder, to_start: false };
-        if self.edge_added(by, To { service, soft: true }, rests, &actual) {
+        let source = EdgeSource::Discovered { attempt, start_only: false };
+        let edge = EdgeKey { dependency: service, soft: true };
+        if self.edge_added(dependent, edge, source, &actual) {
             self.compare(&Outcome::Done, &actual);
         }
         if let Ok(watch) = watch {
-            self.watches_from_now(watch, service, Some((by, generation)));
+            self.keep_watch(watch, service, Some((dependent, generation)));
         }
     }
 
@@ -160,105 +187,117 @@ impl World {
         let watch = self.registry.watch(id);
         assert_eq!(watch.is_ok(), service.is_some(), "only a foreign id is refused");
         if let (Some(service), Ok(watch)) = (service, watch) {
-            self.watches_from_now(watch, service, None);
+            self.keep_watch(watch, service, None);
         }
     }
 
-    fn watches_from_now(&mut self, watch: Watch<Value>, service: usize, by: Option<(usize, u64)>) {
+    fn keep_watch(&mut self, watch: Watch<Value>, service: usize, dependent: Option<(usize, u64)>) {
         assert_eq!(watch.id(), self.id_of(Some(service)));
         let (number, watch) = (self.number(), Rc::new(RefCell::new(watch)));
-        self.watches.push(Watching { watch, service, by, seen: None, number });
+        self.watches.push(WatchHandle { watch, service, dependent, reported: None, number });
     }
 
     #[expect(clippy::await_holding_refcell_ref, reason = "one wait of a watch at a time")]
-    pub(crate) fn wait_changed(&mut self, place: usize, how: How) {
-        let Watching { watch, service, by, seen, number } = &self.watches[place];
-        let (awaited, owner) =
-            (Awaited::Change { service: *service, by: *by, seen: *seen }, *number);
+    pub(crate) fn wait_changed(&mut self, index: usize, mode: WaitMode) {
+        let WatchHandle { watch, service, dependent, reported, number } = &self.watches[index];
+        let (service, dependent, reported) = (*service, *dependent, *reported);
+        let (awaited, owner) = (Awaited::WatchEvent { service, dependent, reported }, *number);
         let watch = Rc::clone(watch);
         self.drop_waits_of(owner);
-        let start = waiting!(how, Got::Change, watch => watch.borrow_mut().changed());
-        self.first_look(awaited, Some(owner), how, start);
+        let start =
+            start_wait!(mode, WaitResult::WatchEvent, watch => watch.borrow_mut().changed());
+        self.first_check(awaited, Some(owner), mode, start);
     }
 
-    pub(crate) fn drop_watch(&mut self, place: usize) {
-        let Watching { watch, number, .. } = self.watches.swap_remove(place);
+    pub(crate) fn drop_watch(&mut self, index: usize) {
+        let WatchHandle { watch, number, .. } = self.watches.swap_remove(index);
         self.drop_waits_of(number);
         drop(watch);
     }
 
-    fn first_look(&mut self, awaited: Awaited, owner: Option<Holder>, how: How, start: Start) {
-        // A future owns a handle; it must be gone before the handle can be taken.
+    fn first_check(
+        &mut self,
+        awaited: Awaited,
+        owner: Option<Number>,
+        mode: WaitMode,
+        start: StartedWait,
+    ) {
+        // The future owns a handle, so it must be dropped before the handle is taken.
         let woken = Arc::new(Woken::default());
-        let (got, future) = match start {
-            Start::Ended(got) => (Some(got), None),
-            Start::Future(mut future) => match poll(&mut future, &woken) {
-                Poll::Ready(got) => (Some(got), None),
+        let (result, future) = match start {
+            StartedWait::Ended(result) => (Some(result), None),
+            StartedWait::Future(mut future) => match poll(&mut future, &woken) {
+                Poll::Ready(result) => (Some(result), None),
                 Poll::Pending => (None, Some(future)),
             },
         };
-        let actual = got.as_ref().map_or(Outcome::Pending, Got::outcome);
+        let actual = result.as_ref().map_or(Outcome::Pending, WaitResult::outcome);
 
-        let mut expected = self.model.ends_at_once(awaited);
-        if let (None, Awaited::Dependency { service, holder, dependency: Some(d), to_start, .. }) =
-            (&expected, awaited)
-            && !self.edge_added(service, To::hard(d), Rests::On { holder, to_start }, &actual)
+        let mut expected = self.model.wait_result_before_edge(awaited);
+        if let (
+            None,
+            Awaited::Dependency { service, attempt, dependency: Some(d), start_only, .. },
+        ) = (&expected, awaited)
         {
-            expected = Some(actual.clone());
+            let source = EdgeSource::Discovered { attempt, start_only };
+            if !self.edge_added(service, EdgeKey::hard(d), source, &actual) {
+                expected = Some(actual.clone());
+            }
         }
-        match expected.or_else(|| self.model.ends(awaited)) {
+        match expected.or_else(|| self.model.wait_result(awaited)) {
             Some(expected) => self.compare(&expected, &actual),
             None => {
-                self.model.wait_begins(awaited);
-                if matches!(how, How::NoTime | How::TooLate) {
-                    self.model.wait_ends(awaited);
-                    let late = awaited.subject().map(|service| self.model.name(service));
-                    let late = Outcome::Refused(Refusal::TimedOut(late.unwrap_or_default()));
-                    self.compare(&late, &actual);
+                self.model.wait_started(awaited);
+                if matches!(mode, WaitMode::ZeroTimeout | WaitMode::PastDeadline) {
+                    self.model.wait_ended(awaited);
+                    let subject = awaited.subject().map(|service| self.model.name(service));
+                    let refusal = Refusal::TimedOut(subject.unwrap_or_default());
+                    self.compare(&Outcome::Refused(refusal), &actual);
                 } else {
                     self.compare(&Outcome::Pending, &actual);
                 }
             }
         }
-        if let Some(got) = got {
-            self.ended(awaited, owner, got);
+        if let Some(result) = result {
+            self.ended(awaited, owner, result);
         }
         match future {
-            Some(future) if how == How::Keep => {
-                self.waits.push(Waiting { awaited, owner, future, woken });
+            Some(future) if mode == WaitMode::Keep => {
+                self.waits.push(PendingWait { awaited, owner, future, woken });
             }
             Some(future) => {
                 drop(future);
-                self.model.wait_ends(awaited);
+                self.model.wait_ended(awaited);
             }
             None => {}
         }
     }
 
-    /// Keeps what a wait has given.
-    fn ended(&mut self, awaited: Awaited, owner: Option<Holder>, got: Got) {
-        match got {
-            Got::Attempt(Ok(attempt)) => {
-                let Awaited::Begin { service } = awaited else { unreachable!("it began") };
-                let (generation, number) = (attempt.generation(), self.number());
-                self.model.take(service, number);
+    /// Stores the result of a wait.
+    fn ended(&mut self, awaited: Awaited, owner: Option<Number>, result: WaitResult) {
+        match result {
+            WaitResult::Attempt(Ok(attempt)) => {
+                let Awaited::Begin { service } = awaited else { unreachable!("an attempt began") };
+                let (generation, number) = (attempt.generation().get(), self.number());
+                self.model.start_attempt(service, number);
                 let handle = Rc::new(attempt);
                 self.attempts.push(Handle { handle, service, generation, number });
             }
-            Got::Reader(Ok(instance)) | Got::Dependency(Ok(instance)) => {
-                let service = awaited.subject().expect("a foreign service gives nothing");
-                self.keep(service, Hold::Arc(instance));
+            WaitResult::Reader(Ok(instance)) | WaitResult::Dependency(Ok(instance)) => {
+                let service =
+                    awaited.subject().expect("a wait for a foreign service returns no instance");
+                self.keep(service, HeldInstance::Arc(instance));
             }
-            Got::Change(Ok(change)) => {
-                let watching = self.watches.iter_mut().find(|watch| Some(watch.number) == owner);
-                let watching = watching.expect("a watch outlives its waits");
-                match change {
-                    Change::Ready(instance) | Change::Replaced(instance) => {
-                        watching.seen = Some(read(&instance));
-                        let service = watching.service;
-                        self.keep(service, Hold::Arc(instance));
+            WaitResult::WatchEvent(Ok(event)) => {
+                let watch = self.watches.iter_mut().find(|watch| Some(watch.number) == owner);
+                let watch = watch.expect("a watch is dropped after its waits");
+                match event {
+                    WatchEvent::Ready(instance) | WatchEvent::Replaced(instance) => {
+                        watch.reported = Some(instance_id(&instance));
+                        let service = watch.service;
+                        self.keep(service, HeldInstance::Arc(instance));
                     }
-                    Change::Failed(_) => watching.seen = None,
+                    WatchEvent::Failed(_) => watch.reported = None,
                 }
             }
             _ => {}
@@ -266,41 +305,44 @@ impl World {
     }
 
     /// Polls a wait again, whether it was woken or not.
-    pub(crate) fn poll(&mut self, place: usize) {
-        let mut waiting = self.waits.swap_remove(place);
+    pub(crate) fn poll(&mut self, index: usize) {
+        let mut waiting = self.waits.swap_remove(index);
         let (awaited, owner) = (waiting.awaited, waiting.owner);
         waiting.woken.clear();
         let polled = poll(&mut waiting.future, &waiting.woken);
-        let expected = self.model.ends(awaited);
+        let expected = self.model.wait_result(awaited);
         match polled {
             Poll::Pending => {
                 self.compare(&expected.unwrap_or(Outcome::Pending), &Outcome::Pending);
                 self.waits.push(waiting);
             }
-            Poll::Ready(got) => {
-                self.compare(&expected.unwrap_or(Outcome::Pending), &got.outcome());
+            Poll::Ready(result) => {
+                self.compare(&expected.unwrap_or(Outcome::Pending), &result.outcome());
                 drop(waiting);
-                self.model.wait_ends(awaited);
-                self.ended(awaited, owner, got);
+                self.model.wait_ended(awaited);
+                self.ended(awaited, owner, result);
             }
         }
     }
 
-    pub(crate) fn drop_wait(&mut self, place: usize) {
-        let Waiting { awaited, future, .. } = self.waits.swap_remove(place);
+    pub(crate) fn drop_wait(&mut self, index: usize) {
+        let PendingWait { awaited, future, .. } = self.waits.swap_remove(index);
         drop(future);
-        self.model.wait_ends(awaited);
+        self.model.wait_ended(awaited);
     }
 
-    /// A handle goes only when nothing borrows it any more.
-    pub(crate) fn drop_waits_of(&mut self, owner: Holder) {
-        while let Some(place) = self.waits.iter().position(|wait| wait.owner == Some(owner)) {
-            self.drop_wait(place);
+    /// Drops the waits that borrow a handle, so that the handle can be dropped.
+    pub(crate) fn drop_waits_of(&mut self, owner: Number) {
+        while let Some(index) = self.waits.iter().position(|wait| wait.owner == Some(owner)) {
+            self.drop_wait(index);
         }
     }
 }
 
-fn poll(future: &mut Pin<Box<dyn Future<Output = Got>>>, woken: &Arc<Woken>) -> Poll<Got> {
+fn poll(
+    future: &mut Pin<Box<dyn Future<Output = WaitResult>>>,
+    woken: &Arc<Woken>,
+) -> Poll<WaitResult> {
     let waker = Waker::from(Arc::clone(woken));
     future.as_mut().poll(&mut Context::from_waker(&waker))
 }

@@ -1,4 +1,4 @@
-//! The registry in question, the handles that a program would hold, and the model beside them.
+//! The registry under test, the handles of a program that uses it, and the model.
 
 use std::{
     rc::Rc,
@@ -11,11 +11,11 @@ use mainstay::{
 };
 
 use super::{
-    model::{Happened, Holder, Model, Rests, To, waited},
+    model::{EdgeKey, EdgeSource, Model, Number, RecordedEvent, wait_text},
     op::{Op, Pick, Script},
-    outcome::{Outcome, Read},
-    value::{Alive, FOREIGN, Other, Value},
-    waits::{Waiting, Watching},
+    outcome::{InstanceId, Outcome},
+    value::{FOREIGN, LiveValues, Other, Value},
+    waits::{PendingWait, WatchHandle},
 };
 
 /// The id of a service of either type.
@@ -34,21 +34,21 @@ impl From<Id> for AnyId {
     }
 }
 
-/// A provider, an attempt or a running instance. `number` tells the waits which borrow it.
+/// A provider, an attempt or a running handle. `number` identifies the waits that borrow it.
 pub(crate) struct Handle<H> {
     pub(crate) handle: Rc<H>,
     pub(crate) service: usize,
     pub(crate) generation: u64,
-    pub(crate) number: Holder,
+    pub(crate) number: Number,
 }
 
 /// An instance that a reader keeps.
-pub(crate) enum Hold {
+pub(crate) enum HeldInstance {
     Guard(Guard<Value>),
     Arc(Arc<Instance<Value>>),
 }
 
-impl Hold {
+impl HeldInstance {
     pub(crate) fn instance(&self) -> &Instance<Value> {
         match self {
             Self::Guard(guard) => Guard::instance(guard),
@@ -56,13 +56,13 @@ impl Hold {
         }
     }
 
-    pub(crate) fn read(&self) -> Read {
+    pub(crate) fn id(&self) -> InstanceId {
         let instance = self.instance();
-        Read { generation: Instance::generation(instance), serial: instance.serial }
+        InstanceId { generation: Instance::generation(instance).get(), serial: instance.serial }
     }
 }
 
-/// A cached reader, and what it holds.
+/// A cached reader, and the serial number of the value that it keeps.
 pub(crate) struct Reader {
     pub(crate) cached: Cached<Value>,
     pub(crate) service: usize,
@@ -73,73 +73,85 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) registry: Registry,
     pub(crate) capacity: usize,
-    /// By the model's numbers.
+    /// The ids, by the index of the service in the model.
     pub(crate) ids: Vec<Id>,
-    pub(crate) waits: Vec<Waiting>,
+    pub(crate) waits: Vec<PendingWait>,
     pub(crate) providers: Vec<Handle<Provider<Value>>>,
     pub(crate) attempts: Vec<Handle<Attempt<Value>>>,
     pub(crate) running: Vec<Handle<Running<Value>>>,
-    pub(crate) watches: Vec<Watching>,
+    pub(crate) watches: Vec<WatchHandle>,
     pub(crate) readers: Vec<Reader>,
-    /// With the service that each is an instance of.
-    pub(crate) holds: Vec<(usize, Hold)>,
-    pub(crate) alive: Alive,
-    /// What the observer has been told since the last look; `None` where there is no observer.
-    pub(crate) told: Option<Events>,
-    /// The operation that is carried out, for messages.
-    pub(crate) now: Op,
+    /// The service of each instance, and the instance.
+    pub(crate) held: Vec<(usize, HeldInstance)>,
+    pub(crate) live_values: LiveValues,
+    /// The events that the observer has received since the last check. `None` if there is no
+    /// observer.
+    pub(crate) recorded: Option<Events>,
+    /// The current operation, for messages.
+    pub(crate) op: Op,
     numbers: u64,
 }
 
-pub(crate) type Events = Arc<Mutex<Vec<Happened>>>;
+pub(crate) type Events = Arc<Mutex<Vec<RecordedEvent>>>;
 
 struct Recorder(Events);
 
 impl Observer for Recorder {
     fn event(&self, registry: &Registry, event: &Event<'_>) {
-        // No lock is held: looking in is allowed.
+        // An observer may inspect the registry: no lock is held.
         assert_eq!(registry.find(event.service), Ok(event.id));
-        let by = |by: Option<&mainstay::Name>| by.map(ToString::to_string);
+        let name = |dependent: Option<&mainstay::ServiceName>| dependent.map(ToString::to_string);
         let what = match event.kind {
             EventKind::Registered => "registered".to_string(),
-            EventKind::Begun => "begun".to_string(),
-            EventKind::WaitBegun { by: who } => waited("waited for", by(who)),
-            EventKind::WaitEnded { by: who } => waited("no longer waited for", by(who)),
+            EventKind::AttemptStarted => "attempt started".to_string(),
+            EventKind::WaitStarted { dependent } => wait_text("waited for", name(dependent)),
+            EventKind::WaitEnded { dependent } => {
+                wait_text("no longer waited for", name(dependent))
+            }
             EventKind::Ready => "ready".to_string(),
             EventKind::Replaced => "replaced".to_string(),
             EventKind::Failed(_) => "failed".to_string(),
-            EventKind::Overtaken(_) => "overtaken".to_string(),
-            EventKind::GivenUp(_) => "given up".to_string(),
+            EventKind::Invalidated(_) => "invalidated".to_string(),
+            EventKind::AttemptFailed(_) => "attempt failed".to_string(),
             EventKind::Closed => "closed".to_string(),
-            _ => panic!("a new kind of event: {}", event.kind),
+            _ => panic!("an unknown event: {}", event.kind),
         };
-        let (service, generation) = (event.service.to_string(), event.generation);
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.push(Happened { service, generation, what });
+        let (service, generation) = (event.service.to_string(), event.generation.get());
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push(RecordedEvent { service, generation, what });
     }
 }
 
 impl World {
     pub(crate) fn new(script: &Script) -> Self {
         let events = script.observed.then(Events::default);
-        let mut builder = Registry::builder(script.capacity).expect("it is small");
+        let mut builder = Registry::builder(script.capacity).expect("the capacity is small");
         if let Some(events) = &events {
             builder = builder.observer(Recorder(Arc::clone(events)));
         }
         let (mut model, mut ids) = (Model::default(), Vec::new());
-        for number in 0..script.built {
+        for number in 0..script.registered {
             let name = name(number);
-            ids.push(Id::Value(builder.register::<Value>(&name).expect("there is room")));
+            ids.push(Id::Value(
+                builder.register::<Value>(&name).expect("the capacity is at least this number"),
+            ));
             model.register(&name, true);
         }
         for (dependent, dependency) in &script.declared {
-            let places = dependent.among(script.built).zip(dependency.among(script.built));
-            let Some((dependent, dependency)) = places else { continue };
-            let closes = model.all(|graph| graph.rests_on(dependency, dependent));
-            let declared = builder.add_dependency(ids[dependent], ids[dependency]);
-            assert_eq!(declared.is_err(), closes, "in the builder");
+            let chosen =
+                dependent.index(script.registered).zip(dependency.index(script.registered));
+            let Some((dependent, dependency)) = chosen else { continue };
+            let closes = model.with_all_edges(|graph| graph.depends_on(dependency, dependent));
+            let declared = builder.depends(ids[dependent]).on(ids[dependency]);
+            assert_eq!(
+                declared.is_err(),
+                closes,
+                "whether the registry builder refuses {dependent} -> {dependency}"
+            );
             if !closes {
-                model.services[dependent].edges.insert(To::hard(dependency), Rests::Declared);
+                model.services[dependent]
+                    .edges
+                    .insert(EdgeKey::hard(dependency), EdgeSource::Declared);
             }
         }
         let world = Self {
@@ -153,37 +165,38 @@ impl World {
             running: Vec::new(),
             watches: Vec::new(),
             readers: Vec::new(),
-            holds: Vec::new(),
-            alive: Alive::default(),
-            told: events,
-            now: Op::Nothing,
+            held: Vec::new(),
+            live_values: LiveValues::default(),
+            recorded: events,
+            op: Op::Nothing,
             numbers: 0,
         };
         assert_eq!(world.registry.capacity(), script.capacity);
         world
     }
 
+    /// Returns a number that was not used before.
     pub(crate) fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    /// A reason that was not given before.
+    /// Returns a reason that was not used before.
     pub(crate) fn reason(&mut self) -> String {
         format!("reason {}", self.number())
     }
 
-    /// A service of whatever type; `None` for a foreign one.
+    /// Returns a service of either type, or `None` and the id of another registry.
     pub(crate) fn any(&self, pick: Pick) -> (Option<usize>, AnyId) {
         let all: Vec<usize> = (0..self.ids.len()).collect();
         let service = pick.service(&all);
         (service, service.map_or(FOREIGN.id.into(), |service| self.ids[service].into()))
     }
 
-    /// A service that holds values.
+    /// Returns a service with values of type `Value`, or `None` and the id of another registry.
     pub(crate) fn typed(&self, pick: Pick) -> (Option<usize>, ServiceId<Value>) {
         let typed: Vec<usize> =
-            (0..self.ids.len()).filter(|&place| self.model.services[place].of_values).collect();
+            (0..self.ids.len()).filter(|&index| self.model.services[index].of_values).collect();
         let service = pick.service(&typed);
         (service, self.id_of(service))
     }
@@ -191,24 +204,24 @@ impl World {
     pub(crate) fn id_of(&self, service: Option<usize>) -> ServiceId<Value> {
         match service.map(|service| self.ids[service]) {
             Some(Id::Value(id)) => id,
-            Some(Id::Other(_)) => panic!("it has no values"),
+            Some(Id::Other(_)) => panic!("the service has values of another type"),
             None => FOREIGN.id,
         }
     }
 
     #[track_caller]
     pub(crate) fn compare(&self, expected: &Outcome, actual: &Outcome) {
-        assert_eq!(expected, actual, "model (left) and registry (right) at {:?}", self.now);
+        assert_eq!(expected, actual, "model (left) and registry (right) at {:?}", self.op);
     }
 
-    /// Drops all that is left, one by one, and sees that nothing remains of it.
+    /// Drops all handles one by one, and checks that no value remains.
     pub(crate) fn finish(mut self) {
-        self.now = Op::Nothing;
+        self.op = Op::Nothing;
         while !self.waits.is_empty() {
             self.drop_wait(0);
         }
         while !self.attempts.is_empty() {
-            self.give_up(0, false);
+            self.end_attempt(0, false);
             self.check();
         }
         while !self.running.is_empty() {
@@ -219,19 +232,26 @@ impl World {
             self.drop_provider(0);
         }
         self.check();
-        let Self { holds, readers, watches, registry, alive, .. } = self;
+        let Self { held, readers, watches, registry, live_values, .. } = self;
         drop((readers, watches));
-        // What a reader holds outlives the registry.
+        // The instances of readers outlive the registry.
         drop(registry);
-        for (_, hold) in holds {
-            let serial = hold.read().serial;
-            assert!(alive.serials().contains(&serial), "value {serial} is gone under its reader");
+        for (_, instance) in held {
+            let serial = instance.id().serial;
+            assert!(
+                live_values.serials().contains(&serial),
+                "value {serial} was dropped, but a reader holds it"
+            );
         }
-        assert!(alive.serials().is_empty(), "values {:?} are left over", alive.serials());
+        assert!(
+            live_values.serials().is_empty(),
+            "values {:?} were not dropped",
+            live_values.serials()
+        );
     }
 }
 
-/// The names that services have in scripts.
+/// Returns the name of a service in scripts.
 pub(crate) fn name(number: usize) -> String {
     format!("s{number}")
 }

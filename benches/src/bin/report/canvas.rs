@@ -1,4 +1,4 @@
-//! An SVG in colours that can be read on white and on black; nothing is painted behind them.
+//! An SVG in colours that are readable on white and on black. The background is transparent.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub type Point = (i32, i32);
 
 pub struct Canvas<'a>(DrawingArea<SVGBackend<'a>, Shift>);
 
-/// Says what went wrong: an error of the file alone does not.
+/// Adds context: an error of the file alone does not say what failed.
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("drawing: {error}")
 }
@@ -65,7 +65,7 @@ impl<'a> Canvas<'a> {
     }
 }
 
-/// A logarithmic axis: from what, to what, and where on the canvas.
+/// A logarithmic axis: its range of values, and its place on the canvas.
 pub struct Axis {
     pub low: f64,
     pub high: f64,
@@ -74,7 +74,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// Whole decades, or `None` where there is nothing to show.
+    /// Returns an axis of whole decades, or `None` if there is no value to show.
     pub fn around(values: impl Iterator<Item = f64> + Clone, from: i32, to: i32) -> Option<Self> {
         let values = values.filter(|value| *value > 0.0 && value.is_finite());
         let min = values.clone().fold(f64::INFINITY, f64::min);

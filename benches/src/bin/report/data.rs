@@ -1,4 +1,4 @@
-//! What criterion, and the benchmark of building, left behind.
+//! The results of criterion, of the benchmark of building, and of gungraun.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Where gungraun leaves what it has counted.
+/// The directory below `GUNGRAUN_HOME` in which gungraun stores its counts.
 const COUNTED: &str = "mainstay-benches/instructions/instructions";
 
 /// The median of one benchmark.
@@ -18,14 +18,15 @@ const COUNTED: &str = "mainstay-benches/instructions/instructions";
 pub struct Point {
     pub group: String,
     pub function: String,
-    /// The parameter, where there is one: a number in all of ours.
+    /// The parameter, if there is one. All parameters of these benchmarks are numbers.
     pub value: Option<u64>,
     pub ns: f64,
-    /// Where its confidence interval ends that is further away, as a part of the median.
+    /// The distance from the median to the farther end of its confidence interval, as a part of the
+    /// median.
     pub spread: f64,
 }
 
-/// A line of `building.json`: a registry of many services.
+/// A row of `building.json`: a registry of many services.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Building {
     pub graph: String,
@@ -38,18 +39,18 @@ pub struct Building {
     pub bytes_slab: i64,
     pub bytes_names: i64,
     pub bytes_edges: i64,
-    pub bytes_rows: i64,
+    pub bytes_closures: i64,
     pub peak_bytes: i64,
 }
 
 impl Building {
-    /// From nothing to a registry that can be used.
+    /// Returns the time to build the registry.
     pub fn seconds(&self) -> f64 {
         self.seconds_slab + self.seconds_register + self.seconds_edges + self.seconds_build
     }
 
     pub fn bytes(&self) -> i64 {
-        self.bytes_slab + self.bytes_names + self.bytes_edges + self.bytes_rows
+        self.bytes_slab + self.bytes_names + self.bytes_edges + self.bytes_closures
     }
 }
 
@@ -57,11 +58,11 @@ impl Building {
 pub struct Results {
     pub points: Vec<Point>,
     pub building: Vec<Building>,
-    /// By the features of mainstay, and by the function that was counted.
+    /// The counts, by the features of mainstay and by the function that was counted.
     pub instructions: BTreeMap<String, BTreeMap<String, u64>>,
-    /// The features of mainstay, by the benchmark.
+    /// The features of mainstay with which each benchmark was run.
     pub features: BTreeMap<String, String>,
-    /// When the last of them was measured, in seconds since 1970.
+    /// The time of the last measurement, in seconds since 1970.
     pub newest: u64,
 }
 
@@ -92,8 +93,8 @@ struct Interval {
 impl Estimate {
     fn spread(&self) -> f64 {
         let Interval { lower_bound, upper_bound } = self.confidence_interval;
-        let away = (self.point_estimate - lower_bound).max(upper_bound - self.point_estimate);
-        away / self.point_estimate
+        let distance = (self.point_estimate - lower_bound).max(upper_bound - self.point_estimate);
+        distance / self.point_estimate
     }
 }
 
@@ -107,7 +108,8 @@ fn modified(path: &Path) -> Result<u64> {
     Ok(modified.duration_since(UNIX_EPOCH)?.as_secs())
 }
 
-/// What gungraun had callgrind count: a directory a benchmark, named `function.parameter`, with a file in it.
+/// Reads the counts of callgrind. gungraun writes one directory with one file for each benchmark,
+/// named `function.parameter`.
 fn instructions(callgrind: &Path) -> Result<BTreeMap<String, u64>> {
     let mut counted = BTreeMap::new();
     let entries =
@@ -119,7 +121,7 @@ fn instructions(callgrind: &Path) -> Result<BTreeMap<String, u64>> {
         let path = entry.path().join(format!("callgrind.{name}.out"));
         let text =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        // Instructions are the first of what is counted.
+        // The first total is the number of instructions.
         let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
         let total = total.and_then(|total| total.split(' ').next()?.parse().ok());
         counted.insert(function.into(), total.with_context(|| format!("no total in {name}"))?);
@@ -157,7 +159,8 @@ impl Results {
                 continue;
             }
             if path.file_name().is_some_and(|name| name == "new") {
-                // A run that was interrupted, or a benchmark that writes something else: one row less.
+                // A run was interrupted, or another benchmark writes other files: this point is
+                // left out.
                 if let Err(error) = self.add(&path) {
                     eprintln!("left out: {error:#}");
                 }
@@ -184,13 +187,13 @@ impl Results {
         Ok(())
     }
 
-    /// With which features of mainstay a benchmark was run.
+    /// Returns a text that says with which features of mainstay a benchmark was run.
     pub fn features(&self, bench: &str) -> String {
         let features = self.features.get(bench).map_or("not known", String::as_str);
         format!("mainstay with features: {features}")
     }
 
-    /// The same for all benchmarks whose figures are compared in the first tables.
+    /// Returns a text that lists the benchmarks by the features with which they were run.
     pub fn all_features(&self) -> String {
         let mut benches = BTreeMap::<&str, Vec<&str>>::new();
         for (bench, features) in &self.features {
@@ -203,7 +206,7 @@ impl Results {
         text
     }
 
-    /// What was measured side by side: one group, one parameter.
+    /// Returns the points that are compared with each other: one group, one parameter.
     pub fn column(&self, group: &str, value: Option<u64>) -> impl Iterator<Item = &Point> {
         self.points.iter().filter(move |point| point.group == group && point.value == value)
     }
@@ -212,24 +215,24 @@ impl Results {
         self.column(group, value).find(|point| point.function == function).map(|point| point.ns)
     }
 
-    /// The parameters of a group.
+    /// Returns the parameters of a group.
     pub fn values(&self, group: &str) -> BTreeSet<u64> {
         let of_group = self.points.iter().filter(|point| point.group == group);
         of_group.filter_map(|point| point.value).collect()
     }
 
-    /// What follows `prefix` in the names of the groups.
+    /// Returns the part after `prefix` of the names of the groups that begin with it.
     pub fn groups(&self, prefix: &str) -> BTreeSet<&str> {
         self.points.iter().filter_map(|point| point.group.strip_prefix(prefix)).collect()
     }
 
-    /// Of the reads, how many threads there were.
+    /// Returns the numbers of threads with which reads were measured.
     pub fn threads(&self) -> BTreeSet<u64> {
-        self.groups("reads/").iter().filter_map(|rest| threads_of(rest)).collect()
+        self.groups("reads/").iter().filter_map(|group| threads_of(group)).collect()
     }
 }
 
-/// The number in "hot/quiet/2 threads".
+/// Returns the number of threads from a name like "hot/quiet/2 threads".
 fn threads_of(group: &str) -> Option<u64> {
     group.rsplit('/').next()?.strip_suffix(" threads")?.parse().ok()
 }
@@ -258,13 +261,13 @@ pub mod tests {
     }
 
     #[test]
-    fn threads_are_in_the_name() {
+    fn the_name_of_a_group_contains_the_number_of_threads() {
         assert_eq!(threads_of("hot/quiet/16 threads"), Some(16));
         assert_eq!(threads_of("registry size"), None);
     }
 
     #[test]
-    fn what_criterion_left_is_read() {
+    fn results_of_criterion_are_read_and_broken_ones_left_out() {
         let dir = std::env::temp_dir().join(format!("mainstay-report-{}", std::process::id()));
         let new = dir.join("some group/f/10/new");
         let broken = dir.join("some group/g/10/new");
@@ -279,7 +282,7 @@ pub mod tests {
         fs::write(new.join("estimates.json"), estimates).unwrap();
         fs::write(dir.join("some.features"), "supervise").unwrap();
 
-        let results = Results::read(&dir, &dir.join("nothing")).unwrap();
+        let results = Results::read(&dir, &dir.join("no directory")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(results.points.len(), 1);
         assert_eq!(results.ns("some/group", "f", Some(10)), Some(2.5));
@@ -292,7 +295,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_callgrind_counted_is_read() {
+    fn the_total_of_callgrind_is_read() {
         let dir = std::env::temp_dir().join(format!("mainstay-report-c-{}", std::process::id()));
         let one = dir.join("get.one_thousand");
         fs::create_dir_all(&one).unwrap();

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers as readable text.
 
-/// Three digits and a unit, which is the next larger one from 1000 on.
+/// Returns three digits and a unit. From 1000 on the next larger unit is used.
 fn scaled(mut number: f64, units: &[&str], step: f64) -> String {
     let mut unit = 0;
     while number >= step * 0.9995 && unit + 1 < units.len() {
@@ -10,7 +10,7 @@ fn scaled(mut number: f64, units: &[&str], step: f64) -> String {
     format!("{}{}", digits(number), units[unit])
 }
 
-/// Three digits, but all of those before the point.
+/// Returns three digits, or more if there are more before the decimal point.
 pub fn digits(number: f64) -> String {
     match number.abs() {
         size if size >= 99.95 => format!("{number:.0}"),
@@ -31,7 +31,7 @@ pub fn ratio(ratio: f64) -> String {
     format!("{}×", digits(ratio))
 }
 
-/// 1000000 as 1,000,000.
+/// Formats 1000000 as 1,000,000.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -44,9 +44,9 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// The day of a time in seconds since 1970.
+/// Returns the date of a time in seconds since 1970.
 pub fn date(seconds: u64) -> String {
-    // Years begin in March, so that the odd day is the last of one.
+    // Years begin in March here, so that the leap day is the last day of a year.
     let days = seconds / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers() {
+    fn numbers_have_three_digits_and_a_unit() {
         assert_eq!(time(1.234), "1.23 ns");
         assert_eq!(time(999.7), "1.00 µs");
         assert_eq!(time(45_600_000.0), "45.6 ms");
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn days() {
+    fn dates_are_correct_in_leap_years_and_at_the_end_of_a_year() {
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(951_782_400), "2000-02-29");
         assert_eq!(date(1_767_225_599), "2025-12-31");

@@ -1,4 +1,5 @@
-//! Why a target is missed: mainstay beside the least that would do the same, in time and in instructions.
+//! The reason for each missed target: mainstay beside the least that has the same effect, in time
+//! and in instructions.
 
 use crate::{
     data::{Results, reads_group, threads_label},
@@ -9,7 +10,7 @@ use crate::{
 
 type Measured = Vec<(String, f64)>;
 
-/// What is beside what, by median time.
+/// Returns the ratios of median times.
 fn times(results: &Results) -> Vec<(String, Measured)> {
     let reads = |upper: &str, lower: &str| {
         let ratio = |&threads: &u64| {
@@ -42,7 +43,7 @@ fn times(results: &Results) -> Vec<(String, Measured)> {
     rows
 }
 
-/// Functions of `instructions.rs`, and how many of what is timed each does.
+/// The functions of `instructions.rs`, their labels, and the number of operations in each.
 const COUNTED: [(&str, &str, u64); 12] = [
     ("floor", "a read: floor", 1_000),
     ("pointer_and_state", "a read: limit: pointer and state", 1_000),
@@ -52,10 +53,14 @@ const COUNTED: [(&str, &str, u64); 12] = [
     ("get", "a read: mainstay get", 1_000),
     ("publish", "a publication: mainstay begin and ready", 1),
     ("replace", "a publication: mainstay replace", 1),
-    ("remembered_floor_of_1", "a failure of 1: limit: floor, remembered", 1),
-    ("fail_of_1", "a failure of 1: mainstay", 1),
-    ("remembered_floor_of_1000", "a service of 1,000 that fail: limit: floor, remembered", 1_000),
-    ("fail_of_1000", "a service of 1,000 that fail: mainstay", 1_000),
+    ("remembered_floor_of_1", "a failure of 1 service: limit: floor, remembered", 1),
+    ("fail_of_1", "a failure of 1 service: mainstay", 1),
+    (
+        "remembered_floor_of_1000",
+        "a failure of 1,000, each service: limit: floor, remembered",
+        1_000,
+    ),
+    ("fail_of_1000", "a failure of 1,000, each service: mainstay", 1_000),
 ];
 
 pub fn tables(results: &Results) -> String {
@@ -79,7 +84,7 @@ pub fn tables(results: &Results) -> String {
             });
             (what.to_owned(), cells.collect())
         });
-        text += &markdown("instructions, by callgrind", &titles, "--:", rows);
+        text += &markdown("instructions, counted by callgrind", &titles, "--:", rows);
     }
     text
 }

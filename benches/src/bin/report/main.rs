@@ -1,6 +1,6 @@
-//! Makes `docs/benchmarks.md` and its plots of what the benchmarks left behind.
+//! Generates `docs/benchmarks.md` and its plots from the results of the benchmarks.
 //!
-//! `ci/bench report`. What was not measured is left out.
+//! `ci/bench report` runs it. What was not measured is left out.
 
 mod canvas;
 mod data;
@@ -34,20 +34,32 @@ fn main() -> Result<()> {
     let text = [
         "# Benchmarks\n\n",
         &host::describe(&format::date(results.newest), crate_dir)?,
-        "Times are medians; those of building are of one run.\n\n",
+        "Times are medians, except those of building, which are from one run.\n\n",
+        "- A **floor** is the least that an operation can cost: only its accesses to memory, \
+         without anything that makes it safe or usable. No complete implementation reaches it.\n\
+         - A **limit** is a lower bound that a complete implementation could reach: an \
+         experiment of a few lines that keeps the promises of mainstay for this operation, and \
+         does nothing else (`benches/src/rivals/limits.rs`, `floor.rs`, `benches/wakeups.rs`).\n\
+         - **Walked**: the failure is the first one since an edge changed, so the cascade walks. \
+         Without this word, the closure is cached.\n\
+         - **Waited for**: each service has one waiter for its failure.\n\n",
         &results.all_features(),
         "## Targets\n\n",
         &targets::table(&results),
         "## Limits\n\n",
-        "Beside what could not be left out: experiments of a few lines (`benches/src/rivals/limits.rs`, \
-         `floor.rs`, `wakeups.rs`) that promise what mainstay promises there, and do nothing else.\n\n",
+        "The limits show which part of a cost cannot be avoided. `pointer and state` and `arc-swap \
+         load and state` are reads that check a state word; `floor, remembered` is a floor that \
+         also stores the reason of the failure and the generation of each slot; `relayed` calls \
+         wakers after the lock of event-listener is released.\n\n",
         &limits::tables(&results),
         "## Where it loses\n\n",
-        "Whatever has a lower median than what of mainstay does the same, and how many times lower. Of reads, \
-         `arc-swap Cache` is beside the cached reader, all others are beside `get`.\n\n",
+        "Each alternative with a lower median than the operation of mainstay with the same effect, \
+         and how many times lower its median is. In reads, `arc-swap Cache` is compared with the \
+         cached reader, and all others are compared with `get`.\n\n",
         &tables::losses(&results),
-        "In the tables below, **bold** is faster than what of mainstay does the same, ◂ is the fastest apart \
-         from the floor, and ≈ is a median whose 95 % confidence interval reaches more than a tenth away.\n\n",
+        "In the tables below, **bold** is faster than the operation of mainstay with the same \
+         effect, ◂ is the fastest one apart from floors and limits, and ≈ is a median whose 95 % \
+         confidence interval reaches more than a tenth away from it.\n\n",
         &sections.all()?,
     ]
     .concat();

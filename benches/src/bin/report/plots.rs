@@ -1,4 +1,4 @@
-//! Bars for candidates side by side, lines for what grows.
+//! Plots: bars to compare candidates, and lines for values that depend on a parameter.
 
 use std::path::Path;
 
@@ -10,19 +10,20 @@ use plotters::{
 
 use crate::{
     canvas::{Axis, Canvas, FLOOR, MAINSTAY, RIVALS, TEXT},
-    tables::{is_floor, is_mainstay, job, kind},
+    tables::{is_floor, is_mainstay, kind, variant},
 };
 
 const WIDTH: i32 = 840;
 
-/// A candidate, and a value for each of the series.
+/// A candidate, with one value for each series.
 pub struct Bar {
     pub name: String,
     pub values: Vec<Option<f64>>,
 }
 
-/// Horizontal bars on a logarithmic scale, each with its value beside it; the second of a candidate is paler.
-/// The note is beside the title, and smaller.
+/// Draws horizontal bars on a logarithmic scale, each with its value beside it. The bars of the
+/// second series are paler. The note is to the right of the title, and smaller. Returns whether
+/// there was anything to draw.
 pub fn bars(
     path: &Path,
     title: &str,
@@ -39,7 +40,7 @@ pub fn bars(
     let row = BAR * series.len() as i32 + GAP;
     let bottom = TOP + row * bars.len() as i32;
     let values = bars.iter().flat_map(|bar| bar.values.iter().flatten().copied());
-    // The values to the right of the bars need room.
+    // The values to the right of the bars need space.
     let Some(axis) = Axis::around(values, LEFT, WIDTH - 80) else { return Ok(false) };
 
     let canvas = Canvas::new(path, WIDTH, bottom + 12);
@@ -78,7 +79,7 @@ pub fn bars(
     Ok(true)
 }
 
-/// "10 ns" rather than "10.0 ns".
+/// Returns a short label, "10 ns" in place of "10.0 ns".
 fn tick(value: f64, show: fn(f64) -> String) -> String {
     let text = show(value);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -89,7 +90,7 @@ fn tick(value: f64, show: fn(f64) -> String) -> String {
     }
 }
 
-/// 1000000 as 1M.
+/// Formats 1000000 as 1M.
 pub fn short(number: f64) -> String {
     match number {
         n if n >= 1e6 => format!("{}M", n / 1e6),
@@ -108,12 +109,13 @@ pub struct Panel {
     pub lines: Vec<Line>,
 }
 
-/// One look for each candidate in all panels of a plot. What is waited for has a panel of its own.
+/// The colour of each candidate, the same in all panels of a plot. Lines with "waited for" have
+/// panels of their own, and the colour of the same candidate without it.
 struct Legend(Vec<(String, RGBColor)>);
 
 impl Legend {
     fn name(line: &str) -> &str {
-        if job(line) == "waited for" { line.trim_end_matches(", waited for") } else { line }
+        if variant(line) == "waited for" { line.trim_end_matches(", waited for") } else { line }
     }
 
     fn new(panels: &[Panel]) -> Self {
@@ -122,13 +124,13 @@ impl Legend {
         names.sort_by_key(|name| (kind(name), *name));
         names.dedup();
         let (mut mainstay, mut rivals) = (MAINSTAY.iter().cycle(), RIVALS.iter().cycle());
-        let look = |name: &str| match kind(name) {
+        let color = |name: &str| match kind(name) {
             0 => mainstay.next(),
             1 => Some(&FLOOR),
             _ => rivals.next(),
         };
-        let looks: Vec<_> = names.iter().copied().map(look).collect();
-        let known = names.into_iter().zip(looks);
+        let colors: Vec<_> = names.iter().copied().map(color).collect();
+        let known = names.into_iter().zip(colors);
         Self(known.filter_map(|(name, color)| Some((name.into(), *color?))).collect())
     }
 
@@ -137,7 +139,7 @@ impl Legend {
         found.map_or(TEXT, |(_, color)| *color)
     }
 
-    /// Where each entry stands, and how high all of them are.
+    /// Returns the place of each entry, and the height of all entries.
     fn places(&self, top: i32) -> (Vec<(i32, i32)>, i32) {
         let (mut x, mut y) = (24, top + 12);
         let mut places = Vec::new();
@@ -157,7 +159,8 @@ fn points_of(panels: &[Panel]) -> impl Iterator<Item = (f64, f64)> + Clone {
     panels.iter().flat_map(|panel| &panel.lines).flat_map(|line| &line.points).copied()
 }
 
-/// Panels two in a row, both axes logarithmic and the same in all.
+/// Draws panels, two side by side. Both axes are logarithmic, and the same in all panels. Returns
+/// whether there was anything to draw.
 pub fn lines(
     path: &Path,
     title: &str,
@@ -181,7 +184,7 @@ pub fn lines(
 
     let all_x = points_of(panels).map(|(x, _)| x);
     let low = all_x.clone().fold(f64::INFINITY, f64::min);
-    // Also where there is one size only.
+    // The range is not empty even if there is only one value.
     let high = all_x.fold(low * 10.0_f64.sqrt(), f64::max);
 
     let canvas = Canvas::new(path, WIDTH, TOP + rows * PANEL.1 + legend_height);
@@ -213,7 +216,7 @@ pub fn lines(
         }
         canvas.text(across, ((left + right) / 2, above + bottom + 32), 12, TEXT, HPos::Center)?;
 
-        // mainstay's last, so that they lie above the others.
+        // The lines of mainstay come last, so that they are drawn above the others.
         let mut lines: Vec<&Line> = panel.lines.iter().collect();
         lines.sort_by_key(|line| is_mainstay(&line.name));
         for line in lines {
@@ -236,7 +239,7 @@ pub fn lines(
     Ok(true)
 }
 
-/// The time or the bytes of one of `count`.
+/// Returns the time or the bytes of one of `count` items.
 pub fn each(total: f64, count: u64) -> f64 {
     total / count.max(1) as f64
 }
@@ -247,7 +250,7 @@ mod tests {
     use crate::format;
 
     #[test]
-    fn ticks_are_short() {
+    fn labels_of_ticks_are_short() {
         assert_eq!(tick(10.0, format::time), "10 ns");
         assert_eq!(tick(0.1, format::ratio), "0.1×");
         assert_eq!(tick(100.0, format::time), "100 ns");

@@ -1,4 +1,4 @@
-//! The parts of the report: a plot and tables each.
+//! The sections of the report: plots and tables.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use crate::{
     data::{Point, Results, reads_group, threads_label},
     format,
     plots::{self, Bar, Line, Panel, each},
-    tables::{Column, job, markdown, table},
+    tables::{Column, markdown, table, variant},
 };
 
 pub struct Sections<'a> {
     pub results: &'a Results,
-    /// Where the plots go.
+    /// The directory of the plots.
     pub plots: &'a Path,
 }
 
@@ -52,7 +52,7 @@ impl Sections<'_> {
         self.results.points.iter().any(|point| point.group == group)
     }
 
-    /// Candidates by the first of the columns.
+    /// Returns the candidates, sorted by the first of the columns.
     fn read_bars(&self, columns: &[Column]) -> Vec<Bar> {
         let Some(first) = columns.first() else { return Vec::new() };
         let mut points: Vec<_> = self.results.column(&first.group, first.value).collect();
@@ -65,14 +65,14 @@ impl Sections<'_> {
     }
 
     fn reads(&self) -> Result<String> {
-        const PLOT: &str = "One read of a hot service, nothing else going on";
+        const PLOT: &str = "One read of a hot service, nothing else running";
 
         let (mut text, of) = (String::new(), self.results.features("reads"));
         for (which, load, what) in [
-            ("hot", "quiet", "One hot service, nobody writes"),
-            ("hot", "busy", "One hot service, under failures and publications"),
-            ("64 random", "quiet", "64 services at random, nobody writes"),
-            ("64 random", "busy", "64 services at random, under failures and publications"),
+            ("hot", "quiet", "One hot service, quiet"),
+            ("hot", "busy", "One hot service, busy"),
+            ("64 random", "quiet", "64 services at random, quiet"),
+            ("64 random", "busy", "64 services at random, busy"),
         ] {
             let columns = self.read_columns(which, load);
             if columns.is_empty() {
@@ -88,12 +88,14 @@ impl Sections<'_> {
             }
             text += &table(self.results, what, &columns);
         }
-        let about = "Time of one read on each thread, and its ratio to the floor.";
+        let about = "Time of one read on each thread, and its ratio to the floor. In \"quiet\" \
+                     nothing is written. In \"busy\" one failure, one publication and one \
+                     replacement take place every 100 µs.";
         Ok(section("Reads", about, &of, text))
     }
 
     fn scaling(&self) -> Result<String> {
-        const PLOT: &str = "A read on all cores, over the same on one thread";
+        const PLOT: &str = "A read on all cores, divided by the same read on one thread";
 
         let threads = self.results.threads();
         let (Some(&one), Some(&all)) = (threads.first(), threads.last()) else {
@@ -133,15 +135,15 @@ impl Sections<'_> {
         if plots::bars(&path, PLOT, &of, &titles[..2], &bars, format::ratio)? {
             text += &plot("scaling.svg", PLOT);
         }
-        let about = "1× is perfect: a thread does not notice the others.";
+        let about = "1× is perfect: the other threads do not slow down a read.";
         Ok(section("Scaling with threads", about, &of, text + &table))
     }
 
-    /// The functions of a group as lines; what `filter` leaves out is not shown.
+    /// Returns the functions of a group as lines, if `filter` accepts their names.
     fn panel(&self, title: &str, group: &str, is_each: bool, filter: fn(&str) -> bool) -> Panel {
         let mut lines: Vec<Line> = Vec::new();
         for value in self.results.values(group) {
-            // The limits would make it a tangle; they are in the tables.
+            // The limits would make the plot unreadable; they are in the tables.
             let drawn =
                 |point: &&Point| !point.function.starts_with("limit: ") && filter(&point.function);
             for point in self.results.column(group, Some(value)).filter(drawn) {
@@ -177,7 +179,12 @@ impl Sections<'_> {
         if !text.is_empty() {
             text += &table(self.results, "services", &Column::by_value(self.results, group, false));
         }
-        Ok(section("Registry size", "The same ten services are read.", &of, text))
+        Ok(section(
+            "Registry size",
+            "Ten services are read, in registries of several sizes.",
+            &of,
+            text,
+        ))
     }
 
     fn cascades(&self) -> Result<String> {
@@ -185,8 +192,8 @@ impl Sections<'_> {
         let mut tables = String::new();
         for shape in self.results.groups("cascade/") {
             let group = format!("cascade/{shape}");
-            let plain: fn(&str) -> bool = |name| job(name) != "waited for";
-            let waited: fn(&str) -> bool = |name| job(name) == "waited for";
+            let plain: fn(&str) -> bool = |name| variant(name) != "waited for";
+            let waited: fn(&str) -> bool = |name| variant(name) == "waited for";
             panels.push(self.panel(shape, &group, true, plain));
             panels.push(self.panel(&format!("{shape}, waited for"), &group, true, waited));
             let columns = Column::by_value(self.results, &group, true);
@@ -195,8 +202,10 @@ impl Sections<'_> {
         let what = "A failure, for each service that it takes down";
         let of = self.results.features("cascades");
         let text = self.lines("cascades.svg", what, &of, "services that go down", panels)?;
-        let about = "Time for each service that goes down. The floor, the tokens and the channels are \
-                     told what is to fail; the others find out.";
+        let about = "Time for each service that goes down, and the ratio to the floor. The \
+                     floor, the tokens and the channels receive the list of the services to take \
+                     down; the others search for them. In each graph all services depend on the \
+                     first one, directly or through others.";
         Ok(section("Cascades", about, &of, text + &tables))
     }
 
@@ -204,7 +213,7 @@ impl Sections<'_> {
         let mut panels = Vec::new();
         let mut tables = String::new();
         let mut places: Vec<_> = self.results.groups("wakeup/").into_iter().collect();
-        // Side by side: what is the same but for what was timed, the call first.
+        // The two measurements of the same waiters are side by side, the call first.
         places.sort_by_key(|place| {
             place.split_once('/').map(|(what, place)| (place, what == "awake"))
         });
@@ -217,13 +226,14 @@ impl Sections<'_> {
         }
         let (what, of) = ("Waking, for each waiter", self.results.features("wakeups"));
         let text = self.lines("wakeups.svg", what, &of, "waiters", panels)?;
-        let about = "Time for each waiter, and the ratio to event-listener. \"Notify\" is the call \
-                     alone, \"awake\" is until the last waiter has what it waited for.";
+        let about = "Time for each waiter, and the ratio to event-listener. \"Notify\" is the time \
+                     of the call alone, \"awake\" is the time until the last waiter has its \
+                     result.";
         Ok(section("Wake-ups", about, &of, text + &tables))
     }
 
     fn recovery(&self) -> Result<String> {
-        let what = "From a failure until all are up again, for each service";
+        let what = "From a failure until all are ready again, for each service";
         let of = self.results.features("recovery");
         let content = self.recovering("recovery/", "recovery.svg", what, &of)?;
         Ok(section("Recovery", &format!("{what}."), &of, content))
@@ -255,10 +265,10 @@ impl Sections<'_> {
         let mut text = self.lines("publication.svg", "A publication", &of, across, panels)?;
         if !text.is_empty() {
             let columns = Column::by_value(self.results, group, false);
-            text += &table(self.results, "threads that read", &columns);
+            text += &table(self.results, "threads that have read", &columns);
         }
-        let about = "Time of one publication, and the ratio to what it cannot do without: the cell \
-                     and one compare-and-swap.";
+        let about = "Time of one publication, and the ratio to the part that mainstay cannot \
+                     avoid: a store to the cell of arc-swap, and one compare-and-swap.";
         Ok(section("Publication", about, &of, text))
     }
 
@@ -284,10 +294,11 @@ impl Sections<'_> {
         let time = panel("register, edges, build", |line| line.seconds() * 1e9);
         let (what, of) = ("Building a registry", self.results.features("building"));
         let mut text = self.lines("building-time.svg", what, &of, "services", vec![time])?;
-        let bytes =
-            panel("slots, names, edges, rows", |line| each(line.bytes() as f64, line.services));
+        let bytes = panel("slots, names, edges, cached closures", |line| {
+            each(line.bytes() as f64, line.services)
+        });
         let path = self.plots.join("building-bytes.svg");
-        let what = "Bytes of a service";
+        let what = "Bytes for each service";
         if !text.is_empty() && plots::lines(&path, what, &of, "services", &[bytes], bytes_tick)? {
             text += &plot("building-bytes.svg", what);
         }
@@ -303,25 +314,27 @@ impl Sections<'_> {
                 bytes(line.bytes_slab),
                 bytes(line.bytes_names),
                 bytes(line.bytes_edges),
-                bytes(line.bytes_rows),
+                bytes(line.bytes_closures),
                 format::bytes(line.peak_bytes as f64),
             ];
             (line.graph.clone(), cells)
         });
         let titles =
-            ["services", "time", "first failure", "slot", "names", "edges", "rows", "peak"];
+            ["services", "time", "first failure", "slot", "names", "edges", "closures", "peak"];
         let table = markdown("graph", &titles, "--:", rows);
-        let about = "Bytes are of one service, the peak is of all.";
+        let about = "Bytes are for each service; the peak is the maximum of the whole registry. \
+                     A \"hub\" is one service on which all others depend, as in a fan-out. \
+                     \"Closures\" are the cached closures after the first failure.";
         Ok(section("Building", about, &of, text + &table))
     }
 }
 
-/// The axis is decimal.
+/// Formats bytes with a decimal unit, because the axis is decimal.
 fn bytes_tick(bytes: f64) -> String {
     format!("{} B", plots::short(bytes))
 }
 
-/// Nothing if there is no data.
+/// Returns a section, or nothing if there is no data.
 fn section(title: &str, about: &str, of: &str, content: String) -> String {
     if content.is_empty() { content } else { format!("## {title}\n\n{about} {of}.\n\n{content}") }
 }

@@ -1,4 +1,4 @@
-//! Tables of medians: a row for each candidate, a column for each thing that was measured.
+//! Tables of medians: one row for each candidate, one column for each measurement.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::{
     format,
 };
 
-/// What all others are compared with.
+/// Returns the candidate with which all others of the group are compared.
 fn base(group: &str) -> Option<&'static str> {
     match group.split('/').next()? {
         "reads" | "cascade" => Some("floor"),
@@ -17,12 +17,16 @@ fn base(group: &str) -> Option<&'static str> {
     }
 }
 
-/// A failure that somebody waits for is another job than one of which nobody wants to hear.
-pub fn job(function: &str) -> &str {
-    ["waited for", "walked"].into_iter().find(|job| function.ends_with(job)).unwrap_or_default()
+/// Returns the variant of a function. A failure with waiters, or after a change of the edges, has
+/// more to do than one without; only the same variants are compared.
+pub fn variant(function: &str) -> &str {
+    ["waited for", "walked"]
+        .into_iter()
+        .find(|variant| function.ends_with(variant))
+        .unwrap_or_default()
 }
 
-/// What nothing that does the same could be below.
+/// Whether the function is a lower bound, which no complete implementation can reach.
 pub fn is_floor(function: &str) -> bool {
     function == "floor" || function.starts_with("limit: ")
 }
@@ -31,15 +35,16 @@ pub fn is_mainstay(function: &str) -> bool {
     function.starts_with("mainstay")
 }
 
-/// What of mainstay does the same as a rival. Each is compared: the best of several would hide where another loses.
+/// Returns the operations of mainstay that have the same effect as a rival. Each is compared
+/// separately: only the fastest one would hide that another one is slower than the rival.
 fn counterparts(group: &str, rival: &str) -> &'static [&'static str] {
     match (group.split('/').next().unwrap_or_default(), rival) {
         _ if is_floor(rival) => &[],
-        // The others keep nothing between two reads that tells whether there is something new.
+        // The other rivals keep no value between two reads.
         ("reads", "arc-swap Cache") => &["mainstay cached"],
         ("reads", _) => &["mainstay get"],
-        ("cascade", _) if job(rival) == "waited for" => &["mainstay, waited for"],
-        // It walks each time, whether the graph has changed or not.
+        ("cascade", _) if variant(rival) == "waited for" => &["mainstay, waited for"],
+        // It walks at each failure, whether the graph has changed or not.
         ("cascade", "petgraph, locked") => &["mainstay", "mainstay, walked"],
         ("cascade", _) => &["mainstay"],
         ("wakeup", _) => &["mainstay fail", "mainstay ready"],
@@ -54,8 +59,9 @@ fn counterparts(group: &str, rival: &str) -> &'static [&'static str] {
     }
 }
 
-/// What of mainstay a rival beats, and how many times lower the rival's median is.
-fn beaten(results: &Results, point: &Point) -> Vec<(&'static str, f64)> {
+/// Returns the operations of mainstay that are slower than a rival, and how many times lower the
+/// median of the rival is.
+fn losses_to(results: &Results, point: &Point) -> Vec<(&'static str, f64)> {
     if is_mainstay(&point.function) {
         return Vec::new();
     }
@@ -66,20 +72,21 @@ fn beaten(results: &Results, point: &Point) -> Vec<(&'static str, f64)> {
     all.filter(|&(_, ratio)| ratio > 1.0).collect()
 }
 
-/// From here on a median is marked as uncertain.
+/// The spread above which a median is marked as uncertain.
 const WIDE: f64 = 0.1;
 
-/// What is in a column, and what is above it.
+/// A column: its title, and the measurements in it.
 pub struct Column {
     pub title: String,
     pub group: String,
     pub value: Option<u64>,
-    /// The median is divided by it: times of a service, or of a waiter.
+    /// The median is divided by this number, for the time of one service or one waiter.
     pub each: u64,
 }
 
 impl Column {
-    /// One for each parameter of a group; `each` is whether the times are of one of so many.
+    /// Returns one column for each parameter of a group. If `each` is set, the times are divided
+    /// by the parameter.
     pub fn by_value(results: &Results, group: &str, each: bool) -> Vec<Self> {
         let column = |value: u64| Self {
             title: format::count(value),
@@ -99,7 +106,7 @@ impl Column {
         if point.spread > WIDE {
             cell.insert(0, '≈');
         }
-        if !beaten(results, point).is_empty() {
+        if !losses_to(results, point).is_empty() {
             cell = format!("**{cell}**");
         }
         if point.ns == fastest && !is_floor(&point.function) {
@@ -109,7 +116,7 @@ impl Column {
     }
 }
 
-/// mainstay comes first, then the floors, then the rivals.
+/// Returns the rank in a table: first mainstay, then the floors, then the rivals.
 pub fn kind(function: &str) -> u8 {
     match function {
         _ if is_mainstay(function) => 0,
@@ -118,7 +125,7 @@ pub fn kind(function: &str) -> u8 {
     }
 }
 
-/// Rows are by kind, and then by what is in the first column.
+/// Returns a table. Its rows are sorted by kind, and then by the first column.
 pub fn table(results: &Results, what: &str, columns: &[Column]) -> String {
     let mut rows: BTreeMap<&str, Vec<Option<&Point>>> = BTreeMap::new();
     for (i, column) in columns.iter().enumerate() {
@@ -127,7 +134,7 @@ pub fn table(results: &Results, what: &str, columns: &[Column]) -> String {
                 Some(point);
         }
     }
-    // Of what one would use: the floor never frees what it replaced.
+    // Without the floors, which are no alternatives: they never free a replaced value.
     let fastest: Vec<f64> = (0..columns.len())
         .map(|i| {
             let column = rows.iter().filter(|(name, _)| !is_floor(name));
@@ -149,13 +156,13 @@ pub fn table(results: &Results, what: &str, columns: &[Column]) -> String {
         let cells = row.iter().zip(columns).zip(&fastest).map(|((point, column), &fastest)| {
             point.map_or("–".into(), |point| column.cell(results, point, fastest))
         });
-        // `<HashMap>` is no element.
+        // As code: `<HashMap>` would be read as an HTML element.
         (format!("`{name}`"), cells.collect())
     });
     markdown(what, &titles, "--:", lines)
 }
 
-/// A table whose numbers stand to the right; `:--` is for words.
+/// Returns a table with aligned columns: `--:` for numbers, `:--` for words.
 pub fn markdown(
     what: &str,
     titles: &[&str],
@@ -173,10 +180,11 @@ pub fn markdown(
     text + "\n"
 }
 
-/// The section, what of mainstay, and the rival.
+/// The section, the operation of mainstay, and the rival.
 type Pair<'a> = (&'a str, &'a str, &'a str);
 
-/// Every rival with a lower median than what of mainstay does the same, and where.
+/// Returns a list of all rivals with a lower median than the operation of mainstay with the same
+/// effect, and the places at which it is lower.
 pub fn losses(results: &Results) -> String {
     let mut losses: BTreeMap<Pair, Vec<(String, f64)>> = BTreeMap::new();
     for point in &results.points {
@@ -186,20 +194,23 @@ pub fn losses(results: &Results) -> String {
             let comma = if place.is_empty() { "" } else { ", " };
             place += &format!("{comma}{}", format::count(value));
         }
-        for (ours, ratio) in beaten(results, point) {
+        for (ours, ratio) in losses_to(results, point) {
             let key = (section, ours, point.function.as_str());
             losses.entry(key).or_default().push((place.clone(), ratio));
         }
     }
     if losses.is_empty() {
-        return "Nowhere in these medians.\n\n".into();
+        return "In none of these medians.\n\n".into();
     }
     let mut text = String::new();
     for ((section, ours, rival), mut places) in losses {
         places.sort_by(|a, b| b.1.total_cmp(&a.1));
         let place = |(place, ratio): &(String, f64)| format!("{place}: {}", format::ratio(*ratio));
         let places: Vec<String> = places.iter().map(place).collect();
-        text += &format!("- {section}: `{ours}` to **`{rival}`** – {}\n", places.join("; "));
+        text += &format!(
+            "- {section}: `{ours}` is slower than **`{rival}`** – {}\n",
+            places.join("; ")
+        );
     }
     text + "\n"
 }
@@ -210,7 +221,7 @@ mod tests {
     use crate::data::tests::results;
 
     #[test]
-    fn losses_are_of_the_same_job_and_to_rivals() {
+    fn losses_compare_only_equal_variants_and_no_floors() {
         let results = results(&[
             ("cascade/chain", "floor", Some(10), 1.0),
             ("cascade/chain", "mainstay", Some(10), 4.0),
@@ -224,29 +235,30 @@ mod tests {
             ("reads/x", "slow", None, 4.0),
             ("reads/x", "equal", None, 3.0),
         ]);
-        let cascade = "- cascade: `mainstay` to **`quick`** – chain, 10: 2.00×\n";
-        let reads = "- reads: `mainstay get` to **`quick`** – x: 1.50×\n";
+        let cascade = "- cascade: `mainstay` is slower than **`quick`** – chain, 10: 2.00×\n";
+        let reads = "- reads: `mainstay get` is slower than **`quick`** – x: 1.50×\n";
         assert_eq!(losses(&results), format!("{cascade}{reads}\n"));
     }
 
     #[test]
-    fn each_of_several_is_compared() {
+    fn each_counterpart_is_compared_separately() {
         let results = results(&[
             ("publication", "mainstay replace", Some(1), 4.0),
             ("publication", "mainstay begin and ready", Some(1), 6.0),
             ("publication", "quick", Some(1), 5.0),
         ]);
-        let begin = "- publication: `mainstay begin and ready` to **`quick`** – 1: 1.20×\n\n";
+        let begin =
+            "- publication: `mainstay begin and ready` is slower than **`quick`** – 1: 1.20×\n\n";
         assert_eq!(losses(&results), begin);
     }
 
     #[test]
-    fn no_losses() {
-        assert!(losses(&results(&[("a", "rival", None, 1.0)])).starts_with("Nowhere"));
+    fn without_losses_the_text_says_so() {
+        assert!(losses(&results(&[("a", "rival", None, 1.0)])).starts_with("In none"));
     }
 
     #[test]
-    fn cells() {
+    fn cells_show_ratios_spreads_and_the_fastest_candidate() {
         let mut results = results(&[
             ("cascade/chain", "floor", Some(10), 20.0),
             ("cascade/chain", "mainstay", Some(10), 80.0),

@@ -1,4 +1,4 @@
-//! What mainstay is meant to cost, and whether it does.
+//! The targets for the cost of mainstay, and whether they are met.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ struct Target {
     what: String,
     limit: f64,
     show: fn(f64) -> String,
-    /// Where, and what it was there.
+    /// The place of each measurement, and its value.
     measured: Vec<(String, f64)>,
 }
 
@@ -41,7 +41,7 @@ impl Target {
     }
 }
 
-/// The ratio of two functions for each parameter of a group.
+/// Returns the ratio of two functions for each parameter of a group.
 pub fn by_value(results: &Results, group: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
     let ratio = |value: u64| {
         let ns = |function| results.ns(group, function, Some(value));
@@ -50,7 +50,7 @@ pub fn by_value(results: &Results, group: &str, upper: &str, lower: &str) -> Vec
     results.values(group).into_iter().filter_map(ratio).collect()
 }
 
-/// The same for several groups; what follows `prefix` in their names is the place.
+/// Returns the same for several groups. The place is the part of their names after `prefix`.
 pub fn by_group(results: &Results, prefix: &str, upper: &str, lower: &str) -> Vec<(String, f64)> {
     let groups = results.groups(prefix).into_iter();
     let all = groups.flat_map(|place| {
@@ -97,7 +97,8 @@ fn building(results: &Results) -> Vec<Target> {
     for line in results.building.iter().filter(|line| line.services > 0) {
         slabs.entry(line.services).or_default().push(line.bytes_slab);
     }
-    // The same whatever the graph; but what epochs keep of earlier registries may come or go meanwhile, 2 KiB.
+    // The size does not depend on the graph. But memory of earlier registries that is retired and
+    // not yet freed (2 KiB) may change it, therefore the median.
     let median = |(services, mut bytes): (u64, Vec<i64>)| {
         bytes.sort_unstable();
         (format::count(services), bytes[bytes.len() / 2] as f64 / services as f64)
@@ -109,9 +110,9 @@ fn building(results: &Results) -> Vec<Target> {
     let target =
         |what: &str, limit, show, measured| Target { what: what.into(), limit, show, measured };
     vec![
-        target("bytes of a slot, by services", 64.0, format::bytes, slabs),
-        target("1,000,000 services: register, edges, build", 5e9, format::time, times),
-        target("1,000,000 services: peak", GIB, format::bytes, peaks),
+        target("bytes of a slot, by the number of services", 64.0, format::bytes, slabs),
+        target("1,000,000 services: time to register, add edges, build", 5e9, format::time, times),
+        target("1,000,000 services: peak memory", GIB, format::bytes, peaks),
     ]
 }
 
@@ -120,15 +121,15 @@ fn all(results: &Results) -> Vec<Target> {
     let cascade = |upper, lower| by_group(results, "cascade/", upper, lower);
     targets.push(Target::ratio("cascade / floor", 1.5, cascade("mainstay", "floor")));
     let walked = cascade("mainstay, walked", "mainstay");
-    targets.push(Target::ratio("cascade, walked / not walked", 3.0, walked));
+    targets.push(Target::ratio("cascade, walked / with a cached closure", 3.0, walked));
     for function in ["mainstay fail", "mainstay ready"] {
         let measured = by_group(results, "wakeup/awake/", function, "event-listener");
-        targets.push(Target::ratio(format!("{function}, awake / event-listener"), 1.2, measured));
+        targets.push(Target::ratio(format!("{function} / event-listener, awake"), 1.2, measured));
     }
     for function in ["mainstay begin and ready", "mainstay replace"] {
         let lower = "arc-swap store and a CAS";
         let measured = by_value(results, "publication", function, lower);
-        let what = format!("{function} / {lower}, by threads that read");
+        let what = format!("{function} / {lower}, by threads that have read");
         targets.push(Target::ratio(what, 1.2, measured));
     }
     targets.extend(building(results));
@@ -136,7 +137,7 @@ fn all(results: &Results) -> Vec<Target> {
     targets
 }
 
-/// Where there is no data there is no row.
+/// Returns a table of the targets. A target without data has no row.
 pub fn table(results: &Results) -> String {
     let rows = all(results);
     markdown("what", &["target", "measured", "met"], ":--", rows.iter().map(Target::row))
@@ -148,7 +149,7 @@ mod tests {
     use crate::data::tests::results;
 
     #[test]
-    fn ratios_and_whether_they_are_met() {
+    fn rows_contain_ratios_and_whether_the_target_is_met() {
         let results = results(&[
             ("reads/hot/quiet/1 threads", "floor", None, 10.0),
             ("reads/hot/quiet/1 threads", "mainstay cached", None, 11.0),

@@ -1,0 +1,66 @@
+//! Counts the instances of a generation that have not been dropped, for `Running::drained`.
+
+use std::sync::{Arc, Weak};
+
+use crate::{
+    numbers::ServiceIndex,
+    sync::{AtomicU32, Ordering},
+};
+
+/// Something that can wake the waiters of a slot: a registry.
+pub(crate) trait Wakes: Send + Sync {
+    fn wake(&self, index: ServiceIndex);
+}
+
+/// A field of each instance, after its value: its drop reports that the value has been dropped.
+pub(crate) struct DropNotice {
+    owner: Weak<dyn Wakes>,
+    index: ServiceIndex,
+    alive: Arc<AliveCount>,
+}
+
+/// The number of instances of one generation that have not been dropped.
+pub(crate) struct AliveCount(AtomicU32);
+
+impl AliveCount {
+    pub(crate) fn none() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Relaxed: the count is trusted only after the generation has ended, and instances are created
+    /// only before that.
+    fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Release: pairs with `is_none`, which then sees the effects of the value's `Drop`.
+    fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Acquire: pairs with `decrement`.
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+impl DropNotice {
+    pub(crate) fn new(
+        owner: &Weak<dyn Wakes>,
+        index: ServiceIndex,
+        alive: &Arc<AliveCount>,
+    ) -> Self {
+        alive.increment();
+        Self { owner: Weak::clone(owner), index, alive: Arc::clone(alive) }
+    }
+}
+
+impl Drop for DropNotice {
+    fn drop(&mut self) {
+        // Before the wake-up: the check that it causes must read the new count.
+        self.alive.decrement();
+        if let Some(owner) = self.owner.upgrade() {
+            owner.wake(self.index);
+        }
+    }
+}

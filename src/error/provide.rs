@@ -1,0 +1,299 @@
+//! Errors of providing a service: of the role, of an attempt and its dependencies, and of
+//! publishing a value.
+
+use std::{fmt, time::Duration};
+
+use super::{CycleError, ForeignIdError};
+use crate::{failure::Failure, service::ServiceName};
+
+/// The error of [`Registry::provide`](crate::Registry::provide): the role was refused.
+///
+/// ```
+/// use mainstay::{Registry, error::ProvideError};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let first = registry.provide(port)?;
+/// assert!(matches!(registry.provide(port), Err(ProvideError::AlreadyProvided { .. })));
+/// drop(first);
+/// assert!(registry.provide(port).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvideError {
+    /// Another provider owns the role. It is free again after that provider is dropped.
+    #[error("{service} already has a provider")]
+    AlreadyProvided {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The registry is closed.
+    #[error("{service} cannot be provided: the registry is closed")]
+    Closed {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The id belongs to another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignIdError),
+}
+
+/// The error of [`Provider::begin`](crate::Provider::begin): no attempt has begun.
+///
+/// ```
+/// use mainstay::{Registry, error::BeginError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
+///
+/// // The service is ready, so no attempt can begin.
+/// let began = provider.begin().wait_blocking_timeout(Duration::from_millis(1));
+/// assert!(matches!(began, Err(BeginError::TimedOut { .. })));
+/// registry.close();
+/// assert!(matches!(provider.begin().wait_blocking(), Err(BeginError::Closed { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BeginError {
+    /// The registry is closed, or a shutdown has stopped the service. End the loop of the provider.
+    #[error("cannot begin an attempt at {service}: the registry is closed or shutting down")]
+    Closed {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The slot was held or condemned until the timeout expired.
+    #[error("could not begin an attempt at {service} within {after:?}")]
+    TimedOut {
+        /// The service.
+        service: ServiceName,
+        /// The duration of the wait.
+        after: Duration,
+    },
+}
+
+/// The error of [`Attempt::wait_for`](crate::Attempt::wait_for) and
+/// [`Attempt::wait_to_start`](crate::Attempt::wait_to_start): the attempt did not get its
+/// dependency.
+///
+/// ```
+/// use mainstay::{Registry, error::WaitForError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let config = registry.register::<String>("config")?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+///
+/// let attempt = provider.begin().wait_blocking()?;
+/// let waited = attempt.wait_for(config).wait_blocking_timeout(Duration::from_millis(1));
+/// assert!(matches!(waited, Err(WaitForError::TimedOut { .. })));
+/// registry.fail(port, "start again")?;
+/// match attempt.wait_for(config).wait_blocking() {
+///     Err(WaitForError::Invalidated(failure)) => assert_eq!(failure.root, "port"),
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitForError {
+    /// A failure has invalidated the attempt: drop it and begin a new one.
+    #[error("the attempt was invalidated: {0}")]
+    Invalidated(Failure),
+    /// The dependency depends on the service that waits. A new attempt would get the same error.
+    #[error(transparent)]
+    Cycle(#[from] CycleError),
+    /// The registry is closed.
+    #[error("{service} will not become ready: the registry is closed")]
+    Closed {
+        /// The dependency.
+        service: ServiceName,
+    },
+    /// The attempt has ended (it was published or has failed), and can get no more dependencies.
+    /// Only a wait of a supervised build that was kept can outlive its attempt.
+    #[error("cannot wait for {service}: the attempt has ended")]
+    AttemptEnded {
+        /// The dependency.
+        service: ServiceName,
+    },
+    /// The dependency was not ready before the timeout expired.
+    #[error("{service} was not ready within {after:?}")]
+    TimedOut {
+        /// The dependency.
+        service: ServiceName,
+        /// The duration of the wait.
+        after: Duration,
+    },
+    /// The id belongs to another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignIdError),
+}
+
+/// The error of [`Watch::changed`](crate::Watch::changed).
+///
+/// ```
+/// use mainstay::{Registry, error::WatchError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let (cache, pages) = (registry.register::<u8>("cache")?, registry.register::<u8>("pages")?);
+/// let provider = registry.provide(pages)?;
+/// let attempt = provider.begin().wait_blocking()?;
+/// let mut watch = attempt.watch(cache)?;
+/// let waited = watch.changed().wait_blocking_timeout(Duration::from_millis(1));
+/// assert!(matches!(waited, Err(WatchError::TimedOut { .. })));
+/// registry.fail(pages, "start again")?;
+/// match watch.changed().wait_blocking() {
+///     Err(WatchError::DependentFailed(failure)) => assert_eq!(failure.service, "pages"),
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The service that watches has failed, and the watch ends with its generation.
+    #[error("the watch has ended: {0}")]
+    DependentFailed(Failure),
+    /// The registry is closed.
+    #[error("the watch of {service} has ended: the registry is closed")]
+    Closed {
+        /// The service that is watched.
+        service: ServiceName,
+    },
+    /// Nothing changed before the timeout expired. The watch continues.
+    #[error("{service} did not change within {after:?}")]
+    TimedOut {
+        /// The service that is watched.
+        service: ServiceName,
+        /// The duration of the wait.
+        after: Duration,
+    },
+}
+
+/// The error of [`Attempt::ready`](crate::Attempt::ready): the value was not published, and is
+/// returned.
+///
+/// ```
+/// use mainstay::{Registry, error::ReadyError};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let attempt = provider.begin().wait_blocking()?;
+/// registry.fail(port, "start again")?;
+/// match attempt.ready(80) {
+///     Err(ReadyError::Invalidated { value, failure }) => {
+///         assert_eq!(value, 80);
+///         assert_eq!(failure.to_string(), "port failed: start again");
+///     }
+///     _ => unreachable!(),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadyError<T> {
+    /// A failure has invalidated the attempt, of the service itself or of a dependency.
+    #[error("not published: {failure}")]
+    Invalidated {
+        /// The value.
+        value: T,
+        /// The failure that invalidated the attempt.
+        failure: Failure,
+    },
+    /// The registry is closed.
+    #[error("{service} was not published: the registry is closed")]
+    Closed {
+        /// The value.
+        value: T,
+        /// The service.
+        service: ServiceName,
+    },
+}
+
+impl<T> ReadyError<T> {
+    /// Returns the value that was not published.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let attempt = provider.begin().wait_blocking()?;
+    /// registry.close();
+    /// assert_eq!(attempt.ready(80).unwrap_err().into_value(), 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_value(self) -> T {
+        match self {
+            Self::Invalidated { value, .. } | Self::Closed { value, .. } => value,
+        }
+    }
+}
+
+// Not derived: the value need not implement `Debug`.
+impl<T> fmt::Debug for ReadyError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadyError({self})")
+    }
+}
+
+/// The error of [`Running::replace`](crate::Running::replace): the value was not replaced, and the
+/// new one is returned.
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+/// let refused = running.replace(81).unwrap_err();
+/// assert_eq!(refused.value, 81);
+/// assert_eq!(refused.to_string(), "not replaced: port failed: closed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, thiserror::Error)]
+#[error("not replaced: {failure}")]
+pub struct ReplaceError<T> {
+    /// The new value.
+    pub value: T,
+    /// The failure of the instance.
+    pub failure: Failure,
+}
+
+impl<T> fmt::Debug for ReplaceError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplaceError({self})")
+    }
+}
+
+/// The error of [`Running::drained`](crate::Running::drained): the timeout expired while an
+/// instance was held, or before the generation had ended.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let registry = mainstay::Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
+/// let error = running.drained().wait_blocking_timeout(Duration::ZERO).unwrap_err();
+/// assert_eq!((&*error.service, error.holders), ("port", 1)); // the registry, as it is ready
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[cfg(feature = "supervise")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{service} was not drained within {after:?} (holders: {holders})")]
+pub struct DrainError {
+    /// The service.
+    pub service: ServiceName,
+    /// The number of holders when the timeout expired.
+    pub holders: usize,
+    /// The duration of the wait.
+    pub after: Duration,
+}

@@ -1,0 +1,141 @@
+//! The dependencies of an attempt: the edges that it uses, and the wait for a dependency.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    error::{CycleError, WaitForError},
+    numbers::{Generation, ServiceIndex},
+    registry::{self, Registry},
+    service::{Instance, ServiceId},
+    store::{Edge, EdgeSummary, Store},
+    sync::{Count, Flag},
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// The edges that an attempt has used so far.
+pub(crate) struct AttemptEdges {
+    /// The number of discovered edges that it has used.
+    discovered: Count,
+    /// At least one of its edges is start-only.
+    start_only: Flag,
+}
+
+impl Default for AttemptEdges {
+    fn default() -> Self {
+        Self { discovered: Count::new(), start_only: Flag::new() }
+    }
+}
+
+impl AttemptEdges {
+    pub(crate) fn summary(&self) -> EdgeSummary {
+        EdgeSummary { edges: self.discovered.get(), any_start_only: self.start_only.is_set() }
+    }
+
+    /// Merges in the edges that a `Build` has recorded for this attempt.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn take(&self, other: &Self) {
+        self.discovered.set(other.discovered.get());
+        if other.start_only.is_set() {
+            self.start_only.set();
+        }
+    }
+
+    /// Publishes an edge that the attempt uses, and records it.
+    pub(crate) fn discover(
+        &self,
+        store: &Store,
+        edge: Edge,
+        generation: Generation,
+        start_only: bool,
+    ) -> Result<(), CycleError> {
+        if start_only {
+            self.start_only.set();
+        }
+        match store.discover(edge, generation, start_only) {
+            Ok(new) => {
+                self.discovered.fetch_add(u32::from(new));
+                Ok(())
+            }
+            Err(cycle) => Err(registry::cycle_error(store, cycle)),
+        }
+    }
+}
+
+/// The wait of [`Attempt::wait_for`](crate::Attempt::wait_for) and
+/// [`Attempt::wait_to_start`](crate::Attempt::wait_to_start). It borrows the attempt, which records
+/// the edges that it uses.
+pub type WaitFor<'a, D> = Wait<DependencyWait<'a, D>>;
+
+/// A dependency is ready, or the attempt that waits for it has ended.
+pub struct DependencyWait<'a, D> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) dependent: ServiceIndex,
+    pub(crate) generation: Generation,
+    pub(crate) edges: &'a AttemptEdges,
+    pub(crate) id: ServiceId<D>,
+    /// The dependency is needed only until the attempt is published.
+    pub(crate) start_only: bool,
+    /// The edge has been published.
+    pub(crate) known: bool,
+}
+
+impl<D> DependencyWait<'_, D> {
+    pub(crate) fn edge(&self, dependency: ServiceIndex) -> Edge {
+        Edge { dependent: self.dependent, dependency, soft: false }
+    }
+}
+
+impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
+    type Output = Result<Arc<Instance<D>>, WaitForError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        let (store, index) = (self.registry.store(), self.dependent);
+        let dependency = match self.registry.index(self.id.into()) {
+            Ok(dependency) => dependency,
+            Err(foreign) => return Some(Err(foreign.into())),
+        };
+        if !store.is_starting(index, self.generation) {
+            return Some(Err(WaitForError::Invalidated(store.failure(index, self.generation))));
+        }
+        if store.is_closed() {
+            return Some(Err(WaitForError::Closed { service: store.name(dependency) }));
+        }
+        // Before the read: a cascade that condemns the instance after the read must find the edge.
+        if !self.known {
+            let edge = self.edge(dependency);
+            if let Err(cycle) = self.edges.discover(store, edge, self.generation, self.start_only) {
+                return Some(Err(cycle.into()));
+            }
+            self.known = true;
+        }
+        store.read_to_build(self.id).map(Ok)
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.dependent).and(Some(self.id.index()))
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        let service = self.registry.store().name(self.id.index());
+        Err(WaitForError::TimedOut { service, after })
+    }
+
+    fn is_observed(&self) -> bool {
+        self.registry.is_observed()
+    }
+
+    fn on_start(&mut self) {
+        self.registry.wait_started(self.id.index(), Some(self.dependent));
+    }
+
+    fn on_end(&mut self, elapsed: Duration) {
+        self.registry.wait_ended(self.id.index(), Some(self.dependent), elapsed);
+    }
+}

@@ -1,0 +1,38 @@
+//! Providing a service: the role, an attempt and its dependencies, a published instance.
+
+mod attempt;
+mod dependency;
+#[cfg(feature = "supervise")]
+mod drain;
+mod provider;
+mod running;
+mod watch;
+
+pub(crate) use self::dependency::AttemptEdges;
+#[cfg(feature = "supervise")]
+pub use self::drain::Drained;
+pub use self::{
+    attempt::Attempt,
+    dependency::WaitFor,
+    provider::{Begin, Provider},
+    running::{Failed, Invalidated, Running},
+    watch::{Changed, Watch, WatchEvent},
+};
+#[cfg(feature = "supervise")]
+pub(crate) use self::{dependency::DependencyWait, running::GenerationEnded};
+
+/// Implements `Debug` with the name of the service, and without its value: it need not be `Debug`.
+macro_rules! debug_by_service {
+    ($($type:ident $(, $generation:ident)?;)+) => {
+        $(impl<T: Send + Sync + 'static> std::fmt::Debug for $type<T> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut debug = f.debug_struct(stringify!($type));
+                debug.field("service", &self.registry.store().name(self.id.index()));
+                $(debug.field("generation", &self.$generation);)?
+                debug.finish()
+            }
+        })+
+    };
+}
+
+pub(crate) use debug_by_service;

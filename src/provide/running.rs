@@ -1,0 +1,223 @@
+//! The running handle of a published instance, and the wait for the end of a generation.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use super::debug_by_service;
+use crate::{
+    error::{ReplaceError, WaitError},
+    event::EventKind,
+    failure::{Cascade, Failure, Reason},
+    numbers::{Generation, ServiceIndex},
+    registry::Registry,
+    service::{Instance, ServiceId},
+    store::{InstanceTracker, Refused, Store, Target},
+    sync::Shielded,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// The handle of a published instance. [`Attempt::ready`](crate::Attempt::ready) returns it; its
+/// drop fails the instance.
+///
+/// ```
+/// # let registry = mainstay::Registry::with_capacity(1)?;
+/// # let port = registry.register::<u16>("port")?;
+/// # let provider = registry.provide(port)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
+/// assert!(registry.get(port).is_ok());
+/// drop(running);
+/// assert!(registry.get(port).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Running<T: Send + Sync + 'static> {
+    pub(crate) registry: Registry,
+    pub(crate) id: ServiceId<T>,
+    pub(crate) generation: Generation,
+    pub(crate) tracker: InstanceTracker<T>,
+}
+
+impl<T: Send + Sync + 'static> Running<T> {
+    /// Returns the generation of the instance.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
+    /// assert_eq!(running.generation(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Returns the current instance of this generation (it may have been
+    /// [replaced](Self::replace)), or `None` if the generation has ended.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
+    /// // A provider need not fail the service if the new value is equal.
+    /// let new = 80;
+    /// if running.instance().is_some_and(|old| **old != new) {
+    ///     running.fail("changed");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn instance(&self) -> Option<Arc<Instance<T>>> {
+        let instance = Shielded::new(self.registry.get_arc(self.id).ok()?);
+        (instance.generation == self.generation).then(|| instance.into_inner())
+    }
+
+    /// Waits until the instance has failed, and returns the failure. It names the service with
+    /// which the cascade began, its generation, and the reason.
+    ///
+    /// The wait is cancel-safe, and borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`WaitError::Closed`]: the registry is closed, and the instance has not failed.
+    /// - [`WaitError::TimedOut`]: the timeout expired.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
+    /// registry.fail(port, "closed")?;
+    /// let failure = running.failed().wait_blocking()?;
+    /// assert_eq!(failure.root_generation, 0);
+    /// assert_eq!(failure.reason.to_string(), "closed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn failed(&self) -> Failed {
+        GenerationEnded::wait(&self.registry, self.id.index(), self.generation)
+    }
+
+    /// Replaces the value without a new generation (a hot reload): dependents stay as they are, and
+    /// no reader finds the service not ready in between.
+    ///
+    /// If the dependents must be rebuilt, call [`fail`](Self::fail) and begin a new attempt. If the
+    /// new value is equal to the old one, do neither: compare it with [`instance`](Self::instance)
+    /// first.
+    ///
+    /// Lock-free; if the service has waiters, it locks the list of waiters for a short time.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceError`], which returns the new value: the instance has failed.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let limit = registry.register::<u32>("limit")?;
+    /// let provider = registry.provide(limit)?;
+    /// let running = provider.begin().wait_blocking()?.ready(100)?;
+    /// running.replace(200)?;
+    /// assert_eq!(*registry.get(limit)?, 200);
+    /// registry.fail(limit, "unlimited")?;
+    /// assert_eq!(running.replace(300).unwrap_err().value, 300);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
+        let (store, index) = (self.registry.store(), self.id.index());
+        match store.replace(self.id, self.generation, value, &self.tracker) {
+            Ok(()) => {
+                self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
+                Ok(())
+            }
+            Err(Refused(value)) => {
+                let failure = store.failure(index, self.generation);
+                Err(ReplaceError { value, failure })
+            }
+        }
+    }
+
+    /// Fails the instance and everything that depends on it.
+    ///
+    /// If the instance has already failed, or another cascade has already condemned it, nothing
+    /// happens: the returned counts are zero. In the second case the instance may be readable for a
+    /// short time.
+    ///
+    /// Lock-free over the slots; then it locks the list of waiters of each slot that has waiters,
+    /// for a short time.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
+    /// assert_eq!(running.fail("changed on disk").failed, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fail(self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Cascade {
+        self.end(Reason::error(reason))
+    }
+
+    fn end(&self, reason: Shielded<Reason>) -> Cascade {
+        let target = Target::Generation(self.generation);
+        self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.end(Reason::dropped(self.registry.is_closed(), Reason::RunningDropped));
+        self.registry.store().remove_value(self.id, self.generation);
+    }
+}
+
+/// The wait of [`Running::failed`].
+pub type Failed = Wait<GenerationEnded>;
+
+/// The wait of [`Attempt::invalidated`](crate::Attempt::invalidated) and
+/// [`Build::invalidated`](crate::supervise::Build::invalidated).
+pub type Invalidated = Wait<GenerationEnded>;
+
+/// A generation of a service has ended, by a failure.
+pub struct GenerationEnded {
+    registry: Registry,
+    service: ServiceIndex,
+    generation: Generation,
+}
+
+impl GenerationEnded {
+    pub(crate) fn wait(
+        registry: &Registry,
+        service: ServiceIndex,
+        generation: Generation,
+    ) -> Wait<Self> {
+        Wait::new(Self { registry: registry.clone(), service, generation })
+    }
+}
+
+impl Condition for GenerationEnded {
+    type Output = Result<Failure, WaitError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        let store = self.registry.store();
+        if store.slot(self.service).state.load().generation() > self.generation {
+            return Some(Ok(store.failure(self.service, self.generation)));
+        }
+        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.service) }))
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.service)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        Err(WaitError::TimedOut { service: self.registry.store().name(self.service), after })
+    }
+}
+
+debug_by_service! {
+    Running, generation;
+}

@@ -1,0 +1,174 @@
+//! A cached reader: the fastest read of a service that one thread or task reads often.
+
+use std::{fmt, mem, sync::Arc};
+
+use super::is_current;
+use crate::{
+    error::{ForeignIdError, GetError},
+    registry::{Registry, RegistryInner},
+    service::{Instance, ServiceId},
+    store::{Slot, Tag},
+    sync::{into_arc, shielded, slab::SlotHandle},
+};
+
+impl Registry {
+    /// Returns a cached reader of a service, for a thread or a task that reads it often.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignIdError`]: the id belongs to another registry.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// # let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// let mut cached = registry.cached(port)?;
+    /// for _request in 0..3 {
+    ///     assert_eq!(**cached.get()?, 80);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignIdError> {
+        let handle = SlotHandle::new(self.inner(), |inner| inner.store.open(id));
+        let handle = handle.ok_or_else(|| ForeignIdError { id: id.into() })?;
+        Ok(Cached { handle, id, cached: None })
+    }
+}
+
+/// A reader that keeps the instance of one service, and checks at each read whether it is current:
+/// two loads of one cache line, and no write. [`Registry::cached`] returns it.
+///
+/// Each thread or task creates its own reader. The reader is a holder of the instance that it last
+/// returned: it keeps an instance that has failed until the next [`get`](Self::get), until
+/// [`release`](Self::release), or until it is dropped.
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
+///
+/// let mut cached = registry.cached(port)?;
+/// assert_eq!(**cached.get()?, 80);
+/// running.replace(81)?;
+/// assert_eq!(**cached.get()?, 81);
+/// registry.fail(port, "closed")?;
+/// assert!(cached.get().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Cached<T: 'static> {
+    handle: SlotHandle<RegistryInner, Instance<T>, Slot>,
+    id: ServiceId<T>,
+    cached: Option<CachedInstance<T>>,
+}
+
+/// The instance that a cached reader last returned. It is current as long as the state and the
+/// replacements of the slot are unchanged.
+struct CachedInstance<T> {
+    instance: Arc<Instance<T>>,
+    tag: Tag,
+    /// `None` if a replacement was in progress: its exchange of the value may come later, without a
+    /// change of this number. So the next read must reload.
+    replacements: Option<u64>,
+}
+
+impl<T> CachedInstance<T> {
+    /// The two loads may take effect in either order: a `Ready` tag never becomes the state again,
+    /// so the instance was current at the load of the replacements.
+    #[inline]
+    fn is_current(&self, slot: &Slot) -> bool {
+        slot.state.load() == self.tag
+            && self
+                .replacements
+                .is_some_and(|replacements| slot.replacements.is_unchanged(replacements))
+    }
+}
+
+impl<T> Cached<T> {
+    /// Returns the current instance of the service. Wait-free, as far as a load of arc-swap is; if
+    /// the instance has not changed since the last call, it costs two loads.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::NotReady`]: the service was not ready at some instant during the call.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// let mut cached = registry.cached(port)?;
+    /// assert_eq!(**cached.get()?, 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    // Without it, the compiler does not inline it into a program with two readers.
+    #[inline(always)]
+    pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
+        let slot = self.handle.slot();
+        if !self.cached.as_ref().is_some_and(|cached| cached.is_current(slot)) {
+            self.reload()?;
+        }
+        match &self.cached {
+            Some(cached) => Ok(&cached.instance),
+            None => unreachable!("an empty reader has just been reloaded"),
+        }
+    }
+
+    /// Drops the instance that the reader keeps; the next [`get`](Self::get) reloads it.
+    ///
+    /// Call it before a reader becomes idle: an idle reader keeps its instance alive, also after
+    /// the instance has failed. If the reader is the last holder, this runs the `Drop` of the
+    /// value; the panic hook reports a panic of it.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
+    /// let mut cached = registry.cached(port)?;
+    /// let instance = std::sync::Arc::downgrade(&registry.get_arc(port)?);
+    /// assert_eq!(**cached.get()?, 80);
+    /// running.fail("closed");
+    /// assert!(instance.upgrade().is_some(), "the reader keeps it");
+    /// cached.release();
+    /// assert!(instance.upgrade().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn release(&mut self) {
+        let cached = self.cached.take();
+        shielded(|| drop(cached));
+    }
+
+    /// Keeps the current instance. If there is none, keeps nothing, and returns the error.
+    #[cold]
+    fn reload(&mut self) -> Result<(), GetError> {
+        let slot = self.handle.slot();
+        // Before the value: if a replacement exchanges the value after this load, the next check
+        // finds the number changed.
+        let replacements = slot.replacements.completed();
+        let read = self.handle.cell().load();
+        if !is_current(read.as_deref(), slot) {
+            // Drop the stale instance now, or an idle reader keeps it alive. `read` is dropped
+            // first: `publish` may be waiting for this reference.
+            let stale = (read, self.cached.take());
+            let registry = Registry::of(Arc::clone(self.handle.owner()));
+            return Err(registry.not_ready(self.id.into(), slot, stale));
+        }
+        let new = into_arc(read).map(|instance| {
+            let tag = Tag::ready(instance.generation);
+            CachedInstance { instance, tag, replacements }
+        });
+        let old = mem::replace(&mut self.cached, new);
+        shielded(|| drop(old));
+        Ok(())
+    }
+}
+
+impl<T> fmt::Debug for Cached<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = self.handle.owner().store.name(self.id.index());
+        let generation = self.cached.as_ref().map(|cached| cached.instance.generation);
+        f.debug_struct("Cached").field("service", &service).field("holds", &generation).finish()
+    }
+}

@@ -1,0 +1,512 @@
+//! Reading one service, and several at one instant. The cached reader is in `cached.rs`.
+
+mod cached;
+
+pub use self::cached::Cached;
+
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+
+use crate::{
+    error::{ForeignIdError, GetAllError, GetError, NotReadyError, WaitError},
+    numbers::Generation,
+    registry::Registry,
+    service::{AnyId, Instance, ServiceId},
+    store::{Phase, Slot, Store, Tag},
+    sync::{ArcCell, Held, Shielded, into_arc, shielded},
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// A borrowed instance, which [`Registry::get`] returns. It dereferences to the value.
+///
+/// The value lives at least as long as the guard, even if the service fails: a request can finish
+/// with the value with which it began. Drop a guard soon: a thread can hold eight guards cheaply,
+/// and each further one costs about as much as a clone of an `Arc`. To keep an instance, or to hold
+/// it across an `.await`, use [`into_arc`](Self::into_arc). The drop of the last holder runs the
+/// `Drop` of the value.
+///
+/// ```
+/// use mainstay::{Guard, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait_blocking()?.ready(80)?;
+///
+/// let guard = registry.get(port)?;
+/// registry.fail(port, "closed")?;
+/// assert_eq!(*guard, 80);
+/// assert_eq!(Guard::generation(&guard), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Guard<T> {
+    /// Never empty: a guard is created only for an instance.
+    held: Held<Instance<T>>,
+}
+
+impl<T> Guard<T> {
+    /// Returns the generation under which the value was published.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// assert_eq!(mainstay::Guard::generation(&registry.get(port)?), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn generation(this: &Self) -> Generation {
+        Instance::generation(Self::instance(this))
+    }
+
+    /// Returns the instance, for example for [`Registry::fail_instance`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// let guard = registry.get(port)?;
+    /// registry.fail_instance(mainstay::Guard::instance(&guard), "address in use")?;
+    /// assert!(registry.get(port).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn instance(this: &Self) -> &Instance<T> {
+        match &*this.held {
+            Some(instance) => instance,
+            None => unreachable!("a guard always holds an instance"),
+        }
+    }
+
+    /// Converts the guard to an `Arc`, as [`Registry::get_arc`] returns it: to keep the instance,
+    /// or to hold it across an `.await`.
+    ///
+    /// ```
+    /// use mainstay::Guard;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let host = registry.register::<String>("host")?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let (provide_host, provide_port) = (registry.provide(host)?, registry.provide(port)?);
+    /// # let _host = provide_host.begin().wait_blocking()?.ready("localhost".to_string())?;
+    /// # let _port = provide_port.begin().wait_blocking()?.ready(80)?;
+    /// let (host, port) = registry.get_all((host, port))?;
+    /// let (host, port) = (Guard::into_arc(host), Guard::into_arc(port));
+    /// assert_eq!(format!("{}:{}", **host, **port), "localhost:80");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_arc(this: Self) -> Arc<Instance<T>> {
+        match into_arc(this.held) {
+            Some(instance) => instance,
+            None => unreachable!("a guard always holds an instance"),
+        }
+    }
+}
+
+impl<T> Deref for Guard<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        Self::instance(self)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Guard<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(Self::instance(self), f)
+    }
+}
+
+impl Registry {
+    /// Returns a guard of the current instance of a service.
+    ///
+    /// It is wait-free, as far as the load of arc-swap is (the first load of a thread, and one in
+    /// about 2^62 loads, do additional work): two loads and a comparison, with no lock, no loop,
+    /// and no write to shared memory.
+    ///
+    /// After a thread has observed that a service failed, no read of this thread returns an
+    /// instance that was built from the failed one.
+    ///
+    /// # Errors
+    ///
+    /// - [`GetError::NotReady`]: the service was not ready at some instant during the call.
+    /// - [`GetError::ForeignId`]: the id belongs to another registry.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let greeting = registry.register::<String>("greeting")?;
+    /// let provider = registry.provide(greeting)?;
+    /// let _running = provider.begin().wait_blocking()?.ready("hello".to_string())?;
+    /// assert_eq!(registry.get(greeting)?.len(), 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
+        let (cell, slot) = self.open(id)?;
+        let held = cell.load();
+        // The state is read after the value: if it is the tag of the value, the value was current
+        // during the call.
+        if is_current(held.as_deref(), slot) {
+            return Ok(Guard { held });
+        }
+        Err(self.not_ready(id.into(), slot, held))
+    }
+
+    /// Returns the current instance of a service as an `Arc`, to keep it.
+    ///
+    /// Like [`get`](Self::get), but it also increments a reference counter that all readers share.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// let kept = registry.get_arc(port)?;
+    /// std::thread::spawn(move || assert_eq!(**kept, 80)).join().unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
+        let (cell, slot) = self.open(id)?;
+        match cell.load_full() {
+            Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
+            found => Err(self.not_ready(id.into(), slot, found)),
+        }
+    }
+
+    /// Returns the instances of several services that were all current at one instant: a tuple of
+    /// guards for a tuple of one to eight ids.
+    ///
+    /// Wait-free: it reads all services, and then checks whether one of them has changed. It tries
+    /// this in at most 32 rounds.
+    ///
+    /// # Errors
+    ///
+    /// - [`GetAllError::NotReady`]: one of the services was not ready.
+    /// - [`GetAllError::Contended`]: in each round, one of the services changed.
+    /// - [`GetAllError::ForeignId`]: one of the ids belongs to another registry.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let host = registry.register::<String>("host")?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let (provide_host, provide_port) = (registry.provide(host)?, registry.provide(port)?);
+    /// let _host = provide_host.begin().wait_blocking()?.ready("localhost".to_string())?;
+    /// let _port = provide_port.begin().wait_blocking()?.ready(80)?;
+    ///
+    /// let (host, port) = registry.get_all((host, port))?;
+    /// assert_eq!(format!("{}:{}", *host, *port), "localhost:80");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_all<I: Ids>(&self, ids: I) -> Result<I::Guards, GetAllError> {
+        const ROUNDS: u32 = 32;
+        let mut rounds = 0;
+        loop {
+            let before = ids.replacements(self);
+            let guards = ids.read(self).map_err(|error| match error {
+                GetError::NotReady(error) => GetAllError::NotReady(error),
+                GetError::ForeignId(error) => GetAllError::ForeignId(error),
+            })?;
+            // Takes effect after the reads: the load of a cell is an Acquire, as arc-swap
+            // documents.
+            let Some(changed) = ids.find_changed(self, &guards, &before) else {
+                return Ok(guards);
+            };
+            drop(Shielded::new(guards));
+            rounds += 1;
+            if rounds == ROUNDS {
+                let service = self.store().name(changed.index);
+                return Err(GetAllError::Contended { service, rounds });
+            }
+        }
+    }
+
+    /// Waits until a service is ready, and returns its instance.
+    ///
+    /// This is for readers: it creates no edge. An attempt that needs a service waits for it with
+    /// [`Attempt::wait_for`](crate::Attempt::wait_for), which makes it a dependency.
+    ///
+    /// The wait is cancel-safe, and owns a handle of the registry.
+    ///
+    /// # Errors
+    ///
+    /// - [`WaitError::Closed`]: the registry is closed, and the service is not ready.
+    /// - [`WaitError::TimedOut`]: the timeout expired.
+    /// - [`WaitError::ForeignId`]: the id belongs to another registry.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_ready<T: Send + Sync + 'static>(&self, id: ServiceId<T>) -> WaitReady<T> {
+        Wait::new(ReadyCondition { registry: self.clone(), id })
+    }
+
+    #[inline]
+    fn open<T>(&self, id: ServiceId<T>) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignIdError> {
+        self.store().open(id).ok_or_else(|| ForeignIdError { id: id.into() })
+    }
+
+    /// Builds the error `NotReady`, and drops the stale instance that was found.
+    #[cold]
+    pub(crate) fn not_ready<F>(&self, id: AnyId, slot: &Slot, stale: F) -> GetError {
+        shielded(|| drop(stale));
+        let state = slot.state.load();
+        let phase = match state.phase() {
+            // It became ready after the read: it was not ready before that, during the call.
+            Phase::Ready => Phase::Down,
+            phase => phase,
+        };
+        let service = self.store().name(id.index);
+        GetError::NotReady(NotReadyError { service, phase, generation: state.generation() })
+    }
+}
+
+/// Returns whether the instance that was read from the cell of a slot is current: whether its tag
+/// is the state. Call it after the read.
+#[inline]
+pub(crate) fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
+    read.is_some_and(|instance| Tag::ready(instance.generation) == slot.state.load())
+}
+
+mod sealed {
+    use super::{AnyId, GetError, Registry};
+
+    /// One round of [`Registry::get_all`]. `G` is [`Ids::Guards`](super::Ids::Guards).
+    pub trait ReadAll<G> {
+        /// The completed replacements of each service; `None` if one is in progress.
+        type Replacements;
+
+        /// Step 1: reads the replacements of each service.
+        fn replacements(&self, registry: &Registry) -> Self::Replacements;
+
+        /// Step 2: reads all services.
+        fn read(&self, registry: &Registry) -> Result<G, GetError>;
+
+        /// Step 3: returns a service that has changed since step 1, if there is one.
+        fn find_changed(
+            &self,
+            registry: &Registry,
+            guards: &G,
+            before: &Self::Replacements,
+        ) -> Option<AnyId>;
+    }
+}
+
+/// A tuple of one to eight ids, for [`Registry::get_all`].
+///
+/// `get_all((a, b))` takes `(ServiceId<A>, ServiceId<B>)` and returns `(Guard<A>, Guard<B>)`, in
+/// the same order. It is the same for one to eight ids; a single id is written `(a,)`.
+///
+/// The trait is sealed: only these tuples implement it.
+///
+/// ```
+/// use mainstay::{Guard, Ids, Registry, ServiceId};
+///
+/// /// Reads any services, and reports an error.
+/// fn read<I: Ids>(registry: &Registry, ids: I) -> Option<I::Guards> {
+///     registry.get_all(ids).map_err(|error| eprintln!("{error}")).ok()
+/// }
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let host: ServiceId<String> = registry.register("host")?;
+/// let port: ServiceId<u16> = registry.register("port")?;
+/// assert!(read(&registry, (host, port)).is_none());
+///
+/// let (provide_host, provide_port) = (registry.provide(host)?, registry.provide(port)?);
+/// let _host = provide_host.begin().wait_blocking()?.ready("localhost".to_string())?;
+/// let _port = provide_port.begin().wait_blocking()?.ready(80)?;
+/// let guards: Option<(Guard<String>, Guard<u16>)> = read(&registry, (host, port));
+/// assert!(guards.is_some_and(|(host, port)| *host == "localhost" && *port == 80));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Ids: sealed::ReadAll<<Self as Ids>::Guards> {
+    /// A tuple with a [`Guard`] for each id, in the same order.
+    type Guards;
+}
+
+macro_rules! tuple_of_ids {
+    ($($T:ident $n:tt),+) => {
+        impl<$($T),+> Ids for ($(ServiceId<$T>,)+) {
+            type Guards = ($(Guard<$T>,)+);
+        }
+
+        impl<$($T),+> sealed::ReadAll<($(Guard<$T>,)+)> for ($(ServiceId<$T>,)+) {
+            type Replacements = [Option<u64>; [$($n),+].len()];
+
+            #[inline]
+            fn replacements(&self, registry: &Registry) -> Self::Replacements {
+                [$(registry.completed_replacements(self.$n)),+]
+            }
+
+            #[inline]
+            fn read(&self, registry: &Registry) -> Result<($(Guard<$T>,)+), GetError> {
+                let read = ($(registry.get(self.$n),)+);
+                if $(read.$n.is_ok())&&+ {
+                    return Ok(($(read.$n?,)+));
+                }
+                // The guards that were read are shielded: their drop may run user code.
+                let read = ($(Shielded::new(read.$n),)+);
+                $(if let Err(error) = &*read.$n {
+                    return Err(error.clone());
+                })+
+                unreachable!("one of the reads returned an error")
+            }
+
+            #[inline]
+            fn find_changed(
+                &self,
+                registry: &Registry,
+                guards: &($(Guard<$T>,)+),
+                before: &Self::Replacements,
+            ) -> Option<AnyId> {
+                $(if !registry.is_unchanged(self.$n, &guards.$n, before[$n]) {
+                    return Some(self.$n.into());
+                })+
+                None
+            }
+        }
+    };
+}
+
+tuple_of_ids!(A 0);
+tuple_of_ids!(A 0, B 1);
+tuple_of_ids!(A 0, B 1, C 2);
+tuple_of_ids!(A 0, B 1, C 2, D 3);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuple_of_ids!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+
+impl Registry {
+    #[inline]
+    fn completed_replacements<T>(&self, id: ServiceId<T>) -> Option<u64> {
+        self.open(id).ok()?.1.replacements.completed()
+    }
+
+    /// Returns whether the instance of the guard has been current since it was read: a `Ready` tag
+    /// never becomes the state again, so an instance that is current at two checks is current
+    /// between them. `before` is the number of replacements at step 1.
+    #[inline]
+    fn is_unchanged<T>(&self, id: ServiceId<T>, guard: &Guard<T>, before: Option<u64>) -> bool {
+        let Ok((cell, slot)) = self.open(id) else { return false };
+        if let Some(before) = before {
+            return is_current(Some(Guard::instance(guard)), slot)
+                && slot.replacements.is_unchanged(before);
+        }
+        // A replacement was in progress at step 1, and may be so for a long time: compare
+        // addresses. The guard prevents that the address of its instance is reused.
+        let now = cell.load();
+        if now.as_deref().is_some_and(|now| std::ptr::eq(now, Guard::instance(guard))) {
+            return is_current(now.as_deref(), slot);
+        }
+        // Another instance, of which this may now be the last holder.
+        shielded(|| drop(now));
+        false
+    }
+}
+
+/// The wait of [`Registry::wait_ready`]. It borrows nothing.
+pub type WaitReady<T> = Wait<ReadyCondition<T>>;
+
+/// A service is ready.
+pub struct ReadyCondition<T> {
+    registry: Registry,
+    id: ServiceId<T>,
+}
+
+impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
+    type Output = Result<Arc<Instance<T>>, WaitError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        if let Err(foreign) = self.registry.index(self.id.into()) {
+            return Some(Err(foreign.into()));
+        }
+        if let Ok(instance) = self.registry.get_arc(self.id) {
+            return Some(Ok(instance));
+        }
+        let store = self.registry.store();
+        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.id.index())
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
+    }
+
+    fn is_observed(&self) -> bool {
+        self.registry.is_observed()
+    }
+
+    fn on_start(&mut self) {
+        self.registry.wait_started(self.id.index(), None);
+    }
+
+    fn on_end(&mut self, elapsed: Duration) {
+        self.registry.wait_ended(self.id.index(), None, elapsed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::{AnyId, GetAllError, GetError, Ids, Registry, sealed};
+
+    /// Has changed at each check. The schedule of real services cannot ensure that.
+    struct AlwaysChanged {
+        id: AnyId,
+        rounds: Cell<u32>,
+    }
+
+    impl Ids for AlwaysChanged {
+        type Guards = ();
+    }
+
+    impl sealed::ReadAll<()> for AlwaysChanged {
+        type Replacements = ();
+
+        fn replacements(&self, _: &Registry) {}
+
+        fn read(&self, _: &Registry) -> Result<(), GetError> {
+            self.rounds.set(self.rounds.get() + 1);
+            assert!(self.rounds.get() <= 100, "the number of rounds has no limit");
+            Ok(())
+        }
+
+        fn find_changed(&self, _: &Registry, (): &(), (): &()) -> Option<AnyId> {
+            Some(self.id)
+        }
+    }
+
+    #[test]
+    fn get_all_returns_contended_after_32_rounds() -> Result<(), Box<dyn std::error::Error>> {
+        let registry = Registry::with_capacity(1)?;
+        let id = registry.register::<u8>("service")?.into();
+        match registry.get_all(AlwaysChanged { id, rounds: Cell::new(0) }) {
+            Err(GetAllError::Contended { service, rounds }) => {
+                assert_eq!((&*service, rounds), ("service", 32));
+            }
+            other => panic!("{other:?}"),
+        }
+        Ok(())
+    }
+}

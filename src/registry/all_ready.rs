@@ -1,0 +1,106 @@
+//! Waiting until all services are ready: the end of a server's start.
+
+use std::time::Duration;
+
+use super::Registry;
+use crate::{
+    error::{AllReadyError, NotReadyService},
+    numbers::ServiceIndex,
+    store::Store,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+impl Registry {
+    /// Waits until all services are ready, including those that are registered during the wait.
+    ///
+    /// The wait checks one service after another, not all of them at one instant: a service that
+    /// was ready may fail while the next one is checked. Each time that a service becomes ready,
+    /// the wait checks all services again, so its cost is proportional to their number. The wait
+    /// is cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`AllReadyError`], with the services that are not ready.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let (a, b) = (registry.register::<u8>("a")?, registry.register::<u8>("b")?);
+    /// let (p, q) = (registry.provide(a)?, registry.provide(b)?);
+    /// let _a = p.begin().wait_blocking()?.ready(1)?;
+    /// let _b = q.begin().wait_blocking()?.ready(2)?;
+    /// registry.wait_all_ready().wait_blocking()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_all_ready(&self) -> WaitAllReady {
+        Wait::new(AllReadyCondition { registry: self.clone(), next: 0 })
+    }
+}
+
+/// The wait of [`Registry::wait_all_ready`].
+pub type WaitAllReady = Wait<AllReadyCondition>;
+
+pub struct AllReadyCondition {
+    registry: Registry,
+    /// The index of the service that is waited for. All services before it were ready when they
+    /// were checked.
+    next: u32,
+}
+
+impl AllReadyCondition {
+    /// Returns the first service with at least this index that is not ready.
+    fn first_not_ready(&self, from: u32) -> Option<ServiceIndex> {
+        let store = self.registry.store();
+        store.services().skip(from as usize).find(|&index| !store.is_ready(index))
+    }
+
+    /// Describes all services that are not ready, for an error.
+    fn all_not_ready(&self) -> Vec<NotReadyService> {
+        let store = self.registry.store();
+        let not_ready = |index| {
+            let blocked_by = store.blocked_by(index);
+            // The last failure of a blocked service is not the reason for which it is down now.
+            let last_failure = if blocked_by.is_empty() { store.last_failure(index) } else { None };
+            NotReadyService {
+                service: store.name(index),
+                phase: store.slot(index).state.load().phase(),
+                blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
+                last_failure,
+            }
+        };
+        store.services().filter(|&index| !store.is_ready(index)).map(not_ready).collect()
+    }
+}
+
+impl Condition for AllReadyCondition {
+    type Output = Result<(), AllReadyError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        // A service before `next` may have failed since it was checked: if all services from `next`
+        // on are ready, all of them are checked once more.
+        let Some(not_ready) = self.first_not_ready(self.next).or_else(|| self.first_not_ready(0))
+        else {
+            return Some(Ok(()));
+        };
+        // S7: if this changes `next`, `slots` changes too, and `Wait` checks once more after it has
+        // set the waiter bit of the new slot.
+        self.next = not_ready.get();
+        // Checked last: a closed registry whose services are all ready is not an error.
+        let is_closed = self.registry.is_closed();
+        is_closed.then(|| Err(AllReadyError::Closed { not_ready: self.all_not_ready() }))
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(ServiceIndex::new(self.next))
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        Err(AllReadyError::TimedOut { not_ready: self.all_not_ready(), after })
+    }
+}

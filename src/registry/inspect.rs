@@ -1,0 +1,338 @@
+//! Inspection: the status of each service, and the graph of their dependencies.
+
+use std::{collections::HashMap, fmt::Write};
+
+use crate::{
+    error::ForeignIdError,
+    failure::Failure,
+    numbers::{Generation, ServiceIndex},
+    registry::{Registry, RegistryInner},
+    service::{AnyId, ServiceName},
+    store::{DependencyKind, Edge, EdgeSource, Phase},
+};
+
+impl Registry {
+    /// Returns the status of a service: its phase, its edges, its last failure, its supervisor.
+    ///
+    /// The parts are read one after another, so they may be of different instants. Blocking: takes
+    /// the lock of the topology for a short time.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignIdError`]: the id belongs to another registry.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// assert_eq!(registry.status(port)?.generation, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn status(&self, id: impl Into<AnyId>) -> Result<ServiceStatus, ForeignIdError> {
+        Ok(ServiceStatus::of(&self.inner(), self.index(id.into())?))
+    }
+
+    /// Returns the status of every service, in the order of registration.
+    ///
+    /// As [`status`](Self::status) for each service. For health checks, admin pages and drawings
+    /// ([`Listing::to_dot`]).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// for service in registry.list().services {
+    ///     println!("{} is {}", service.name, service.phase);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn list(&self) -> Listing {
+        Listing::of(&self.inner())
+    }
+}
+
+/// The status of one service; returned by [`Registry::status`].
+///
+/// Its parts are read one after another, not at one instant.
+///
+/// ```
+/// use mainstay::{Phase, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait_blocking()?.ready(80)?;
+/// registry.fail(port, "closed")?;
+///
+/// let status = registry.status(port)?;
+/// assert_eq!(status.phase, Phase::Down);
+/// assert_eq!(status.generation, 1);
+/// assert_eq!(status.type_name, "u16");
+/// assert!(status.has_provider);
+/// assert_eq!(status.last_failure.unwrap().to_string(), "port failed: closed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ServiceStatus {
+    /// The service.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub id: AnyId,
+    /// Its name.
+    pub name: ServiceName,
+    /// The type of its values, as the compiler prints it.
+    pub type_name: &'static str,
+    /// Whether it is down, starting or ready.
+    pub phase: Phase,
+    /// The number of its failures.
+    pub generation: Generation,
+    /// Whether it has a [`Provider`](crate::Provider).
+    pub has_provider: bool,
+    /// The number of waits for it to be ready: those of readers, and those of attempts at its
+    /// dependents.
+    pub waiters: u32,
+    /// Its edges to the services that it depends on.
+    pub dependencies: Vec<Dependency>,
+    /// The services that are built from it, and fail with it.
+    pub dependents: Vec<ServiceName>,
+    /// The services that watch it over a soft edge: they are notified when it fails or is
+    /// replaced, and do not fail with it.
+    pub watched_by: Vec<ServiceName>,
+    /// If the service is not ready because a dependency is not: the path to the service that is
+    /// the reason. Each entry is a dependency of the one before it; at most 64 entries. Empty
+    /// otherwise.
+    pub blocked_by: Vec<ServiceName>,
+    /// The last failed attempt since the service was last taken down; if there is none, the
+    /// failure that took the service down. It is kept when the service is ready again.
+    pub last_failure: Option<Failure>,
+    /// The status of its supervisor; `None` if it is not
+    /// [supervised](crate::Registry::supervise).
+    #[cfg(feature = "supervise")]
+    pub supervisor: Option<super::SupervisorStatus>,
+}
+
+/// One edge of the graph, from a service to one of its dependencies.
+///
+/// ```
+/// let registry = mainstay::Registry::with_capacity(2)?;
+/// let config = registry.register::<String>("config")?;
+/// let port = registry.register::<u16>("port")?;
+/// registry.depends(port).on(config)?;
+/// let dependency = &registry.status(port)?.dependencies[0];
+/// assert_eq!(dependency.name, "config");
+/// assert!(dependency.declared);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Dependency {
+    /// The name of the dependency.
+    pub name: ServiceName,
+    /// Whether the edge was [declared](crate::Registry::depends) and is permanent. Otherwise an
+    /// attempt has discovered it, by waiting for the dependency or by watching it.
+    pub declared: bool,
+    /// The effect that a failure of the dependency has.
+    pub kind: DependencyKind,
+}
+
+impl ServiceStatus {
+    pub(crate) fn of(inner: &RegistryInner, index: ServiceIndex) -> Self {
+        let store = &inner.store;
+        let (slot, service) = (store.slot(index), store.service(index));
+        let state = slot.state.load();
+        let dependency = |(edge, source): (Edge, EdgeSource)| Dependency {
+            name: store.name(edge.dependency),
+            declared: source == EdgeSource::Declared,
+            kind: match source {
+                _ if edge.soft => DependencyKind::Soft,
+                EdgeSource::Discovered { start_only: true, .. } => DependencyKind::StartOnly,
+                _ => DependencyKind::Hard,
+            },
+        };
+        let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =
+            store.dependents(index).into_iter().partition(|edge| edge.soft);
+        let names =
+            |edges: Vec<Edge>| edges.into_iter().map(|edge| store.name(edge.dependent)).collect();
+        Self {
+            id: store.id(index),
+            name: service.name.clone(),
+            type_name: service.type_name,
+            phase: state.phase(),
+            generation: state.generation(),
+            has_provider: service.provided.is_set(),
+            waiters: service.waiters.get(),
+            dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
+            dependents: names(dependents),
+            watched_by: names(watched_by),
+            blocked_by: store.blocked_by(index).into_iter().map(|i| store.name(i)).collect(),
+            last_failure: store.last_failure(index),
+            #[cfg(feature = "supervise")]
+            supervisor: inner.supervisors.status(index),
+        }
+    }
+}
+
+/// The status of all services of a registry, in the order of registration.
+///
+/// Returned by [`Registry::list`]. With the feature `serde` it is `Serialize`; the services and
+/// their edges are the whole graph.
+///
+/// ```
+/// let mut builder = mainstay::Registry::builder(2)?;
+/// let config = builder.register::<String>("config")?;
+/// let port = builder.register::<u16>("port")?;
+/// builder.depends(port).on(config)?;
+/// let listing = builder.build().list();
+///
+/// assert_eq!(listing.services.len(), 2);
+/// assert_eq!(listing.get("port").unwrap().dependencies[0].name, "config");
+/// assert!(listing.to_dot().contains(r#""port" -> "config""#));
+/// // `port` is not ready, because `config` is not.
+/// assert_eq!(listing.blockers("port")[0].name, "config");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Listing {
+    /// The services.
+    pub services: Vec<ServiceStatus>,
+}
+
+impl Listing {
+    pub(crate) fn of(inner: &RegistryInner) -> Self {
+        let all = inner.store.services();
+        Self { services: all.map(|index| ServiceStatus::of(inner, index)).collect() }
+    }
+
+    /// Returns the service with this name.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// registry.register::<u16>("port")?;
+    /// assert!(registry.list().get("port").is_some());
+    /// assert!(registry.list().get("host").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get(&self, name: &str) -> Option<&ServiceStatus> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// Returns the services that keep `name` from being ready: the root causes.
+    ///
+    /// These are the services, among `name` and its transitive dependencies, that are not ready
+    /// although all their own dependencies are. Soft dependencies are not followed. Empty if `name`
+    /// is ready or unknown.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let config = registry.register::<String>("config")?;
+    /// let port = registry.register::<u16>("port")?;
+    /// registry.depends(port).on(config)?;
+    /// let provider = registry.provide(config)?;
+    /// provider.begin().wait_blocking()?.fail("line 3: no closing quote")?;
+    ///
+    /// let listing = registry.list();
+    /// let blocker = listing.blockers("port")[0];
+    /// let why = blocker.last_failure.as_ref().unwrap();
+    /// assert_eq!(why.to_string(), "config failed: line 3: no closing quote");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn blockers(&self, name: &str) -> Vec<&ServiceStatus> {
+        let by_name: HashMap<&str, &ServiceStatus> =
+            self.services.iter().map(|service| (&*service.name, service)).collect();
+        let mut blockers: Vec<&ServiceStatus> = Vec::new();
+        let mut seen = Vec::new();
+        let mut next: Vec<&ServiceStatus> = by_name.get(name).copied().into_iter().collect();
+        while let Some(service) = next.pop() {
+            if service.phase == Phase::Ready || seen.contains(&service.id) {
+                continue;
+            }
+            seen.push(service.id);
+            let not_ready: Vec<&ServiceStatus> = service
+                .dependencies
+                .iter()
+                // A service is built without waiting for what it only watches.
+                .filter(|dependency| dependency.kind != DependencyKind::Soft)
+                .filter_map(|dependency| by_name.get(&*dependency.name).copied())
+                .filter(|dependency| dependency.phase != Phase::Ready)
+                .collect();
+            if not_ready.is_empty() {
+                blockers.push(service);
+            }
+            next.extend(not_ready);
+        }
+        blockers
+    }
+
+    /// Returns the graph in the DOT language of Graphviz.
+    ///
+    /// Arrows point from a dependent to its dependency, as in all texts of this crate; failures
+    /// travel against the arrows. Declared edges are solid, discovered ones dashed, soft ones
+    /// dotted; start-only edges have a label. DOT cannot represent a NUL, so a NUL in a name is
+    /// written as U+FFFD.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let config = registry.register::<String>("config")?;
+    /// let port = registry.register::<u16>("port")?;
+    /// registry.depends(port).on(config)?;
+    /// assert!(registry.list().to_dot().contains(r#""port" -> "config" [style=solid];"#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn to_dot(&self) -> String {
+        let mut dot = String::from("digraph services {\n    node [shape=box, style=filled];\n");
+        for service in &self.services {
+            let colour = match service.phase {
+                Phase::Ready => "palegreen",
+                Phase::Starting => "khaki",
+                Phase::Down => "lightpink",
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                dot,
+                "    {} [label={}, fillcolor={colour}];",
+                quoted(&service.name),
+                quoted(&format!(
+                    "{}\n{}, generation {}",
+                    service.name, service.phase, service.generation
+                )),
+            );
+        }
+        for service in &self.services {
+            for dependency in &service.dependencies {
+                let style = match dependency.kind {
+                    DependencyKind::Soft => "dotted",
+                    DependencyKind::StartOnly => "dashed, label=\"to start\"",
+                    DependencyKind::Hard if dependency.declared => "solid",
+                    DependencyKind::Hard => "dashed",
+                };
+                let (dependent, dependency) = (quoted(&service.name), quoted(&dependency.name));
+                let _ = writeln!(dot, "    {dependent} -> {dependency} [style={style}];");
+            }
+        }
+        dot.push_str("}\n");
+        dot
+    }
+}
+
+/// Returns the text as a quoted string of the DOT language. A backslash escapes a quote, a line
+/// end, and, because labels have escapes of their own, another backslash.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            // Graphviz reads its input as a C string, which a NUL would end.
+            '\0' => quoted.push('\u{fffd}'),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,346 @@
+//! The state that supervisors share with the registry: their status, and commands to them.
+//!
+//! It is in this folder, and not in `supervise/`, so that `registry/` does not depend on
+//! `supervise/`.
+
+mod progress;
+
+use std::{
+    collections::HashMap,
+    fmt, mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::progress::Progress;
+use super::{Registry, RegistryBuilder, RegistryInner};
+use crate::{
+    alive::Wakes,
+    clock::{Clock, SystemClock},
+    numbers::{Generation, ServiceIndex},
+    store::Store,
+    sync::{Mutex, lock},
+    waiting::sealed::{Condition, WaitSlots},
+};
+
+impl Registry {
+    /// Returns the clock of the registry, from which supervisors and shutdowns take their time.
+    ///
+    /// It is set by [`RegistryBuilder::clock`](crate::RegistryBuilder::clock).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// registry.register::<u16>("port")?;
+    /// let all_ready = registry.wait_all_ready();
+    /// assert!(all_ready.timeout(Duration::from_millis(1), registry.clock()).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.supervisors().clock
+    }
+
+    pub(crate) fn supervisors(&self) -> &Supervisors {
+        &self.inner.supervisors
+    }
+}
+
+impl RegistryBuilder {
+    /// Sets the clock of the supervisors and of [`Registry::shutdown`].
+    ///
+    /// The default is the [`SystemClock`](crate::supervise::SystemClock).
+    ///
+    /// ```
+    /// # #[cfg(feature = "tokio")] {
+    /// use mainstay::{Registry, supervise::TokioClock};
+    ///
+    /// let registry = Registry::builder(8)?.clock(TokioClock).build();
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.supervisors.clock = Arc::new(clock);
+        self
+    }
+}
+
+// A registry wakes the waiters of a slot if an instance is dropped.
+impl Wakes for RegistryInner {
+    fn wake(&self, index: ServiceIndex) {
+        self.store.wake(index);
+    }
+}
+
+/// The state of a supervisor.
+///
+/// [`supervise`](crate::supervise) describes the states and their transitions.
+///
+/// ```
+/// use mainstay::supervise::SupervisorState;
+///
+/// assert_eq!(SupervisorState::BackingOff.to_string(), "backing off");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+pub enum SupervisorState {
+    /// The supervisor was created, but is not running yet.
+    NotRunning,
+    /// It builds an instance, or the build waits for its dependencies.
+    Building,
+    /// An instance is ready, and the supervisor waits for its failure.
+    Up,
+    /// The instance has failed, and the supervisor waits until its readers have dropped it; see
+    /// [`RestartPolicy::drain_timeout`](crate::supervise::RestartPolicy::drain_timeout).
+    Draining,
+    /// It waits for the end of the backoff or debounce delay before the next build.
+    BackingOff,
+    /// Too many failures were counted. The service stays down until
+    /// [`Registry::reset`](crate::Registry::reset).
+    GivenUp,
+    /// The registry is being shut down: the supervisor has taken its service down, runs the stop
+    /// hook, and drains the instance.
+    Stopping,
+    /// It has stopped the service.
+    Stopped,
+}
+
+impl fmt::Display for SupervisorState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::NotRunning => "not running",
+            Self::Building => "building",
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::BackingOff => "backing off",
+            Self::GivenUp => "given up",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The status of a supervisor: a part of [`ServiceStatus`](crate::ServiceStatus).
+///
+/// ```
+/// use mainstay::{
+///     Registry,
+///     supervise::{RestartPolicy, SupervisorState},
+/// };
+/// use std::{thread, time::Duration};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let policy = RestartPolicy::default().max_failures(0, Duration::from_secs(60));
+/// let supervisor = registry.supervise(port)?.restart_policy(policy);
+/// thread::spawn(|| supervisor.run_blocking(|_| Err("no port is free")));
+///
+/// let status = || registry.status(port).unwrap();
+/// while status().supervisor.unwrap().state != SupervisorState::GivenUp {
+///     thread::yield_now();
+/// }
+/// assert_eq!(status().last_failure.unwrap().to_string(), "port failed: no port is free");
+/// # registry.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct SupervisorStatus {
+    /// The state of the supervisor.
+    pub state: SupervisorState,
+    /// The number of failures counted against the service since the last
+    /// [stable](crate::supervise::RestartPolicy::reset_after) instance or reset.
+    pub failures: u32,
+    /// While backing off: the time until the next build.
+    pub next_try_in: Option<Duration>,
+}
+
+/// The supervisors of a registry, and their clock.
+pub(crate) struct Supervisors {
+    pub(crate) clock: Arc<dyn Clock>,
+    services: Mutex<HashMap<ServiceIndex, Arc<Control>>>,
+    /// Counts a step when a supervisor ends, so that a shutdown checks which services are next.
+    pub(crate) progress: Progress,
+}
+
+impl Default for Supervisors {
+    fn default() -> Self {
+        let (services, progress) = (Mutex::default(), Progress::default());
+        Self { clock: Arc::new(SystemClock), services, progress }
+    }
+}
+
+impl Supervisors {
+    pub(crate) fn add(&self, index: ServiceIndex) -> Arc<Control> {
+        let control = Arc::<Control>::default();
+        lock(&self.services).insert(index, Arc::clone(&control));
+        control
+    }
+
+    pub(crate) fn remove(&self, index: ServiceIndex, control: &Control) {
+        lock(&self.services).remove(&index);
+        // A supervisor that is dropped while it is stopping has not finished its stop hook or its
+        // draining. It keeps the state `Stopping`, so that the shutdown reports a stop timeout.
+        if control.state() != SupervisorState::Stopping {
+            control.set_state(SupervisorState::Stopped, 0, None);
+        }
+        // After the state: a shutdown reads it after this step (`progress.rs`).
+        self.progress.step();
+    }
+
+    pub(crate) fn control(&self, index: ServiceIndex) -> Option<Arc<Control>> {
+        lock(&self.services).get(&index).cloned()
+    }
+
+    pub(crate) fn status(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
+        let control = self.control(index)?;
+        // The clock is user code: it is called before the lock is taken.
+        let now = self.clock.now();
+        let control = lock(&control.0);
+        let left = |end: Instant| end.saturating_duration_since(now);
+        Some(SupervisorStatus {
+            state: control.state,
+            failures: control.failures,
+            next_try_in: control.backoff_end.map(left),
+        })
+    }
+}
+
+/// What one supervisor shares with the registry: it reports its state here, and receives commands.
+///
+/// A thread that writes a command wakes the slot of the service afterwards, because the supervisor
+/// waits on this slot ([`CommandWait`]).
+#[derive(Default)]
+pub(crate) struct Control(Mutex<ControlState>);
+
+struct ControlState {
+    // Reported by the supervisor.
+    state: SupervisorState,
+    failures: u32,
+    /// While backing off.
+    backoff_end: Option<Instant>,
+    /// The limit for stopping the service.
+    stop_timeout: Duration,
+    // Commands to the supervisor.
+    reset_requested: bool,
+    stop_requested: bool,
+}
+
+impl Default for ControlState {
+    fn default() -> Self {
+        Self {
+            state: SupervisorState::NotRunning,
+            failures: 0,
+            backoff_end: None,
+            stop_timeout: Duration::ZERO,
+            reset_requested: false,
+            stop_requested: false,
+        }
+    }
+}
+
+impl Control {
+    /// Reports the state of the supervisor.
+    pub(crate) fn set_state(
+        &self,
+        state: SupervisorState,
+        failures: u32,
+        backoff_end: Option<Instant>,
+    ) {
+        let mut control = lock(&self.0);
+        (control.state, control.failures, control.backoff_end) = (state, failures, backoff_end);
+    }
+
+    pub(crate) fn state(&self) -> SupervisorState {
+        lock(&self.0).state
+    }
+
+    /// Reports that the supervisor is running, and the limit for stopping its service.
+    pub(crate) fn start(&self, stop_timeout: Duration) {
+        let mut control = lock(&self.0);
+        (control.state, control.stop_timeout) = (SupervisorState::Building, stop_timeout);
+    }
+
+    /// Asks for a reset. Returns whether the supervisor was backing off or had given up, so that
+    /// the reset starts a build.
+    pub(crate) fn request_reset(&self) -> bool {
+        let mut control = lock(&self.0);
+        (control.reset_requested, control.failures) = (true, 0);
+        matches!(control.state, SupervisorState::BackingOff | SupervisorState::GivenUp)
+    }
+
+    /// Returns whether a reset was requested since the last call.
+    pub(crate) fn take_reset(&self) -> bool {
+        mem::take(&mut lock(&self.0).reset_requested)
+    }
+
+    /// Asks the supervisor to stop its service. Returns the limit for this, or `None` if the
+    /// supervisor is not running and so will not stop anything.
+    pub(crate) fn request_stop(&self) -> Option<Duration> {
+        let mut control = lock(&self.0);
+        control.stop_requested = true;
+        (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
+    }
+
+    pub(crate) fn stop_requested(&self) -> bool {
+        lock(&self.0).stop_requested
+    }
+}
+
+/// Waits until there is a command for a supervisor.
+pub(crate) struct CommandWait<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) index: ServiceIndex,
+    pub(crate) control: &'a Control,
+    /// Whether a reset ends the wait. While an instance is being built or is up, it does not: the
+    /// reset stays requested until the build or the instance has ended.
+    pub(crate) accept_reset: bool,
+    /// While backing off: the generation of the service, whose end is a reason to retry.
+    pub(crate) backing_off_in: Option<Generation>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// The registry is closed, or a shutdown has reached the service.
+    Stop,
+    /// The user has requested a reset.
+    Reset,
+    /// The service was failed while it was backing off: a service that the last build used has
+    /// failed, and with it perhaps the reason for the backoff.
+    Retry,
+}
+
+impl Condition for CommandWait<'_> {
+    type Output = Command;
+
+    fn check(&mut self) -> Option<Command> {
+        if self.store.is_closed() || self.control.stop_requested() {
+            return Some(Command::Stop);
+        }
+        if self.accept_reset && self.control.take_reset() {
+            return Some(Command::Reset);
+        }
+        let current = self.store.slot(self.index).state.load().generation();
+        self.backing_off_in
+            .is_some_and(|backing_off_in| current > backing_off_in)
+            .then_some(Command::Retry)
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.store
+    }
+
+    fn timed_out(&self, _: Duration) -> Command {
+        unreachable!("a supervisor waits for commands without a timeout")
+    }
+}

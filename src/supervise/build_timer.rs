@@ -1,0 +1,107 @@
+//! The timer of the build timeout.
+
+use std::{
+    future::{pending, poll_fn},
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use crate::sync::{Mutex, lock, shielded};
+
+/// Measures the time of one build against its timeout, if it has one.
+///
+/// The timer is paused while the build waits for a dependency: if the dependency does not become
+/// ready, this is counted against the service that is the reason, and not against the one that
+/// waits (S1).
+pub(crate) struct BuildTimer(Option<Mutex<TimeLeft>>);
+
+struct TimeLeft {
+    /// The time that was left at `since`.
+    left: Duration,
+    /// The start of the build, or the end of the last wait.
+    since: Instant,
+    /// The number of waits in progress. The timer is paused unless it is zero.
+    waits: u32,
+    /// The waker of the task that waits for `waits` to become zero.
+    waker: Option<Waker>,
+}
+
+impl TimeLeft {
+    /// Returns the time at which the timeout expires if the build does not wait from now on. `None`
+    /// if this is beyond the range of `Instant`.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        if self.waits == 0 { self.since } else { now }.checked_add(self.left)
+    }
+}
+
+impl BuildTimer {
+    /// Starts the timer.
+    pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
+        let time_left = |left| Mutex::new(TimeLeft { left, since: now, waits: 0, waker: None });
+        Self(timeout.map(time_left))
+    }
+
+    /// Pauses the timer, because a wait has begun.
+    pub(crate) fn pause(&self, now: Instant) {
+        let Some(time) = &self.0 else { return };
+        let mut time = lock(time);
+        // A build may wait for several dependencies at once: only the first wait stops the timer.
+        if time.waits == 0 {
+            time.left = time.left.saturating_sub(now.saturating_duration_since(time.since));
+        }
+        time.waits += 1;
+    }
+
+    /// Ends one pause, because its wait has ended.
+    pub(crate) fn resume(&self, now: Instant) {
+        let Some(time) = &self.0 else { return };
+        let waker = {
+            let mut time = lock(time);
+            time.waits -= 1;
+            time.since = now;
+            if time.waits == 0 { time.waker.take() } else { None }
+        };
+        // Wakers are user code, which does not run under the lock.
+        if let Some(waker) = waker {
+            shielded(|| waker.wake());
+        }
+    }
+
+    /// Returns the time at which the timeout expires if the build does not wait from now on. `None`
+    /// if there is no timeout.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        lock(self.0.as_ref()?).deadline(now)
+    }
+
+    /// Returns whether the deadline has passed. A build that ends exactly at its deadline is in
+    /// time.
+    pub(super) fn is_exceeded(&self, now: Instant) -> bool {
+        self.deadline(now).is_some_and(|deadline| now > deadline)
+    }
+
+    /// Waits until the timer is not paused, and returns the deadline. Does not complete if there is
+    /// none.
+    pub(super) async fn deadline_when_running(&self) -> Instant {
+        let Some(time) = &self.0 else { return pending().await };
+        let deadline = poll_fn(|context| {
+            // Wakers are user code: none is cloned or dropped under the lock.
+            let waker = context.waker().clone();
+            let mut time = lock(time);
+            if time.waits == 0 {
+                let deadline = time.deadline(time.since);
+                // Before `waker` is dropped.
+                drop(time);
+                return Poll::Ready(deadline);
+            }
+            let replaced = time.waker.replace(waker);
+            drop(time);
+            shielded(|| drop(replaced));
+            Poll::Pending
+        });
+        match deadline.await {
+            Some(deadline) => deadline,
+            // The deadline is beyond the range of `Instant`, which is no limit.
+            None => pending().await,
+        }
+    }
+}

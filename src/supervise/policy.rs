@@ -1,0 +1,411 @@
+//! When a service is built again after a failure, and when its supervisor gives up.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// The restart policy of a supervised service: backoff, limits and timeouts.
+///
+/// Only failures that began in the service itself are *counted*: a build that failed, panicked or
+/// exceeded its timeout, and a call of [`fail`](crate::Registry::fail) or
+/// [`fail_instance`](crate::Registry::fail_instance) for this service. A service that fails
+/// together with a dependency is built again immediately.
+///
+/// - If an instance fails that was up for at least [`reset_after`](Self::reset_after), the counter
+///   is reset and the service is built again immediately.
+/// - Any other counted failure is followed by a [backoff](Self::backoff), which grows by a
+///   [factor](Self::factor) with each failure, up to a maximum. Jitter shortens each backoff by up
+///   to half of it, so that services that failed together are not built again at the same time. A
+///   backoff ends early if a service that the last build used fails, because the reason for which
+///   that build failed may no longer exist.
+/// - If more failures are counted within a window of time than
+///   [`max_failures`](Self::max_failures) allows, the supervisor *gives up*: the service stays down
+///   until [`Registry::reset`](crate::Registry::reset).
+///
+/// | setting | default |
+/// |---|---|
+/// | [`backoff`](Self::backoff) | from 100 ms to 30 s |
+/// | [`factor`](Self::factor) | 2 |
+/// | jitter | on ([`without_jitter`](Self::without_jitter)) |
+/// | [`reset_after`](Self::reset_after) | 10 s |
+/// | [`max_failures`](Self::max_failures) | no limit |
+/// | [`build_timeout`](Self::build_timeout) | none |
+/// | [`debounce`](Self::debounce) | none |
+/// | [`drain_timeout`](Self::drain_timeout) | no draining |
+///
+/// There is no limit of failures by default, so that a server whose database is down for a night
+/// works in the morning.
+///
+/// ```
+/// use mainstay::supervise::RestartPolicy;
+/// use std::time::Duration;
+///
+/// let policy = RestartPolicy::default()
+///     .backoff(Duration::from_millis(50), Duration::from_secs(5))
+///     .max_failures(20, Duration::from_secs(60))
+///     .build_timeout(Duration::from_secs(10));
+/// # let _ = policy;
+/// ```
+#[derive(Debug, Clone)]
+pub struct RestartPolicy {
+    first: Duration,
+    max: Duration,
+    factor: f32,
+    jitter: bool,
+    reset_after: Duration,
+    max_failures: Option<(u32, Duration)>,
+    pub(crate) build_timeout: Option<Duration>,
+    pub(crate) debounce: Duration,
+    pub(crate) drain_timeout: Option<Duration>,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(100),
+            max: Duration::from_secs(30),
+            factor: 2.0,
+            jitter: true,
+            reset_after: Duration::from_secs(10),
+            max_failures: None,
+            build_timeout: None,
+            debounce: Duration::ZERO,
+            drain_timeout: None,
+        }
+    }
+}
+
+impl RestartPolicy {
+    /// Sets the first and the longest backoff. Default: 100 ms and 30 s.
+    ///
+    /// If `first` is longer than `max`, it is `max`.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // 50 ms, 100 ms, 200 ms, ..., 5 s, 5 s, ...
+    /// let (first, max) = (Duration::from_millis(50), Duration::from_secs(5));
+    /// let policy = RestartPolicy::default().backoff(first, max);
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn backoff(self, first: Duration, max: Duration) -> Self {
+        Self { first: first.min(max), max, ..self }
+    }
+
+    /// Sets the factor by which each backoff is longer than the previous one. Default: 2.
+    ///
+    /// NaN and values below 1 count as 1.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    ///
+    /// // 100 ms, 300 ms, 900 ms, ...
+    /// let policy = RestartPolicy::default().factor(3.0);
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn factor(self, factor: f32) -> Self {
+        // `max` returns the other operand for a NaN.
+        Self { factor: factor.max(1.0), ..self }
+    }
+
+    /// Turns off the jitter, so that each backoff has exactly the computed length.
+    ///
+    /// For tests. In a server, services that failed together would be built again at the same time,
+    /// and might overload what they share.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    ///
+    /// let policy = RestartPolicy::default().without_jitter();
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn without_jitter(self) -> Self {
+        Self { jitter: false, ..self }
+    }
+
+    /// Waits before the next build until all readers have dropped the old instance, at most for
+    /// this time. Default: no waiting.
+    ///
+    /// For resources that must not exist twice, such as a port or a lock file. Without it, the next
+    /// instance is built while requests still use the old one.
+    ///
+    /// The time of draining is part of the backoff.
+    /// [`Build::holders`](crate::supervise::Build::holders) returns the number of references that
+    /// remain after the timeout. A [cached reader](crate::Cached) that is idle keeps its instance
+    /// until it reads again or is [released](crate::Cached::release).
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = RestartPolicy::default().drain_timeout(Duration::from_secs(10));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn drain_timeout(self, time: Duration) -> Self {
+        Self { drain_timeout: Some(time), ..self }
+    }
+
+    /// Sets how long an instance must have been up so that its failure resets the counter.
+    /// Default: 10 s.
+    ///
+    /// Such an instance was *stable*: no backoff follows its failure.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // An instance that was up for a minute was stable.
+    /// let policy = RestartPolicy::default().reset_after(Duration::from_secs(60));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn reset_after(self, reset_after: Duration) -> Self {
+        Self { reset_after, ..self }
+    }
+
+    /// Limits the failures within a sliding window of time: with one more, the supervisor gives up.
+    /// Default: no limit.
+    ///
+    /// The window also counts the failures of instances that were stable.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // After the sixth failure within a minute, the supervisor gives up.
+    /// let policy = RestartPolicy::default().max_failures(5, Duration::from_secs(60));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn max_failures(self, failures: u32, within: Duration) -> Self {
+        Self { max_failures: Some((failures, within)), ..self }
+    }
+
+    /// Limits the time of one build. Default: no limit.
+    ///
+    /// Time during which the build [waits](crate::supervise::Build::wait_for) for dependencies is
+    /// not included. When the timeout expires, an async build is dropped. A blocking build cannot
+    /// be stopped; its result is dropped when it returns. In both cases the build has failed with
+    /// [`BuildFailure::TimedOut`](crate::supervise::BuildFailure::TimedOut).
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = RestartPolicy::default().build_timeout(Duration::from_secs(10));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn build_timeout(self, after: Duration) -> Self {
+        Self { build_timeout: Some(after), ..self }
+    }
+
+    /// Sets the minimum delay before each build that follows a failure. Default: none.
+    ///
+    /// All failures within this delay lead to one build, because a failure of a service that is
+    /// down changes nothing. It delays every recovery, also those after a failure of a dependency.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // If a configuration file is written in several steps, it is read once.
+    /// let policy = RestartPolicy::default().debounce(Duration::from_millis(50));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn debounce(self, debounce: Duration) -> Self {
+        Self { debounce, ..self }
+    }
+
+    /// Returns the backoff after this number of counted failures, which is at least 1.
+    fn backoff_after(&self, failures: u32) -> Duration {
+        let growth = f64::from(self.factor).powf(f64::from(failures - 1));
+        // The conversion fails on overflow and on NaN (zero times infinity). Both mean "longer than
+        // the maximum".
+        let backoff = Duration::try_from_secs_f64(self.first.as_secs_f64() * growth);
+        let backoff = backoff.map_or(self.max, |backoff| backoff.min(self.max));
+        if self.jitter { backoff - backoff.mul_f64(fastrand::f64() / 2.0) } else { backoff }
+    }
+}
+
+/// What a supervisor does after a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Build again after this delay, which is a backoff or the debounce delay.
+    RetryAfter(Duration),
+    /// Too many failures: stay down until a reset.
+    GiveUp,
+}
+
+/// Counts the failures of one service, and applies the policy to them.
+pub(crate) struct FailureCounter {
+    policy: RestartPolicy,
+    /// The counted failures since the last stable instance or reset. Determines the backoff.
+    count: u32,
+    /// The times of the failures within the window of `max_failures`; empty without a limit.
+    recent: VecDeque<Instant>,
+    up_since: Option<Instant>,
+}
+
+impl FailureCounter {
+    pub(crate) fn new(policy: RestartPolicy) -> Self {
+        Self { policy, count: 0, recent: VecDeque::new(), up_since: None }
+    }
+
+    pub(crate) fn policy(&self) -> &RestartPolicy {
+        &self.policy
+    }
+
+    pub(crate) fn failures(&self) -> u32 {
+        self.count
+    }
+
+    /// Records that an instance was published.
+    pub(crate) fn record_up(&mut self, now: Instant) {
+        self.up_since = Some(now);
+    }
+
+    /// Records that the service is down, for any reason. Returns whether its instance was stable,
+    /// in which case the counter is reset.
+    fn record_down(&mut self, now: Instant) -> bool {
+        let up = self.up_since.take().map(|since| now.saturating_duration_since(since));
+        let was_stable = up.is_some_and(|up| up >= self.policy.reset_after);
+        if was_stable {
+            self.count = 0;
+        }
+        was_stable
+    }
+
+    /// Records a failure that is not counted against this service (S1).
+    pub(crate) fn ignore_failure(&mut self, now: Instant) -> Verdict {
+        self.record_down(now);
+        Verdict::RetryAfter(self.policy.debounce)
+    }
+
+    /// Records a failure that is counted against this service (S1).
+    pub(crate) fn count_failure(&mut self, now: Instant) -> Verdict {
+        let was_stable = self.record_down(now);
+        // Checked first: the window also counts the failures of stable instances.
+        if self.add_to_window(now) {
+            return Verdict::GiveUp;
+        }
+        // Most failures after a stable time are a reload, or a connection that was lost once. So no
+        // backoff follows, and the failure is not added to the counter.
+        if was_stable {
+            return Verdict::RetryAfter(self.policy.debounce);
+        }
+        self.count = self.count.saturating_add(1);
+        Verdict::RetryAfter(self.policy.backoff_after(self.count).max(self.policy.debounce))
+    }
+
+    /// Adds a failure to the window of `max_failures`. Returns whether the window now has more
+    /// failures than the limit.
+    fn add_to_window(&mut self, now: Instant) -> bool {
+        let Some((limit, window)) = self.policy.max_failures else { return false };
+        while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= window) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        self.recent.len() > limit as usize
+    }
+
+    /// Forgets all failures.
+    pub(crate) fn reset(&mut self) {
+        self.count = 0;
+        self.recent.clear();
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn exact() -> RestartPolicy {
+        RestartPolicy::default().backoff(ms(100), ms(1_000)).without_jitter()
+    }
+
+    #[test]
+    fn backoffs_grow_up_to_a_maximum_and_start_again_after_a_stable_instance() {
+        let mut counter = FailureCounter::new(exact().reset_after(ms(500)));
+        let mut now = Instant::now();
+        for backoff in [100, 200, 400, 800, 1_000, 1_000] {
+            assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(backoff)));
+        }
+        assert_eq!(counter.failures(), 6);
+        // Up for less than `reset_after`.
+        counter.record_up(now);
+        now += ms(499);
+        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(1_000)));
+        counter.record_up(now);
+        now += ms(500);
+        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(0)), "stable");
+        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(100)));
+    }
+
+    #[test]
+    fn a_failure_of_a_dependency_is_not_counted() {
+        let mut counter = FailureCounter::new(exact().max_failures(1, ms(1_000)).debounce(ms(7)));
+        let now = Instant::now();
+        for _ in 0..10 {
+            counter.record_up(now);
+            assert_eq!(counter.ignore_failure(now), Verdict::RetryAfter(ms(7)));
+        }
+        assert_eq!(counter.failures(), 0);
+        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(100)));
+        assert_eq!(counter.count_failure(now), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn one_failure_more_than_the_limit_within_the_window_gives_up() {
+        let mut counter = FailureCounter::new(exact().max_failures(2, ms(1_000)));
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            assert!(matches!(counter.count_failure(now), Verdict::RetryAfter(_)));
+            now += ms(500);
+        }
+        assert!(matches!(counter.count_failure(now), Verdict::RetryAfter(_)));
+        assert_eq!(counter.count_failure(now), Verdict::GiveUp);
+        counter.reset();
+        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(100)));
+    }
+
+    #[test]
+    fn jitter_shortens_a_backoff_by_at_most_half() {
+        for _ in 0..100 {
+            let mut counter =
+                FailureCounter::new(RestartPolicy::default().backoff(ms(100), ms(300)));
+            let now = Instant::now();
+            for longest in [100, 200, 300, 300] {
+                let Verdict::RetryAfter(backoff) = counter.count_failure(now) else {
+                    panic!("there is no limit")
+                };
+                assert!(backoff >= ms(longest / 2) && backoff <= ms(longest), "{backoff:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_values_do_not_panic() {
+        for factor in [f32::NAN, -1.0, 0.0, f32::INFINITY] {
+            let policy =
+                RestartPolicy::default().factor(factor).backoff(Duration::MAX, Duration::MAX);
+            let mut counter = FailureCounter::new(policy.max_failures(0, Duration::MAX));
+            assert_eq!(counter.count_failure(Instant::now()), Verdict::GiveUp);
+            let mut counter = FailureCounter::new(exact().factor(factor));
+            for _ in 0..5 {
+                assert!(matches!(counter.count_failure(Instant::now()), Verdict::RetryAfter(_)));
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The loop of one supervisor, and how it stops its service. `docs/supervision.md` has a diagram.
+//!
+//! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
+//! step of the loop ends early in this case.
+
+use std::{
+    error::Error,
+    future::{Future, ready},
+    time::{Duration, Instant},
+};
+
+use futures_lite::future::or;
+
+use super::{
+    Build, BuildFailure, Supervisor, SupervisorState, build,
+    build_timer::BuildTimer,
+    pending_attempt::Grace,
+    policy::{FailureCounter, Verdict},
+    supervisor::StopHook,
+    user_code::{UserBuilder, call_user_code},
+};
+use crate::{
+    error::ReadyError,
+    event::EventKind,
+    failure::{Failure, Reason},
+    numbers::Generation,
+    provide::{Attempt, Running},
+    registry::{Command, CommandWait},
+    store::Target,
+    sync::Shielded,
+    waiting::Wait,
+};
+
+impl<T: Send + Sync + 'static> Supervisor<T> {
+    /// Builds the service, again after each failure, until it must stop. Returns the instance that
+    /// is up, or is being drained, at this time.
+    pub(super) async fn run_loop<F, B, E>(&self, mut builder: UserBuilder<F>) -> Option<Running<T>>
+    where
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut counter = FailureCounter::new(self.policy.clone());
+        let mut backoff =
+            Backoff { delay: Duration::ZERO, since: self.now(), generation: Generation::FIRST };
+        // The references to the previous instance that remained when the drain timeout expired.
+        let mut holders = 0;
+        while self.back_off(backoff, &mut counter).await {
+            // Returns here if the service must stop: no instance is up.
+            let attempt = self.begin(&counter).await?;
+            // `generation` will be the one in which the service is down after this attempt or its
+            // instance. A cascade ends the generation of the attempt; a failed attempt does not.
+            let attempted = attempt.generation();
+            let mut generation = attempted.next();
+            // The failures are shielded: each may be the last owner of the user's reason.
+            let (failed, since) = match self.build(attempt, &counter, holders, &mut builder).await {
+                BuildResult::Running(running, graces) => {
+                    // A reset that was requested during the build.
+                    if self.control.take_reset() {
+                        counter.reset();
+                    }
+                    counter.record_up(self.now());
+                    self.control.set_state(SupervisorState::Up, counter.failures(), None);
+                    let failed = async { running.failed().await.ok().map(Shielded::new) };
+                    let enforce_graces = self.enforce_graces(graces, running.generation());
+                    // The service must stop. In a shutdown `stop` takes the instance down, after a
+                    // close the drop of `running` does.
+                    let Some(failed) = or(failed, or(self.must_stop(), enforce_graces)).await
+                    else {
+                        return Some(running);
+                    };
+                    // Before the draining, which is part of the backoff.
+                    let since = self.now();
+                    // The service must stop. In a shutdown `stop` continues the draining.
+                    let Some(remaining) = self.drain(&running, &counter).await else {
+                        return Some(running);
+                    };
+                    holders = remaining;
+                    (failed, since)
+                }
+                // The shutdown itself may have invalidated the build (S4), which is not a failure
+                // to be counted.
+                BuildResult::Invalidated(failure) if self.control.stop_requested() => {
+                    drop(Shielded::new(failure));
+                    return None;
+                }
+                BuildResult::Invalidated(failure) => (Shielded::new(failure), self.now()),
+                BuildResult::Failed(failure) => {
+                    generation = attempted;
+                    (Shielded::new(failure), self.now())
+                }
+                // The attempt has failed, so no instance is up.
+                BuildResult::MustStop => return None,
+            };
+            // A reset that was requested during the build, while the instance was up, or during the
+            // draining: this failure is counted as the first one.
+            if self.control.take_reset() {
+                counter.reset();
+            }
+            let verdict = if counts_against_service(&failed) {
+                counter.count_failure(since)
+            } else {
+                counter.ignore_failure(since)
+            };
+            match verdict {
+                Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, generation },
+                Verdict::GiveUp => {
+                    self.emit(failed.generation, EventKind::GivenUp(&failed));
+                    self.control.set_state(SupervisorState::GivenUp, counter.failures(), None);
+                    // The user's reason must not live as long as the service stays down.
+                    drop(failed);
+                    if Wait::new(self.command_wait()).await == Command::Stop {
+                        return None;
+                    }
+                    // The command was a reset: the service is built immediately.
+                    counter.reset();
+                    backoff = Backoff { delay: Duration::ZERO, since, generation };
+                }
+            }
+        }
+        // The service must stop, and it is down.
+        None
+    }
+
+    /// Stops the service, on its turn in a shutdown: takes the instance down, calls the stop hook,
+    /// and drains the instance.
+    pub(super) async fn stop(
+        &self,
+        running: Option<Running<T>>,
+        stop_hook: Shielded<Option<StopHook<T>>>,
+    ) {
+        let deadline = self.now().checked_add(self.stop_timeout);
+        self.control.set_state(SupervisorState::Stopping, 0, None);
+        let work = async {
+            // If the service is down, there is nothing to stop.
+            if let Some(running) = running {
+                // Read before the failure, after which no instance can be read. `None` if the
+                // instance has failed already: then the stop hook is not called.
+                let instance = Shielded::new(running.instance());
+                let target = Target::Generation(running.generation());
+                let reason = Shielded::new(Reason::ShutDown);
+                self.registry().cascade(self.id().index(), target, reason);
+                // S4: if the cascade of another thread has condemned the instance, the call above
+                // does nothing, and the instance can still be read. So wait until it is down.
+                drop(running.failed().await.map(Shielded::new));
+                // The stop hook, its future and its reference to the instance are used and dropped
+                // within `call_user_code`, so a panic of them ends only the stop hook. If one of
+                // the two is missing, both are dropped there.
+                let stop = move || match (stop_hook.into_inner(), instance.into_inner()) {
+                    (Some(stop_hook), Some(instance)) => stop_hook(instance),
+                    _ => Box::pin(ready(())),
+                };
+                drop(Shielded::new(call_user_code(stop).await));
+                // Also after a panic, and also for an instance that failed before.
+                running.drained().await.ok();
+            }
+            true
+        };
+        let expired = async {
+            self.sleep_until(deadline).await;
+            false
+        };
+        // If the limit expires, the state stays `Stopping`, and the shutdown reports it (S6).
+        if or(work, expired).await {
+            self.control.set_state(SupervisorState::Stopped, 0, None);
+        }
+    }
+
+    /// Waits until the readers of a failed instance have dropped it, at most for the drain timeout.
+    /// Returns the number of references that remain, or `None` if the service must stop.
+    async fn drain(&self, running: &Running<T>, counter: &FailureCounter) -> Option<usize> {
+        // Without a timeout, the policy does not drain.
+        let Some(timeout) = counter.policy().drain_timeout else { return Some(0) };
+        let deadline = self.now().checked_add(timeout);
+        self.control.set_state(SupervisorState::Draining, counter.failures(), None);
+        let drained = async {
+            let _ = running.drained().await;
+            Some(0)
+        };
+        let expired = async {
+            self.sleep_until(deadline).await;
+            Some(running.holders())
+        };
+        // A reset does not end the draining: the resource that it protects would exist twice.
+        or(self.must_stop(), or(drained, expired)).await
+    }
+
+    /// Waits until the backoff ends. Returns `false` if the service must stop.
+    async fn back_off(&self, backoff: Backoff, counter: &mut FailureCounter) -> bool {
+        // The loop does not report `BackingOff` for no time. `begin` checks whether the service
+        // must stop.
+        if backoff.delay.is_zero() {
+            return true;
+        }
+        let end = backoff.since.checked_add(backoff.delay);
+        self.control.set_state(SupervisorState::BackingOff, counter.failures(), end);
+        let slept = async {
+            self.sleep_until(end).await;
+            Command::Retry
+        };
+        let backing_off_in = Some(backoff.generation);
+        let command = Wait::new(CommandWait { backing_off_in, ..self.command_wait() });
+        match or(command, slept).await {
+            Command::Stop => return false,
+            Command::Reset => counter.reset(),
+            Command::Retry => {}
+        }
+        true
+    }
+
+    /// Begins the next attempt. Returns `None` if the service must stop.
+    async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
+        self.control.set_state(SupervisorState::Building, counter.failures(), None);
+        or(self.must_stop(), async { self.provider.begin().await.ok() }).await
+    }
+
+    /// Completes with `None` when the service must stop. It is polled together with other futures.
+    async fn must_stop<R>(&self) -> Option<R> {
+        // A reset is not taken here: the loop takes it after the build or the failure.
+        Wait::new(CommandWait { accept_reset: false, ..self.command_wait() }).await;
+        None
+    }
+
+    /// Runs one build, and publishes its value.
+    async fn build<F, B, E>(
+        &self,
+        attempt: Attempt<T>,
+        counter: &FailureCounter,
+        holders: usize,
+        builder: &mut UserBuilder<F>,
+    ) -> BuildResult<T>
+    where
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let timeout = counter.policy().build_timeout;
+        let timer = BuildTimer::new(timeout, self.now());
+        let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
+        let outcome = {
+            let invalidated = async {
+                let _ = attempt.invalidated().await;
+                None
+            };
+            let timed_out = async {
+                self.build_timed_out(attempt.timer()).await;
+                Some(Err(BuildFailure::timed_out(timeout).into()))
+            };
+            let built = async { Some(builder.build(build).await) };
+            // `or` polls in this order: a build whose value cannot be published is not polled, and
+            // a build that is ready at its deadline is in time.
+            or(or(invalidated, self.must_stop()), or(built, timed_out)).await
+        };
+        let is_exceeded = attempt.timer().is_exceeded(self.now());
+        let (attempt, graces) = attempt.end_build();
+        let outcome = match outcome {
+            // A blocking build could not be dropped at its deadline, and an async build that is
+            // polled late is polled before its timeout.
+            Some(Ok(value)) if is_exceeded => {
+                drop(Shielded::new(value));
+                Some(Err(BuildFailure::timed_out(timeout).into()))
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            Some(Ok(value)) => match attempt.ready(value) {
+                Ok(running) => BuildResult::Running(running, graces),
+                Err(ReadyError::Invalidated { value, failure }) => {
+                    drop(Shielded::new(value));
+                    BuildResult::Invalidated(failure)
+                }
+                Err(ReadyError::Closed { value, .. }) => {
+                    drop(Shielded::new(value));
+                    BuildResult::MustStop
+                }
+            },
+            // The build was invalidated, or the service must stop. In both cases `fail_attempt`
+            // finds the reason itself, and does not use this one.
+            None => self.fail_attempt(attempt, "invalidated".into()),
+            Some(Err(reason)) => self.fail_attempt(attempt, reason),
+        }
+    }
+
+    /// Waits until the timeout of a build has expired.
+    async fn build_timed_out(&self, timer: &BuildTimer) {
+        loop {
+            // A wait of the build may have moved the deadline during the sleep, so it is checked
+            // again after each sleep.
+            let deadline = timer.deadline_when_running().await;
+            if self.now() >= deadline {
+                return;
+            }
+            self.sleep_until(Some(deadline)).await;
+        }
+    }
+
+    /// Fails the attempt for this reason, unless the service must stop or the attempt was
+    /// invalidated.
+    fn fail_attempt(
+        &self,
+        mut attempt: Attempt<T>,
+        reason: Box<dyn Error + Send + Sync>,
+    ) -> BuildResult<T> {
+        let reason = Shielded::new(reason);
+        // An error of a build that must stop is a consequence of this, and is not counted.
+        if self.registry().is_closed() || self.control.stop_requested() {
+            let _ = attempt.end(Shielded::new(Reason::ShutDown));
+            return BuildResult::MustStop;
+        }
+        match attempt.fail(reason.into_inner()) {
+            // The failure that invalidated the attempt decides what happens next, and not the error
+            // of the build. So a builder may return the error of an invalidated wait.
+            Err(invalidated_by) => BuildResult::Invalidated(invalidated_by),
+            Ok(()) => match self.registry().store().last_failure(self.id().index()) {
+                Some(failure) => BuildResult::Failed(failure),
+                None => unreachable!("the reason of an attempt that has just failed is stored"),
+            },
+        }
+    }
+
+    /// Returns the condition of a wait for a stop or a reset.
+    fn command_wait(&self) -> CommandWait<'_> {
+        let (store, index) = (self.registry().store(), self.id().index());
+        let control = &self.control;
+        CommandWait { store, index, control, accept_reset: true, backing_off_in: None }
+    }
+
+    fn emit(&self, generation: Generation, kind: EventKind<'_>) {
+        self.registry().emit(self.id().index(), generation, Duration::ZERO, kind);
+    }
+}
+
+/// Returns whether the failure is counted against the service itself (S1): it began there, and not
+/// because a dependency was absent for a grace period.
+fn counts_against_service(failure: &Failure) -> bool {
+    failure.root == failure.service && !matches!(failure.reason, Reason::GraceExpired { .. })
+}
+
+/// The result of one build.
+enum BuildResult<T: Send + Sync + 'static> {
+    /// The value was published. The grace periods apply from now on.
+    Running(Running<T>, Vec<Grace>),
+    /// This failure has ended the generation of the attempt.
+    Invalidated(Failure),
+    /// The build returned an error, panicked or timed out.
+    Failed(Failure),
+    /// The registry is closed, or a shutdown has reached the service.
+    MustStop,
+}
+
+/// The delay before a build: a backoff, the debounce delay, or none.
+#[derive(Clone, Copy)]
+struct Backoff {
+    delay: Duration,
+    /// The time of the failure, so that the time of draining is part of the delay.
+    since: Instant,
+    /// The generation in which the service is down. If a cascade ends it during the delay, a
+    /// service that the last build used has failed, and the reason for which that build failed may
+    /// no longer exist. So the delay ends.
+    generation: Generation,
+}

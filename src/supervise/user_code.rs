@@ -1,0 +1,113 @@
+//! Calls builders and stop hooks, and catches their panics, so that none of them ends the loop.
+
+use std::{
+    any::Any,
+    error::Error,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    thread,
+    time::Duration,
+};
+
+use futures_lite::FutureExt;
+
+use super::Build;
+use crate::sync::Shielded;
+
+/// The reason of a failed build whose builder did not return an error itself.
+///
+/// The [`Failure`](crate::Failure) that the next build receives
+/// ([`Build::last_failure`](crate::supervise::Build::last_failure)) contains it as
+/// [`Reason::Error`](crate::Reason::Error).
+///
+/// ```
+/// use mainstay::{Reason, Registry, supervise::BuildFailure};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let supervisor = registry.supervise(port)?;
+/// std::thread::spawn(|| {
+///     supervisor.run_blocking(|build| match build.last_failure() {
+///         None => panic!("no port is free"),
+///         Some(failure) => {
+///             let Reason::Error(error) = &failure.reason else { unreachable!() };
+///             assert_eq!(error.to_string(), "the build panicked: no port is free");
+///             assert!(error.is::<BuildFailure>());
+///             Ok::<_, BuildFailure>(80)
+///         }
+///     })
+/// });
+/// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
+/// # registry.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildFailure {
+    /// The builder panicked.
+    #[error("the build panicked: {message}")]
+    Panicked {
+        /// The message of the panic, if it is text.
+        message: String,
+    },
+    /// The build took longer than
+    /// [`RestartPolicy::build_timeout`](crate::supervise::RestartPolicy::build_timeout).
+    #[error("not built within {after:?}")]
+    TimedOut {
+        /// The timeout.
+        after: Duration,
+    },
+}
+
+impl BuildFailure {
+    pub(super) fn timed_out(timeout: Option<Duration>) -> Self {
+        Self::TimedOut { after: timeout.unwrap_or_default() }
+    }
+
+    fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        let payload = Shielded::new(payload);
+        let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self::Panicked { message: text.unwrap_or_else(|| "the message is not text".into()) }
+    }
+}
+
+/// The builder of the user, which may panic in a call, in a poll of its future, and in the `Drop`
+/// of both.
+pub(super) struct UserBuilder<F>(Shielded<F>);
+
+impl<F> UserBuilder<F> {
+    pub(super) fn new(builder: F) -> Self {
+        Self(Shielded::new(builder))
+    }
+
+    /// Runs one build. A panic is returned as a [`BuildFailure`].
+    pub(super) async fn build<T, B, E>(
+        &mut self,
+        build: Build<T>,
+    ) -> Result<T, Box<dyn Error + Send + Sync>>
+    where
+        T: Send + Sync + 'static,
+        F: FnMut(Build<T>) -> B,
+        B: Future<Output = Result<T, E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let result = call_user_code(|| (*self.0)(build)).await;
+        let result = result.map(|built| built.map_err(Into::into));
+        result.unwrap_or_else(|payload| Err(BuildFailure::panicked(payload).into()))
+    }
+}
+
+/// Calls a function of the user and polls the future that it returns. A panic of the call or of a
+/// poll is returned; a panic in the `Drop` of the future is caught and discarded.
+pub(super) async fn call_user_code<B: Future>(
+    function: impl FnOnce() -> B,
+) -> thread::Result<B::Output> {
+    let output = async {
+        let mut future = Shielded::new(Box::pin(function()));
+        poll_fn(|context| future.as_mut().poll(context)).await
+    };
+    // Unwind safe: after a panic, neither the function nor its future is used again. A builder that
+    // is called again after a panic is responsible for its own state.
+    AssertUnwindSafe(output).catch_unwind().await
+}

@@ -1,0 +1,354 @@
+//! `Wait`, the implementation of every wait: it checks a condition, and sleeps until a slot
+//! changes.
+//!
+//! `docs/design.md` ("Waiting") proves that no wake-up is lost. `registry/supervisors/progress.rs`
+//! waits in the same way for a counter: a change of the protocol concerns both.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    store::{Store, Waiter},
+    sync::block_until,
+};
+
+pub(crate) mod sealed {
+    use super::{Duration, Store};
+    use crate::numbers::ServiceIndex;
+
+    /// The slots whose changes can make a condition hold: one or two.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct WaitSlots([Option<ServiceIndex>; 2]);
+
+    impl WaitSlots {
+        pub(crate) fn of(service: ServiceIndex) -> Self {
+            Self([Some(service), None])
+        }
+
+        pub(crate) fn and(self, other: Option<ServiceIndex>) -> Self {
+            Self([self.0[0], other])
+        }
+
+        pub(crate) fn iter(self) -> impl Iterator<Item = ServiceIndex> {
+            self.0.into_iter().flatten()
+        }
+    }
+
+    /// A condition that a wait waits for.
+    pub trait Condition: Unpin {
+        type Output;
+
+        /// Returns the output if the condition holds. If it returns `None`, the condition can hold
+        /// only after one of `slots` has changed.
+        fn check(&mut self) -> Option<Self::Output>;
+
+        /// Returns the slots to listen to after the last check.
+        fn slots(&self) -> WaitSlots;
+
+        fn store(&self) -> &Store;
+
+        /// Returns the error of a wait that has lasted for `after`.
+        fn timed_out(&self, after: Duration) -> Self::Output;
+
+        /// Returns whether an observer needs the duration of the wait.
+        fn is_observed(&self) -> bool {
+            false
+        }
+
+        /// Called once, after the first check has failed.
+        fn on_start(&mut self) {}
+
+        /// Called once after `on_start`, when the wait ends or is dropped.
+        fn on_end(&mut self, _elapsed: Duration) {}
+    }
+}
+
+use sealed::{Condition, WaitSlots};
+
+/// Waits for a condition: await it on any executor, or block a thread with
+/// [`wait_blocking`](Self::wait_blocking).
+///
+/// Nothing happens before the wait is polled. A wait that has returned its output never ends again:
+/// if it is polled, it is pending.
+///
+/// # Cancel safety
+///
+/// A wait can be dropped at any point, without an effect on other waiters. One effect can remain: a
+/// dependency for which an attempt has begun to wait stays an edge until the next publication of
+/// its dependent. If a wait for [`begin`](crate::Provider::begin) is dropped, no attempt has begun.
+///
+/// # Wakers
+///
+/// The thread that changes the slot locks the list of waiters of this slot for a short time, to
+/// mark the waiters (with event-listener). It calls their wakers after it has released the lock. If
+/// a waker panics, the panic hook reports the panic, and the other waiters are woken. A waker may
+/// run its task in place.
+///
+/// ```
+/// use mainstay::Registry;
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// assert!(registry.wait_ready(port).wait_blocking_timeout(Duration::from_millis(1)).is_err());
+///
+/// let waiter = std::thread::spawn({
+///     let registry = registry.clone();
+///     move || registry.wait_ready(port).wait_blocking().map(|port| **port)
+/// });
+/// let provider = registry.provide(port)?;
+/// let _running = provider.begin().wait_blocking()?.ready(80)?;
+/// assert_eq!(waiter.join().unwrap()?, 80);
+/// // The same in async code, on any executor.
+/// assert_eq!(**pollster::block_on(registry.wait_ready(port))?, 80);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a wait does nothing unless it is awaited or `wait_blocking` is called"]
+pub struct Wait<C: Condition> {
+    condition: C,
+    waiter: Waiter,
+    /// `on_start` was called, and `on_end` was not.
+    started: bool,
+    /// The time at which it started, if an observer needs the duration.
+    started_at: Option<Instant>,
+    /// It has returned its output.
+    done: bool,
+}
+
+impl<C: Condition> Wait<C> {
+    pub(crate) fn new(condition: C) -> Self {
+        let waiter = Waiter::default();
+        Self { condition, waiter, started: false, started_at: None, done: false }
+    }
+
+    /// Blocks this thread until the wait ends, and returns its output.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking(self) -> C::Output {
+        self.block(None)
+    }
+
+    /// Blocks this thread until the wait ends, but at most for `timeout`. If the timeout expires,
+    /// it returns the error `TimedOut` of the wait.
+    ///
+    /// With a timeout of zero, it only checks whether the condition holds.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// # use std::time::Duration;
+    /// assert!(registry.wait_ready(port).wait_blocking_timeout(Duration::from_millis(1)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_timeout(self, timeout: Duration) -> C::Output {
+        // A deadline that `Instant` cannot represent is never reached.
+        self.block(Instant::now().checked_add(timeout))
+    }
+
+    /// Blocks this thread until the wait ends, but at most until `deadline`. After the deadline it
+    /// returns the error `TimedOut` of the wait.
+    ///
+    /// With a deadline in the past, it only checks whether the condition holds.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// # use std::time::Instant;
+    /// assert!(registry.wait_ready(port).wait_blocking_deadline(Instant::now()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_deadline(self, deadline: Instant) -> C::Output {
+        self.block(Some(deadline))
+    }
+
+    /// Waits in async code, but at most for `timeout`, measured by `clock`. If the timeout expires,
+    /// it returns the error `TimedOut` of the wait.
+    ///
+    /// It is cancel-safe, as the wait itself.
+    ///
+    /// ```
+    /// use mainstay::{error::WaitError, supervise::SystemClock};
+    /// use std::time::Duration;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # pollster::block_on(async {
+    /// let timeout = Duration::from_millis(1);
+    /// match registry.wait_ready(port).timeout(timeout, &SystemClock).await {
+    ///     Err(WaitError::TimedOut { after, .. }) => assert!(after >= timeout),
+    ///     _ => unreachable!("no thread provides it"),
+    /// }
+    /// # });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "supervise")]
+    pub async fn timeout(
+        mut self,
+        timeout: Duration,
+        clock: &dyn crate::clock::Clock,
+    ) -> C::Output {
+        let start = clock.now();
+        // A deadline that `Instant` cannot represent is never reached.
+        let Some(deadline) = start.checked_add(timeout) else { return self.await };
+        let output = async { Some((&mut self).await) };
+        let expired = async {
+            clock.sleep_until(deadline).await;
+            None
+        };
+        match futures_lite::future::or(output, expired).await {
+            Some(output) => output,
+            None => self.condition.timed_out(clock.now().saturating_duration_since(start)),
+        }
+    }
+
+    fn block(mut self, deadline: Option<Instant>) -> C::Output {
+        // If the condition holds already, the thread needs no waker.
+        let first = if self.done { None } else { self.condition.check() };
+        if let Some(output) = first {
+            return output;
+        }
+        let start = deadline.map(|_| Instant::now());
+        let elapsed = || start.map(|start| start.elapsed()).unwrap_or_default();
+        block_until(&mut self, || deadline).unwrap_or_else(|| self.condition.timed_out(elapsed()))
+    }
+
+    fn end(&mut self) {
+        self.waiter.disarm();
+        if mem::take(&mut self.started) {
+            let elapsed = self.started_at.map(|start| start.elapsed()).unwrap_or_default();
+            self.condition.on_end(elapsed);
+        }
+    }
+}
+
+impl<C: Condition> Future for Wait<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        if this.done {
+            // Another check could begin a second attempt.
+            return Poll::Pending;
+        }
+        loop {
+            if !this.waiter.is_armed() {
+                if let Some(output) = this.condition.check() {
+                    this.done = true;
+                    this.end();
+                    return Poll::Ready(output);
+                }
+                if !this.started {
+                    this.started = true;
+                    this.started_at = this.condition.is_observed().then(Instant::now);
+                    this.condition.on_start();
+                }
+                let slots = this.condition.slots();
+                this.arm(slots);
+                // The slot may have changed before the waiter bit was set. A change after that
+                // wakes us.
+                if let Some(output) = this.condition.check() {
+                    this.done = true;
+                    this.end();
+                    return Poll::Ready(output);
+                }
+                if this.condition.slots() != slots {
+                    // The slot has changed, and now the condition depends on another slot, at which
+                    // we do not listen yet.
+                    this.waiter.disarm();
+                    continue;
+                }
+            }
+            if this.waiter.poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<C: Condition> Wait<C> {
+    /// Listens at the slots, and sets their waiter bits.
+    fn arm(&mut self, slots: WaitSlots) {
+        let store = self.condition.store();
+        for slot in slots.iter() {
+            // In this order: a thread that reads the bit must find the listener.
+            self.waiter.listen(&store.service(slot).changed);
+            store.slot(slot).state.set_waiters();
+        }
+    }
+}
+
+impl<C: Condition> Drop for Wait<C> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::{numbers::ServiceIndex, registry::Registry};
+
+    /// Depends on slot 0 at the first check, and on slot 1 at later checks.
+    struct ChangesSlot<'a> {
+        registry: &'a Registry,
+        checks: u32,
+    }
+
+    impl Condition for ChangesSlot<'_> {
+        type Output = ();
+
+        fn check(&mut self) -> Option<()> {
+            self.checks += 1;
+            (self.checks > 4).then_some(())
+        }
+
+        fn slots(&self) -> WaitSlots {
+            WaitSlots::of(ServiceIndex::new(u32::from(self.checks > 1)))
+        }
+
+        fn store(&self) -> &Store {
+            self.registry.store()
+        }
+
+        fn timed_out(&self, _: Duration) {}
+    }
+
+    struct CountWakes(AtomicUsize);
+
+    impl std::task::Wake for CountWakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_slot_that_the_last_check_depends_on_wakes_the_wait() {
+        let registry = Registry::with_capacity(2).unwrap();
+        let [_, second] = ["first", "second"].map(|name| registry.register::<u8>(name).unwrap());
+        let wakes = Arc::new(CountWakes(AtomicUsize::new(0)));
+        let mut wait = Wait::new(ChangesSlot { registry: &registry, checks: 0 });
+        let waker = Arc::clone(&wakes).into();
+        assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+        registry.store().wake(second.index());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+}

@@ -1,0 +1,5 @@
+//! Dependencies between services: discovered and declared edges, their kinds, and cycles.
+
+mod cycles;
+mod discovered;
+mod kinds;

@@ -1,0 +1,37 @@
+//! The behaviour of a registry, by its observable effects. The properties are listed at the top of
+//! each module:
+//!
+//! - [`registering`]: names, capacity, foreign ids, the types of handles
+//! - [`reading`]: `get`, `get_arc`, `get_all`, cached readers, and when a value is dropped
+//! - [`providing`]: the loop of a provider, on every executor; dropped and forgotten handles
+//! - [`edges`]: declared and discovered dependencies, their kinds, and cycles
+//! - [`failing`]: cascades, and reports of failures
+//! - [`waiting`]: futures and blocking waits, timeouts, and wakers
+//! - [`closing`]: the close, and the drop of the last handle
+//! - [`observing`]: events, statuses, the listing and its graph
+//! - [`user_code`]: values, reasons, wakers and observers that panic or call the registry
+//! - [`supervising`]: restarts, backoffs, builds, grace periods, drains and shutdown
+//! - [`test_kit`]: the test kit itself
+//!
+//! These tests are quick, and need no process of their own: `ci/mutants` builds and runs this
+//! binary for each mutant. The other binaries are `stress` (long runs with many threads),
+//! `histories` (recorded runs that are checked against a specification) and `churn` (counts
+//! allocations).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod closing;
+mod edges;
+mod failing;
+mod observing;
+mod providing;
+mod reading;
+mod registering;
+// The supervisors run in the runtime of the test kit.
+#[cfg(feature = "test-kit")]
+mod supervising;
+#[cfg(feature = "test-kit")]
+mod test_kit;
+mod user_code;
+mod waiting;

@@ -1,0 +1,4 @@
+//! What a program can observe of a registry: the events, and the statuses of the services.
+
+mod events;
+mod statuses;

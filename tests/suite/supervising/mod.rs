@@ -1,0 +1,13 @@
+//! Supervisors: restarts and backoffs, single builds, grace periods, drains, and the shutdown.
+
+mod building;
+#[cfg(all(feature = "smol", feature = "tokio"))]
+mod clocks;
+mod draining;
+mod graces;
+mod panics;
+mod restarting;
+mod runtime;
+mod shutting_down;
+mod threads;
+mod two_hours;

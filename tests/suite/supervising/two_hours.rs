@@ -1,0 +1,366 @@
+//! Two hours of supervised services under random failures, by a virtual clock.
+//!
+//! Sixteen services have random dependencies of all kinds. Builds return errors, panic, hang or
+//! take their time; instances are failed and reported, and services are reset. After each step,
+//! when no task can continue:
+//!
+//! - No ready service depends on an instance that has failed (I2), nor on one that has been absent
+//!   for longer than the grace period.
+//! - The failures that the observer counts for a service are its own failures and no others.
+//! - A service that was given up had one failure more than its limit within the window.
+//!
+//! At the end builds no longer fail. Then every service is ready, or given up, or waits for one
+//! that is given up. After a reset all are ready. The shutdown stops every service in time, and
+//! leaves no instance, no task and no sleeper.
+
+use std::{
+    collections::VecDeque,
+    panic,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use super::runtime::{BoxError, Task, ms};
+use crate::support::{Random, Seed};
+use mainstay::{
+    Event, EventKind, Failure, Instance, Observer, Phase, Reason, Registry, ServiceId,
+    supervise::{Clock, RestartPolicy, SupervisorState},
+    test_kit::VirtualClock,
+};
+
+const SERVICES: usize = 16;
+const HOURS: u64 = 2;
+/// The failures that a service may have within the window.
+const LIMIT: usize = 8;
+const WINDOW: Duration = Duration::from_secs(60);
+const GRACE: Duration = ms(500);
+/// The outcome of a build that succeeds at once.
+const SUCCESS: usize = 99;
+
+type Id = ServiceId<Built>;
+
+/// An instance, and what it was built from.
+struct Built {
+    /// Dependencies and their generations.
+    from: Vec<(Id, u64)>,
+    /// Dependencies whose absence is tolerated for the grace period.
+    tolerates: Vec<Id>,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Built {
+    fn new(from: Vec<(Id, u64)>, tolerates: Vec<Id>, alive: &Arc<AtomicUsize>) -> Self {
+        alive.fetch_add(1, Ordering::Relaxed);
+        Self { from, tolerates, alive: Arc::clone(alive) }
+    }
+}
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The events of one service that the observer has received.
+#[derive(Default)]
+struct Seen {
+    /// The times of its own failures within the window before the last one.
+    recent: VecDeque<Instant>,
+    given_up: usize,
+    graces_expired: usize,
+    builds: usize,
+    own_failures: usize,
+    failures_of_others: usize,
+}
+
+/// Counts the failures that the supervisors should count.
+struct Books {
+    clock: VirtualClock,
+    of: Mutex<Vec<Seen>>,
+    wrong: Mutex<Option<String>>,
+}
+
+/// The observer.
+struct Watches(Arc<Books>);
+
+impl Observer for Watches {
+    fn event(&self, _: &Registry, event: &Event<'_>) {
+        let books = &self.0;
+        let Ok(service) = event.service[1..].parse::<usize>() else { return };
+        let mut of = books.of.lock().unwrap();
+        let seen = &mut of[service];
+        match &event.kind {
+            EventKind::Failed(failure) | EventKind::Invalidated(failure)
+                if failure.root != failure.service =>
+            {
+                seen.failures_of_others += 1;
+            }
+            EventKind::Failed(Failure { reason: Reason::GraceExpired { .. }, .. }) => {
+                seen.graces_expired += 1
+            }
+            EventKind::Failed(_) | EventKind::Invalidated(_) | EventKind::AttemptFailed(_) => {
+                seen.own_failures += 1;
+                seen.recent.push_back(books.clock.now());
+            }
+            EventKind::GivenUp(_) => {
+                seen.given_up += 1;
+                let now = books.clock.now();
+                seen.recent.retain(|&at| now - at < WINDOW);
+                if seen.recent.len() != LIMIT + 1 {
+                    let wrong = format!(
+                        "{} was given up after {} failures",
+                        event.service,
+                        seen.recent.len()
+                    );
+                    *books.wrong.lock().unwrap() = Some(wrong);
+                }
+            }
+            EventKind::AttemptStarted => seen.builds += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Whether a task was woken.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct World {
+    registry: Registry,
+    clock: VirtualClock,
+    books: Arc<Books>,
+    ids: Vec<Id>,
+    tasks: Vec<Task>,
+    woken: Arc<Woken>,
+    alive: Arc<AtomicUsize>,
+    /// For each service that is not ready: its generation, and since when.
+    absent: Vec<Option<(u64, Instant)>>,
+    /// Whether builds succeed at once.
+    calm: Arc<AtomicBool>,
+}
+
+impl World {
+    fn new(random: &mut Random) -> Self {
+        let clock = VirtualClock::new();
+        let of = Mutex::new((0..SERVICES).map(|_| Seen::default()).collect());
+        let books = Arc::new(Books { clock: clock.clone(), of, wrong: Mutex::new(None) });
+        let builder = Registry::builder(SERVICES).unwrap().clock(clock.clone());
+        let registry = builder.observer(Watches(Arc::clone(&books))).build();
+        let id = |i| registry.register(&format!("s{i}")).unwrap();
+        let ids = (0..SERVICES).map(id).collect();
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let (tasks, alive, calm) = (Vec::new(), Arc::default(), Arc::default());
+        let absent = vec![None; SERVICES];
+        let mut world = Self { registry, clock, books, ids, tasks, woken, alive, absent, calm };
+        (0..SERVICES).for_each(|service| world.supervise(service, random.clone()));
+        world
+    }
+
+    fn supervise(&mut self, service: usize, mut random: Random) {
+        for _ in 0..service {
+            random.next();
+        }
+        // Each build chooses some of the services before this one.
+        let below: Vec<Id> = self.ids[service.saturating_sub(5)..service].to_vec();
+        let restart = RestartPolicy::default()
+            .backoff(ms(50), ms(5_000))
+            .reset_after(ms(20_000))
+            .max_failures(LIMIT as u32, WINDOW)
+            .build_timeout(ms(1_000));
+        let (clock, alive, calm) =
+            (self.clock.clone(), Arc::clone(&self.alive), Arc::clone(&self.calm));
+        let supervisor =
+            self.registry.supervise(self.ids[service]).unwrap().restart_policy(restart);
+        let supervisor = supervisor.on_stop(ms(1_000), |instance| async move { drop(instance) });
+        self.tasks.push(Box::pin(supervisor.run(move |build| {
+            let calm = Arc::clone(&calm);
+            let outcome = if calm.load(Ordering::Relaxed) { SUCCESS } else { random.below(100) };
+            let mut from = below.clone();
+            from.retain(|_| random.below(3) == 0);
+            let from: Vec<_> = from.into_iter().map(|id| (id, random.below(6))).collect();
+            let (clock, alive) = (clock.clone(), Arc::clone(&alive));
+            assert!(outcome != 0, "in the call");
+            async move {
+                let (mut hard, mut tolerated) = (Vec::new(), Vec::new());
+                for (id, kind) in from {
+                    match kind {
+                        0 => drop(build.wait_to_start(id).await?),
+                        1 => {
+                            build.wait_with_grace(id, GRACE).await?;
+                            tolerated.push(id);
+                        }
+                        _ => {
+                            let instance = build.wait_for(id).await?;
+                            hard.push((id, Instance::generation(&instance).get()));
+                        }
+                    }
+                }
+                // A build that waited for a given-up service may have begun before the calm.
+                match if calm.load(Ordering::Relaxed) { SUCCESS } else { outcome } {
+                    1..4 => return Err::<_, BoxError>("no luck".into()),
+                    4..6 => panic!("in a poll"),
+                    6..8 => std::future::pending().await,
+                    8..30 => clock.sleep_until(clock.now() + ms(outcome as u64)).await,
+                    _ => {}
+                }
+                Ok(Built::new(hard, tolerated, &alive))
+            }
+        })));
+    }
+
+    /// Polls until no task was woken.
+    fn run_until_idle(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let mut context = Context::from_waker(&waker);
+        while self.woken.0.swap(false, Ordering::Relaxed) {
+            self.tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+        }
+    }
+
+    fn state(&self, id: Id) -> SupervisorState {
+        self.registry.status(id).unwrap().supervisor.unwrap().state
+    }
+
+    fn check(&mut self) {
+        let now = self.clock.now();
+        for (&id, absent) in self.ids.iter().zip(&mut self.absent) {
+            let status = self.registry.status(id).unwrap();
+            let since = absent.filter(|(generation, _)| *generation == status.generation.get());
+            let since = since.unwrap_or((status.generation.get(), now));
+            *absent = (status.phase != Phase::Ready).then_some(since);
+        }
+        if let Some(wrong) = self.books.wrong.lock().unwrap().take() {
+            panic!("{wrong}");
+        }
+        for &id in &self.ids {
+            let Ok(instance) = self.registry.get(id) else { continue };
+            for &(below, generation) in &instance.from {
+                let now = self.registry.get(below).ok().map(|below| {
+                    let below = mainstay::Guard::instance(&below);
+                    Instance::generation(below).get()
+                });
+                assert_eq!(now, Some(generation), "I2: it depends on a failed instance");
+            }
+            for tolerated in &instance.tolerates {
+                let service = self.ids.iter().position(|id| id == tolerated).unwrap();
+                let absent = self.absent[service].map(|(_, since)| now - since);
+                assert!(absent.is_none_or(|absent| absent < GRACE), "absent for {absent:?}");
+            }
+        }
+    }
+
+    fn disturb(&self, random: &mut Random) {
+        let service = random.below(SERVICES);
+        let id = self.ids[service];
+        match random.below(12) {
+            0 => {
+                self.books.of.lock().unwrap()[service].recent.clear();
+                self.registry.reset(id).unwrap();
+            }
+            1..4 => drop(self.registry.fail(id, "from outside").unwrap()),
+            4..6 => {
+                if let Ok(instance) = self.registry.get_arc(id) {
+                    self.registry.fail_instance(&instance, "reported by a reader").unwrap();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
+    let seed = Seed::new();
+    let mut random = seed.random(0);
+    // Many builders panic. Their messages are not printed.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let text = info.payload().downcast_ref::<&str>();
+        if text.is_none_or(|text| !["in the call", "in a poll"].contains(text)) {
+            hook(info);
+        }
+    }));
+    let mut world = World::new(&mut random);
+    world.run_until_idle();
+    let begun = world.clock.now();
+    while world.clock.now() - begun < Duration::from_secs(3_600 * HOURS) {
+        world.disturb(&mut random);
+        world.run_until_idle();
+        world.check();
+        world.clock.advance(ms(random.below(2_000) as u64));
+        world.run_until_idle();
+        world.check();
+    }
+
+    world.calm.store(true, Ordering::Relaxed);
+    // Every backoff and every build that hangs ends within this time.
+    for _ in 0..100 {
+        world.clock.advance(ms(200));
+        world.run_until_idle();
+    }
+    world.check();
+    for &id in &world.ids {
+        let status = world.registry.status(id).unwrap();
+        match world.state(id) {
+            SupervisorState::Up => assert_eq!(status.phase, Phase::Ready),
+            SupervisorState::GivenUp => {
+                assert!(status.last_failure.is_some(), "a given-up service without a failure")
+            }
+            SupervisorState::Building => {
+                let root = status.blocked_by.last().expect("a build takes long without a cause");
+                let root = world.registry.find(root).unwrap();
+                let root = world.registry.status(root).unwrap().supervisor.unwrap().state;
+                assert_eq!(
+                    root,
+                    SupervisorState::GivenUp,
+                    "{} waits for a service that is not given up",
+                    status.name
+                );
+            }
+            doing => panic!("{} is {doing}", status.name),
+        }
+    }
+    for &id in &world.ids {
+        world.registry.reset(id).unwrap();
+    }
+    world.run_until_idle();
+    world.registry.wait_all_ready().wait_blocking_timeout(Duration::ZERO).unwrap();
+
+    let of = world.books.of.lock().unwrap();
+    let sum = |what: fn(&Seen) -> usize| of.iter().map(what).sum::<usize>();
+    println!(
+        "{} builds, {} failures of their own, {} of others, {} graces expired, {} times given up",
+        sum(|seen| seen.builds),
+        sum(|seen| seen.own_failures),
+        sum(|seen| seen.failures_of_others),
+        sum(|seen| seen.graces_expired),
+        sum(|seen| seen.given_up),
+    );
+    assert!(
+        sum(|seen| seen.given_up) > 0 && sum(|seen| seen.failures_of_others) > 100,
+        "there were too few failures"
+    );
+    assert!(sum(|seen| seen.graces_expired) > 10, "there were too few failures");
+    drop(of);
+
+    let shutdown = Arc::<Mutex<Option<mainstay::supervise::ShutdownReport>>>::default();
+    let (ended, ends) = (Arc::clone(&shutdown), world.registry.shutdown(ms(60_000)));
+    world.tasks.push(Box::pin(async move {
+        let ends = ends.await;
+        *ended.lock().unwrap() = Some(ends);
+    }));
+    world.woken.0.store(true, Ordering::Relaxed);
+    world.run_until_idle();
+    assert!(shutdown.lock().unwrap().take().expect("the shutdown ends").stop_timeouts.is_empty());
+    let left = (world.tasks.len(), world.clock.sleepers(), world.alive.load(Ordering::Relaxed));
+    assert_eq!(left, (0, 0, 0), "tasks, sleepers, instances");
+}

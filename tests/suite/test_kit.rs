@@ -1,0 +1,170 @@
+//! The test kit, as the tests of a user use it.
+//!
+//! - A stage runs until it is idle: each effect of one task on another is visible, in any order of
+//!   the tasks. It panics if the tasks never become idle.
+//! - Time moves from one sleeper to the next, and no further than requested.
+//! - The outcomes of a script come in their order, one for each build. After them the builder
+//!   runs.
+//! - A record contains the events in order. If an expected event is missing, the panic names it,
+//!   and lists the events.
+
+use std::{future::poll_fn, panic, task::Poll, time::Duration};
+
+use crate::support::poll_once;
+use mainstay::{
+    Registry,
+    error::WaitForError,
+    supervise::{Clock, RestartPolicy},
+    test_kit::{BuildOutcome, Recorder, Script, TestRuntime, VirtualClock},
+};
+
+/// The message of the panic of `work`.
+fn panic_message(work: impl FnOnce() + panic::UnwindSafe) -> String {
+    let payload = panic::catch_unwind(work).expect_err("it panics");
+    *payload.downcast().expect("the panic has a message")
+}
+
+#[test]
+fn a_chain_of_services_becomes_ready_in_any_order_of_its_tasks() {
+    let mut runtime = TestRuntime::new(30).unwrap();
+    let ids: Vec<_> =
+        (0..30).map(|n| runtime.registry.register::<u32>(&n.to_string()).unwrap()).collect();
+    // The last service first: each must be polled again after the previous one is ready.
+    for n in (0..30).rev() {
+        let below = (n > 0).then(|| ids[n - 1]);
+        let run = runtime.registry.supervise(ids[n]).unwrap().run(move |build| async move {
+            match below {
+                Some(below) => build.wait_for(below).await.map(|below| **below + 1),
+                None => Ok::<_, WaitForError>(0),
+            }
+        });
+        runtime.spawn(run);
+    }
+    runtime.run_until_idle();
+    assert_eq!(*runtime.registry.get(ids[29]).unwrap(), 29);
+    runtime.registry.close();
+    runtime.run_until_idle();
+    assert!(runtime.tasks.is_empty());
+}
+
+#[test]
+fn a_test_runtime_panics_if_its_tasks_never_become_idle() {
+    let message = panic_message(|| {
+        let mut runtime = TestRuntime::new(1).unwrap();
+        runtime.spawn(poll_fn(|context| {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        runtime.run_until_idle();
+    });
+    assert!(message.starts_with("the runtime does not become idle"), "{message}");
+}
+
+#[test]
+fn time_moves_no_further_than_requested() {
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let begun = runtime.clock.now();
+    let clock = runtime.clock.clone();
+    runtime.spawn(async move {
+        loop {
+            clock.sleep_until(clock.now() + Duration::from_secs(7)).await;
+        }
+    });
+    let passed = |runtime: &TestRuntime| (runtime.clock.now() - begun).as_secs();
+    runtime.advance(Duration::from_secs(20));
+    assert_eq!(passed(&runtime), 20);
+    let late = |runtime: &TestRuntime| {
+        let (clock, now) = (runtime.clock.clone(), runtime.clock.now());
+        move |_: &Registry| clock.now() > now + Duration::from_secs(9)
+    };
+    // The sleeper wakes at 21 and 28.
+    let holds = late(&runtime);
+    assert!(!runtime.advance_until(Duration::from_secs(9), holds));
+    assert_eq!(passed(&runtime), 28);
+    let holds = late(&runtime);
+    assert!(runtime.advance_until(Duration::from_secs(60), holds));
+    assert_eq!(passed(&runtime), 42);
+}
+
+#[test]
+fn time_moves_to_the_next_sleeper() {
+    let clock = VirtualClock::new();
+    let second = Duration::from_secs(1);
+    let mut sleeps = [3, 2, 2].map(|seconds| clock.sleep_until(clock.now() + seconds * second));
+    for sleep in &mut sleeps {
+        assert!(poll_once(sleep).is_pending());
+    }
+    assert_eq!(clock.sleepers(), 3);
+    assert_eq!(clock.advance_to_next(), Some(2 * second));
+    assert_eq!(clock.sleepers(), 1);
+    let [last, both @ ..] = &mut sleeps;
+    assert!(both.iter_mut().all(|sleep| poll_once(sleep).is_ready()));
+    assert!(poll_once(&mut *last).is_pending());
+    assert_eq!(clock.advance_to_next(), Some(second));
+    assert!(poll_once(last).is_ready());
+    assert_eq!(clock.advance_to_next(), None);
+}
+
+#[test]
+fn the_outcomes_of_a_script_come_in_their_order() {
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let id = runtime.registry.register::<u32>("a").unwrap();
+    let script = Script::default();
+    let outcomes = [
+        BuildOutcome::Build,
+        BuildOutcome::Fail("full".into()),
+        BuildOutcome::Panic("odd".into()),
+        BuildOutcome::Hang,
+    ];
+    outcomes.into_iter().for_each(|outcome| script.push(outcome));
+    let restart = RestartPolicy::default().without_jitter().build_timeout(Duration::from_secs(1));
+    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(restart);
+    let mut builds = 0;
+    runtime.spawn(supervisor.run(script.wrap(move |_| {
+        builds += 1;
+        async move { Ok::<u32, String>(builds) }
+    })));
+    runtime.run_until_idle();
+    assert_eq!(*runtime.registry.get(id).unwrap(), 1);
+    runtime.recorder.take();
+    runtime.registry.fail(id, "by hand").unwrap();
+    assert!(runtime.advance_until(Duration::from_secs(60), |registry| registry.get(id).is_ok()));
+    assert_eq!(*runtime.registry.get(id).unwrap(), 2);
+    let ended: Vec<_> = runtime
+        .recorder
+        .take()
+        .into_iter()
+        .filter(|line| !line.ends_with("attempt started"))
+        .collect();
+    assert_eq!(
+        ended,
+        [
+            "a 0: failed: by hand",
+            "a 1: attempt failed: full",
+            "a 1: attempt failed: the build panicked: odd",
+            "a 1: attempt failed: not built within 1s",
+            "a 1: ready",
+        ]
+    );
+}
+
+#[test]
+fn a_missing_event_is_named_with_the_recorded_events() {
+    let recorder = Recorder::default();
+    let registry = Registry::builder(1).unwrap().observer(recorder.clone()).build();
+    let id = registry.register::<u32>("a").unwrap();
+    let provider = registry.provide(id).unwrap();
+    drop(provider.begin().wait_blocking().unwrap().ready(1).unwrap());
+    recorder.assert_order(&["a 0: attempt started", "a 0: failed: the running handle was dropped"]);
+    let wrong = recorder.clone();
+    let message =
+        panic_message(move || wrong.assert_order(&["a 0: ready", "a 0: attempt started"]));
+    assert_eq!(
+        message,
+        "\"a 0: attempt started\" was not recorded after \"a 0: ready\". Recorded:\n    \
+         a 0: attempt started\n    a 0: ready\n    a 0: failed: the running handle was dropped"
+    );
+    recorder.take();
+    let message = panic_message(move || recorder.assert_order(&["a 0: ready"]));
+    assert_eq!(message, "\"a 0: ready\" was not recorded. Recorded: nothing");
+}

@@ -1,0 +1,7 @@
+//! User code that panics, or calls the registry, while the store runs it.
+
+mod bomb;
+mod every_call;
+mod reasons;
+mod reentrant;
+mod values;

@@ -1,0 +1,87 @@
+//! Waits whose timeout is measured by a clock.
+//!
+//! - Such a wait times out at exactly its time, and not before. If its change happens earlier, it
+//!   ends as it would without a timeout.
+//! - A wait that has ended leaves no sleeper at the clock.
+
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use crate::support::{LONG, registry_of, up};
+use mainstay::{
+    error::{AllReadyError, WaitError, WaitForError},
+    test_kit::VirtualClock,
+};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn a_wait_times_out_at_exactly_its_time_on_the_clock_and_leaves_no_sleeper() {
+    let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
+    let clock = VirtualClock::new();
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut all = pin!(registry.wait_all_ready().timeout(ms(100), &clock));
+        let mut one = pin!(registry.wait_ready(a).timeout(ms(100), &clock));
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        clock.advance(ms(99));
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        clock.advance(ms(1));
+        let Poll::Ready(Err(AllReadyError::TimedOut { not_ready, after })) = all.poll(&mut context)
+        else {
+            panic!()
+        };
+        let names: Vec<&str> = not_ready.iter().map(|service| &*service.service).collect();
+        assert_eq!((names, after), (vec!["a", "b"], ms(100)));
+        assert!(not_ready.iter().all(|service| service.blocked_by.is_empty()));
+        let Poll::Ready(Err(WaitError::TimedOut { after, .. })) = one.poll(&mut context) else {
+            panic!()
+        };
+        assert_eq!(after, ms(100));
+    }
+    // The services are ready before the time is over.
+    {
+        let mut all = pin!(registry.wait_all_ready().timeout(ms(100), &clock));
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        let (_a, _b) = (up(&registry, a, 1), up(&registry, b, 1));
+        // A check at the last moment counts.
+        clock.advance(ms(100));
+        assert!(matches!(all.poll(&mut context), Poll::Ready(Ok(()))));
+    }
+    // A time beyond the range of the clock is no limit.
+    {
+        let mut all = pin!(registry.wait_all_ready().timeout(Duration::MAX, &clock));
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        registry.close();
+        assert!(matches!(all.poll(&mut context), Poll::Ready(Err(AllReadyError::Closed { .. }))));
+    }
+    assert_eq!(clock.sleepers(), 0);
+}
+
+#[test]
+fn an_attempt_may_wait_again_after_a_timeout_on_the_clock() {
+    let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
+    let clock = VirtualClock::new();
+    let provider = registry.provide(b).unwrap();
+    let attempt = provider.begin().wait_blocking_timeout(LONG).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let mut short = pin!(attempt.wait_for(a).timeout(ms(10), &clock));
+        assert!(short.as_mut().poll(&mut context).is_pending());
+        clock.advance(ms(10));
+        let Poll::Ready(Err(WaitForError::TimedOut { .. })) = short.poll(&mut context) else {
+            panic!()
+        };
+    }
+    let _a = up(&registry, a, 7);
+    assert_eq!(**attempt.wait_for(a).wait_blocking_timeout(LONG).unwrap(), 7);
+    let _b = attempt.ready(8).unwrap();
+    registry.wait_all_ready().wait_blocking_timeout(LONG).unwrap();
+}

@@ -1,0 +1,12 @@
+//! Waits for services to be ready, for failures, and for holders; and what their wakers may do.
+
+// These waits are for supervisors, and exist with them only.
+#[cfg(feature = "supervise")]
+mod all_ready;
+// Needs `VirtualClock`.
+#[cfg(feature = "test-kit")]
+mod clock_timeouts;
+#[cfg(feature = "supervise")]
+mod drained;
+mod waits;
+mod wakers;
