@@ -1,7 +1,7 @@
 //! The index of a service and the number of its failures. Each is a type of its own, so that the
 //! compiler finds one in place of the other.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 /// The index of a service in the slab of its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,9 +12,9 @@ impl ServiceIndex {
         Self(index)
     }
 
-    /// The indices of the first `count` services, in the order of registration.
-    pub(crate) fn all(count: u32) -> impl DoubleEndedIterator<Item = Self> {
-        (0..count).map(Self)
+    /// The indices of this range, in the order of registration.
+    pub(crate) fn range(indices: Range<u32>) -> impl DoubleEndedIterator<Item = Self> {
+        indices.map(Self)
     }
 
     pub(crate) const fn get(self) -> u32 {

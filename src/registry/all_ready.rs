@@ -53,7 +53,8 @@ impl AllReadyCondition {
     /// Returns the first service with at least this index that is not ready.
     fn first_not_ready(&self, from: u32) -> Option<ServiceIndex> {
         let store = self.registry.store();
-        store.services().skip(from as usize).find(|&index| !store.is_ready(index))
+        // A `skip` would visit each service that it skips, in each check.
+        ServiceIndex::range(from..store.len()).find(|&index| !store.is_ready(index))
     }
 
     /// Describes all services that are not ready, for an error.

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn closure(members: u32, changes: u64) -> Closure {
-        Closure { members: ServiceIndex::all(members).collect(), changes }
+        Closure { members: ServiceIndex::range(0..members).collect(), changes }
     }
 
     #[test]

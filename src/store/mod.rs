@@ -254,7 +254,7 @@ impl Store {
 
     /// Iterates over the indices of all registered services.
     pub(crate) fn services(&self) -> impl DoubleEndedIterator<Item = ServiceIndex> {
-        ServiceIndex::all(self.len())
+        ServiceIndex::range(0..self.len())
     }
 
     pub(crate) fn service(&self, index: ServiceIndex) -> &Service {

@@ -269,7 +269,7 @@ impl<'a> ShutdownRun<'a> {
         // of an edge has made a service eligible, which nothing reports. As the graph is acyclic,
         // at least one service is eligible.
         if self.stopping.is_empty() && !self.all_stopped() {
-            let all = ServiceIndex::all(self.phases.len() as u32);
+            let all = ServiceIndex::range(0..self.phases.len() as u32);
             self.stop_eligible(all.collect(), now);
         }
         self.stopping.iter().filter_map(|stopping| stopping.deadline).min()
@@ -369,7 +369,7 @@ impl<'a> ShutdownRun<'a> {
         for stopping in mem::take(&mut self.stopping) {
             self.report_timeout(stopping.service, stopping.control.state());
         }
-        for service in ServiceIndex::all(self.phases.len() as u32) {
+        for service in ServiceIndex::range(0..self.phases.len() as u32) {
             let is_waiting = self.phases[service.as_usize()] == StopPhase::Waiting;
             // A service whose turn did not come, but which is down, has nothing to stop.
             if is_waiting && self.phase(service) != Phase::Down {

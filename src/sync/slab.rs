@@ -137,7 +137,7 @@ impl<S, M> Slab<S, M> {
         let size = u32::try_from(capacity).map_err(|_| NoSlab::Capacity)?;
         let mut entries = Vec::new();
         entries.try_reserve_exact(capacity).map_err(|_| NoSlab::Capacity)?;
-        entries.extend(ServiceIndex::all(size).map(|index| Entry {
+        entries.extend(ServiceIndex::range(0..size).map(|index| Entry {
             slot: slot(index),
             cell: UnsafeCell::new(MaybeUninit::uninit()),
             meta: OnceLock::new(),
