@@ -153,7 +153,7 @@ impl Gained {
 }
 
 /// Iterates over the dependents in a list.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Iter<'p> {
     /// The places that are read first.
     places: &'p [Place],

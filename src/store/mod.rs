@@ -45,6 +45,7 @@ mod history;
 #[cfg(test)]
 mod last_generation;
 mod publish;
+mod quiet;
 mod slot;
 mod state;
 mod topology;
@@ -74,6 +75,7 @@ use self::{
     dependents::List,
     erased::Operations,
     history::{Cause, History, SomeCause},
+    quiet::{Begun, QuietSince},
     state::{Abandoned, fence_before_check},
     topology::{Slots, Topology},
 };
@@ -110,6 +112,7 @@ pub(crate) struct Service {
     #[cfg(feature = "supervise")]
     passed: Count,
     closure_cache: ClosureCache,
+    quiet_since: QuietSince,
 }
 
 /// All state of one registry. It is `pub` because the sealed trait of waits names it. Its module is
@@ -119,6 +122,9 @@ pub struct Store {
     topology: Topology,
     /// The limit for all cached closures together.
     cache_budget: CacheBudget,
+    begun: Begun,
+    /// The last activity at which a service was marked as quiet.
+    last_quiet: QuietSince,
     names: Mutex<HashMap<ServiceName, ServiceIndex>>,
     closed: Flag,
 }
@@ -146,6 +152,8 @@ impl Store {
             slab: Slab::new(capacity, Slot::new)?,
             topology: Topology::new(),
             cache_budget: CacheBudget::new(capacity),
+            begun: Begun::new(),
+            last_quiet: QuietSince::new(),
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
         })
@@ -189,6 +197,7 @@ impl Store {
             #[cfg(feature = "supervise")]
             passed: Count::new(),
             closure_cache: ClosureCache::new(),
+            quiet_since: QuietSince::new(),
         };
         names.insert(service.name.clone(), index);
         let key = self.slab.register::<Instance<T>>(index, service);
