@@ -3,4 +3,5 @@
 
 mod blocking;
 mod events;
+mod records;
 mod statuses;
