@@ -41,9 +41,10 @@ impl Store {
 
     /// Inspects all services, in n log n steps for n services and edges.
     ///
-    /// The lock of the topology is held once, for a plain copy of the edges. Short parts with the
-    /// lock free in between would delay a writer less, but a graph of several instants may contain
-    /// a cycle, or a path that never existed. All else is done after the lock is free.
+    /// The lock of the topology is held once, for a plain copy of the edges. A copy in several
+    /// parts would delay writers of edges less, but a graph of several instants may contain a
+    /// cycle, or a path that never existed. Reads and cascades do not take this lock. All else,
+    /// also the names and the texts, follows after the lock is free.
     pub(crate) fn inspect_all(&self) -> Inspection {
         // Before the lock of the topology is taken: a registration takes the two locks in this
         // order.
@@ -77,9 +78,15 @@ impl Store {
     fn blocked_by(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
         self.topology.read(|graph| {
             path(index, |index| {
-                let edges = graph.dependencies(index).into_iter().map(|(edge, _)| edge);
-                let blocking = edges.filter(|edge| blocks(edge, |index| self.is_ready(index)));
-                blocking.map(|edge| edge.dependency).min()
+                let mut first = None;
+                for (edge, _) in graph.dependencies(index) {
+                    if blocks(&edge, |index| self.is_ready(index))
+                        && first.is_none_or(|first| edge.dependency < first)
+                    {
+                        first = Some(edge.dependency);
+                    }
+                }
+                first
             })
         })
     }
