@@ -203,7 +203,8 @@
 //!   which replace the timer thread. Each enables `supervise`.
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
 //!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
-//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`.
+//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
+//!   serialised failure can be deserialised as a [`FailureRecord`].
 //! - `tracing`: [`TracingObserver`] emits a `tracing` event for each event of the registry.
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
@@ -225,6 +226,7 @@ mod clock;
 pub mod error;
 mod event;
 mod failure;
+mod failure_record;
 mod instance;
 mod numbers;
 mod provide;
@@ -242,6 +244,7 @@ mod waiting;
 
 pub use event::{Event, EventKind};
 pub use failure::{Cascade, FailAllOutcome, FailOutcome, Failure, Reason, RootOutcome};
+pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};

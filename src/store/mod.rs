@@ -42,6 +42,7 @@ mod erased;
 mod fail_all;
 mod graph;
 mod history;
+mod inspection;
 #[cfg(test)]
 mod last_generation;
 mod publish;
@@ -61,6 +62,7 @@ pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
+    inspection::Inspected,
     publish::Refused,
     slot::Slot,
     state::Tag,
@@ -298,34 +300,6 @@ impl Store {
 
     pub(crate) fn dependents(&self, index: ServiceIndex) -> Vec<Edge> {
         self.topology.read(|graph| graph.dependents(index))
-    }
-
-    /// Returns the path to the service that keeps this one from being ready: a dependency that is
-    /// not ready, a dependency of that one, and so on. The path has at most `STEPS` services, so
-    /// that a listing of a deep graph stays cheap.
-    ///
-    /// The path is empty if the service is ready, or if all its dependencies are.
-    pub(crate) fn blocked_by(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
-        const STEPS: usize = 64;
-        let mut path = Vec::new();
-        if self.is_ready(index) {
-            return path;
-        }
-        self.topology.read(|graph| {
-            let mut last = index;
-            while path.len() < STEPS {
-                let edges = graph.dependencies(last).into_iter().map(|(edge, _)| edge);
-                // A service can be ready without the services that it only watches.
-                let needed = edges.filter(|edge| !edge.soft).map(|edge| edge.dependency);
-                // The one that was registered first, so that repeated calls return the same path.
-                let Some(next) = needed.filter(|&index| !self.is_ready(index)).min() else {
-                    return;
-                };
-                path.push(next);
-                last = next;
-            }
-        });
-        path
     }
 
     // Causes.
