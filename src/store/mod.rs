@@ -316,11 +316,11 @@ impl Store {
     }
 
     pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
-        self.topology.read(|graph| graph.dependencies(index))
+        self.topology.read(|graph| graph.dependencies(index).collect())
     }
 
     pub(crate) fn dependents(&self, index: ServiceIndex) -> Vec<Edge> {
-        self.topology.read(|graph| graph.dependents(index))
+        self.topology.read(|graph| graph.dependents(index).collect())
     }
 
     /// Returns the path to the service that keeps this one from being ready: a dependency that is
@@ -337,7 +337,7 @@ impl Store {
         self.topology.read(|graph| {
             let mut last = index;
             while path.len() < STEPS {
-                let edges = graph.dependencies(last).into_iter().map(|(edge, _)| edge);
+                let edges = graph.dependencies(last).map(|(edge, _)| edge);
                 // A service can be ready without the services that it only watches.
                 let needed = edges.filter(|edge| !edge.soft).map(|edge| edge.dependency);
                 // The one that was registered first, so that repeated calls return the same path.

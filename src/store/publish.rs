@@ -113,7 +113,7 @@ impl Store {
         // After the transition: an invalidated attempt either sees it and adds no edge, or has
         // counted its edge before it, and this comparison sees the count (`Topology::discover`).
         if used.any_start_only || self.service(index).discovered.get() != used.edges {
-            self.topology.drop_unused_edges(self, index, generation);
+            self.topology.drop_unused_edges(self, index, generation, |_| true);
         }
         Ok(())
     }

@@ -14,8 +14,8 @@ pub(crate) struct Walk {
 #[derive(Debug, Clone, Copy)]
 struct Visited {
     service: ServiceIndex,
-    /// The number of dependents that the service had ever gained, before the walk read its list.
-    gained: u32,
+    /// The version of the list of its dependents, before the walk read the list.
+    version: u32,
 }
 
 impl Walk {
@@ -35,11 +35,11 @@ impl Walk {
         self.visited.iter().map(|visited| visited.service)
     }
 
-    /// Returns whether no service of the walk has gained a dependent since its list was read. If
-    /// so, the walk contains the closure of its starts as of this call.
+    /// Returns whether no list of the walk has changed since it was read. If so, the walk contains
+    /// the closure of its starts as of this call.
     pub(crate) fn is_complete(&self, slots: &impl Slots) -> bool {
-        let gained = |service| slots.slot(service).dependents().gained();
-        self.visited.iter().all(|visited| gained(visited.service) == visited.gained)
+        let version = |service| slots.slot(service).dependents().version();
+        self.visited.iter().all(|visited| version(visited.service) == visited.version)
     }
 
     /// Returns whether a service depends on a service of the walk.
@@ -57,9 +57,9 @@ impl Walk {
 /// Returns the entry of a service for the walk, and its dependents, which must be followed.
 fn visit<'p>(slots: &impl Slots, service: ServiceIndex, pin: &'p Pin) -> (Visited, Iter<'p>) {
     let dependents = slots.slot(service).dependents();
-    // The count is read before the list. In the other order, a dependent that is added in between
+    // The version is read before the list. In the other order, a dependent that is added in between
     // would be counted although it is not followed, and `is_complete` would not notice it.
-    let visited = Visited { service, gained: dependents.gained() };
+    let visited = Visited { service, version: dependents.version() };
     (visited, dependents.iter(pin))
 }
 
