@@ -295,11 +295,11 @@ impl Store {
     }
 
     pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
-        self.topology.read(|graph| graph.dependencies(index))
+        self.topology.read(|graph| graph.dependencies(index).collect())
     }
 
     pub(crate) fn dependents(&self, index: ServiceIndex) -> Vec<Edge> {
-        self.topology.read(|graph| graph.dependents(index))
+        self.topology.read(|graph| graph.dependents(index).collect())
     }
 
     // Causes.
