@@ -243,7 +243,7 @@ pub use event::{Event, EventKind};
 pub use failure::{Cascade, FailOutcome, Failure, Reason};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};
-pub use read::{Cached, Guard, Ids};
+pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{

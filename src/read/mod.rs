@@ -1,8 +1,10 @@
-//! Reading one service, and several at one instant. The cached reader is in `cached.rs`.
+//! Reading one service, and several at one instant. The resolved reader is in `reader.rs`, the
+//! cached reader in `cached.rs`.
 
 mod cached;
+mod reader;
 
-pub use self::cached::Cached;
+pub use self::{cached::Cached, reader::Reader};
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -147,13 +149,7 @@ impl Registry {
     #[inline]
     pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
         let (cell, slot) = self.open(id)?;
-        let held = cell.load();
-        // The state is read after the value: if it is the tag of the value, the value was current
-        // during the call.
-        if is_current(held.as_deref(), slot) {
-            return Ok(Guard { held });
-        }
-        Err(self.not_ready(id.into(), slot, held))
+        find_current(cell, slot).map_err(|stale| self.not_ready(id.into(), slot, stale))
     }
 
     /// Returns the current instance of a service as an `Arc`, to keep it.
@@ -175,10 +171,7 @@ impl Registry {
     /// ```
     pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
         let (cell, slot) = self.open(id)?;
-        match cell.load_full() {
-            Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
-            found => Err(self.not_ready(id.into(), slot, found)),
-        }
+        find_current_arc(cell, slot).map_err(|stale| self.not_ready(id.into(), slot, stale))
     }
 
     /// Returns the instances of several services that were all current at one instant: a tuple of
@@ -258,25 +251,52 @@ impl Registry {
         self.store().open(id).ok_or_else(|| ForeignIdError { id: id.into() })
     }
 
-    /// Builds the error `NotReady`, and drops the stale instance that was found.
     #[cold]
-    pub(crate) fn not_ready<F>(&self, id: AnyId, slot: &Slot, stale: F) -> GetError {
-        shielded(|| drop(stale));
-        let state = slot.state.load();
-        let phase = match state.phase() {
-            // It became ready after the read: it was not ready before that, during the call.
-            Phase::Ready => Phase::Down,
-            phase => phase,
-        };
-        let service = self.store().name(id.index);
-        GetError::NotReady(NotReadyError { service, phase, generation: state.generation() })
+    fn not_ready<F>(&self, id: AnyId, slot: &Slot, stale: F) -> GetError {
+        not_ready(self.store(), id, slot, stale)
     }
+}
+
+/// Returns a guard of the current instance of a slot. If there is none, returns what was read.
+#[inline]
+fn find_current<T>(
+    cell: &ArcCell<Instance<T>>,
+    slot: &Slot,
+) -> Result<Guard<T>, Held<Instance<T>>> {
+    let held = cell.load();
+    // The state is read after the value: if it is the tag of the value, the value was current
+    // during the call.
+    if is_current(held.as_deref(), slot) { Ok(Guard { held }) } else { Err(held) }
+}
+
+/// As `find_current`, but returns a counted reference.
+fn find_current_arc<T>(
+    cell: &ArcCell<Instance<T>>,
+    slot: &Slot,
+) -> Result<Arc<Instance<T>>, Option<Arc<Instance<T>>>> {
+    match cell.load_full() {
+        Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
+        stale => Err(stale),
+    }
+}
+
+/// Builds the error `NotReady`, and drops the stale instance that was found.
+fn not_ready<F>(store: &Store, id: AnyId, slot: &Slot, stale: F) -> GetError {
+    shielded(|| drop(stale));
+    let state = slot.state.load();
+    let phase = match state.phase() {
+        // It became ready after the read: it was not ready before that, during the call.
+        Phase::Ready => Phase::Down,
+        phase => phase,
+    };
+    let service = store.name(id.index);
+    GetError::NotReady(NotReadyError { service, phase, generation: state.generation() })
 }
 
 /// Returns whether the instance that was read from the cell of a slot is current: whether its tag
 /// is the state. Call it after the read.
 #[inline]
-pub(crate) fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
+fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
     read.is_some_and(|instance| Tag::ready(instance.generation) == slot.state.load())
 }
 

@@ -57,7 +57,7 @@ pub(crate) use self::{
     graph::{CyclePath, Edge, EdgeSource},
     publish::{EdgeSummary, Refused},
     slot::Slot,
-    state::Tag,
+    state::{Replacements, Tag},
     tracker::InstanceTracker,
     wait_point::{WaitPoint, Waiter},
 };

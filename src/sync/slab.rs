@@ -238,9 +238,8 @@ impl<S, M> Drop for Slab<S, M> {
 
 /// A cell and its slot, together with an `Arc` of the owner that contains them.
 ///
-/// It is for a reader that reads the same service many times. It avoids the comparison of the
-/// numbers and two bounds checks, which are half of the cost of a cached read
-/// (`benches/reads.rs`).
+/// It is for a reader that reads the same service many times: it avoids the comparison of the
+/// numbers and the address arithmetic.
 pub(crate) struct SlotHandle<H, X, S> {
     cell: NonNull<ArcCell<X>>,
     slot: NonNull<S>,
@@ -252,6 +251,13 @@ pub(crate) struct SlotHandle<H, X, S> {
 unsafe impl<H: Send + Sync, X: Send + Sync, S: Sync> Send for SlotHandle<H, X, S> {}
 // SAFETY: as above. A shared handle returns only these references.
 unsafe impl<H: Send + Sync, X: Send + Sync, S: Sync> Sync for SlotHandle<H, X, S> {}
+
+impl<H, X, S> Clone for SlotHandle<H, X, S> {
+    fn clone(&self) -> Self {
+        // The clone of the `Arc` keeps the same `H` alive.
+        Self { cell: self.cell, slot: self.slot, owner: Arc::clone(&self.owner) }
+    }
+}
 
 impl<H, X, S> SlotHandle<H, X, S> {
     /// Creates a handle of the cell and the slot that `open` finds in `owner`. Returns `None` if
