@@ -155,8 +155,7 @@ impl<T> Cached<T> {
             Err(read) => {
                 // The stale instance is dropped now, or an idle reader keeps it alive. `read` is
                 // dropped first: `publish` may be waiting for this reference.
-                let (store, slot) = (&self.handle.owner().store, self.handle.slot());
-                Err(not_ready(store, self.id.into(), slot, (read, old)))
+                Err(not_ready(&self.handle.owner().store, self.id.into(), (read, old)))
             }
         }
     }

@@ -149,7 +149,7 @@ impl Registry {
     #[inline]
     pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
         let (cell, slot) = self.open(id)?;
-        find_current(cell, slot).map_err(|stale| self.not_ready(id.into(), slot, stale))
+        find_current(cell, slot).map_err(|stale| not_ready(self.store(), id.into(), stale))
     }
 
     /// Returns the current instance of a service as an `Arc`, to keep it.
@@ -171,7 +171,7 @@ impl Registry {
     /// ```
     pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
         let (cell, slot) = self.open(id)?;
-        find_current_arc(cell, slot).map_err(|stale| self.not_ready(id.into(), slot, stale))
+        find_current_arc(cell, slot).map_err(|stale| not_ready(self.store(), id.into(), stale))
     }
 
     /// Returns the instances of several services that were all current at one instant: a tuple of
@@ -251,10 +251,6 @@ impl Registry {
         self.store().open(id).ok_or_else(|| ForeignIdError { id: id.into() })
     }
 
-    #[cold]
-    fn not_ready<F>(&self, id: AnyId, slot: &Slot, stale: F) -> GetError {
-        not_ready(self.store(), id, slot, stale)
-    }
 }
 
 /// Returns a guard of the current instance of a slot. If there is none, returns what was read.
@@ -281,9 +277,10 @@ fn find_current_arc<T>(
 }
 
 /// Builds the error `NotReady`, and drops the stale instance that was found.
-fn not_ready<F>(store: &Store, id: AnyId, slot: &Slot, stale: F) -> GetError {
+#[cold]
+fn not_ready<F>(store: &Store, id: AnyId, stale: F) -> GetError {
     shielded(|| drop(stale));
-    let state = slot.state.load();
+    let state = store.slot(id.index).state.load();
     let phase = match state.phase() {
         // It became ready after the read: it was not ready before that, during the call.
         Phase::Ready => Phase::Down,
@@ -450,13 +447,20 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
     type Output = Result<Arc<Instance<T>>, WaitError>;
 
     fn check(&mut self) -> Option<Self::Output> {
-        if let Err(foreign) = self.registry.index(self.id.into()) {
-            return Some(Err(foreign.into()));
-        }
-        if let Ok(instance) = self.registry.get_arc(self.id) {
-            return Some(Ok(instance));
-        }
         let store = self.registry.store();
+        let (cell, slot) = match self.registry.open(self.id) {
+            Ok(opened) => opened,
+            Err(foreign) => return Some(Err(foreign.into())),
+        };
+        // The state first: a service for which a wait begins is most likely not ready, and then
+        // its value need not be loaded. If the state changes after this check, the check that
+        // follows the change finds the value.
+        if slot.state.load().phase() == Phase::Ready {
+            match find_current_arc(cell, slot) {
+                Ok(instance) => return Some(Ok(instance)),
+                Err(stale) => shielded(|| drop(stale)),
+            }
+        }
         store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
     }
 

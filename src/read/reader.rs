@@ -151,9 +151,8 @@ impl<T> Reader<T> {
         self.id
     }
 
-    #[cold]
     fn not_ready<F>(&self, stale: F) -> GetError {
-        not_ready(&self.handle.owner().store, self.id.into(), self.handle.slot(), stale)
+        not_ready(&self.handle.owner().store, self.id.into(), stale)
     }
 }
 
