@@ -305,8 +305,8 @@ impl Registry {
     pub(crate) fn tracker<T>(&self, _index: ServiceIndex) -> store::InstanceTracker<T> {
         #[cfg(feature = "supervise")]
         {
-            let owner: Arc<dyn crate::alive::Wakes> = self.inner();
-            store::InstanceTracker::new(Arc::downgrade(&owner), _index)
+            let owner = Arc::downgrade(&self.inner);
+            store::InstanceTracker::new(owner, _index)
         }
         #[cfg(not(feature = "supervise"))]
         store::InstanceTracker::new()
