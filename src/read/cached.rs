@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Registry {
-    /// Returns a cached reader of a service, for a thread or a task that reads it often.
+    /// Returns a cached reader of a service, for a thread or a task that reads it often. A
+    /// [resolved reader](Self::reader) keeps no instance, and can be shared.
     ///
     /// # Errors
     ///
@@ -73,6 +74,11 @@ pub struct Cached<T: 'static> {
 impl<T> Cached<T> {
     /// Returns the current instance of the service. Wait-free, as far as a load of arc-swap is; if
     /// the instance has not changed since the last call, it costs two loads.
+    ///
+    /// If the instance has changed, the reader drops the one that it kept, which may be the last
+    /// reference. If the new one is replaced or removed at the same moment, the load may drop the
+    /// last reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded:
+    /// the panic hook reports a panic of it.
     ///
     /// # Errors
     ///

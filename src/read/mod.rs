@@ -133,6 +133,10 @@ impl Registry {
     /// After a thread has observed that a service failed, no read of this thread returns an
     /// instance that was built from the failed one.
     ///
+    /// If the instance is replaced or removed at the same moment, the load may drop the last
+    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// panic hook reports a panic of it.
+    ///
     /// # Errors
     ///
     /// - [`GetError::NotReady`]: the service was not ready at some instant during the call.
@@ -155,6 +159,10 @@ impl Registry {
     /// Returns the current instance of a service as an `Arc`, to keep it.
     ///
     /// Like [`get`](Self::get), but it also increments a reference counter that all readers share.
+    ///
+    /// If the instance is replaced or removed at the same moment, the load may drop the last
+    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// panic hook reports a panic of it.
     ///
     /// # Errors
     ///
@@ -179,6 +187,10 @@ impl Registry {
     ///
     /// Wait-free: it reads all services, and then checks whether one of them has changed. It tries
     /// this in at most 32 rounds.
+    ///
+    /// If one of the instances is replaced or removed at the same moment, the load may drop the
+    /// last reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded:
+    /// the panic hook reports a panic of it.
     ///
     /// # Errors
     ///
@@ -250,7 +262,6 @@ impl Registry {
     fn open<T>(&self, id: ServiceId<T>) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignIdError> {
         self.store().open(id).ok_or_else(|| ForeignIdError { id: id.into() })
     }
-
 }
 
 /// Returns a guard of the current instance of a slot. If there is none, returns what was read.

@@ -93,8 +93,8 @@ impl<T> Reader<T> {
     /// read of this thread returns an instance that was built from the failed one.
     ///
     /// If the instance is replaced or removed at the same moment, the load may drop the last
-    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, and the panic
-    /// hook reports a panic of it.
+    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// panic hook reports a panic of it.
     ///
     /// # Errors
     ///
@@ -119,6 +119,7 @@ impl<T> Reader<T> {
     /// Returns the current instance of the service as an `Arc`, as [`Registry::get_arc`] does.
     ///
     /// Like [`get`](Self::get), but it also increments a reference counter that all readers share.
+    /// What `get` says about the `Drop` of the value applies here, too.
     ///
     /// # Errors
     ///
