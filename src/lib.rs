@@ -161,8 +161,8 @@
 //!
 //! # Progress
 //!
-//! - [`get`](Registry::get), [`get_all`](Registry::get_all) and [`Cached::get`] are wait-free, as
-//!   far as a load of arc-swap is.
+//! - [`get`](Registry::get), [`get_all`](Registry::get_all), [`Reader::get`] and [`Cached::get`]
+//!   are wait-free, as far as a load of arc-swap is.
 //! - [`fail`](Registry::fail), [`fail_instance`](Registry::fail_instance),
 //!   [`replace`](Running::replace) and, over known edges, [`ready`](Attempt::ready) are lock-free
 //!   over the slots. If a slot has waiters, they lock its list of waiters for a short time.
@@ -248,7 +248,7 @@ pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};
-pub use read::{Cached, Guard, Ids};
+pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{

@@ -65,7 +65,7 @@ pub(crate) use self::{
     inspection::Inspected,
     publish::Refused,
     slot::Slot,
-    state::Tag,
+    state::{Replacements, Tag},
     tracker::InstanceTracker,
     used_edges::UsedEdges,
     wait_point::{WaitPoint, Waiter},
