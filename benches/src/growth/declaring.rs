@@ -1,0 +1,85 @@
+//! Registering services and declaring their edges.
+
+use mainstay::{Registry, ServiceId, error::DependencyError};
+
+use super::{
+    Operation, counted,
+    graphs::{
+        Edge,
+        Order::{self, DependenciesFirst, DependentsFirst, Random},
+        chain, hub, in_order, layered,
+    },
+    services::Services,
+};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { name: "register", run: register },
+    Operation {
+        name: "declare a chain: dependencies first",
+        run: |n| declare(n, chain(n), DependenciesFirst, DependenciesFirst),
+    },
+    Operation {
+        name: "declare a chain: dependents first",
+        run: |n| declare(n, chain(n), DependenciesFirst, DependentsFirst),
+    },
+    Operation {
+        name: "declare a chain: dependencies first, registered in reverse",
+        run: |n| declare(n, chain(n), DependentsFirst, DependenciesFirst),
+    },
+    Operation {
+        name: "declare a chain: dependents first, registered in reverse",
+        run: |n| declare(n, chain(n), DependentsFirst, DependentsFirst),
+    },
+    Operation {
+        name: "declare a chain: registered and declared in random order",
+        run: |n| declare(n, chain(n), Random, Random),
+    },
+    Operation {
+        name: "declare a hub that all depend on: registered first",
+        run: |n| declare(n, hub(n), DependenciesFirst, Random),
+    },
+    Operation {
+        name: "declare a hub that all depend on: registered last",
+        run: |n| declare(n, hub(n), DependentsFirst, Random),
+    },
+    Operation {
+        name: "declare a hub that depends on all: registered first",
+        run: |n| declare(n, depends_on_all(n), DependentsFirst, Random),
+    },
+    Operation {
+        name: "declare a hub that depends on all: registered last",
+        run: |n| declare(n, depends_on_all(n), DependenciesFirst, Random),
+    },
+    Operation {
+        name: "declare a layered graph: registered and declared in random order",
+        run: |n| declare(n, layered(n), Random, Random),
+    },
+];
+
+fn register(n: usize) {
+    let names: Vec<String> = (0..n).map(|i| format!("service {i}")).collect();
+    let registry = Registry::with_capacity(n).unwrap();
+    let ids: Vec<ServiceId<u64>> =
+        counted(|| names.iter().map(|name| registry.register(name).unwrap()).collect());
+    assert_eq!(registry.list().services.len(), n);
+    assert_eq!(registry.id::<u64>(&names[n - 1]).unwrap(), ids[n - 1]);
+}
+
+/// The last service depends on all others.
+fn depends_on_all(services: usize) -> Vec<Edge> {
+    (0..services - 1).map(|dependency| (services - 1, dependency)).collect()
+}
+
+fn declare(n: usize, edges: Vec<Edge>, registered: Order, declared: Order) {
+    let services = Services::new(n, registered);
+    let edges: Vec<Edge> =
+        in_order(edges.len(), declared).into_iter().map(|edge| edges[edge]).collect();
+    assert_eq!(counted(|| services.declare(&edges)), edges.len());
+    let listing = services.registry.list();
+    let dependencies = listing.services.iter().map(|service| service.dependencies.len());
+    assert_eq!(dependencies.sum::<usize>(), edges.len());
+    let (dependent, dependency) = edges[n / 2];
+    let reverse = services.registry.depends(services.ids[dependency]);
+    let refused = reverse.on(services.ids[dependent]).map(drop);
+    assert!(matches!(refused, Err(DependencyError::Cycle(_))));
+}
