@@ -3,8 +3,8 @@
 //!
 //! `ci/bench growth` counts the instructions of each operation by callgrind, with 100, 1,000,
 //! 10,000 and 100,000 services, and prints a table. Each count divided by the one before it must
-//! not exceed the ratio of n log n, times a margin of a quarter. The set-up and the cleanup are not
-//! counted. An operation that exceeds its limit is not run with more services, because it might
+//! not exceed the ratio of n log n, and a quarter of it as margin. The set-up and the cleanup are
+//! not counted. An operation that exceeds its limit is not run with more services, because it might
 //! take hours, and the command fails. `src/growth/` contains the operations, each of which checks
 //! its effect.
 //!
@@ -15,20 +15,21 @@
 //! Without a part of a name, all operations run, and the counts are written to `growth.json` in the
 //! directory of criterion's results, where the report reads them.
 //!
-//! This program runs itself under callgrind once for each number of services. Callgrind counts
-//! while one function is on the stack (`growth::COUNTED`), and writes a file after each of its
-//! calls. gungraun would start one process for each operation and number, and cannot compare two
-//! of its counts.
+//! This program runs itself under callgrind, once for each number of services and each core.
+//! Callgrind counts while one function is on the stack (`growth::COUNTED`), and writes a file after
+//! each of its calls. gungraun would start one process for each operation and number, and cannot
+//! compare two of its counts.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    thread,
 };
 
 use mainstay_benches::{
     features::FEATURES,
-    growth::{self, Count, Growth, Operation, operations},
+    growth::{self, Count, Exceeded, Growth, Operation, operations},
     results, target,
 };
 
@@ -63,7 +64,8 @@ fn main() -> ExitCode {
     if parts.is_empty() {
         write(&all);
     }
-    let exceeded: Vec<&Growth> = all.iter().filter(|growth| growth.exceeded().is_some()).collect();
+    let exceeded = |growth: &&Growth| growth.limited && growth.exceeded().is_some();
+    let exceeded: Vec<&Growth> = all.iter().filter(exceeded).collect();
     if exceeded.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -74,45 +76,58 @@ fn main() -> ExitCode {
 
 /// Counts the instructions of the operations, with ascending numbers of services.
 fn count_all(operations: &[Operation], max: u64) -> Vec<Growth> {
-    let growth =
-        |operation: &Operation| Growth { operation: operation.name.into(), counts: Vec::new() };
+    let growth = |&Operation { name, limited, .. }: &Operation| Growth {
+        operation: name.into(),
+        limited,
+        counts: Vec::new(),
+    };
     let mut all: Vec<Growth> = operations.iter().map(growth).collect();
+    // Files of an earlier run must not be taken for those of this one.
+    let _ = fs::remove_dir_all(counts_dir());
     for services in SIZES.into_iter().filter(|&services| services <= max) {
         let mut within: Vec<&mut Growth> =
             all.iter_mut().filter(|growth| growth.exceeded().is_none()).collect();
-        let names: Vec<&str> = within.iter().map(|growth| &*growth.operation).collect();
-        eprintln!("{services} services: {} operations", names.len());
-        let counts = count(&names, services);
-        for (growth, instructions) in within.iter_mut().zip(counts) {
-            let count = Count { services, instructions };
-            // Every operation visits each service, so less than this was not the operation.
-            assert!(instructions >= services, "{}: {count:?}", growth.operation);
-            growth.counts.push(count);
-        }
+        eprintln!("{services} services: {} operations", within.len());
+        // Counts do not depend on what else runs, so each core has a process.
+        let processes = thread::available_parallelism().map_or(1, usize::from);
+        let each = within.len().div_ceil(processes).max(1);
+        thread::scope(|scope| {
+            for (process, part) in within.chunks_mut(each).enumerate() {
+                scope.spawn(move || count(part, services, process));
+            }
+        });
     }
     all
 }
 
-/// Runs the operations under callgrind. Returns the instructions of each one.
-fn count(names: &[&str], services: u64) -> Vec<u64> {
-    let counts = target().join("growth");
-    // Files of an earlier run must not be taken for those of this one.
-    let _ = fs::remove_dir_all(&counts);
-    fs::create_dir_all(&counts).unwrap();
-    let out = counts.join("callgrind");
+fn counts_dir() -> PathBuf {
+    target().join("growth")
+}
+
+/// Runs the operations under callgrind, in one process, and adds the count of each one.
+fn count(operations: &mut [&mut Growth], services: u64, process: usize) {
+    let dir = counts_dir().join(format!("{services}-{process}"));
+    fs::create_dir_all(&dir).unwrap();
+    let out = dir.join("callgrind");
     let mut callgrind = Command::new("valgrind");
     callgrind.args(["--quiet", "--tool=callgrind", "--collect-atstart=no"]);
     callgrind.arg(format!("--toggle-collect={}", growth::COUNTED));
     callgrind.arg(format!("--dump-after={}", growth::COUNTED));
     callgrind.arg(format!("--callgrind-out-file={}", out.display()));
     callgrind.arg(env::current_exe().unwrap());
-    callgrind.arg(UNDER_CALLGRIND).arg(services.to_string()).args(names);
+    callgrind.arg(UNDER_CALLGRIND).arg(services.to_string());
+    callgrind.args(operations.iter().map(|growth| &growth.operation));
     let status = callgrind.status().expect("valgrind is installed");
     assert!(status.success(), "{services} services: {status}");
     // The last file, from the end of the program, contains nothing.
-    let number_of_files = fs::read_dir(&counts).unwrap().count();
-    assert_eq!(number_of_files, names.len() + 1, "each operation is counted once");
-    (1..=names.len()).map(|number| total(&numbered(&out, number))).collect()
+    let files = fs::read_dir(&dir).unwrap().count();
+    assert_eq!(files, operations.len() + 1, "each operation is counted once");
+    for (call, growth) in operations.iter_mut().enumerate() {
+        let count = Count { services, instructions: total(&numbered(&out, call + 1)) };
+        // Every operation visits each service, so less than this was not the operation.
+        assert!(count.instructions >= services, "{}: {count:?}", growth.operation);
+        growth.counts.push(count);
+    }
 }
 
 /// Returns the path of the file that callgrind writes after this number of calls.
@@ -140,16 +155,17 @@ fn table(all: &[Growth]) -> String {
             let count = growth.counts.get(place);
             text += &count.map_or(" ".repeat(10), |count| format!(" {:>9.1}", count.each()));
         }
-        text += &growth.exceeded().map_or("  within".into(), |exceeded| {
-            format!("  EXCEEDED: {:.1} > {:.1}", exceeded.ratio, exceeded.limit)
-        });
-        text += "\n";
+        text += &match growth.exceeded() {
+            None => "  within".into(),
+            Some(Exceeded { ratio, limit, .. }) => format!("  EXCEEDED: {ratio:.1} > {limit:.1}"),
+        };
+        text += if growth.limited { "\n" } else { ", not yet limited\n" };
     }
     text
 }
 
 fn write(all: &[Growth]) {
     fs::create_dir_all(results()).unwrap();
-    fs::write(growth::file(), serde_json::to_string_pretty(all).unwrap()).unwrap();
+    fs::write(results().join(growth::FILE), serde_json::to_string_pretty(all).unwrap()).unwrap();
     fs::write(results().join("growth.features"), FEATURES).unwrap();
 }

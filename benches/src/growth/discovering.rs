@@ -15,51 +15,34 @@ use super::{
 use DependencyKind::{Hard, Soft, StartOnly};
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "publish without an edge", run: publish },
-    Operation { name: "publish the dependents of a hub: hard", run: |n| use_hub(n, Hard) },
-    Operation {
-        name: "publish the dependents of a hub: start-only",
-        run: |n| use_hub(n, StartOnly),
-    },
-    Operation {
-        name: "publish the dependents of a hub: start-only, all have begun before",
-        run: begin_then_publish,
-    },
-    Operation { name: "publish the dependents of a hub: soft", run: |n| use_hub(n, Soft) },
-    Operation {
-        name: "drop the edges to a hub: hard, oldest first",
-        run: |n| drop_edges(n, Hard, DependenciesFirst),
-    },
-    Operation {
-        name: "drop the edges to a hub: hard, newest first",
-        run: |n| drop_edges(n, Hard, DependentsFirst),
-    },
-    Operation {
-        name: "drop the edges to a hub: hard, in random order",
-        run: |n| drop_edges(n, Hard, Random),
-    },
-    Operation {
-        name: "drop the edges to a hub: start-only, in random order",
-        run: |n| drop_edges(n, StartOnly, Random),
-    },
-    Operation {
-        name: "drop the edges to a hub: soft, in random order",
-        run: |n| drop_edges(n, Soft, Random),
-    },
-    Operation { name: "publish a hub that depends on all: hard", run: |n| use_all(n, Hard) },
-    Operation {
-        name: "publish a hub that depends on all: start-only",
-        run: |n| use_all(n, StartOnly),
-    },
-    Operation { name: "publish a hub that depends on all: soft", run: |n| use_all(n, Soft) },
-    Operation {
-        name: "drop the edges of a hub that depends on all: hard",
-        run: |n| drop_all(n, Hard),
-    },
-    Operation {
-        name: "drop the edges of a hub that depends on all: soft",
-        run: |n| drop_all(n, Soft),
-    },
+    Operation::new("publish without an edge", publish),
+    Operation::new("publish the dependents of a hub: hard", |n| use_hub(n, Hard)),
+    Operation::new("publish the dependents of a hub: start-only", |n| use_hub(n, StartOnly)),
+    Operation::new(
+        "publish the dependents of a hub: start-only, all have begun before",
+        begin_then_publish,
+    ),
+    Operation::new("publish the dependents of a hub: soft", |n| use_hub(n, Soft)),
+    Operation::new("drop the edges to a hub: hard, oldest first", |n| {
+        drop_edges(n, Hard, DependenciesFirst)
+    }),
+    Operation::new("drop the edges to a hub: hard, newest first", |n| {
+        drop_edges(n, Hard, DependentsFirst)
+    }),
+    Operation::new("drop the edges to a hub: hard, in random order", |n| {
+        drop_edges(n, Hard, Random)
+    }),
+    Operation::new("drop the edges to a hub: start-only, in random order", |n| {
+        drop_edges(n, StartOnly, Random)
+    }),
+    Operation::new("drop the edges to a hub: soft, in random order", |n| {
+        drop_edges(n, Soft, Random)
+    }),
+    Operation::new("publish a hub that depends on all: hard", |n| use_all(n, Hard)),
+    Operation::new("publish a hub that depends on all: start-only", |n| use_all(n, StartOnly)),
+    Operation::new("publish a hub that depends on all: soft", |n| use_all(n, Soft)),
+    Operation::new("drop the edges of a hub that depends on all: hard", |n| drop_all(n, Hard)),
+    Operation::new("drop the edges of a hub that depends on all: soft", |n| drop_all(n, Soft)),
 ];
 
 /// The number of the hub in its graph.

@@ -17,20 +17,19 @@ use super::{
 };
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "wait for all: all are ready", run: all_are_ready },
-    Operation { name: "wait for all: they become ready in random order", run: all_become_ready },
-    Operation { name: "wait for all: the error names all", run: all_are_named },
-    Operation { name: "close", run: |n| close(n, 0) },
-    Operation { name: "close: each service has a waiter", run: |n| close(n, n) },
+    Operation::new("wait for all: all are ready", all_are_ready),
+    Operation::new("wait for all: they become ready in random order", all_become_ready),
+    Operation::new("wait for all: the error names all", all_are_named),
+    Operation::new("close", |n| close(n, 0)),
+    Operation::new("close: each service has a waiter", |n| close(n, n)),
     #[cfg(feature = "supervise")]
-    Operation { name: "shut down: a chain", run: |n| shut_down(n, super::graphs::chain(n)) },
+    Operation::not_yet_limited("shut down: a chain", |n| shut_down(n, super::graphs::chain(n))),
     #[cfg(feature = "supervise")]
-    Operation { name: "shut down: a hub", run: |n| shut_down(n, super::graphs::hub(n)) },
+    Operation::not_yet_limited("shut down: a hub", |n| shut_down(n, super::graphs::hub(n))),
     #[cfg(feature = "supervise")]
-    Operation {
-        name: "shut down: a layered graph",
-        run: |n| shut_down(n, super::graphs::layered(n)),
-    },
+    Operation::not_yet_limited("shut down: a layered graph", |n| {
+        shut_down(n, super::graphs::layered(n))
+    }),
 ];
 
 fn all_are_ready(n: usize) {

@@ -11,29 +11,22 @@ use super::{
 };
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        name: "fail a chain: edges have changed",
-        run: |n| fail(n, chain(n), DependenciesFirst, true),
-    },
-    Operation {
-        name: "fail a chain: edges have changed, registered in reverse",
-        run: |n| fail(n, chain(n), DependentsFirst, true),
-    },
-    Operation { name: "fail a chain: again", run: |n| fail(n, chain(n), DependenciesFirst, false) },
-    Operation {
-        name: "fail a hub: edges have changed",
-        run: |n| fail(n, hub(n), DependenciesFirst, true),
-    },
-    Operation { name: "fail a hub: again", run: |n| fail(n, hub(n), DependenciesFirst, false) },
-    Operation {
-        name: "fail a layered graph: edges have changed, registered in random order",
-        run: |n| fail(n, layered(n), Random, true),
-    },
-    Operation {
-        name: "fail a layered graph: again, registered in random order",
-        run: |n| fail(n, layered(n), Random, false),
-    },
-    Operation { name: "fail n / 10 small hubs, an edge changes after each", run: fail_small_hubs },
+    Operation::new("fail a chain: edges have changed", |n| {
+        fail(n, chain(n), DependenciesFirst, true)
+    }),
+    Operation::new("fail a chain: edges have changed, registered in reverse", |n| {
+        fail(n, chain(n), DependentsFirst, true)
+    }),
+    Operation::new("fail a chain: again", |n| fail(n, chain(n), DependenciesFirst, false)),
+    Operation::new("fail a hub: edges have changed", |n| fail(n, hub(n), DependenciesFirst, true)),
+    Operation::new("fail a hub: again", |n| fail(n, hub(n), DependenciesFirst, false)),
+    Operation::new("fail a layered graph: edges have changed, registered in random order", |n| {
+        fail(n, layered(n), Random, true)
+    }),
+    Operation::new("fail a layered graph: again, registered in random order", |n| {
+        fail(n, layered(n), Random, false)
+    }),
+    Operation::new("fail n / 10 small hubs, an edge changes after each", fail_small_hubs),
 ];
 
 /// Fails the first service, on which all others depend. If `changed`, an edge has changed since the

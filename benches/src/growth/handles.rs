@@ -11,34 +11,27 @@ use super::{
 };
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        name: "drop the handles of a chain: dependencies first",
-        run: |n| drop_handles(n, chain(n), DependenciesFirst, DependenciesFirst),
-    },
-    Operation {
-        name: "drop the handles of a chain: dependents first",
-        run: |n| drop_handles(n, chain(n), DependenciesFirst, DependentsFirst),
-    },
-    Operation {
-        name: "drop the handles of a chain: in random order",
-        run: |n| drop_handles(n, chain(n), DependenciesFirst, Random),
-    },
-    Operation {
-        name: "drop the handles of a chain: dependents first, registered in reverse",
-        run: |n| drop_handles(n, chain(n), DependentsFirst, DependentsFirst),
-    },
-    Operation {
-        name: "drop the handles of a hub: dependents first",
-        run: |n| drop_handles(n, hub(n), DependenciesFirst, DependentsFirst),
-    },
-    Operation {
-        name: "drop the handles of a layered graph: dependents first",
-        run: |n| drop_handles(n, layered(n), DependenciesFirst, DependentsFirst),
-    },
-    Operation {
-        name: "drop the handles of a layered graph: in random order",
-        run: |n| drop_handles(n, layered(n), Random, Random),
-    },
+    Operation::new("drop the handles of a chain: dependencies first", |n| {
+        drop_handles(n, chain(n), DependenciesFirst, DependenciesFirst)
+    }),
+    Operation::new("drop the handles of a chain: dependents first", |n| {
+        drop_handles(n, chain(n), DependenciesFirst, DependentsFirst)
+    }),
+    Operation::new("drop the handles of a chain: in random order", |n| {
+        drop_handles(n, chain(n), DependenciesFirst, Random)
+    }),
+    Operation::new("drop the handles of a chain: dependents first, registered in reverse", |n| {
+        drop_handles(n, chain(n), DependentsFirst, DependentsFirst)
+    }),
+    Operation::new("drop the handles of a hub: dependents first", |n| {
+        drop_handles(n, hub(n), DependenciesFirst, DependentsFirst)
+    }),
+    Operation::new("drop the handles of a layered graph: dependents first", |n| {
+        drop_handles(n, layered(n), DependenciesFirst, DependentsFirst)
+    }),
+    Operation::new("drop the handles of a layered graph: in random order", |n| {
+        drop_handles(n, layered(n), Random, Random)
+    }),
 ];
 
 fn drop_handles(n: usize, edges: Vec<Edge>, registered: Order, order: Order) {
@@ -51,5 +44,5 @@ fn drop_handles(n: usize, edges: Vec<Edge>, registered: Order, order: Order) {
         in_order(n, order).into_iter().map(|number| handles[number].take()).collect();
     counted(|| ordered.drain(..).for_each(drop));
     assert_eq!(services.ready(), 0);
-    assert!(services.registry.list().services.iter().all(|service| !service.has_provider));
+    assert!(services.ids.iter().all(|&id| services.registry.provide(id).is_ok()));
 }

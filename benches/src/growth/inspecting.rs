@@ -9,23 +9,18 @@ use super::{
 };
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { name: "list: a layered graph that is ready", run: |n| list(n, layered(n), true) },
-    Operation { name: "list: a chain that is down", run: |n| list(n, chain(n), false) },
-    Operation {
-        name: "list: n / 2 dependents and n / 2 dependencies of a hub, all down",
-        run: |n| list(n, through_a_hub(n), false),
-    },
-    Operation { name: "status of each service: a chain that is down", run: status },
-    Operation { name: "blockers: the last service of a chain", run: |n| blockers(n, chain(n), 1) },
-    Operation {
-        name: "blockers: the last service of a layered graph",
-        run: |n| blockers(n, layered(n), 1),
-    },
-    Operation {
-        name: "blockers: n / 2 dependencies of a hub",
-        run: |n| blockers(n, through_a_hub(n), n / 2),
-    },
-    Operation { name: "DOT text: a layered graph", run: to_dot },
+    Operation::new("list: a layered graph that is ready", |n| list(n, layered(n), true)),
+    Operation::new("list: a chain that is down", |n| list(n, chain(n), false)),
+    Operation::new("list: n / 2 dependents and n / 2 dependencies of a hub, all down", |n| {
+        list(n, through_a_hub(n), false)
+    }),
+    Operation::new("status of each service: a chain that is down", status),
+    Operation::new("blockers: the last service of a chain", |n| blockers(n, chain(n), 1)),
+    Operation::new("blockers: the last service of a layered graph", |n| blockers(n, layered(n), 1)),
+    Operation::new("blockers: n / 2 dependencies of a hub", |n| {
+        blockers(n, through_a_hub(n), n / 2)
+    }),
+    Operation::new("DOT text: a layered graph", to_dot),
 ];
 
 fn list(n: usize, edges: Vec<Edge>, ready: bool) {
