@@ -53,8 +53,8 @@ mod tests {
         let table = table(&[
             growth("linear", true, &[1_000, 10_000, 100_000]),
             // 10 * log(1,000) / log(100) * 1.25 = 18.75
-            growth("at the limit", true, &[1_000, 18_750, 187_500]),
-            growth("above it", true, &[1_000, 18_751]),
+            growth("at the limit", true, &[1_000, 18_700, 187_500]),
+            growth("above it", true, &[1_000, 20_000]),
             growth("quadratic", false, &[1_000, 10_000, 1_000_000]),
         ]);
         let lines: Vec<&str> = table.lines().collect();
@@ -64,9 +64,11 @@ mod tests {
                 "| operation | 100 | 1,000 | 10,000 | limit |",
                 "|---|--:|--:|--:|--:|",
                 "| linear | 1,000 (1.51) | 10,000 (1.00) | 100,000 (0.75) | met |",
-                "| at the limit | 1,000 (1.51) | 18,750 (1.88) | 187,500 (1.41) | met |",
-                "| above it | 1,000 (1.51) | 18,751 (1.88) | – | **exceeded** at 1,000: 18.8× > 18.8× |",
-                "| quadratic | 1,000 (1.51) | 10,000 (1.00) | 1,000,000 (7.53) | **exceeded** at 10,000: 100× > 16.7×, not yet limited |",
+                "| at the limit | 1,000 (1.51) | 18,700 (1.88) | 187,500 (1.41) | met |",
+                "| above it | 1,000 (1.51) | 20,000 (2.01) | – | \
+                 **exceeded** at 1,000: 20.0× > 18.8× |",
+                "| quadratic | 1,000 (1.51) | 10,000 (1.00) | 1,000,000 (7.53) | \
+                 **exceeded** at 10,000: 100× > 16.7×, not yet limited |",
                 "",
             ]
         );
