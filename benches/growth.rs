@@ -53,7 +53,13 @@ fn main() -> ExitCode {
     }
     if let Some(services) = under_callgrind {
         let named = |name: &String| operations().into_iter().find(|o| o.name == *name).unwrap();
-        parts.iter().map(named).for_each(|operation| (operation.run)(services as usize));
+        for operation in parts.iter().map(named) {
+            // Before it runs, so that the last line names an operation that ends the process.
+            // In one piece, because several processes print.
+            let line = format!("{services} services: {}\n", operation.name);
+            eprint!("{line}");
+            (operation.run)(services as usize);
+        }
         return ExitCode::SUCCESS;
     }
     let mut selected = operations();
@@ -87,7 +93,6 @@ fn count_all(operations: &[Operation], max: u64) -> Vec<Growth> {
     for services in SIZES.into_iter().filter(|&services| services <= max) {
         let mut within: Vec<&mut Growth> =
             all.iter_mut().filter(|growth| growth.exceeded().is_none()).collect();
-        eprintln!("{services} services: {} operations", within.len());
         // Counts do not depend on what else runs, so each core has a process.
         let processes = thread::available_parallelism().map_or(1, usize::from);
         let each = within.len().div_ceil(processes).max(1);

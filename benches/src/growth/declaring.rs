@@ -44,6 +44,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("declare a layered graph: registered and declared in random order", |n| {
         declare(n, layered(n), Random, Random)
     }),
+    Operation::new("refuse an edge: a chain would become a cycle", refuse),
 ];
 
 fn register(n: usize) {
@@ -76,4 +77,14 @@ fn declare(n: usize, edges: Vec<Edge>, registered: Order, declared: Order) {
     let reverse = services.registry.depends(services.ids[dependency]);
     let refused = reverse.on(services.ids[dependent]).map(drop);
     assert!(matches!(refused, Err(DependencyError::Cycle(_))));
+}
+
+/// The error contains the path, so it names all services.
+fn refuse(n: usize) {
+    let services = Services::with_edges(n, DependenciesFirst, &chain(n));
+    let first = services.registry.depends(services.ids[0]);
+    match counted(|| first.on(services.ids[n - 1]).map(drop)) {
+        Err(DependencyError::Cycle(cycle)) => assert_eq!(cycle.path.len(), n + 1),
+        other => panic!("{other:?}"),
+    }
 }
