@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The waker of the other thread waits until the refused call has returned. What must not happen:
-//! the refused call waits until the other thread drops its reference, which is after the waker. Then
+//! the refused call waits until the other thread drops its reference, after its waker. Then
 //! both wait for ever, and loom reports it.
 #![cfg(loom)]
 

@@ -3,3 +3,4 @@
 mod cycles;
 mod discovered;
 mod kinds;
+mod unused_waits_leave_none;
