@@ -4,8 +4,8 @@
 //!   slot contains nothing, whichever of the two was faster. The value is dropped once.
 //! - So the next attempt can use what the value held (a port), before it publishes anything.
 //! - A panic in that drop reaches neither the provider nor the thread that fails the dependency.
-//! - If the thread that fails the dependency drops the value, it does so after its cascade: the drop
-//!   finds all services of the closure down.
+//! - If the thread that fails the dependency drops the value, it does so after its cascade: the
+//!   drop finds all services of the closure down.
 
 use std::{
     cell::Cell,
