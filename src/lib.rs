@@ -225,6 +225,7 @@ mod clock;
 pub mod error;
 mod event;
 mod failure;
+mod instance;
 mod numbers;
 mod provide;
 mod read;
@@ -241,6 +242,7 @@ mod waiting;
 
 pub use event::{Event, EventKind};
 pub use failure::{Cascade, FailOutcome, Failure, Reason};
+pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};
 pub use read::{Cached, Guard, Ids};
@@ -249,7 +251,7 @@ pub use registry::TracingObserver;
 pub use registry::{
     Dependency, Depends, Listing, Observer, Registry, RegistryBuilder, ServiceStatus,
 };
-pub use service::{AnyId, Instance, ServiceId, ServiceName};
+pub use service::{AnyId, ServiceId, ServiceName};
 pub use store::{DependencyKind, Phase};
 
 /// Compiles and runs the examples of the README.

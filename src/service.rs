@@ -1,4 +1,4 @@
-//! The ids of a service (typed and untyped), its name, and its instances.
+//! The ids of a service (typed and untyped), and its name.
 
 use std::{
     any::type_name,
@@ -10,11 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    alive::DropNotice,
-    numbers::{Generation, ServiceIndex},
-    sync::slab::Key,
-};
+pub(crate) use crate::instance::Instance;
+use crate::{numbers::ServiceIndex, sync::slab::Key};
 
 /// The typed id of a service whose values have the type `T`. It is `Copy`, and has eight bytes.
 ///
@@ -177,85 +174,5 @@ impl fmt::Display for ServiceName {
 impl fmt::Debug for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-/// A published value of a service, with its generation. It is immutable, and dereferences to the
-/// value.
-///
-/// Its own functions are associated functions, called as `Instance::generation(&instance)`, so that
-/// they do not hide methods of the value.
-///
-/// ```
-/// use mainstay::{Instance, Registry};
-///
-/// let registry = Registry::with_capacity(1)?;
-/// let greeting = registry.register::<String>("greeting")?;
-/// let provider = registry.provide(greeting)?;
-/// let _running = provider.begin().wait_blocking()?.ready("hello".to_string())?;
-///
-/// let instance = registry.get_arc(greeting)?;
-/// assert_eq!(instance.len(), 5); // of the String
-/// assert_eq!(Instance::generation(&instance), 0);
-/// assert_eq!(registry.status(Instance::service(&instance))?.name, "greeting");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Instance<T> {
-    /// The generation under which it was published: its tag is `Ready` in this generation.
-    pub(crate) generation: Generation,
-    pub(crate) service: AnyId,
-    pub(crate) value: T,
-    // The last field: it is dropped after the value, and reports that the value has been dropped.
-    pub(crate) _drop_notice: DropNotice,
-}
-
-impl<T> Instance<T> {
-    /// Returns the generation under which the value was published. A replacement has the same
-    /// generation.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
-    /// let instance = registry.get_arc(port)?;
-    /// assert_eq!(mainstay::Instance::generation(&instance), 0);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn generation(this: &Self) -> Generation {
-        this.generation
-    }
-
-    /// Returns the id of the service.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
-    /// let instance = registry.get_arc(port)?;
-    /// assert_eq!(mainstay::Instance::service(&instance), port.into());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn service(this: &Self) -> AnyId {
-        this.service
-    }
-}
-
-impl<T> Deref for Instance<T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Instance<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instance")
-            .field("generation", &self.generation)
-            .field("value", &self.value)
-            .finish()
     }
 }

@@ -3,6 +3,7 @@
 
 mod provide;
 mod read;
+mod refused;
 mod registry;
 
 #[cfg(feature = "supervise")]
@@ -10,6 +11,7 @@ pub use self::provide::DrainError;
 pub use self::{
     provide::{BeginError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError},
     read::{AllReadyError, GetAllError, GetError, NotReadyError, NotReadyService, WaitError},
+    refused::RefusedValue,
     registry::{
         CycleError, DependencyError, ForeignIdError, LookupError, RegisterError, RegistryError,
     },

@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{CycleError, ForeignIdError};
+use super::{CycleError, ForeignIdError, RefusedValue};
 use crate::{failure::Failure, service::ServiceName};
 
 /// The error of [`Registry::provide`](crate::Registry::provide): the role was refused.
@@ -203,7 +203,7 @@ pub enum ReadyError<T> {
     #[error("not published: {failure}")]
     Invalidated {
         /// The value.
-        value: T,
+        value: RefusedValue<T>,
         /// The failure that invalidated the attempt.
         failure: Failure,
     },
@@ -211,7 +211,7 @@ pub enum ReadyError<T> {
     #[error("{service} was not published: the registry is closed")]
     Closed {
         /// The value.
-        value: T,
+        value: RefusedValue<T>,
         /// The service.
         service: ServiceName,
     },
@@ -226,10 +226,10 @@ impl<T> ReadyError<T> {
     /// # let provider = registry.provide(port)?;
     /// let attempt = provider.begin().wait_blocking()?;
     /// registry.close();
-    /// assert_eq!(attempt.ready(80).unwrap_err().into_value(), 80);
+    /// assert_eq!(*attempt.ready(80).unwrap_err().into_value(), 80);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn into_value(self) -> T {
+    pub fn into_value(self) -> RefusedValue<T> {
         match self {
             Self::Invalidated { value, .. } | Self::Closed { value, .. } => value,
         }
@@ -253,7 +253,7 @@ impl<T> fmt::Debug for ReadyError<T> {
 /// let running = provider.begin().wait_blocking()?.ready(80)?;
 /// registry.fail(port, "closed")?;
 /// let refused = running.replace(81).unwrap_err();
-/// assert_eq!(refused.value, 81);
+/// assert_eq!(*refused.value, 81);
 /// assert_eq!(refused.to_string(), "not replaced: port failed: closed");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -261,7 +261,7 @@ impl<T> fmt::Debug for ReadyError<T> {
 #[error("not replaced: {failure}")]
 pub struct ReplaceError<T> {
     /// The new value.
-    pub value: T,
+    pub value: RefusedValue<T>,
     /// The failure of the instance.
     pub failure: Failure,
 }

@@ -7,18 +7,18 @@ use std::{
 
 use super::{
     debug_by_service,
-    dependency::{AttemptEdges, DependencyWait, WaitFor},
+    dependency::{DependencyWait, WaitFor},
     running::{GenerationEnded, Invalidated, Running},
     watch::Watch,
 };
 use crate::{
-    error::{DependencyError, ReadyError},
+    error::{DependencyError, ReadyError, RefusedValue},
     event::EventKind,
     failure::{Failure, Reason},
     numbers::Generation,
     registry::Registry,
     service::ServiceId,
-    store::Refused,
+    store::{Refused, UsedEdges},
     sync::Shielded,
     waiting::Wait,
 };
@@ -52,7 +52,7 @@ pub struct Attempt<T: Send + Sync + 'static> {
     pub(crate) generation: Generation,
     /// The time at which it began, if an observer needs the duration.
     started_at: Option<Instant>,
-    pub(crate) edges: AttemptEdges,
+    pub(crate) edges: UsedEdges,
     /// It was published, or has failed.
     ended: bool,
 }
@@ -61,7 +61,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// The handle of an attempt that has just begun in the slot.
     pub(super) fn new(registry: &Registry, id: ServiceId<T>, generation: Generation) -> Self {
         let started_at = registry.is_observed().then(Instant::now);
-        let (registry, edges) = (registry.clone(), AttemptEdges::default());
+        let (registry, edges) = (registry.clone(), UsedEdges::default());
         Self { registry, id, generation, started_at, edges, ended: false }
     }
 
@@ -300,16 +300,20 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         let store = self.registry.store();
         let index = self.id.index();
         if store.is_closed() {
+            let value = RefusedValue::owned(value);
             return Err(ReadyError::Closed { value, service: store.name(index) });
         }
         let tracker = self.registry.tracker(index);
-        match store.publish(self.id, self.generation, value, self.edges.summary(), &tracker) {
+        let Self { id, generation, edges, .. } = &self;
+        let built_from = edges.built_from(store);
+        match store.publish(*id, *generation, value, built_from.clone(), edges, &tracker) {
             Ok(()) => {
                 self.ended = true;
                 let elapsed = self.elapsed();
                 self.registry.emit(index, self.generation, elapsed, EventKind::Ready);
                 let registry = self.registry.clone();
-                Ok(Running { registry, id: self.id, generation: self.generation, tracker })
+                let Self { id, generation, .. } = self;
+                Ok(Running { registry, id, generation, built_from, tracker })
             }
             Err(Refused(value)) => {
                 let failure = store.failure(index, self.generation);
@@ -356,7 +360,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         }
         self.ended = true;
         let (store, index) = (self.registry.store(), self.id.index());
-        if !store.fail_attempt(index, self.generation, reason, self.edges.summary()) {
+        if !store.fail_attempt(index, self.generation, reason, self.edges.any_discovered()) {
             return Err(store.failure(index, self.generation));
         }
         // The observer may fail the service, which makes `failure` the last owner of the reason.

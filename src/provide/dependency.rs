@@ -1,68 +1,18 @@
-//! The dependencies of an attempt: the edges that it uses, and the wait for a dependency.
+//! The wait of an attempt for a dependency.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    error::{CycleError, WaitForError},
+    error::WaitForError,
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
     service::{Instance, ServiceId},
-    store::{Edge, EdgeSummary, Store},
-    sync::{Count, Flag},
+    store::{Edge, Store, UsedEdges},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
     },
 };
-
-/// The edges that an attempt has used so far.
-pub(crate) struct AttemptEdges {
-    /// The number of discovered edges that it has used.
-    discovered: Count,
-    /// At least one of its edges is start-only.
-    start_only: Flag,
-}
-
-impl Default for AttemptEdges {
-    fn default() -> Self {
-        Self { discovered: Count::new(), start_only: Flag::new() }
-    }
-}
-
-impl AttemptEdges {
-    pub(crate) fn summary(&self) -> EdgeSummary {
-        EdgeSummary { edges: self.discovered.get(), any_start_only: self.start_only.is_set() }
-    }
-
-    /// Merges in the edges that a `Build` has recorded for this attempt.
-    #[cfg(feature = "supervise")]
-    pub(crate) fn take(&self, other: &Self) {
-        self.discovered.set(other.discovered.get());
-        if other.start_only.is_set() {
-            self.start_only.set();
-        }
-    }
-
-    /// Publishes an edge that the attempt uses, and records it.
-    pub(crate) fn discover(
-        &self,
-        store: &Store,
-        edge: Edge,
-        generation: Generation,
-        start_only: bool,
-    ) -> Result<(), CycleError> {
-        if start_only {
-            self.start_only.set();
-        }
-        match store.discover(edge, generation, start_only) {
-            Ok(new) => {
-                self.discovered.fetch_add(u32::from(new));
-                Ok(())
-            }
-            Err(cycle) => Err(registry::cycle_error(store, cycle)),
-        }
-    }
-}
 
 /// The wait of [`Attempt::wait_for`](crate::Attempt::wait_for) and
 /// [`Attempt::wait_to_start`](crate::Attempt::wait_to_start). It borrows the attempt, which records
@@ -74,7 +24,7 @@ pub struct DependencyWait<'a, D> {
     pub(crate) registry: &'a Registry,
     pub(crate) dependent: ServiceIndex,
     pub(crate) generation: Generation,
-    pub(crate) edges: &'a AttemptEdges,
+    pub(crate) edges: &'a UsedEdges,
     pub(crate) id: ServiceId<D>,
     /// The dependency is needed only until the attempt is published.
     pub(crate) start_only: bool,
@@ -107,11 +57,13 @@ impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
         if !self.known {
             let edge = self.edge(dependency);
             if let Err(cycle) = self.edges.discover(store, edge, self.generation, self.start_only) {
-                return Some(Err(cycle.into()));
+                return Some(Err(registry::cycle_error(store, cycle).into()));
             }
             self.known = true;
         }
-        store.read_to_build(self.id).map(Ok)
+        let instance = store.read_to_build(self.id)?;
+        self.edges.receive(&instance, self.start_only);
+        Some(Ok(instance))
     }
 
     fn slots(&self) -> WaitSlots {

@@ -87,7 +87,7 @@ impl<T: Send + Sync + 'static> Condition for DrainedCondition<'_, T> {
     type Output = Result<(), DrainError>;
 
     fn check(&mut self) -> Option<Self::Output> {
-        let Running { registry, id, generation, tracker } = self.running;
+        let Running { registry, id, generation, tracker, .. } = self.running;
         // The slot first: its own reference would keep the instance alive, and its removal makes
         // arc-swap convert the guards into counted references.
         registry.store().remove_value(*id, *generation);

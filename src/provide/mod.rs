@@ -8,7 +8,6 @@ mod provider;
 mod running;
 mod watch;
 
-pub(crate) use self::dependency::AttemptEdges;
 #[cfg(feature = "supervise")]
 pub use self::drain::Drained;
 pub use self::{

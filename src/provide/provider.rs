@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AttemptEdges, attempt::Attempt, debug_by_service};
+use super::{attempt::Attempt, debug_by_service};
 use crate::{
     error::{BeginError, ProvideError},
     event::EventKind,
@@ -165,7 +165,7 @@ impl<T: Send + Sync + 'static> Provider<T> {
 impl<T: Send + Sync + 'static> Drop for Provider<T> {
     fn drop(&mut self) {
         let reason = Reason::dropped(self.registry.is_closed(), Reason::ProviderDropped);
-        self.registry.cascade(self.id.index(), Target::Any, reason);
+        let _ = self.registry.cascade(self.id.index(), Target::Any, reason);
         self.registry.store().service(self.id.index()).provided.unset();
     }
 }
@@ -226,12 +226,7 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
 fn end_if_stopped(store: &Store, index: ServiceIndex, generation: Generation) -> bool {
     let stopped = store.service(index).stopped.is_set();
     if stopped {
-        store.fail_attempt(
-            index,
-            generation,
-            Shielded::new(Reason::ShutDown),
-            AttemptEdges::default().summary(),
-        );
+        store.fail_attempt(index, generation, Shielded::new(Reason::ShutDown), false);
     }
     stopped
 }

@@ -7,9 +7,10 @@ use crate::{
     error::{ReplaceError, WaitError},
     event::EventKind,
     failure::{Cascade, Failure, Reason},
+    instance::{BuiltFrom, Instance},
     numbers::{Generation, ServiceIndex},
     registry::Registry,
-    service::{Instance, ServiceId},
+    service::ServiceId,
     store::{InstanceTracker, Refused, Store, Target},
     sync::Shielded,
     waiting::{
@@ -35,6 +36,8 @@ pub struct Running<T: Send + Sync + 'static> {
     pub(crate) registry: Registry,
     pub(crate) id: ServiceId<T>,
     pub(crate) generation: Generation,
+    /// The replacements are built from the same instances.
+    pub(crate) built_from: Option<Arc<[BuiltFrom]>>,
     pub(crate) tracker: InstanceTracker<T>,
 }
 
@@ -69,8 +72,8 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn instance(&self) -> Option<Arc<Instance<T>>> {
-        let instance = Shielded::new(self.registry.get_arc(self.id).ok()?);
-        (instance.generation == self.generation).then(|| instance.into_inner())
+        let instance = self.registry.get_arc(self.id).ok()?;
+        (instance.generation == self.generation).then_some(instance)
     }
 
     /// Waits until the instance has failed, and returns the failure. It names the service with
@@ -119,12 +122,13 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// running.replace(200)?;
     /// assert_eq!(*registry.get(limit)?, 200);
     /// registry.fail(limit, "unlimited")?;
-    /// assert_eq!(running.replace(300).unwrap_err().value, 300);
+    /// assert_eq!(*running.replace(300).unwrap_err().value, 300);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
         let (store, index) = (self.registry.store(), self.id.index());
-        match store.replace(self.id, self.generation, value, &self.tracker) {
+        let built_from = self.built_from.clone();
+        match store.replace(self.id, self.generation, value, built_from, &self.tracker) {
             Ok(()) => {
                 self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
                 Ok(())
@@ -158,7 +162,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     }
 
     fn end(&self, reason: Shielded<Reason>) -> Cascade {
-        let target = Target::Generation(self.generation);
+        let target = Target::any_revision(self.generation);
         self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
     }
 }
@@ -166,7 +170,7 @@ impl<T: Send + Sync + 'static> Running<T> {
 impl<T: Send + Sync + 'static> Drop for Running<T> {
     fn drop(&mut self) {
         self.end(Reason::dropped(self.registry.is_closed(), Reason::RunningDropped));
-        self.registry.store().remove_value(self.id, self.generation);
+        self.registry.store().abandon_value(self.id, self.generation);
     }
 }
 

@@ -6,14 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::AttemptEdges;
 use crate::{
     error::{DependencyError, ForeignIdError, WatchError},
     failure::Failure,
     numbers::{Generation, ServiceIndex},
-    registry::Registry,
+    registry::{self, Registry},
     service::{Instance, ServiceId},
-    store::{Edge, Store},
+    store::{Edge, Store, UsedEdges},
     sync::Shielded,
     waiting::{
         Wait,
@@ -143,11 +142,14 @@ impl<D: Send + Sync + 'static> Watch<D> {
         id: ServiceId<D>,
         dependent: ServiceIndex,
         generation: Generation,
-        edges: &AttemptEdges,
+        edges: &UsedEdges,
     ) -> Result<Self, DependencyError> {
         let dependency = registry.index(id.into())?;
         let edge = Edge { dependent, dependency, soft: true };
-        edges.discover(registry.store(), edge, generation, false)?;
+        let store = registry.store();
+        edges
+            .discover(store, edge, generation, false)
+            .map_err(|cycle| registry::cycle_error(store, cycle))?;
         Ok(Self::new(registry, id, Some(Watcher { service: dependent, generation })))
     }
 

@@ -6,10 +6,11 @@ use crate::{
     error::ForeignIdError,
     event::EventKind,
     failure::{Cascade, FailOutcome, Reason},
+    instance::InstanceId,
     numbers::ServiceIndex,
     registry::Registry,
-    service::{AnyId, Instance},
-    store::{CascadeResult, Phase, Target},
+    service::AnyId,
+    store::{CascadeResult, Exactly, NotFailed, Phase, Tag, Target},
     sync::Shielded,
 };
 
@@ -45,7 +46,7 @@ impl Registry {
     /// let attempt = provider.begin().wait_blocking()?;
     /// assert_eq!(registry.fail(port, "start again")?.invalidated, 1);
     /// let refused = attempt.ready(80).unwrap_err();
-    /// assert_eq!(refused.into_value(), 80);
+    /// assert_eq!(*refused.into_value(), 80);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fail(
@@ -94,38 +95,34 @@ impl Registry {
     /// assert_eq!(*registry.get(client)?, "second");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn fail_instance<T: Send + Sync + 'static>(
+    pub fn fail_instance(
         &self,
-        broken: &Instance<T>,
+        instance: impl Into<InstanceId>,
         reason: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Result<FailOutcome, ForeignIdError> {
         let reason = Reason::error(reason);
-        let index = self.index(broken.service)?;
-        let generation = broken.generation;
-        let current = self.store().typed::<T>(broken.service).and_then(|id| self.get_arc(id).ok());
-        let current = Shielded::new(current);
-        // Two instances of one generation: the current one has replaced the broken one. Their
-        // addresses can be compared because the caller holds the broken one.
-        let replaced = current.as_ref().is_some_and(|current| {
-            current.generation == generation && !std::ptr::eq(&**current, broken)
-        });
-        drop(current);
-        if replaced {
-            return Ok(FailOutcome::Replaced);
+        let InstanceId { service, generation, revision } = instance.into();
+        let index = self.index(service)?;
+        // No instance has this generation yet: the numbers were made up.
+        if self.store().slot(index).state.load() == Tag::starting(generation) {
+            return Ok(FailOutcome::AlreadyFailed);
         }
-        // If the generation has ended since the check, the cascade does not begin.
-        let result = self.cascade(index, Target::Generation(generation), reason);
-        Ok(result.map_or(FailOutcome::AlreadyFailed, FailOutcome::Failed))
+        let target = Target::Instance(Exactly { generation, revision });
+        Ok(match self.cascade(index, target, reason) {
+            Ok(counts) => FailOutcome::Failed(counts),
+            Err(NotFailed::AlreadyFailed) => FailOutcome::AlreadyFailed,
+            Err(NotFailed::Replaced) => FailOutcome::Replaced,
+        })
     }
 
-    /// Runs a cascade, and then reports its failures to the observer. Returns `None` if the target
-    /// had failed already.
+    /// Runs a cascade, and then reports its failures to the observer. Returns an error if the target
+    /// is an instance that is not current.
     pub(crate) fn cascade(
         &self,
         index: ServiceIndex,
         target: Target,
         reason: Shielded<Reason>,
-    ) -> Option<Cascade> {
+    ) -> Result<Cascade, NotFailed> {
         let observed = self.is_observed();
         let begun = observed.then(Instant::now);
         let CascadeResult { counts, failed_slots } =
@@ -142,6 +139,6 @@ impl Registry {
             };
             self.emit(slot.index, generation, elapsed, kind);
         }
-        Some(counts)
+        Ok(counts)
     }
 }

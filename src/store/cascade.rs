@@ -1,11 +1,15 @@
-//! A cascade: the failure of one service, the *root*, together with all its transitive dependents.
+//! A cascade: the failure of one or several services, its *roots*, together with all their
+//! transitive dependents.
 //!
-//! 1. **Condemn** every slot of the closure to its next generation, dependencies before dependents.
-//!    From then on nothing new is built from any of them.
-//! 2. Execute a fence, then check whether the closure has gained a member since it was read. If so,
-//!    execute more passes until one of them finds no change.
-//! 3. **Take down** every slot, dependents before dependencies, so the root last. A thread that
-//!    observes the failure of a service therefore finds that all its dependents have failed (I1).
+//! 1. **Condemn** every slot of the closure that is ready or starting to its next generation,
+//!    dependencies before dependents. From then on nothing new is built from any of them. A slot
+//!    that is down is left alone: it has no instance that could fail.
+//! 2. Execute a fence, then check whether the closure has changed since it was read, and whether an
+//!    attempt has begun at a slot that was left alone. If so, execute more passes until one of them
+//!    finds no change.
+//! 3. **Take down** every condemned slot, dependents before dependencies, so the roots last. A
+//!    thread that observes the failure of a service therefore finds that all its dependents have
+//!    failed (I1).
 //! 4. Only then notify the waiters. No user code runs between the first and the third step.
 //!
 //! A slot is taken down only to the generation to which *this* cascade condemned it.
@@ -13,8 +17,7 @@
 //! The races are described where they are decided:
 //!
 //! - an attempt publishes an edge while a cascade reads the edges: `Store::condemn`;
-//! - a member restarts, or leaves the closure, during the cascade:
-//!   `Store::condemn_after_edge_changes`;
+//! - a member begins, restarts, or leaves the closure, during the cascade: `Store::condemn_again`;
 //! - several cascades reach the same slot: `Store::take_down_slot`.
 //!
 //! The proof that a cascade misses nothing is in `docs/design.md`.
@@ -22,10 +25,11 @@
 use std::collections::HashMap;
 
 use super::{
-    Cause, Phase, Store,
+    Phase, Store,
     closure_cache::Closure,
+    history::{Cause, Exactly, NotCondemned, OldCauses},
     state::{Tag, Transition, fence_before_check},
-    walk::Walk,
+    walk::{Member, Walk},
 };
 use crate::{
     failure::{Cascade, Reason},
@@ -33,20 +37,29 @@ use crate::{
     sync::{Pin, Shielded, pin},
 };
 
-/// The generation that a cascade must end.
+/// What a cascade must end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
-    /// The present generation, unless the service is down.
+    /// The present generation, if the service is not down, and everything that depends on it.
     Any,
-    /// Exactly this generation.
-    Generation(Generation),
+    /// Exactly this instance.
+    Instance(Exactly),
 }
 
-/// A slot, and the generation to which one cascade has condemned it.
+impl Target {
+    /// The present instance of a generation.
+    pub(crate) fn any_revision(generation: Generation) -> Self {
+        Self::Instance(Exactly { generation, revision: None })
+    }
+}
+
+/// Why a cascade has not begun.
 #[derive(Debug, Clone, Copy)]
-struct CondemnedSlot {
-    service: ServiceIndex,
-    to: Generation,
+pub(crate) enum NotFailed {
+    /// The generation of the instance has ended, or a cascade has condemned it.
+    AlreadyFailed,
+    /// The instance was replaced.
+    Replaced,
 }
 
 /// A slot that was ready or starting when a cascade took it down.
@@ -63,65 +76,99 @@ pub(crate) struct CascadeResult {
     pub(crate) failed_slots: Vec<FailedSlot>,
 }
 
+/// The slots that a cascade has condemned, and those that it has left alone, each before its
+/// dependents.
+struct Condemned {
+    /// Only the root, if it has no dependents: then nothing is allocated.
+    root: [Member; 1],
+    /// The closure, with the root. Empty if the root has no dependents.
+    closure: Vec<Member>,
+    /// The number of edge changes for which the closure may be cached.
+    cacheable_at: Option<u64>,
+}
+
+impl Condemned {
+    fn members(&self) -> &[Member] {
+        if self.closure.is_empty() { &self.root } else { &self.closure }
+    }
+}
+
 impl Store {
     /// Fails `root` and all services that transitively depend on it. If `record` is set, the result
-    /// contains the failed slots. Returns `None` if the target is a generation that another thread
-    /// has already failed.
+    /// contains the failed slots. Returns an error if the target is an instance that is not current.
     ///
-    /// Lock-free over the slots. At its end it wakes the waiters, which takes a short lock for
-    /// each slot that has waiters. When it returns, no instance that the closure contained at the
-    /// call can be read.
+    /// Lock-free over the slots. It takes the lock of the history of the root for an exchange of
+    /// pointers. At its end it wakes the waiters, which takes a short lock for each slot that has
+    /// waiters. When it returns, no instance that the closure contained at the call can be read.
     pub(crate) fn fail(
         &self,
         root: ServiceIndex,
         target: Target,
         reason: Shielded<Reason>,
         record: bool,
-    ) -> Option<CascadeResult> {
-        let slot = self.slot(root);
-        // Condemns the root. `increment_from` returns early if another thread has condemned exactly
-        // this generation: the cascade of that thread takes it down.
-        let to = match target {
-            // Nothing to do: no instance of a service that is down can be read, and its
-            // dependents were taken down before it (I1). A service that another cascade has
-            // condemned is failed nevertheless: that cascade may take it down only after this
-            // call has returned.
-            Target::Any if slot.state.load().phase() == Phase::Down => {
-                return Some(CascadeResult::default());
-            }
-            Target::Any => slot.condemned.increment(),
-            Target::Generation(generation) => slot.condemned.increment_from(generation)?,
-        };
-        // The cause is stored before any slot is taken down, so that a thread that observes a
-        // failure finds its cause.
-        let deferred = Cause::store_in(
-            &self.service(root).cause,
-            to.previous().unwrap_or(Generation::FIRST),
-            reason,
-        );
-
-        let (condemned, cacheable_at) = self.condemn(CondemnedSlot { service: root, to }, &pin());
-        let (result, had_waiters) = self.take_down(root, &condemned, record);
-        // All slots are down, so user code may run from here on: wakers, and the `Drop` of reasons.
-        for service in had_waiters {
-            self.service(service).changed.wake_all();
+    ) -> Result<CascadeResult, NotFailed> {
+        let (slot, history) = (self.slot(root), &self.service(root).history);
+        let mut start = Member::new(self, root);
+        // A root that is down keeps its generation and its cause. A root that another cascade has
+        // condemned is failed nevertheless: that cascade may take it down only after this call has
+        // returned.
+        let down = matches!(target, Target::Any) && slot.state.load().phase() == Phase::Down;
+        let (deferred, unused): (OldCauses, _);
+        if down {
+            (deferred, unused) = (OldCauses::default(), Some(reason));
+        } else {
+            let exactly = match target {
+                Target::Any => None,
+                Target::Instance(exactly) => Some(exactly),
+            };
+            // The cause is stored before any slot is taken down, so that a thread that observes a
+            // failure finds its cause.
+            (start.to, deferred) = match history.condemn(&slot.condemned, exactly, reason) {
+                Ok(condemned) => condemned,
+                Err(NotCondemned::AlreadyFailed) => return Err(NotFailed::AlreadyFailed),
+                Err(NotCondemned::Replaced(pending)) => {
+                    if let Some(pending) = pending {
+                        (self.service(root).operations.install)(self, root, pending);
+                    }
+                    return Err(NotFailed::Replaced);
+                }
+            };
+            unused = None;
         }
-        drop(deferred);
+        let condemned = self.condemn(start);
+        let mut replaced = OldCauses::default();
+        if let Some(reason) = unused {
+            let Some(first) = condemned.members().iter().find(|member| member.is_condemned())
+            else {
+                return Ok(CascadeResult::default());
+            };
+            // After the passes, because only now it is known whether anything fails: if not, those
+            // that went down with this service before keep its last cause.
+            let (generation, ends) = match first.service == root {
+                true => (first.to.previous().unwrap_or(Generation::FIRST), true),
+                false => (slot.state.load().generation(), false),
+            };
+            replaced = history.began_while_down(Cause::new(generation, reason), ends);
+        }
+        let (result, had_waiters) = self.take_down(condemned.members(), |_| root, record);
+        // All slots are down, so user code may run from here on: wakers, and the `Drop` of values
+        // and reasons.
+        for service in had_waiters {
+            self.wake_after_transition(service);
+        }
+        drop((deferred, replaced));
         // Last, because no waiter needs the cached closure.
-        if let Some(changes) = cacheable_at {
-            let members = condemned.iter().map(|condemned| condemned.service).collect();
+        if let Some(changes) = condemned.cacheable_at {
+            let members = condemned.closure.iter().map(|member| member.service).collect();
             self.service(root)
                 .closure_cache
                 .store(Closure { members, changes }, &self.cache_budget);
         }
-        Some(result)
+        Ok(result)
     }
 
-    /// Condemns the closure of `root`. The caller has already condemned the root itself.
-    ///
-    /// Returns all condemned slots, each before its dependents. If they are the result of a walk,
-    /// and no edge has changed during this walk, it also returns the number of edge changes for
-    /// which they may be cached.
+    /// Condemns the closure of `root`. The caller has already condemned the root itself, unless it
+    /// is down.
     ///
     /// # The race with an attempt that publishes an edge
     ///
@@ -129,10 +176,10 @@ impl Store {
     ///
     /// ```text
     /// attempt                                         cascade
-    /// E   publish d -> c: list, gained, changes       L   read changes, gained and the list of c
+    /// E   publish d -> c: list, version, changes      L   read changes, version and the list of c
     /// Fd  fence(SeqCst)                               A   condemn c
     /// R   read condemned(c)                           Fk  fence(SeqCst)
-    ///                                                 C   read gained or changes again
+    ///                                                 C   read version or changes again
     /// ```
     ///
     /// One of the two fences comes first. This leads to three cases:
@@ -142,176 +189,167 @@ impl Store {
     ///     received the instance of `c`: it is invalidated, or the instance that it has published
     ///     fails. If R reads the new value, the attempt has received nothing, and `d` is taken down
     ///     without need, which is harmless.
-    ///  2. Fd comes first, and L has not read the edge. Then C sees E: `gained` or the number of
-    ///     changes differs from what L has read. `condemn_after_edge_changes` walks again and
-    ///     condemns `d`.
+    ///  2. Fd comes first, and L has not read the edge. Then C sees E: the version or the number of
+    ///     changes differs from what L has read. `condemn_again` walks again and condemns `d`.
     ///  3. Fk comes first. Then R sees A: the attempt does not use the instance of `c`, and waits.
     ///     Whether this cascade finds the edge does not matter.
     ///
     /// If one of the fences were missing, R could read the old value of `condemned(c)`, and C the
-    /// old value of `gained`. Then `d` would stay ready, built from an instance that has failed
-    /// (I2).
+    /// old version. Then `d` would stay ready, built from an instance that has failed (I2).
     ///
-    /// If the entry of `d` was crossed out before L, the generation that used the edge has ended.
-    /// There is nothing to take down.
+    /// If the entry of `d` was crossed out before L, the generation that used the edge has ended,
+    /// or its attempt has been published without an instance of `c`. There is nothing to take down.
+    ///
+    /// A member that is down is left alone. The check after Fk reads its state again: if it is
+    /// still down, an attempt that begins later executes its fence after Fk (case 3). If an
+    /// attempt has begun, `condemn_again` condemns the slot.
     ///
     /// A restart of `d` needs no case here. Assume that this cascade has condemned `d`, that
     /// another cascade then takes `d` down, and that a new attempt begins at `d`. The first pass
     /// condemns `c` before `d`, and the attempt acquires `condemned(d)` when it begins. So it
-    /// finds `c` condemned, too, and waits. This is why no slot is checked for a restart after
-    /// the first pass.
-    fn condemn(&self, root: CondemnedSlot, pin: &Pin) -> (Vec<CondemnedSlot>, Option<u64>) {
-        let mut condemned = Vec::new();
-        let condemn = |service| match service == root.service {
-            // The caller has condemned the root, possibly to a certain generation only.
-            true => root,
-            false => CondemnedSlot { service, to: self.slot(service).condemned.increment() },
-        };
+    /// finds `c` condemned, too, and waits. This is why no condemned slot is checked for a restart
+    /// after the first pass.
+    fn condemn(&self, root: Member) -> Condemned {
+        let mut condemned = Condemned { root: [root], closure: Vec::new(), cacheable_at: None };
+        // No dependent, now and after the fence: there is nothing to walk.
+        if root.is_leaf() {
+            fence_before_check();
+            if root.is_unchanged(self) {
+                return condemned;
+            }
+        }
+        let pin = &pin();
         // Read before the cached closure and before the walk: an edge that is added later changes
         // it.
         let changes = self.topology.changes();
-        if let Some(closure) = self.service(root.service).closure_cache.load(changes, pin) {
-            // The number of changes is still the one for which this closure was cached, so its walk
-            // need not be repeated.
-            condemned.extend(closure.iter().map(|&service| condemn(service)));
-            fence_before_check();
-            // Case 1: no edge of the registry has changed up to the fence, so the closure was still
-            // valid. It is cached already.
-            if self.topology.changes() == changes {
-                return (condemned, None);
+        let cached = self.service(root.service).closure_cache.load(changes, pin);
+        let mut closure: Vec<Member> = match cached {
+            Some(cached) => cached.iter().map(|&service| Member::unread(service)).collect(),
+            None => self.walk(&[root.service], pin).members,
+        };
+        let mut any_down = false;
+        for member in &mut closure {
+            if member.service == root.service {
+                member.to = root.to;
+                continue;
             }
-            // Perhaps case 2. A cached closure has no `gained` of its members, by which a change of
-            // unrelated edges could be distinguished.
-        } else if let Some(walk) = Walk::new(self, &[root.service], pin) {
-            condemned.extend(walk.dependencies_first().map(condemn));
-            fence_before_check();
-            // Case 1: no edge of the registry has changed since before the walk. The next cascade
-            // may use the result for as long as this number stays the same.
-            if self.topology.changes() == changes {
-                return (condemned, Some(changes));
+            let slot = self.slot(member.service);
+            match slot.state.load().phase() {
+                Phase::Down => any_down = true,
+                Phase::Starting | Phase::Ready => member.to = slot.condemned.increment(),
             }
-            // Case 1, too: edges have changed, but no member has gained a dependent. The walk is
-            // complete. It is not cached, because it is not known whether it read its lists
-            // before or after these changes.
-            if walk.is_complete(self) {
-                return (condemned, None);
-            }
-            // Case 2: a member has gained a dependent that the walk may have missed.
-        } else {
-            // Edges changed while the walk read them, and the edges that it read form a cycle. A
-            // cycle has no order in which it could be condemned. The passes walk again.
-            condemned.push(root);
         }
-        (self.condemn_after_edge_changes(condemned, pin), None)
+        fence_before_check();
+        // Cases 1 and 3: no edge of the registry has changed, or none of the closure.
+        let no_change = self.topology.changes() == changes;
+        let complete =
+            no_change || cached.is_none() && closure.iter().all(|member| member.is_unchanged(self));
+        // The root needs no check: an attempt that has begun at it since the call uses no instance
+        // of the closure unless the edges have changed.
+        let began = |member: &Member| {
+            !member.is_condemned()
+                && member.service != root.service
+                && self.slot(member.service).state.load().phase() != Phase::Down
+        };
+        if complete && !(any_down && closure.iter().any(began)) {
+            // The next cascade may use the result of the walk as long as no edge changes.
+            condemned.cacheable_at = (no_change && cached.is_none()).then_some(changes);
+            condemned.closure = closure;
+        } else {
+            condemned.closure = self.condemn_again(root.service, &closure, pin);
+        }
+        condemned
     }
 
-    /// Executes passes until one of them finds no change. This is the rare part of `condemn`: edges
-    /// changed during the cascade.
+    /// Walks until the edges that were read form no cycle. They may form one, because they are read
+    /// at different times; the graph itself is acyclic.
+    fn walk(&self, starts: &[ServiceIndex], pin: &Pin) -> Walk {
+        loop {
+            if let Some(walk) = Walk::new(self, starts, pin) {
+                return walk;
+            }
+        }
+    }
+
+    /// Walks again, and condemns the services that the last pass has missed, until a pass finds no
+    /// change.
     ///
-    /// A pass walks from all slots that this cascade has condemned, condemns what is new,
-    /// executes the fence, and checks again. The race of each edge is the one that `condemn`
-    /// describes, with the same three cases. In addition, a later pass condemns services *after*
-    /// some of their dependents, so it must check for restarts.
+    /// # Services that begin, restart, or leave the closure, during the cascade
     ///
-    /// # A member that restarts
+    /// A pass condemns each dependent in its walk that is not down and
     ///
-    /// Let this cascade have condemned `d` to `to` and then, in a later pass, a dependency `c` of
-    /// `d`. Between the two, another cascade may take `d` down to `to` or beyond. A new attempt
-    /// at `d` may begin and use `c`, which is not condemned yet. The check reads the state of `d`
-    /// after the fence, and finds one of these cases:
+    ///  1. was never condemned: it is new in the closure, or an attempt has begun at it since a
+    ///     pass found it down;
+    ///  2. or has restarted: its state has reached the generation to which this cascade condemned
+    ///     it, so another cascade has taken it down, and an attempt has begun since then.
     ///
-    ///  1. A generation below `to`. The state has not reached `to`, so this cascade will take `d`
-    ///     down, with all that was built from it.
-    ///  2. `Down`, in `to` or beyond. Another cascade has taken `d` down, and `d` has no
-    ///     instance. An attempt that this check does not see executes its fence after the fence of
-    ///     this pass, so it finds every member condemned.
-    ///  3. `Starting` or `Ready` in `to` or beyond, and `d` depends on a member. `d` has
-    ///     *restarted*, perhaps with an instance that fails in this cascade. The next pass
-    ///     condemns it again, to a higher generation.
-    ///  4. As case 3, but `d` depends on no member. `d` was built again without any of them. It
-    ///     keeps its new instance: its state has reached `to`, so `take_down_slot` leaves it
-    ///     alone.
-    ///
-    /// The root is subject to the same check. It can depend only on a member that has left the
-    /// closure: `d` was built from the root, failed, was built again without the root, and now the
-    /// root is built from `d`.
-    ///
-    /// (In case 4, the entry of `d` in a list may have been crossed out after the walk had read it.
-    /// `docs/design.md`, "Why a cascade misses nothing", describes the ordering of this read.)
-    ///
-    /// # A member that leaves the closure
+    /// Every other member is condemned only once, because it is taken down only once. A start of
+    /// the walk that is no dependent of another member is built from no member, so it needs no
+    /// second generation. This includes a root that was down.
     ///
     /// A member whose edge was removed is still condemned. This cascade must take it down (A3),
     /// or no attempt would ever begin at it (A1). Therefore, each pass starts from *all* slots
     /// that were condemned, not only from the root: the dependents of such a member must fail
     /// before it (I1).
-    fn condemn_after_edge_changes(
-        &self,
-        condemned: Vec<CondemnedSlot>,
-        pin: &Pin,
-    ) -> Vec<CondemnedSlot> {
-        // Case 3 of a member that restarts.
-        let restarted = |walk: &Walk, service: ServiceIndex, to: Generation| {
-            let state = self.slot(service).state.load();
-            state.generation() >= to
-                && state.phase() != Phase::Down
-                && walk.depends_on_member(service, self, pin)
-        };
-        let mut starts: Vec<ServiceIndex> =
-            condemned.iter().map(|condemned| condemned.service).collect();
+    fn condemn_again(&self, root: ServiceIndex, first: &[Member], pin: &Pin) -> Vec<Member> {
+        let condemned = first.iter().filter(|member| member.is_condemned());
         let mut to: HashMap<ServiceIndex, Generation> =
-            condemned.iter().map(|c| (c.service, c.to)).collect();
+            condemned.map(|member| (member.service, member.to)).collect();
         loop {
-            // From all slots that were ever condemned, including those that have left the closure
-            // of the root. If the edges that it has read form a cycle, the walk is repeated: they
-            // were read at different times, and the graph itself is acyclic.
-            let Some(walk) = Walk::new(self, &starts, pin) else { continue };
-            starts = walk.dependencies_first().collect();
-            for &service in &starts {
-                // A service that this walk has newly found, or a member that has restarted. Every
-                // other member is condemned only once, because it is taken down only once.
-                if to.get(&service).is_none_or(|&to| restarted(&walk, service, to)) {
-                    to.insert(service, self.slot(service).condemned.increment());
+            let starts: Vec<ServiceIndex> = to.keys().copied().chain([root]).collect();
+            let mut walk = self.walk(&starts, pin);
+            let is_missed = |walk: &Walk, member: &Member| {
+                let state = self.slot(member.service).state.load();
+                state.phase() != Phase::Down
+                    && state.generation() >= member.to
+                    && walk.is_dependent(member.service)
+            };
+            let mut members = std::mem::take(&mut walk.members);
+            for member in &mut members {
+                member.to = to.get(&member.service).copied().unwrap_or(Generation::FIRST);
+                if is_missed(&walk, member) {
+                    member.to = self.slot(member.service).condemned.increment();
+                    to.insert(member.service, member.to);
                 }
             }
+            walk.members = members;
             fence_before_check();
-            let any_restarted =
-                starts.iter().any(|&service| restarted(&walk, service, to[&service]));
             // Both checks read after the fence. If one of them finds a change, a later pass must
             // condemn the slots that this change concerns.
-            if walk.is_complete(self) && !any_restarted {
-                return starts
-                    .iter()
-                    .map(|&service| CondemnedSlot { service, to: to[&service] })
-                    .collect();
+            if walk.is_complete(self) && !walk.members.iter().any(|member| is_missed(&walk, member))
+            {
+                return walk.members;
             }
         }
     }
 
-    /// Takes all condemned slots down, dependents before dependencies. Returns the result, and the
-    /// services whose waiters must be woken, dependencies first.
+    /// Takes all condemned slots down, dependents before dependencies. `root_of` names the root by
+    /// which a service was reached. Returns the result, and the services whose waiters must be
+    /// woken, dependencies first.
     ///
     /// It wakes no waiter itself: a waker is user code, which may read other services of the
     /// closure. It must find all of them down.
     fn take_down(
         &self,
-        root: ServiceIndex,
-        condemned: &[CondemnedSlot],
+        members: &[Member],
+        root_of: impl Fn(ServiceIndex) -> ServiceIndex,
         record: bool,
     ) -> (CascadeResult, Vec<ServiceIndex>) {
         let mut result = CascadeResult::default();
         let mut had_waiters = Vec::new();
-        for &CondemnedSlot { service, to } in condemned.iter().rev() {
+        for &Member { service, to, .. } in members.iter().rev() {
             // If another cascade has taken the slot down, that one counts it and notifies its
-            // waiters.
-            let Some(transition) = self.take_down_slot(service, to, root) else { continue };
+            // waiters. A member that was left alone is at `Generation::FIRST` or beyond.
+            let transition = self.take_down_slot(service, to, || root_of(service));
+            let Some(transition) = transition else { continue };
             if transition.had_waiters {
                 had_waiters.push(service);
             }
             match transition.from.phase() {
                 Phase::Ready => result.counts.failed += 1,
                 Phase::Starting => result.counts.invalidated += 1,
-                // Only the generation has changed: no instance and no attempt has failed.
+                // Another cascade or the attempt itself was faster: only the generation has
+                // changed.
                 Phase::Down => continue,
             }
             if record {
@@ -348,14 +386,14 @@ impl Store {
         &self,
         service: ServiceIndex,
         to: Generation,
-        root: ServiceIndex,
+        root: impl Fn() -> ServiceIndex,
     ) -> Option<Transition> {
         let slot = self.slot(service);
         let mut seen = slot.state.load();
         while seen.generation() < to {
             // Before the transition, so that a thread that observes the failure finds a root. If
             // K and K' both store their root here, the slot names one of them.
-            slot.failed_by.set(root);
+            slot.failed_by.set(root());
             match slot.state.transition(seen, Tag::down(to)) {
                 Ok(transition) => return Some(transition),
                 // Another cascade took the slot down, or an attempt began, was published or failed.

@@ -62,7 +62,7 @@ impl Dependents<'_> {
     /// Returns the number of dependents that were ever added. A list that is read after this
     /// contains all of them that have not been removed.
     #[inline]
-    pub(crate) fn gained(self) -> u32 {
+    pub(crate) fn version(self) -> u32 {
         self.gained.load()
     }
 

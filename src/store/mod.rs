@@ -38,7 +38,9 @@
 mod cascade;
 mod closure_cache;
 mod dependents;
+mod erased;
 mod graph;
+mod history;
 #[cfg(test)]
 mod last_generation;
 mod publish;
@@ -47,18 +49,21 @@ mod state;
 mod topology;
 #[cfg_attr(not(feature = "supervise"), path = "tracker_disabled.rs")]
 mod tracker;
+mod used_edges;
 mod wait_point;
 mod walk;
 
-use std::{any::type_name, collections::HashMap, sync::Arc, time::SystemTime};
+use std::{any::type_name, collections::HashMap, sync::Arc};
 
 pub(crate) use self::{
-    cascade::{CascadeResult, Target},
+    cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
-    publish::{EdgeSummary, Refused},
+    history::Exactly,
+    publish::Refused,
     slot::Slot,
     state::Tag,
     tracker::InstanceTracker,
+    used_edges::UsedEdges,
     wait_point::{WaitPoint, Waiter},
 };
 pub use self::{graph::DependencyKind, state::Phase};
@@ -66,7 +71,9 @@ pub use self::{graph::DependencyKind, state::Phase};
 use self::{
     closure_cache::{CacheBudget, ClosureCache},
     dependents::List,
-    state::fence_before_check,
+    erased::Operations,
+    history::{Cause, History, SomeCause},
+    state::{Abandoned, fence_before_check},
     topology::{Slots, Topology},
 };
 use crate::{
@@ -74,54 +81,10 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     service::{AnyId, Instance, ServiceId, ServiceName},
     sync::{
-        self, ArcCell, Count, Flag, Held, Mutex, Shielded,
+        self, ArcCell, Count, Flag, Mutex,
         slab::{NoSlab, Slab},
     },
 };
-
-/// Why a generation or an attempt ended. A cascade stores its cause once, at its root.
-pub(crate) struct Cause {
-    /// The generation that the cascade ended, or the generation of the failed attempt.
-    pub(crate) generation: Generation,
-    pub(crate) reason: Reason,
-    pub(crate) at: SystemTime,
-}
-
-impl Cause {
-    /// Stores a new cause in `cell`, unless the cell contains the cause of a later generation.
-    ///
-    /// Returns every cause that this call may be the last to own. The caller drops them after its
-    /// cascade: a reason is a user's value, so its `Drop` is user code, and no user code runs
-    /// during a cascade.
-    fn store_in(
-        cell: &ArcCell<Self>,
-        generation: Generation,
-        reason: Shielded<Reason>,
-    ) -> Vec<DeferredDrop> {
-        let reason = reason.into_inner();
-        let cause = Arc::new(Self { generation, reason, at: SystemTime::now() });
-        // The new cause is deferred, too: if the cell contains a later one, or if another thread
-        // replaces this one at once, this function has its last reference.
-        let mut deferred = Vec::with_capacity(2);
-        deferred.push(Shielded::new(Some(Arc::clone(&cause))));
-        loop {
-            let current = Shielded::new(cell.load_full());
-            let later = current.as_ref().is_some_and(|current| current.generation > generation);
-            // If `replace` fails, another thread has stored a cause since the load. This cause is
-            // compared with that one in the next round.
-            let done = later || cell.replace(&current, Some(Arc::clone(&cause))).is_ok();
-            if current.is_some() {
-                deferred.push(current);
-            }
-            if done {
-                return deferred;
-            }
-        }
-    }
-}
-
-/// A reference to a cause that must be dropped after the cascade, because it may be the last one.
-type DeferredDrop = Shielded<Option<Arc<Cause>>>;
 
 /// The data of a service that is rarely written or read, and therefore not in its slot.
 pub(crate) struct Service {
@@ -134,11 +97,9 @@ pub(crate) struct Service {
     /// Set by a shutdown when it is the turn of the service to stop. An attempt that begins after
     /// that ends at once.
     pub(crate) stopped: Flag,
-    /// The cause of the last cascade with this service as its root.
-    cause: Shielded<ArcCell<Cause>>,
-    /// The cause of the last failed attempt. It is not stored in `cause`: an attempt may fail while
-    /// a cascade begins, and must not replace the cause of that cascade.
-    failed_attempt: Shielded<ArcCell<Cause>>,
+    history: History,
+    abandoned: Abandoned,
+    operations: &'static Operations,
     /// The number of discovered edges of this service to its dependencies, including those that
     /// were declared since its last publication. Written under the lock of the topology.
     discovered: Count,
@@ -216,8 +177,9 @@ impl Store {
             changed: WaitPoint::new(),
             provided: Flag::new(),
             stopped: Flag::new(),
-            cause: Shielded::new(ArcCell::empty()),
-            failed_attempt: Shielded::new(ArcCell::empty()),
+            history: History::new(),
+            abandoned: Abandoned::new(),
+            operations: Operations::of::<T>(),
             discovered: Count::new(),
             waiters: Count::new(),
             closure_cache: ClosureCache::new(),
@@ -308,11 +270,11 @@ impl Store {
         // Between the publication of the edge and the read of `condemned`. The race with a
         // cascade is described in `Store::condemn`.
         fence_before_check();
-        let instance = Shielded::new(cell.load_full()?);
+        let instance = cell.load_full()?;
         // A condemned instance is still served to readers, but nothing new is built from it (A1).
         let current = slot.state.load() == Tag::ready(instance.generation);
         let usable = current && slot.condemned.load() == instance.generation;
-        usable.then(|| instance.into_inner())
+        usable.then_some(instance)
     }
 
     pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
@@ -357,20 +319,21 @@ impl Store {
     /// reached the service, and the last cause that was stored at the root of that cascade.
     pub(crate) fn failure(&self, index: ServiceIndex, generation: Generation) -> Failure {
         let root = self.slot(index).failed_by.get();
-        let cause = Shielded::new(self.service(root).cause.load());
-        self.describe(index, generation, root, &cause)
+        // A cascade that began at a service that was down has not ended a generation of the service
+        // itself, only those of its dependents.
+        let cause = self.service(root).history.cascade(root == index);
+        self.describe(index, generation, root, cause)
     }
 
     /// Returns the last failed attempt of the present generation if there is one, else the failure
     /// that ended the previous generation. Returns `None` for a service that has never failed.
     pub(crate) fn last_failure(&self, index: ServiceIndex) -> Option<Failure> {
         let generation = self.slot(index).state.load().generation();
-        let attempt = Shielded::new(self.service(index).failed_attempt.load());
         // A failed attempt of an earlier generation is older than the cascade that ended it.
-        if attempt.as_ref().is_some_and(|cause| cause.generation == generation) {
-            return Some(self.describe(index, generation, index, &attempt));
+        match self.service(index).history.attempt(generation) {
+            Some(attempt) => Some(self.describe(index, generation, index, Some(attempt))),
+            None => Some(self.failure(index, generation.previous()?)),
         }
-        Some(self.failure(index, generation.previous()?))
     }
 
     fn describe(
@@ -378,21 +341,15 @@ impl Store {
         index: ServiceIndex,
         generation: Generation,
         root: ServiceIndex,
-        cause: &Held<Cause>,
+        cause: SomeCause,
     ) -> Failure {
-        let (root_generation, reason, at) = match &**cause {
-            Some(cause) => (cause.generation, cause.reason.clone(), cause.at),
+        let Cause { generation: root_generation, reason, at } = match cause {
+            Some(cause) => cause.into_inner(),
             // Unreachable: a cascade stores its cause before it takes a slot down.
-            None => (generation, Reason::error("unknown").into_inner(), SystemTime::now()),
+            None => Cause::new(generation, Reason::error("unknown")).into_inner(),
         };
-        Failure {
-            service: self.name(index),
-            generation,
-            root: self.name(root),
-            root_generation,
-            reason,
-            at,
-        }
+        let (service, root) = (self.name(index), self.name(root));
+        Failure { service, generation, root, root_generation, reason, at }
     }
 
     // Closing.
@@ -416,7 +373,18 @@ impl Store {
     /// written before the call.
     pub(crate) fn wake(&self, index: ServiceIndex) {
         if self.slot(index).state.clear_waiters() {
-            self.service(index).changed.wake_all();
+            self.wake_after_transition(index);
+        }
+    }
+
+    /// Wakes all waiters of a slot. The caller has cleared the waiter bit, by a transition or by
+    /// `clear_waiters`.
+    fn wake_after_transition(&self, index: ServiceIndex) {
+        let service = self.service(index);
+        service.changed.wake_all();
+        // The bit may have been set by a provider that has let go of its value.
+        if let Some(generation) = service.abandoned.get() {
+            (service.operations.remove)(self, index, generation);
         }
     }
 }

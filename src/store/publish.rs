@@ -6,26 +6,32 @@ use std::sync::Arc;
 use super::{
     Cause, Phase, Store,
     state::{Tag, Transition},
+    topology::Slots,
     tracker::InstanceTracker,
+    used_edges::UsedEdges,
 };
 use crate::{
+    error::RefusedValue,
     failure::Reason,
+    instance::{BuiltFrom, Instance},
     numbers::{Generation, ServiceIndex},
-    service::{Instance, ServiceId},
-    sync::{ArcCell, Held, Shielded, empty_load, yield_now},
+    service::ServiceId,
+    store::Edge,
+    sync::{ArcCell, Held, Shielded, empty_load},
 };
 
-/// The edges that an attempt has used, as its publication needs to know them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EdgeSummary {
-    /// The number of discovered edges.
-    pub(crate) edges: u32,
-    /// Whether any of them is start-only, so that the publication must remove it.
-    pub(crate) any_start_only: bool,
-}
-
 /// The value that was not published. It is returned to the caller.
-pub(crate) struct Refused<T>(pub(crate) T);
+pub(crate) struct Refused<T>(pub(crate) RefusedValue<T>);
+
+impl<T> Refused<T> {
+    fn value(value: T) -> Self {
+        Self(RefusedValue::owned(value))
+    }
+
+    fn instance(instance: Arc<Instance<T>>) -> Self {
+        Self(RefusedValue::shared(instance))
+    }
+}
 
 impl Store {
     /// Begins an attempt and returns its generation. Returns `None` if the slot is held or
@@ -66,37 +72,44 @@ impl Store {
     /// The value is put into the slot before the state moves: a reader compares the two, so it
     /// returns the value only after the state has moved.
     ///
-    /// Lock-free if the attempt has used every discovered edge of the service, and none as
-    /// start-only. If not, it takes the lock of the topology after the publication, to remove the
-    /// edges that are not needed any more.
+    /// Lock-free if the instance needs every discovered edge of the service. If not, it takes the
+    /// lock of the topology after the publication, to remove the edges that are not needed any
+    /// more. Never waits for a reader: a value that a reader is comparing at this moment is
+    /// returned inside its instance.
     pub(crate) fn publish<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
         generation: Generation,
         value: T,
-        used: EdgeSummary,
+        built_from: Option<Arc<[BuiltFrom]>>,
+        used: &UsedEdges,
         tracker: &InstanceTracker<T>,
     ) -> Result<(), Refused<T>> {
         let index = id.index();
         // The id is of another registry.
-        let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
+        let Some((cell, slot)) = self.open(id) else { return Err(Refused::value(value)) };
         // A shortcut for an attempt that is invalidated already: the value need not be put into the
         // slot. The transition below decides.
         if !self.is_starting(index, generation) {
-            return Err(Refused(value));
+            return Err(Refused::value(value));
         }
-        let instance = instance(id, generation, value, tracker);
+        let instance = Arc::new(Instance {
+            generation,
+            revision: 0,
+            service: id.into(),
+            built_from,
+            value: Shielded::new(value),
+            _drop_notice: tracker.drop_notice(),
+        });
+        tracker.add(&instance);
         // The slot is most likely empty: its provider has removed the value of the last generation.
-        let first = Shielded::new(empty_load());
-        // The old value is dropped at the end of this function: its `Drop` is user code, and may
-        // fail the service.
-        let Some(_previous) = install(cell, &instance, first, |current| {
+        let Some(previous) = install(cell, &instance, empty_load(), |current| {
             // This attempt may have been invalidated since the check. It must not replace the value
             // of a later attempt.
             current.is_none_or(|current| current.generation <= generation)
         }) else {
             // The slot has the value of a later attempt, so this one is invalidated.
-            return Err(Refused(reclaim(instance)));
+            return Err(Refused::instance(instance));
         };
         let transition =
             match slot.state.transition(Tag::starting(generation), Tag::ready(generation)) {
@@ -106,49 +119,93 @@ impl Store {
                 // attempt has replaced it.
                 Err(_) => {
                     cell.remove(&instance);
-                    return Err(Refused(reclaim(instance)));
+                    return Err(Refused::instance(instance));
                 }
             };
+        // After the transition, because the `Drop` of the value may fail the service. Before
+        // anything that locks or wakes, so that nobody who needs what the value held waits for it.
+        drop((instance, previous));
         self.notify(index, transition);
         // After the transition: an invalidated attempt either sees it and adds no edge, or has
         // counted its edge before it, and this comparison sees the count (`Topology::discover`).
-        if used.any_start_only || self.service(index).discovered.get() != used.edges {
-            self.topology.drop_unused_edges(self, index, generation);
+        // The edges that the instance needs are counted here, too. So if the numbers are equal,
+        // there is no other edge.
+        if self.discovered(index).get() != used.needed() {
+            self.topology.drop_unused_edges(self, index, generation, |edge: Edge| {
+                used.has_received(edge.dependency)
+            });
         }
         Ok(())
     }
 
-    /// Replaces the value of a ready service. The new instance has the same tag. Returns the
-    /// value if the service is not ready in `generation`.
+    /// Replaces the value of a ready service. The new instance has the same tag and the next
+    /// revision. Returns the value if the service is not ready in `generation`, or if a cascade
+    /// that began at it has condemned it.
     ///
-    /// Lock-free. Then it wakes the waiters, because some of them may watch the service.
+    /// It takes the lock of the history for an exchange of pointers. Then it wakes the waiters,
+    /// because some of them may watch the service.
+    ///
+    /// # The race with a failure of exactly the old instance
+    ///
+    /// The replacement is *decided* under the lock of the history, where `fail` condemns its root.
+    ///
+    ///  1. The decision comes first. Then `fail` finds the old instance replaced. It puts the new
+    ///     one into the cell itself before it returns, so that no later read of its caller returns
+    ///     the instance that was reported as replaced.
+    ///  2. `fail` comes first. Then the decision finds its cause, and the value is refused, although
+    ///     the old one may be readable until the cascade has taken the slot down.
     pub(crate) fn replace<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
         generation: Generation,
         value: T,
+        built_from: Option<Arc<[BuiltFrom]>>,
         tracker: &InstanceTracker<T>,
     ) -> Result<(), Refused<T>> {
-        // The id is of another registry.
-        let Some((cell, slot)) = self.open(id) else { return Err(Refused(value)) };
-        // In progress until this function returns, whether it replaces the value or not.
-        let _replacing = slot.replacements.begin();
-        let instance = instance(id, generation, value, tracker);
-        // Checked before each compare-and-swap. If the state moves in between, the replacement
-        // linearizes immediately before that move: no reader can tell the difference, because the
-        // tag is no longer the state.
-        let may_replace = |current: Option<&Instance<T>>| {
-            current.is_some_and(|current| current.generation == generation)
-                && slot.state.load() == Tag::ready(generation)
-        };
-        match install(cell, &instance, Shielded::new(cell.load()), may_replace) {
-            Some(_previous) => {
-                self.wake(id.index());
-                Ok(())
-            }
-            // The generation has ended, or its value has been removed.
-            None => Err(Refused(reclaim(instance))),
+        let index = id.index();
+        // If the id is of another registry, or the generation has ended: at this instant, the value
+        // is refused. If the state moves later, the replacement linearizes at this check: no reader
+        // can tell the difference, because the tag is no longer the state.
+        if !self.open(id).is_some_and(|(_, slot)| slot.state.load() == Tag::ready(generation)) {
+            return Err(Refused::value(value));
         }
+        let mut value = Some(value);
+        let decided = self.service(index).history.decide_replacement(generation, |revision| {
+            let value = Shielded::new(value.take()?);
+            let _drop_notice = tracker.drop_notice();
+            let service = id.into();
+            let instance =
+                Instance { generation, revision, service, built_from, value, _drop_notice };
+            Some(Arc::new(instance))
+        });
+        let Some(instance) = decided else {
+            return Err(match value {
+                Some(value) => Refused::value(value),
+                None => unreachable!("a value that was taken is decided"),
+            });
+        };
+        tracker.add(&instance);
+        self.install_replacement(id, &instance);
+        self.service(index).history.forget_pending(&*instance);
+        self.wake(index);
+        Ok(())
+    }
+
+    /// Puts an instance that was decided to replace the present one into the cell, unless a newer
+    /// one is there, or the generation has ended. Drops the old instance.
+    pub(super) fn install_replacement<T>(&self, id: ServiceId<T>, instance: &Arc<Instance<T>>) {
+        let Some((cell, slot)) = self.open(id) else { return };
+        let Instance { generation, revision, .. } = **instance;
+        // In progress until the cell is exchanged, whether by this call or not. Not longer: cached
+        // readers are slow meanwhile, and wakers and the `Drop` of the old value are user code.
+        let replacing = slot.replacements.begin();
+        let old = install(cell, instance, cell.load(), |current| {
+            current.is_some_and(|current| {
+                current.generation == generation && current.revision < revision
+            }) && slot.state.load() == Tag::ready(generation)
+        });
+        drop(replacing);
+        drop(old);
     }
 
     /// Ends an attempt without a publication: it has failed, or was dropped. Returns false if a
@@ -158,11 +215,11 @@ impl Store {
         index: ServiceIndex,
         generation: Generation,
         reason: Shielded<Reason>,
-        used: EdgeSummary,
+        has_edges: bool,
     ) -> bool {
         // Before the slot is free: the next attempt may have the same generation, and must not
         // lose the edges that it uses.
-        if used.edges > 0 {
+        if has_edges {
             self.topology.release(index, generation);
         }
         // A cascade has ended the generation, and its cause is the one to report.
@@ -171,7 +228,7 @@ impl Store {
         }
         // Before the slot is free, so that the cause of the next attempt is stored after this
         // one. If a cascade ends the generation in between, `last_failure` ignores this cause.
-        drop(Cause::store_in(&self.service(index).failed_attempt, generation, reason));
+        drop(self.service(index).history.fail_attempt(Cause::new(generation, reason)));
         match self.slot(index).state.transition(Tag::starting(generation), Tag::down(generation)) {
             Ok(transition) => {
                 self.notify(index, transition);
@@ -183,53 +240,69 @@ impl Store {
     }
 
     /// Removes the value of a failed generation from its slot, so that the value lives only as
-    /// long as its readers hold it.
+    /// long as its readers hold it. Returns whether the slot has left the generation.
     ///
-    /// Does nothing if the slot has not been taken down: a reader that finds an empty slot
-    /// concludes that the service has failed, and the dependents may not have been taken down yet
-    /// (I1). The next publication then removes the value.
+    /// Does nothing if it has not: a reader that finds an empty slot concludes that the service has
+    /// failed, and the dependents may not have been taken down yet (I1).
     pub(crate) fn remove_value<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
         generation: Generation,
-    ) {
+    ) -> bool {
         // The id is of another registry.
-        let Some((cell, slot)) = self.open(id) else { return };
+        let Some((cell, slot)) = self.open(id) else { return true };
         while slot.state.load().generation() > generation {
-            let current = Shielded::new(cell.load());
-            match &**current {
+            let current = cell.load();
+            match &*current {
                 Some(instance) if instance.generation == generation => {}
                 // The slot is empty, or has the value of a later attempt.
-                _ => return,
+                _ => return true,
             }
             // This fails only if a replacement or a later attempt has exchanged the value. The loop
             // checks the new one.
             if cell.replace(&current, None).is_ok() {
-                return;
+                return true;
             }
+        }
+        false
+    }
+
+    /// Removes the value of a generation, for a provider that lets go of it. If a cascade has
+    /// condemned the slot and not taken it down yet, the cascade removes the value after its end.
+    pub(crate) fn abandon_value<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        generation: Generation,
+    ) {
+        if !self.remove_value(id, generation) {
+            self.service(id.index()).abandoned.set(generation);
+            self.remove_abandoned(id, generation);
+        }
+    }
+
+    /// Removes an abandoned value if the slot has left its generation. If not, sets the waiter bit:
+    /// the transition that ends the generation finds the bit, and its thread calls this function
+    /// again. So does a thread that clears the bit without a transition.
+    pub(super) fn remove_abandoned<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        generation: Generation,
+    ) {
+        // A read-modify-write, as the transition is: one of the two comes first, and is seen by the
+        // other.
+        let state = self.slot(id.index()).state.set_waiters();
+        if state.generation() > generation {
+            self.service(id.index()).abandoned.clear(generation);
+            self.remove_value(id, generation);
         }
     }
 
     /// Wakes the waiters, if the transition has found the waiter bit set (W).
     fn notify(&self, index: ServiceIndex, transition: Transition) {
         if transition.had_waiters {
-            self.service(index).changed.wake_all();
+            self.wake_after_transition(index);
         }
     }
-}
-
-/// Creates an instance, and records it in the tracker, which counts its holders.
-fn instance<T>(
-    id: ServiceId<T>,
-    generation: Generation,
-    value: T,
-    tracker: &InstanceTracker<T>,
-) -> Arc<Instance<T>> {
-    let service = id.into();
-    let instance =
-        Arc::new(Instance { generation, service, value, _drop_notice: tracker.drop_notice() });
-    tracker.add(&instance);
-    instance
 }
 
 /// Puts `instance` into the cell and returns the old content, if `may_replace` accepts that
@@ -239,9 +312,9 @@ fn instance<T>(
 fn install<T>(
     cell: &ArcCell<Instance<T>>,
     instance: &Arc<Instance<T>>,
-    mut current: Shielded<Held<Instance<T>>>,
+    mut current: Held<Instance<T>>,
     may_replace: impl Fn(Option<&Instance<T>>) -> bool,
-) -> Option<Shielded<Held<Instance<T>>>> {
+) -> Option<Held<Instance<T>>> {
     while may_replace(current.as_deref()) {
         match cell.replace(&current, Some(Arc::clone(instance))) {
             Ok(()) => return Some(current),
@@ -249,18 +322,4 @@ fn install<T>(
         }
     }
     None
-}
-
-/// Returns the value of an instance that was never current and is in no cell.
-///
-/// A reader that is comparing its tag may hold a reference at this moment. It drops it after the
-/// comparison, because the tag was never the state; so the loop ends.
-fn reclaim<T>(mut instance: Arc<Instance<T>>) -> T {
-    loop {
-        match Arc::try_unwrap(instance) {
-            Ok(instance) => return instance.value,
-            Err(shared) => instance = shared,
-        }
-        yield_now();
-    }
 }

@@ -42,17 +42,16 @@ impl Slot {
 pub(crate) struct FailedBy(AtomicU32);
 
 impl FailedBy {
-    /// Relaxed: the fence of the cascade (`fence_before_check`) comes after the store of its
-    /// cause and before this store. As a Release fence it pairs with `get`.
+    /// Release: pairs with `get`. The cascade has stored its cause before.
     ///
     /// If two cascades overlap, one of them may be named here although the other one has taken
     /// the slot down. The thread that reads the name finds the cause of the named cascade, or a
     /// later one.
     pub(crate) fn set(&self, root: ServiceIndex) {
-        self.0.store(root.get(), Ordering::Relaxed);
+        self.0.store(root.get(), Ordering::Release);
     }
 
-    /// Acquire: pairs with that fence. The cause at the returned root is at least as new as this
+    /// Acquire: pairs with `set`. The cause at the returned root is at least as new as this
     /// name.
     pub(crate) fn get(&self) -> ServiceIndex {
         ServiceIndex::new(self.0.load(Ordering::Acquire))

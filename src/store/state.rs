@@ -182,16 +182,16 @@ impl StateCell {
         }
     }
 
-    /// Sets the waiter bit. The caller listens before, and checks its condition after this call
-    /// (W).
+    /// Sets the waiter bit and returns the state. The caller listens before, and checks its
+    /// condition after this call (W).
     ///
     /// A transition and this call are read-modify-writes of one word, so one of them comes first.
     ///
     /// - Release: pairs with the Acquire of a later transition, which then sees the listener.
     /// - Acquire: pairs with the Release of an earlier transition, or of `clear_waiters`, so that
     ///   the check sees what was written before it.
-    pub(crate) fn set_waiters(&self) {
-        self.0.fetch_or(WAITERS, Ordering::AcqRel);
+    pub(crate) fn set_waiters(&self) -> Tag {
+        Tag(self.0.fetch_or(WAITERS, Ordering::AcqRel) & !WAITERS)
     }
 
     /// Clears the waiter bit, for a caller that notifies without a transition. Returns whether
@@ -305,6 +305,35 @@ impl Drop for Replacing<'_> {
     }
 }
 
+/// The generation whose value its provider has left in the slot, because a cascade has condemned the
+/// slot and has not taken it down yet. Whoever takes it down, or clears the waiter bit, removes the
+/// value (`Store::remove_abandoned`).
+///
+/// Relaxed: the waiter bit carries it. The provider stores the generation, and then sets the bit by
+/// a read-modify-write of the state. A thread whose read-modify-write finds the bit sees it.
+pub(crate) struct Abandoned(AtomicU64);
+
+impl Abandoned {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Stores a generation. Only the provider does so, and its generations only grow.
+    pub(crate) fn set(&self, generation: Generation) {
+        self.0.store(generation.get() + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Option<Generation> {
+        self.0.load(Ordering::Relaxed).checked_sub(1).map(Generation::new)
+    }
+
+    /// Forgets `generation`, unless a later one was stored since.
+    pub(crate) fn clear(&self, generation: Generation) {
+        let stored = generation.get() + 1;
+        let _ = self.0.compare_exchange(stored, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
 /// The SeqCst fence between what a thread has written and what it now checks. It has two sides:
 ///
 /// - a cascade condemns `c`, **fence**, checks whether `c` has gained a dependent;
@@ -314,10 +343,8 @@ impl Drop for Replacing<'_> {
 /// before the first one. Either the cascade finds the edge and takes the attempt down, too, or the
 /// attempt finds `c` condemned and waits (I2). `Store::condemn` lists the cases.
 ///
-/// For a cascade it has two more effects:
-///
-/// - Release: the cause that the cascade has stored, for a thread that reads `FailedBy`.
-/// - Acquire: the end of each generation whose edge the walk found crossed out (`Place::set`).
+/// For a cascade it has one more effect, as an Acquire fence: the end of each generation whose edge
+/// the walk found crossed out (`Place::set`).
 pub(crate) fn fence_before_check() {
     fence(Ordering::SeqCst);
 }

@@ -156,10 +156,16 @@ impl Topology {
         slots: &impl Slots,
         dependent: ServiceIndex,
         generation: Generation,
+        took: impl Fn(Edge) -> bool,
     ) {
         let mut graph = sync::lock(&self.graph);
         for (edge, source) in graph.dependencies(dependent) {
             match source {
+                EdgeSource::Discovered { attempt, .. }
+                    if attempt == Some(generation) && !edge.soft && !took(edge) =>
+                {
+                    self.remove(&mut graph, slots, edge);
+                }
                 // Only earlier attempts have used the edge. (An edge that a later attempt uses
                 // stays. There may be one, if this attempt has failed since its publication.)
                 EdgeSource::Discovered { attempt, .. }

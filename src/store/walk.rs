@@ -2,20 +2,56 @@
 //! lock, while edges may change.
 
 use super::{dependents::Iter, topology::Slots};
-use crate::{numbers::ServiceIndex, sync::Pin};
+use crate::{
+    numbers::{Generation, ServiceIndex},
+    sync::Pin,
+};
 
 /// The services from which a walk started, and all their transitive dependents.
-pub(crate) struct Walk {
+pub(super) struct Walk {
     /// Each service before its dependents.
-    visited: Vec<Visited>,
+    pub(super) members: Vec<Member>,
+    /// The members that are a dependent of another member.
+    dependents: ServiceSet,
 }
 
-/// A service of a walk.
+/// A member of a walk.
 #[derive(Debug, Clone, Copy)]
-struct Visited {
-    service: ServiceIndex,
-    /// The number of dependents that the service had ever gained, before the walk read its list.
-    gained: u32,
+pub(super) struct Member {
+    pub(super) service: ServiceIndex,
+    /// The version of its list of dependents, before the walk read the list.
+    version: u32,
+    /// The generation to which the cascade has condemned the slot. `Generation::FIRST` if it has
+    /// not.
+    pub(super) to: Generation,
+}
+
+impl Member {
+    pub(super) fn new(slots: &impl Slots, service: ServiceIndex) -> Self {
+        // The version is read before the list. In the other order, a dependent that is added in
+        // between would be counted although it is not followed, and no check would notice it.
+        let version = slots.slot(service).dependents().version();
+        Self { service, version, to: Generation::FIRST }
+    }
+
+    /// The member of a cached closure, whose list of dependents was not read.
+    pub(super) fn unread(service: ServiceIndex) -> Self {
+        Self { service, version: 0, to: Generation::FIRST }
+    }
+
+    /// Returns whether the service had never had a dependent.
+    pub(super) fn is_leaf(&self) -> bool {
+        self.version == 0
+    }
+
+    /// Returns whether the list of dependents has not changed since the walk read it.
+    pub(super) fn is_unchanged(&self, slots: &impl Slots) -> bool {
+        slots.slot(self.service).dependents().version() == self.version
+    }
+
+    pub(super) fn is_condemned(&self) -> bool {
+        self.to > Generation::FIRST
+    }
 }
 
 impl Walk {
@@ -24,43 +60,26 @@ impl Walk {
     ///
     /// Returns `None` if the edges that it has read form a cycle. The graph is acyclic at any
     /// time, but a walk reads its lists at different times. The caller walks again.
-    pub(crate) fn new(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Self> {
-        let visited =
-            in_index_order(slots, starts, pin).or_else(|| depth_first(slots, starts, pin))?;
-        Some(Self { visited })
+    pub(super) fn new(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Self> {
+        in_index_order(slots, starts, pin).or_else(|| depth_first(slots, starts, pin))
     }
 
-    /// Iterates over the services of the walk, each before its dependents.
-    pub(crate) fn dependencies_first(&self) -> impl Iterator<Item = ServiceIndex> {
-        self.visited.iter().map(|visited| visited.service)
+    /// Returns whether the walk has reached a service over an edge, not only as one of its starts.
+    pub(super) fn is_dependent(&self, service: ServiceIndex) -> bool {
+        self.dependents.contains(service)
     }
 
-    /// Returns whether no service of the walk has gained a dependent since its list was read. If
-    /// so, the walk contains the closure of its starts as of this call.
-    pub(crate) fn is_complete(&self, slots: &impl Slots) -> bool {
-        let gained = |service| slots.slot(service).dependents().gained();
-        self.visited.iter().all(|visited| gained(visited.service) == visited.gained)
-    }
-
-    /// Returns whether a service depends on a service of the walk.
-    pub(crate) fn depends_on_member(
-        &self,
-        service: ServiceIndex,
-        slots: &impl Slots,
-        pin: &Pin,
-    ) -> bool {
-        let dependents = |service| slots.slot(service).dependents().iter(pin);
-        self.dependencies_first().any(|member| dependents(member).any(|other| other == service))
+    /// Returns whether no list of a member has changed since it was read. If so, the walk contains
+    /// the closure of its starts as of this call.
+    pub(super) fn is_complete(&self, slots: &impl Slots) -> bool {
+        self.members.iter().all(|member| member.is_unchanged(slots))
     }
 }
 
 /// Returns the entry of a service for the walk, and its dependents, which must be followed.
-fn visit<'p>(slots: &impl Slots, service: ServiceIndex, pin: &'p Pin) -> (Visited, Iter<'p>) {
-    let dependents = slots.slot(service).dependents();
-    // The count is read before the list. In the other order, a dependent that is added in between
-    // would be counted although it is not followed, and `is_complete` would not notice it.
-    let visited = Visited { service, gained: dependents.gained() };
-    (visited, dependents.iter(pin))
+fn visit<'p>(slots: &impl Slots, service: ServiceIndex, pin: &'p Pin) -> (Member, Iter<'p>) {
+    let member = Member::new(slots, service);
+    (member, slots.slot(service).dependents().iter(pin))
 }
 
 /// Walks in the order of the indices, which is the order of the slots in memory. In a large closure
@@ -68,35 +87,42 @@ fn visit<'p>(slots: &impl Slots, service: ServiceIndex, pin: &'p Pin) -> (Visite
 ///
 /// Returns `None` if a dependent has a smaller index than its dependency. Most services are
 /// registered after their dependencies, so this is rare.
-fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Vec<Visited>> {
-    let mut reached = ServiceSet::default();
-    for &start in starts {
-        reached.insert(start);
-    }
-    let mut all = Vec::new();
-    let mut next = reached.first_from(0);
-    while let Some(service) = next {
-        let (visited, dependents) = visit(slots, service, pin);
-        all.push(visited);
-        for dependent in dependents {
+fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Walk> {
+    let mut starts = starts.to_vec();
+    starts.sort_unstable();
+    let mut starts = starts.into_iter().peekable();
+    let mut dependents = ServiceSet::default();
+    let mut members = Vec::new();
+    let mut from = 0;
+    loop {
+        // The next one of the starts and of the dependents.
+        let dependent = dependents.first_from(from);
+        let Some(service) = starts.peek().copied().into_iter().chain(dependent).min() else {
+            break;
+        };
+        while starts.next_if_eq(&service).is_some() {}
+        from = service.get() + 1;
+        let (member, list) = visit(slots, service, pin);
+        members.push(member);
+        for dependent in list {
             // This order has passed the dependent already. A depth-first walk must find the order.
             if dependent < service {
                 return None;
             }
-            reached.insert(dependent);
+            dependents.insert(dependent);
         }
-        next = reached.first_from(service.get() + 1);
     }
-    Some(all)
+    Some(Walk { members, dependents })
 }
 
 /// Walks depth first, which finds an order for every acyclic graph. Returns `None` for a cycle.
-fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Vec<Visited>> {
+fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Walk> {
     let (mut reached, mut done) = (ServiceSet::default(), ServiceSet::default());
-    let mut all = Vec::new();
+    let mut dependents = ServiceSet::default();
+    let mut members = Vec::new();
     // The path from a start to the present service, with the dependents of each that have not been
     // followed. Not a recursion, because a chain of services may be longer than the stack.
-    let mut path: Vec<(Visited, Iter<'_>)> = Vec::new();
+    let mut path: Vec<(Member, Iter<'_>)> = Vec::new();
     for &start in starts {
         let mut next = Some(start);
         loop {
@@ -110,24 +136,29 @@ fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option
                 }
             }
             // The path is empty: all that is reachable from this start was followed.
-            let Some((visited, dependents)) = path.last_mut() else { break };
-            next = dependents.next();
-            if next.is_none() {
-                done.insert(visited.service);
-                all.push(*visited);
-                path.pop();
+            let Some((member, list)) = path.last_mut() else { break };
+            next = list.next();
+            match next {
+                Some(dependent) => {
+                    dependents.insert(dependent);
+                }
+                None => {
+                    done.insert(member.service);
+                    members.push(*member);
+                    path.pop();
+                }
             }
         }
     }
     // Each service was added after all its dependents.
-    all.reverse();
-    Some(all)
+    members.reverse();
+    Some(Walk { members, dependents })
 }
 
 /// A set of services, stored as bits in pages. A page without members is not allocated, so a walk
 /// pays almost nothing for services that it does not reach.
 #[derive(Default)]
-struct ServiceSet(Vec<Option<Box<Page>>>);
+pub(super) struct ServiceSet(Vec<Option<Box<Page>>>);
 
 type Page = [u64; 16];
 

@@ -14,10 +14,10 @@ use crate::{
     error::{DependencyError, WaitForError},
     failure::Failure,
     numbers::{Generation, ServiceIndex},
-    provide::{Attempt, AttemptEdges, DependencyWait, GenerationEnded, Invalidated, Watch},
-    registry::Registry,
+    provide::{Attempt, DependencyWait, GenerationEnded, Invalidated, Watch},
+    registry::{self, Registry},
     service::{Instance, ServiceId},
-    store::{Edge, Store},
+    store::{Edge, Store, UsedEdges},
     sync::{Flag, Mutex, Shielded, lock},
     waiting::{
         Wait,
@@ -88,7 +88,10 @@ impl<D: Send + Sync + 'static> BuildWait<'_, D> {
         self.grace = None;
         let soft = Edge { soft: true, ..self.wait.edge(dependency) };
         let (store, generation) = (self.wait.registry.store(), self.wait.generation);
-        self.wait.edges.discover(store, soft, generation, false)?;
+        self.wait
+            .edges
+            .discover(store, soft, generation, false)
+            .map_err(|cycle| registry::cycle_error(store, cycle))?;
         lock(&self.shared.graces).push(Grace { dependency, period });
         Ok(())
     }
@@ -150,7 +153,7 @@ pub(super) fn split<T: Send + Sync + 'static>(
     timer: BuildTimer,
 ) -> (PendingAttempt<T>, Build<T>) {
     let shared = Arc::new(BuildShared {
-        edges: AttemptEdges::default(),
+        edges: UsedEdges::default(),
         ended: Flag::new(),
         timer,
         graces: Mutex::default(),

@@ -63,8 +63,8 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             let Some(failure) = registry.store().last_failure(dependency) else { continue };
             let reason = Reason::GraceExpired { failure: Arc::new(failure), grace: period };
             // By generation, so that a later instance of this service is never affected.
-            let target = Target::Generation(generation);
-            registry.cascade(self.id().index(), target, Shielded::new(reason));
+            let target = Target::any_revision(generation);
+            let _ = registry.cascade(self.id().index(), target, Shielded::new(reason));
             return;
         }
     }

@@ -5,7 +5,8 @@ use std::{mem, ops::Deref, sync::Arc, time::Duration};
 use super::build_timer::BuildTimer;
 use crate::{
     numbers::ServiceIndex,
-    provide::{Attempt, AttemptEdges},
+    provide::Attempt,
+    store::UsedEdges,
     sync::{Flag, Mutex, lock},
 };
 
@@ -19,7 +20,7 @@ pub(super) struct Grace {
 /// The state that a `Build` shares with its `PendingAttempt`.
 pub(super) struct BuildShared {
     /// The edges that the build has used.
-    pub(super) edges: AttemptEdges,
+    pub(super) edges: UsedEdges,
     /// Set when the build has ended. Then a `Build` that the builder has kept must not wait.
     pub(super) ended: Flag,
     pub(super) timer: BuildTimer,

@@ -137,9 +137,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 // Read before the failure, after which no instance can be read. `None` if the
                 // instance has failed already: then the stop hook is not called.
                 let instance = Shielded::new(running.instance());
-                let target = Target::Generation(running.generation());
+                let target = Target::any_revision(running.generation());
                 let reason = Shielded::new(Reason::ShutDown);
-                self.registry().cascade(self.id().index(), target, reason);
+                let _ = self.registry().cascade(self.id().index(), target, reason);
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
                 drop(running.failed().await.map(Shielded::new));

@@ -360,7 +360,7 @@ impl<'a> ShutdownRun<'a> {
     }
 
     fn fail(&self, service: ServiceIndex) {
-        self.registry.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
+        let _ = self.registry.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
     }
 
     /// Ends the shutdown: reports and fails all services that have not stopped. Returns all stop

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwapOption, Guard};
 
-use super::{Shielded, schedule_point};
+use super::schedule_point;
 
 /// The result of a load: a protected reference that is cheap to get. Keep it only for a short time.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
@@ -52,11 +52,10 @@ impl<T> ArcCell<T> {
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<(), Shielded<Held<T>>> {
+    ) -> Result<(), Held<T>> {
         schedule_point();
-        // If the cell contained another value, this may be the last reference to it by now.
-        let previous = Shielded::new(self.0.compare_and_swap(current, new));
-        let same = match (&**previous, current) {
+        let previous = self.0.compare_and_swap(current, new);
+        let same = match (&*previous, current) {
             (Some(previous), Some(current)) => Arc::ptr_eq(previous, current),
             (None, None) => true,
             _ => false,

@@ -10,6 +10,7 @@
 //!   [`schedule_point`]s.
 
 mod park;
+mod shielded;
 pub(crate) mod slab;
 
 #[cfg(not(loom))]
@@ -23,11 +24,14 @@ mod snapshot;
 pub(crate) use self::model::{
     ArcCell, Held, Pin, Snapshot, empty_load, into_arc, park_timeout, pin,
 };
-pub(crate) use self::park::block_until;
 #[cfg(not(loom))]
 pub(crate) use self::{
     arc_cell::{ArcCell, Held, empty_load, into_arc},
     snapshot::{Pin, Snapshot, pin},
+};
+pub(crate) use self::{
+    park::block_until,
+    shielded::{Shielded, shielded},
 };
 
 pub(crate) use event_listener::{Event, EventListener, Listener};
@@ -60,10 +64,7 @@ pub(crate) use std::{
     thread_local,
 };
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::PoisonError,
-};
+use std::sync::PoisonError;
 
 /// Lets shuttle switch threads. Called before each step of arc-swap and crossbeam-epoch that other
 /// threads can observe, because shuttle does not instrument these crates.
@@ -132,62 +133,5 @@ impl Count {
 
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Runs user code (a `Drop`, an observer, a waker) and catches its panic, so that neither the
-/// store nor the caller is affected. The panic hook has reported the panic already.
-pub(crate) fn shielded(user_code: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
-        // The drop of the payload is user code, too, and may panic. The payload of that second
-        // panic is leaked: its drop could panic again.
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(again);
-        }
-    }
-}
-
-/// A value whose `Drop` is user code. Its drop is `shielded`, on every path of the program.
-pub(crate) struct Shielded<T>(Option<T>);
-
-impl<T> Shielded<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(Some(value))
-    }
-
-    /// Returns the value. From then on, its new owner is responsible for the drop.
-    pub(crate) fn into_inner(mut self) -> T {
-        match self.0.take() {
-            Some(value) => value,
-            None => unreachable!("only `into_inner` and the drop take the value"),
-        }
-    }
-}
-
-impl<T> std::ops::Deref for Shielded<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        match &self.0 {
-            Some(value) => value,
-            None => unreachable!("only `into_inner` and the drop take the value"),
-        }
-    }
-}
-
-impl<T> std::ops::DerefMut for Shielded<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        match &mut self.0 {
-            Some(value) => value,
-            None => unreachable!("only `into_inner` and the drop take the value"),
-        }
-    }
-}
-
-impl<T> Drop for Shielded<T> {
-    fn drop(&mut self) {
-        if let Some(value) = self.0.take() {
-            shielded(|| drop(value));
-        }
     }
 }

@@ -25,8 +25,6 @@ use std::{
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Shielded;
-
 const EMPTY: usize = usize::MAX;
 
 /// As `arc_cell::Held`.
@@ -107,7 +105,7 @@ impl<T> ArcCell<T> {
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<(), Shielded<Held<T>>> {
+    ) -> Result<(), Held<T>> {
         // The index of `current`. The last one, because a value that was refused may be stored
         // again, and only the last attempt to store it can have succeeded.
         let expected = match current {
@@ -118,7 +116,7 @@ impl<T> ArcCell<T> {
                 });
                 match position {
                     Some(position) => position,
-                    None => return Err(Shielded::new(self.load())),
+                    None => return Err(self.load()),
                 }
             }
         };
@@ -133,7 +131,7 @@ impl<T> ArcCell<T> {
                 if new != EMPTY {
                     self.values(|values| values[new].kept = None);
                 }
-                Err(Shielded::new(self.load()))
+                Err(self.load())
             }
         }
     }

@@ -1,0 +1,108 @@
+//! The edges that one attempt uses, and the instances that it has received over them.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{CyclePath, DependencyKind, Edge, Store};
+use crate::{
+    instance::{BuiltFrom, Instance},
+    numbers::{Generation, ServiceIndex},
+};
+
+/// The edges of an attempt.
+///
+/// Several waits of one attempt may use it at the same time. The mutex is one of std, also in a
+/// model: it is held while an entry is changed, and orders nothing that the protocol depends on.
+#[derive(Default)]
+pub(crate) struct UsedEdges(Mutex<BTreeMap<EdgeKey, UsedEdge>>);
+
+/// The dependency, and whether the edge is soft.
+type EdgeKey = (ServiceIndex, bool);
+
+#[derive(Default)]
+struct UsedEdge {
+    /// The attempt has discovered the edge, so it is counted in `Service::discovered`.
+    discovered: bool,
+    /// The instance that a wait over the hard edge has last returned.
+    hard: Option<Received>,
+    /// The instance that a wait over the start-only edge has last returned.
+    start_only: Option<Received>,
+}
+
+/// The generation and the revision of an instance.
+type Received = (Generation, u64);
+
+impl UsedEdges {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<EdgeKey, UsedEdge>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes an edge that the attempt of `generation` uses. If it would close a cycle, returns
+    /// the path of the cycle.
+    pub(crate) fn discover(
+        &self,
+        store: &Store,
+        edge: Edge,
+        generation: Generation,
+        start_only: bool,
+    ) -> Result<(), CyclePath> {
+        let discovered = store.discover(edge, generation, start_only)?;
+        let key = (edge.dependency, edge.soft);
+        self.lock().entry(key).or_default().discovered |= discovered;
+        Ok(())
+    }
+
+    /// Records that a wait returns an instance.
+    pub(crate) fn receive<T>(&self, instance: &Instance<T>, start_only: bool) {
+        let mut edges = self.lock();
+        let edge = edges.entry((instance.service.index, false)).or_default();
+        let received = if start_only { &mut edge.start_only } else { &mut edge.hard };
+        *received = Some((instance.generation, instance.revision));
+    }
+
+    /// Takes over the edges that were recorded for the same attempt elsewhere.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn take(&self, other: &Self) {
+        let other = mem::take(&mut *other.lock());
+        *self.lock() = other;
+    }
+
+    /// Returns whether the attempt has discovered an edge.
+    pub(crate) fn any_discovered(&self) -> bool {
+        self.lock().values().any(|edge| edge.discovered)
+    }
+
+    /// Returns the number of discovered edges that an instance of the attempt needs: the soft ones,
+    /// and the hard ones over which it has received an instance.
+    pub(super) fn needed(&self) -> u32 {
+        let edges = self.lock();
+        let needed = edges
+            .iter()
+            .filter(|((_, soft), edge)| edge.discovered && (*soft || edge.hard.is_some()));
+        needed.count() as u32
+    }
+
+    /// Returns whether the attempt has received an instance over a hard edge to `dependency`.
+    pub(super) fn has_received(&self, dependency: ServiceIndex) -> bool {
+        self.lock().get(&(dependency, false)).is_some_and(|edge| edge.hard.is_some())
+    }
+
+    /// Returns the instances that the attempt has received, or `None` if there are none.
+    pub(crate) fn built_from(&self, store: &Store) -> Option<Arc<[BuiltFrom]>> {
+        let edges = self.lock();
+        let received = edges.iter().flat_map(|(&(dependency, _), edge)| {
+            let service = store.id(dependency);
+            let from = move |kind, received: Option<Received>| {
+                let (generation, revision) = received?;
+                Some(BuiltFrom { service, generation, revision, kind })
+            };
+            let hard = from(DependencyKind::Hard, edge.hard);
+            hard.into_iter().chain(from(DependencyKind::StartOnly, edge.start_only))
+        });
+        let built_from: Vec<BuiltFrom> = received.collect();
+        (!built_from.is_empty()).then(|| built_from.into())
+    }
+}
