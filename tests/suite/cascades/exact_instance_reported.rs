@@ -48,7 +48,7 @@ fn a_revision_counts_the_replacements_of_a_generation() {
                 running.replace(revision as u32).unwrap();
             }
             let (guard, instance) = (registry.get(id).unwrap(), registry.get_arc(id).unwrap());
-            assert_eq!(Guard::revision(&guard), revision);
+            assert_eq!(Instance::revision(Guard::instance(&guard)), revision);
             assert_eq!(Instance::revision(&instance), revision);
             let ids: [InstanceId; 3] = [(&guard).into(), (&instance).into(), (&*instance).into()];
             for InstanceId { service, generation: of, revision: at } in ids {
@@ -86,7 +86,7 @@ fn a_report_fails_only_the_current_revision() {
         assert_eq!(report(&registry, old), "replaced");
         assert_eq!(*registry.get(id).unwrap(), 3);
     }
-    assert_eq!(report(&registry, last.clone()), "failed");
+    assert_eq!(report(&registry, last), "failed");
     ids.push(last);
     for old in ids.clone() {
         assert_eq!(report(&registry, old), "already failed");
@@ -119,7 +119,7 @@ fn an_id_without_a_revision_names_the_whole_generation() {
     let any = InstanceId { revision: None, ..current(&running) };
     running.replace(1).unwrap();
     running.replace(2).unwrap();
-    assert_eq!(report(&registry, any.clone()), "failed");
+    assert_eq!(report(&registry, any), "failed");
     assert_eq!(report(&registry, any), "already failed");
 }
 
@@ -133,8 +133,8 @@ fn an_id_of_no_instance_fails_nothing() {
     let second = current(&next);
     // A revision that has not been published yet, and one of a generation that has not begun.
     let made_up = [
-        InstanceId { revision: Some(1), ..second.clone() },
-        InstanceId { revision: Some(u64::MAX), ..second.clone() },
+        InstanceId { revision: Some(1), ..second },
+        InstanceId { revision: Some(u64::MAX), ..second },
         InstanceId { revision: Some(7), ..first },
     ];
     for made_up in made_up {

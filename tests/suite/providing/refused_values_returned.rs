@@ -20,8 +20,8 @@ use std::{
 
 use crate::support::{Counted, Drops, LONG, publish, registry_of, up};
 use mainstay::{
-    Provider, RefusedValue, Registry, ServiceId,
-    error::{ReadyError, ReplaceError},
+    Provider, Registry, ServiceId,
+    error::{ReadyError, RefusedValue, ReplaceError},
 };
 
 fn one() -> (Registry, ServiceId<Counted>, Provider<Counted>, Drops) {
@@ -134,7 +134,6 @@ fn every_refused_value_of_concurrent_attempts_comes_back() {
     let (registry, id, provider, drops) = one();
     let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
     let made = thread::scope(|scope| {
-        let stopped = || stop.load(Ordering::Relaxed);
         let builders = [1, 2].map(|number: u32| {
             let (provider, drops, refused) = (&provider, &drops, &refused);
             scope.spawn(move || {
@@ -162,13 +161,13 @@ fn every_refused_value_of_concurrent_attempts_comes_back() {
             })
         });
         scope.spawn(|| {
-            while !stopped() {
+            while !stop.load(Ordering::Relaxed) {
                 registry.fail(id, "at any time").unwrap();
             }
         });
         scope.spawn(|| {
             let mut cached = registry.cached(id).unwrap();
-            while !stopped() {
+            while !stop.load(Ordering::Relaxed) {
                 let held = (registry.get(id), registry.get_arc(id), cached.get().is_ok());
                 drop(held);
             }
