@@ -84,12 +84,13 @@ impl<T> Instance<T> {
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
     /// # let provider = registry.provide(port)?;
-    /// use mainstay::Instance;
+    /// use mainstay::{Guard, Instance};
     ///
     /// let running = provider.begin().wait_blocking()?.ready(80)?;
-    /// assert_eq!(Instance::revision(&registry.get_arc(port)?), 0);
+    /// assert_eq!(Guard::revision(&registry.get(port)?), 0);
     /// running.replace(81)?;
-    /// assert_eq!(Instance::revision(&registry.get_arc(port)?), 1);
+    /// let instance = registry.get_arc(port)?;
+    /// assert_eq!(Instance::revision(&instance), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn revision(this: &Self) -> u64 {

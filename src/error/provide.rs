@@ -189,7 +189,7 @@ pub enum WatchError {
 /// registry.fail(port, "start again")?;
 /// match attempt.ready(80) {
 ///     Err(ReadyError::Invalidated { value, failure }) => {
-///         assert_eq!(value, 80);
+///         assert_eq!(*value, 80);
 ///         assert_eq!(failure.to_string(), "port failed: start again");
 ///     }
 ///     _ => unreachable!(),

@@ -2,7 +2,10 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-use crate::{instance::Instance, sync::yield_now};
+use crate::{
+    instance::Instance,
+    sync::{Shielded, yield_now},
+};
 
 /// A value that was refused, as its errors return it: [`ReadyError`](super::ReadyError) and
 /// [`ReplaceError`](super::ReplaceError). It dereferences to the value.
@@ -27,13 +30,13 @@ use crate::{instance::Instance, sync::yield_now};
 pub struct RefusedValue<T>(Refused<T>);
 
 enum Refused<T> {
-    Owned(T),
+    Owned(Shielded<T>),
     Shared(Arc<Instance<T>>),
 }
 
 impl<T> RefusedValue<T> {
     pub(crate) fn owned(value: T) -> Self {
-        Self(Refused::Owned(value))
+        Self(Refused::Owned(Shielded::new(value)))
     }
 
     /// The instance is in no cell.
@@ -62,7 +65,7 @@ impl<T> RefusedValue<T> {
     /// ```
     pub fn try_into_inner(self) -> Result<T, Self> {
         match self.0 {
-            Refused::Owned(value) => Ok(value),
+            Refused::Owned(value) => Ok(value.into_inner()),
             Refused::Shared(instance) => match Arc::try_unwrap(instance) {
                 Ok(instance) => Ok(instance.value.into_inner()),
                 Err(shared) => Err(Self::shared(shared)),

@@ -61,6 +61,22 @@ impl<T> Guard<T> {
         Instance::generation(Self::instance(this))
     }
 
+    /// Returns how often the value had been replaced in this generation before this instance
+    /// ([`Instance::revision`]).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
+    /// running.replace(81)?;
+    /// assert_eq!(mainstay::Guard::revision(&registry.get(port)?), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn revision(this: &Self) -> u64 {
+        Instance::revision(Self::instance(this))
+    }
+
     /// Returns the instance, for example for [`Registry::fail_instance`].
     ///
     /// ```

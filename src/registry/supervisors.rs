@@ -17,7 +17,7 @@ use super::{Registry, RegistryBuilder, RegistryInner};
 use crate::{
     alive::Wakes,
     clock::{Clock, SystemClock},
-    numbers::{Generation, ServiceIndex},
+    numbers::ServiceIndex,
     store::Store,
     sync::{Mutex, lock},
     waiting::sealed::{Condition, WaitSlots},
@@ -301,8 +301,9 @@ pub(crate) struct CommandWait<'a> {
     /// Whether a reset ends the wait. While an instance is being built or is up, it does not: the
     /// reset stays requested until the build or the instance has ended.
     pub(crate) accept_reset: bool,
-    /// While backing off: the generation of the service, whose end is a reason to retry.
-    pub(crate) backing_off_in: Option<Generation>,
+    /// While backing off: the number of cascades that had reached the service while it was down.
+    /// Another one is a reason to retry.
+    pub(crate) passed: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -326,10 +327,8 @@ impl Condition for CommandWait<'_> {
         if self.accept_reset && self.control.take_reset() {
             return Some(Command::Reset);
         }
-        let current = self.store.slot(self.index).state.load().generation();
-        self.backing_off_in
-            .is_some_and(|backing_off_in| current > backing_off_in)
-            .then_some(Command::Retry)
+        let now = self.store.passed(self.index);
+        self.passed.is_some_and(|passed| passed != now).then_some(Command::Retry)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -338,8 +338,14 @@ impl Store {
         let mut result = CascadeResult::default();
         let mut had_waiters = Vec::new();
         for &Member { service, to, .. } in members.iter().rev() {
+            if to == Generation::FIRST {
+                if root_of(service) != service && self.pass(service) {
+                    had_waiters.push(service);
+                }
+                continue;
+            }
             // If another cascade has taken the slot down, that one counts it and notifies its
-            // waiters. A member that was left alone is at `Generation::FIRST` or beyond.
+            // waiters.
             let transition = self.take_down_slot(service, to, || root_of(service));
             let Some(transition) = transition else { continue };
             if transition.had_waiters {
@@ -359,6 +365,20 @@ impl Store {
         had_waiters.reverse();
         result.failed_slots.reverse();
         (result, had_waiters)
+    }
+
+    /// Leaves a slot alone that is down. Returns whether its waiters must be woken: a supervisor
+    /// that is backing off waits for such a cascade.
+    #[cfg(feature = "supervise")]
+    fn pass(&self, service: ServiceIndex) -> bool {
+        // Before the bit is cleared: a waiter that sets it later sees the number (W).
+        self.service(service).passed.fetch_add(1);
+        self.slot(service).state.clear_waiters()
+    }
+
+    #[cfg(not(feature = "supervise"))]
+    fn pass(&self, _service: ServiceIndex) -> bool {
+        false
     }
 
     /// Moves a slot to the generation to which this cascade has condemned it, and to `Down`.

@@ -118,6 +118,10 @@ impl History {
         let to = match exactly {
             None => condemned.increment(),
             Some(Exactly { generation, revision }) => {
+                // A generation that has ended has failed, whatever was replaced before.
+                if condemned.load() > generation {
+                    return Err(NotCondemned::AlreadyFailed);
+                }
                 let replaced = &record.replacements;
                 match revision.map(|revision| revision.cmp(&replaced.of(generation))) {
                     Some(Less) => {

@@ -105,6 +105,9 @@ pub(crate) struct Service {
     discovered: Count,
     /// The number of waiters that wait until this service is ready.
     pub(crate) waiters: Count,
+    /// The number of cascades that have reached the service while it was down.
+    #[cfg(feature = "supervise")]
+    passed: Count,
     closure_cache: ClosureCache,
 }
 
@@ -182,6 +185,8 @@ impl Store {
             operations: Operations::of::<T>(),
             discovered: Count::new(),
             waiters: Count::new(),
+            #[cfg(feature = "supervise")]
+            passed: Count::new(),
             closure_cache: ClosureCache::new(),
         };
         names.insert(service.name.clone(), index);
@@ -350,6 +355,14 @@ impl Store {
         };
         let (service, root) = (self.name(index), self.name(root));
         Failure { service, generation, root, root_generation, reason, at }
+    }
+
+    /// Returns the number of cascades that have reached the service while it was down. Such a
+    /// cascade leaves the service as it is. But it is a reason for a supervisor to retry: a service
+    /// on which the last attempt stood has failed.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn passed(&self, index: ServiceIndex) -> u32 {
+        self.service(index).passed.get()
     }
 
     // Closing.

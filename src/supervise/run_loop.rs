@@ -41,17 +41,15 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let mut counter = FailureCounter::new(self.policy.clone());
-        let mut backoff =
-            Backoff { delay: Duration::ZERO, since: self.now(), generation: Generation::FIRST };
+        let mut backoff = Backoff { delay: Duration::ZERO, since: self.now(), passed: 0 };
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
         while self.back_off(backoff, &mut counter).await {
             // Returns here if the service must stop: no instance is up.
             let attempt = self.begin(&counter).await?;
-            // `generation` will be the one in which the service is down after this attempt or its
-            // instance. A cascade ends the generation of the attempt; a failed attempt does not.
-            let attempted = attempt.generation();
-            let mut generation = attempted.next();
+            // Read now: the number grows only while the service is down, so every cascade that
+            // comes after the end of this attempt or its instance is counted.
+            let passed = self.registry().store().passed(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
             let (failed, since) = match self.build(attempt, &counter, holders, &mut builder).await {
                 BuildResult::Running(running, graces) => {
@@ -85,10 +83,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     return None;
                 }
                 BuildResult::Invalidated(failure) => (Shielded::new(failure), self.now()),
-                BuildResult::Failed(failure) => {
-                    generation = attempted;
-                    (Shielded::new(failure), self.now())
-                }
+                BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
                 // The attempt has failed, so no instance is up.
                 BuildResult::MustStop => return None,
             };
@@ -103,7 +98,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 counter.ignore_failure(since)
             };
             match verdict {
-                Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, generation },
+                Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
                 Verdict::GiveUp => {
                     self.emit(failed.generation, EventKind::GivenUp(&failed));
                     self.control.set_state(SupervisorState::GivenUp, counter.failures(), None);
@@ -114,7 +109,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     }
                     // The command was a reset: the service is built immediately.
                     counter.reset();
-                    backoff = Backoff { delay: Duration::ZERO, since, generation };
+                    backoff = Backoff { delay: Duration::ZERO, since, passed };
                 }
             }
         }
@@ -198,8 +193,8 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             self.sleep_until(end).await;
             Command::Retry
         };
-        let backing_off_in = Some(backoff.generation);
-        let command = Wait::new(CommandWait { backing_off_in, ..self.command_wait() });
+        let passed = Some(backoff.passed);
+        let command = Wait::new(CommandWait { passed, ..self.command_wait() });
         match or(command, slept).await {
             Command::Stop => return false,
             Command::Reset => counter.reset(),
@@ -322,7 +317,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     fn command_wait(&self) -> CommandWait<'_> {
         let (store, index) = (self.registry().store(), self.id().index());
         let control = &self.control;
-        CommandWait { store, index, control, accept_reset: true, backing_off_in: None }
+        CommandWait { store, index, control, accept_reset: true, passed: None }
     }
 
     fn emit(&self, generation: Generation, kind: EventKind<'_>) {
@@ -354,8 +349,8 @@ struct Backoff {
     delay: Duration,
     /// The time of the failure, so that the time of draining is part of the delay.
     since: Instant,
-    /// The generation in which the service is down. If a cascade ends it during the delay, a
-    /// service that the last build used has failed, and the reason for which that build failed may
-    /// no longer exist. So the delay ends.
-    generation: Generation,
+    /// The number of cascades that had reached the service while it was down. If it grows during the
+    /// delay, a service that the last build used has failed, and the reason for which that build
+    /// failed may no longer exist. So the delay ends.
+    passed: u32,
 }

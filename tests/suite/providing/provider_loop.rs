@@ -245,7 +245,7 @@ fn an_invalidated_attempt_is_notified_and_its_value_is_returned() {
         assert_eq!(registry.fail(database, "by itself").unwrap().invalidated, 1);
     });
     assert_eq!((&*failure.root, failure.reason.to_string()), ("database", "by itself".into()));
-    assert_eq!(attempt.ready(1).unwrap_err().into_value(), 1);
+    assert_eq!(*attempt.ready(1).unwrap_err().into_value(), 1);
 
     let attempt = provider.begin().wait_blocking().unwrap();
     attempt.wait_for(config).wait_blocking().unwrap();
@@ -261,8 +261,8 @@ fn an_invalidated_attempt_is_notified_and_its_value_is_returned() {
         refused.to_string(),
         "not published: database failed because config failed: from below"
     );
-    assert_eq!(refused.into_value(), 2);
-    assert_eq!(running_config.replace(3).unwrap_err().value, 3, "a failed instance is replaced");
+    assert_eq!(refused.into_value().into_inner(), 2);
+    assert_eq!(*running_config.replace(3).unwrap_err().value, 3, "a failed instance is replaced");
 
     let attempt = provider.begin().wait_blocking_timeout(LONG).unwrap();
     registry.fail(database, "sooner").unwrap();
