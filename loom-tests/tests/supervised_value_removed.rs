@@ -10,6 +10,9 @@
 //!
 //! What must not happen: both return and the value stays in the slot, although no reader holds it;
 //! or the value of a later attempt is removed.
+//!
+//! With the feature `supervise`, because only then the cells of a model release the values that are
+//! taken out of them (`src/sync/model.rs`).
 #![cfg(loom)]
 
 use std::sync::Arc;
