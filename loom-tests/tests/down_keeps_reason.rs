@@ -2,13 +2,15 @@
 //! generation, and the reason of its own last attempt.
 //!
 //! ```text
-//! cascade:   condemn x, condemn d                           | d: Starting or Down? | take down x
-//! d:                                Starting -> Down: "no port"
+//! cascade:   condemn x | d: Starting or Down? condemn d or leave it alone | take down d, x
+//! d:                                           Starting -> Down: "no port"
 //! ```
 //!
-//! What must not happen: the attempt ends with a reason of its own, and the service reports the
-//! failure of `x`; or a service that was left alone stays condemned (A3); or an attempt that begins
-//! at it is built from the instance of `x` that fails (I2).
+//! If the cascade has condemned `d` already, it ends the generation although the attempt has failed
+//! in between, and `d` may report either reason. What must not happen: the cascade counts an attempt
+//! that has ended by itself, or ends a generation that had no attempt; a service that was left alone
+//! stays condemned (A3); an attempt that begins at it is built from the instance of `x` that fails
+//! (I2).
 #![cfg(loom)]
 
 use loom::thread::spawn;
@@ -40,13 +42,12 @@ fn a_failed_attempt_keeps_its_reason_or_is_invalidated() {
         });
         let attempt = spawn(move || attempt.fail("no port").is_ok());
         let cascade = join(failer);
-        let expected = match join(attempt) {
-            true => (0, failed("1", "no port")),
-            false => (1, failed("0", "edited")),
-        };
-        assert_eq!(last_failure(&registry, d), expected, "the wrong end was recorded");
-        assert_eq!((cascade.failed, cascade.invalidated as u64), (1, expected.0));
-        assert_eq!(d_provider.attempt().generation(), expected.0);
+        let by_itself = join(attempt);
+        assert_eq!((cascade.failed, cascade.invalidated), (1, usize::from(!by_itself)));
+        let end = last_failure(&registry, d);
+        let (own, of_x) = ((0, failed("1", "no port")), (1, failed("0", "edited")));
+        assert!(end == of_x || (by_itself && end == own), "the wrong end was recorded: {end:?}");
+        assert_eq!(d_provider.attempt().generation(), end.0, "A3: d stays condemned");
         drop(x_running);
     });
 }
@@ -125,7 +126,8 @@ fn two_cascades_leave_no_slot_condemned() {
         let (attempt, d_provider) = join(beginner);
         let invalidated: usize = cascades.iter().map(|cascade| cascade.invalidated).sum();
         let (generation, failure) = last_failure(&registry, d);
-        assert_eq!(generation, invalidated as u64, "a generation that no attempt had");
+        assert!(invalidated <= 1, "one attempt is counted twice");
+        assert_eq!(generation > 0, invalidated > 0, "a generation that no attempt had");
         assert_eq!(failure.is_some(), invalidated > 0, "a failure that moved nothing");
         let begun = attempt.and_then(Result::ok);
         assert_eq!(begun.is_some_and(|attempt| attempt.is_invalidated()), invalidated > 0);
