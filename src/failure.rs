@@ -218,8 +218,31 @@ pub enum FailOutcome {
     /// This call has failed the instance.
     Failed(Cascade),
     /// The instance had already failed, or another cascade had already condemned it. In the second
-    /// case it may be readable for a short time.
+    /// case it may be readable for a short time. An instance that has never existed is reported in
+    /// the same way.
     AlreadyFailed,
     /// The instance had been replaced. Nothing was failed: its generation has not ended.
     Replaced,
+}
+
+/// The result of failing several services as one cascade; see
+/// [`Registry::fail_all`](crate::Registry::fail_all).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailAllOutcome {
+    /// What the cascade has taken down, the given services included.
+    pub cascade: Cascade,
+    /// What has happened to each of the given services, in their order.
+    pub roots: Vec<RootOutcome>,
+}
+
+/// What a cascade has done to one of the services with which it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootOutcome {
+    /// Its instance has failed.
+    Failed,
+    /// Its attempt was invalidated.
+    Invalidated,
+    /// It was down, or another cascade took it down.
+    Down,
 }

@@ -241,7 +241,7 @@ pub mod wait;
 mod waiting;
 
 pub use event::{Event, EventKind};
-pub use failure::{Cascade, FailOutcome, Failure, Reason};
+pub use failure::{Cascade, FailAllOutcome, FailOutcome, Failure, Reason, RootOutcome};
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};

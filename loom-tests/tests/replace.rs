@@ -57,7 +57,7 @@ fn a_replacement_during_a_failure_is_read_only_if_it_succeeds() {
         assert!(replaced || !seen, "a reader has seen a value that was returned");
         assert_eq!(read_state(&registry, x), (1, false));
         let late = running.replace(Value::new(2)).expect_err("the instance has failed");
-        assert_eq!(late.value, Value::new(2));
+        assert_eq!(*late.value, Value::new(2));
     });
 }
 

@@ -1,11 +1,11 @@
-//! `fail`, which fails a service, and `fail_instance`, which fails one broken instance.
+//! `fail` and `fail_all`, which fail services, and `fail_instance`, which fails one broken instance.
 
-use std::{error::Error, time::Instant};
+use std::{collections::HashMap, error::Error, time::Instant};
 
 use crate::{
     error::ForeignIdError,
     event::EventKind,
-    failure::{Cascade, FailOutcome, Reason},
+    failure::{Cascade, FailAllOutcome, FailOutcome, Reason, RootOutcome},
     instance::InstanceId,
     numbers::ServiceIndex,
     registry::Registry,
@@ -17,21 +17,25 @@ use crate::{
 impl Registry {
     /// Fails a service and all services that depend on it, with a reason that all of them report.
     ///
-    /// - If the service is ready, its instance fails.
+    /// One rule holds for the service and for all its transitive dependents over hard edges, and
+    /// over start-only edges of attempts that are in progress:
+    ///
+    /// - If it is ready, its instance fails.
     /// - If it is starting, its attempt is invalidated: the value of the attempt is never
     ///   published.
-    /// - If it is down, nothing happens: none of its instances can be read, and its next attempt
-    ///   begins after this call.
+    /// - If it is down, it is left alone: it keeps its generation and its last failure. Its
+    ///   dependents are failed nevertheless.
     ///
     /// When `fail` has returned, no instance that one of these services had at the time of the call
     /// can be read any more. During the call, other threads may find the dependents down and the
     /// service itself still ready, but never the opposite.
     ///
     /// The call is lock-free over the slots: it visits the service and its transitive dependents
-    /// once in each direction. At the end it wakes the waiters, and takes the lock of the wait list
-    /// of each slot that has waiters. If an edge was added or removed anywhere in the registry
-    /// since the last failure of this service, `fail` first searches the dependents again; it then
-    /// takes two to three times as long.
+    /// once in each direction. It locks the history of the service while it stores the reason. At
+    /// the end it wakes the waiters, and takes the lock of the wait list of each slot that has
+    /// waiters; a waker that blocks delays all wakers after it. If an edge was added or removed
+    /// anywhere in the registry since the last failure of this service, `fail` first searches the
+    /// dependents again; it then takes two to three times as long.
     ///
     /// # Errors
     ///
@@ -60,24 +64,79 @@ impl Registry {
         Ok(result.unwrap_or_default())
     }
 
+    /// Fails several services, and all services that depend on one of them, as one cascade with one
+    /// reason.
+    ///
+    /// In contrast to several calls of [`fail`](Self::fail), each service fails once, and no
+    /// dependent is rebuilt between the failures of two of its dependencies. A dependent reports
+    /// one of the services on which it depends as the root of its failure.
+    ///
+    /// Its effect on each service, its progress, and its guarantees about other threads are those
+    /// of [`fail`](Self::fail). It searches the dependents at each call.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignIdError`]: one of the ids belongs to another registry. Then no service has failed.
+    ///
+    /// ```
+    /// use mainstay::RootOutcome;
+    ///
+    /// # let registry = mainstay::Registry::with_capacity(3)?;
+    /// # let (config, key) = (registry.register::<u8>("config")?, registry.register::<u8>("key")?);
+    /// # let server = registry.register::<u8>("server")?;
+    /// # let (provide_config, provide_key) = (registry.provide(config)?, registry.provide(key)?);
+    /// # let provide_server = registry.provide(server)?;
+    /// registry.depends(server).on(config)?.on(key)?;
+    /// let _config = provide_config.begin().wait_blocking()?.ready(1)?;
+    /// let _server = provide_server.begin().wait_blocking()?.ready(2)?;
+    ///
+    /// let outcome = registry.fail_all([config, key], "rotated")?;
+    /// assert_eq!(outcome.cascade.failed, 2);
+    /// assert_eq!(outcome.roots, [RootOutcome::Failed, RootOutcome::Down]);
+    /// assert!(registry.get(server).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fail_all(
+        &self,
+        ids: impl IntoIterator<Item = impl Into<AnyId>>,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Result<FailAllOutcome, ForeignIdError> {
+        let reason = Reason::error(reason);
+        let ids = ids.into_iter().map(|id| self.index(id.into()));
+        let ids = ids.collect::<Result<Vec<ServiceIndex>, _>>()?;
+        let begun = self.is_observed().then(Instant::now);
+        let result = self.store().fail_all(&ids.iter().copied().collect(), &reason);
+        let was: HashMap<ServiceIndex, Phase> =
+            result.failed_slots.iter().map(|slot| (slot.index, slot.was.phase())).collect();
+        let roots = ids.iter().map(|id| match was.get(id) {
+            Some(Phase::Ready) => RootOutcome::Failed,
+            Some(Phase::Starting) => RootOutcome::Invalidated,
+            Some(Phase::Down) | None => RootOutcome::Down,
+        });
+        let roots = roots.collect();
+        Ok(FailAllOutcome { cascade: self.report(result, begun), roots })
+    }
+
     /// Fails exactly one instance, which the caller has found broken, and the services that depend
     /// on it.
     ///
-    /// If a thousand requests report the same broken client, one of the calls fails it, and none of
-    /// them affects the next client. If the instance was [replaced](crate::Running::replace),
-    /// nothing happens either: its successor stays ready.
+    /// The instance is given by itself, by a guard, or by its [`InstanceId`]. If a thousand
+    /// requests report the same broken client, one of the calls fails it, and none of them affects
+    /// the next client. The call and [`replace`](crate::Running::replace) exclude each other: if
+    /// the instance was replaced, nothing happens, and its successor stays ready; if it fails, its
+    /// replacement is refused.
     ///
     /// The guarantees about other threads are those of [`fail`](Self::fail), with one exception:
     /// the call may return [`FailOutcome::AlreadyFailed`] while the cascade of another thread is
-    /// still in progress, so that the instance can be read for a moment after the call. Lock-free,
-    /// as `fail`.
+    /// still in progress, so that the instance can be read for a moment after the call. Its
+    /// progress is that of `fail`.
     ///
     /// # Errors
     ///
     /// [`ForeignIdError`]: the instance belongs to another registry.
     ///
     /// ```
-    /// use mainstay::{FailOutcome, Guard, Registry};
+    /// use mainstay::{FailOutcome, Registry};
     ///
     /// let registry = Registry::with_capacity(1)?;
     /// let client = registry.register::<String>("client")?;
@@ -85,12 +144,12 @@ impl Registry {
     /// let first = provider.begin().wait_blocking()?.ready("first".to_string())?;
     ///
     /// let broken = registry.get(client)?;
-    /// let outcome = registry.fail_instance(Guard::instance(&broken), "reset by peer")?;
+    /// let outcome = registry.fail_instance(&broken, "reset by peer")?;
     /// assert!(matches!(outcome, FailOutcome::Failed(_)));
     /// drop(first);
     ///
     /// let _second = provider.begin().wait_blocking()?.ready("second".to_string())?;
-    /// let outcome = registry.fail_instance(Guard::instance(&broken), "reset by peer")?;
+    /// let outcome = registry.fail_instance(&broken, "reset by peer")?;
     /// assert_eq!(outcome, FailOutcome::AlreadyFailed);
     /// assert_eq!(*registry.get(client)?, "second");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -123,11 +182,16 @@ impl Registry {
         target: Target,
         reason: Shielded<Reason>,
     ) -> Result<Cascade, NotFailed> {
-        let observed = self.is_observed();
-        let begun = observed.then(Instant::now);
-        let CascadeResult { counts, failed_slots } =
-            self.store().fail(index, target, reason, observed)?;
-        let elapsed = begun.map(|begun| begun.elapsed()).unwrap_or_default();
+        let begun = self.is_observed().then(Instant::now);
+        let result = self.store().fail(index, target, reason, begun.is_some())?;
+        Ok(self.report(result, begun))
+    }
+
+    /// Reports the failures of a cascade to the observer, if there was one at `begun`.
+    fn report(&self, result: CascadeResult, begun: Option<Instant>) -> Cascade {
+        let CascadeResult { counts, failed_slots } = result;
+        let Some(begun) = begun else { return counts };
+        let elapsed = begun.elapsed();
         for slot in failed_slots {
             let generation = slot.was.generation();
             // Shielded: the observer may fail the service again. Then this is the last owner of the
@@ -139,6 +203,6 @@ impl Registry {
             };
             self.emit(slot.index, generation, elapsed, kind);
         }
-        Ok(counts)
+        counts
     }
 }

@@ -22,7 +22,7 @@
 //!
 //! The proof that a cascade misses nothing is in `docs/design.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Phase, Store,
@@ -78,18 +78,24 @@ pub(crate) struct CascadeResult {
 
 /// The slots that a cascade has condemned, and those that it has left alone, each before its
 /// dependents.
-struct Condemned {
-    /// Only the root, if it has no dependents: then nothing is allocated.
-    root: [Member; 1],
-    /// The closure, with the root. Empty if the root has no dependents.
-    closure: Vec<Member>,
-    /// The number of edge changes for which the closure may be cached.
-    cacheable_at: Option<u64>,
+pub(super) enum Condemned {
+    /// One root without dependents: nothing is allocated.
+    One([Member; 1]),
+    Closure {
+        /// The roots are among them.
+        members: Vec<Member>,
+        /// The number of edge changes for which the members may be cached, as the closure of the
+        /// one root.
+        cacheable_at: Option<u64>,
+    },
 }
 
 impl Condemned {
-    fn members(&self) -> &[Member] {
-        if self.closure.is_empty() { &self.root } else { &self.closure }
+    pub(super) fn members(&self) -> &[Member] {
+        match self {
+            Self::One(root) => root,
+            Self::Closure { members, .. } => members,
+        }
     }
 }
 
@@ -109,66 +115,81 @@ impl Store {
     ) -> Result<CascadeResult, NotFailed> {
         let (slot, history) = (self.slot(root), &self.service(root).history);
         let mut start = Member::new(self, root);
-        // A root that is down keeps its generation and its cause. A root that another cascade has
-        // condemned is failed nevertheless: that cascade may take it down only after this call has
-        // returned.
-        let down = matches!(target, Target::Any) && slot.state.load().phase() == Phase::Down;
-        let (deferred, unused): (OldCauses, _);
-        if down {
-            (deferred, unused) = (OldCauses::default(), Some(reason));
-        } else {
-            let exactly = match target {
-                Target::Any => None,
-                Target::Instance(exactly) => Some(exactly),
-            };
-            // The cause is stored before any slot is taken down, so that a thread that observes a
-            // failure finds its cause.
-            (start.to, deferred) = match history.condemn(&slot.condemned, exactly, reason) {
-                Ok(condemned) => condemned,
-                Err(NotCondemned::AlreadyFailed) => return Err(NotFailed::AlreadyFailed),
-                Err(NotCondemned::Replaced(pending)) => {
-                    if let Some(pending) = pending {
-                        (self.service(root).operations.install)(self, root, pending);
-                    }
-                    return Err(NotFailed::Replaced);
+        let exactly = match target {
+            // The root keeps its generation and its cause. A root that another cascade has
+            // condemned is failed nevertheless: that cascade may take it down only after this call
+            // has returned.
+            Target::Any if slot.state.load().phase() == Phase::Down => {
+                let condemned = self.condemn(&[start]);
+                let deferred = self.blame(&[start], condemned.members(), |_| root, &reason);
+                let result = self.take_down(&condemned, |_| root, record);
+                drop(deferred);
+                return Ok(result);
+            }
+            Target::Any => None,
+            Target::Instance(exactly) => Some(exactly),
+        };
+        // The cause is stored before any slot is taken down, so that a thread that observes a
+        // failure finds its cause.
+        let deferred = match history.condemn(&slot.condemned, exactly, reason) {
+            Ok((to, deferred)) => {
+                start.to = to;
+                deferred
+            }
+            Err(NotCondemned::AlreadyFailed) => return Err(NotFailed::AlreadyFailed),
+            Err(NotCondemned::Replaced(pending)) => {
+                if let Some(pending) = pending {
+                    (self.service(root).operations.install)(self, root, pending);
                 }
-            };
-            unused = None;
-        }
-        let condemned = self.condemn(start);
-        let mut replaced = OldCauses::default();
-        if let Some(reason) = unused {
-            let Some(first) = condemned.members().iter().find(|member| member.is_condemned())
-            else {
-                return Ok(CascadeResult::default());
-            };
-            // After the passes, because only now it is known whether anything fails: if not, those
-            // that went down with this service before keep its last cause.
-            let (generation, ends) = match first.service == root {
-                true => (first.to.previous().unwrap_or(Generation::FIRST), true),
-                false => (slot.state.load().generation(), false),
-            };
-            replaced = history.began_while_down(Cause::new(generation, reason), ends);
-        }
-        let (result, had_waiters) = self.take_down(condemned.members(), |_| root, record);
-        // All slots are down, so user code may run from here on: wakers, and the `Drop` of values
-        // and reasons.
-        for service in had_waiters {
-            self.wake_after_transition(service);
-        }
-        drop((deferred, replaced));
+                return Err(NotFailed::Replaced);
+            }
+        };
+        let condemned = self.condemn(&[start]);
+        let result = self.take_down(&condemned, |_| root, record);
+        drop(deferred);
         // Last, because no waiter needs the cached closure.
-        if let Some(changes) = condemned.cacheable_at {
-            let members = condemned.closure.iter().map(|member| member.service).collect();
-            self.service(root)
-                .closure_cache
-                .store(Closure { members, changes }, &self.cache_budget);
+        if let Condemned::Closure { members, cacheable_at: Some(changes) } = condemned {
+            let members = members.iter().map(|member| member.service).collect();
+            let closure = Closure { members, changes };
+            self.service(root).closure_cache.store(closure, &self.cache_budget);
         }
         Ok(result)
     }
 
-    /// Condemns the closure of `root`. The caller has already condemned the root itself, unless it
-    /// is down.
+    /// Stores the cause of a cascade at those of its roots that are down, if the cascade will take
+    /// down a dependent of the root. If not, those that went down with the root before keep their
+    /// last cause.
+    ///
+    /// Called before the first slot is taken down. Returns the old causes, which the caller drops
+    /// after the cascade.
+    pub(super) fn blame(
+        &self,
+        roots: &[Member],
+        members: &[Member],
+        root_of: impl Fn(ServiceIndex) -> ServiceIndex,
+        reason: &Shielded<Reason>,
+    ) -> Vec<OldCauses> {
+        let mut deferred = Vec::new();
+        let down = roots.iter().filter(|root| !root.is_condemned()).map(|root| root.service);
+        let mut down: HashSet<ServiceIndex> = down.collect();
+        for member in members.iter().filter(|member| member.is_condemned()) {
+            let root = root_of(member.service);
+            if down.remove(&root) {
+                // An attempt may have begun at the root, and have been condemned by a later pass.
+                let ends = member.service == root;
+                let generation = match ends {
+                    true => member.to.previous().unwrap_or(Generation::FIRST),
+                    false => self.slot(root).state.load().generation(),
+                };
+                let cause = Cause::new(generation, Shielded::new(Reason::clone(reason)));
+                deferred.push(self.service(root).history.began_while_down(cause, ends));
+            }
+        }
+        deferred
+    }
+
+    /// Condemns the closure of `roots`. The caller has already condemned the roots, apart from those
+    /// that are down.
     ///
     /// # The race with an attempt that publishes an edge
     ///
@@ -209,56 +230,70 @@ impl Store {
     /// condemns `c` before `d`, and the attempt acquires `condemned(d)` when it begins. So it
     /// finds `c` condemned, too, and waits. This is why no condemned slot is checked for a restart
     /// after the first pass.
-    fn condemn(&self, root: Member) -> Condemned {
-        let mut condemned = Condemned { root: [root], closure: Vec::new(), cacheable_at: None };
+    ///
+    /// This holds for a single root. Of several roots one may depend on another one, and may have
+    /// been condemned before it. So a root that is a dependent is checked for a restart.
+    pub(super) fn condemn(&self, roots: &[Member]) -> Condemned {
+        let one = match roots {
+            [root] => Some(*root),
+            _ => None,
+        };
         // No dependent, now and after the fence: there is nothing to walk.
-        if root.is_leaf() {
+        if let Some(root) = one.filter(Member::is_leaf) {
             fence_before_check();
             if root.is_unchanged(self) {
-                return condemned;
+                return Condemned::One([root]);
             }
         }
         let pin = &pin();
         // Read before the cached closure and before the walk: an edge that is added later changes
         // it.
         let changes = self.topology.changes();
-        let cached = self.service(root.service).closure_cache.load(changes, pin);
-        let mut closure: Vec<Member> = match cached {
-            Some(cached) => cached.iter().map(|&service| Member::unread(service)).collect(),
-            None => self.walk(&[root.service], pin).members,
-        };
-        let mut any_down = false;
-        for member in &mut closure {
-            if member.service == root.service {
-                member.to = root.to;
+        let cached = one.and_then(|root| {
+            let members = self.service(root.service).closure_cache.load(changes, pin)?;
+            Some(Walk::cached(root.service, members))
+        });
+        let is_cached = cached.is_some();
+        let mut walk = cached.unwrap_or_else(|| {
+            self.walk(&roots.iter().map(|root| root.service).collect::<Vec<_>>(), pin)
+        });
+        let mut members = std::mem::take(&mut walk.members);
+        // Whether a member must be read again after the fence.
+        let mut any_to_check = false;
+        for member in &mut members {
+            if let Ok(root) = roots.binary_search_by_key(&member.service, |root| root.service) {
+                member.to = roots[root].to;
+                any_to_check |= walk.is_dependent(member.service);
                 continue;
             }
             let slot = self.slot(member.service);
             match slot.state.load().phase() {
-                Phase::Down => any_down = true,
+                Phase::Down => any_to_check = true,
                 Phase::Starting | Phase::Ready => member.to = slot.condemned.increment(),
             }
         }
         fence_before_check();
         // Cases 1 and 3: no edge of the registry has changed, or none of the closure.
         let no_change = self.topology.changes() == changes;
-        let complete =
-            no_change || cached.is_none() && closure.iter().all(|member| member.is_unchanged(self));
-        // The root needs no check: an attempt that has begun at it since the call uses no instance
-        // of the closure unless the edges have changed.
-        let began = |member: &Member| {
-            !member.is_condemned()
-                && member.service != root.service
-                && self.slot(member.service).state.load().phase() != Phase::Down
-        };
-        if complete && !(any_down && closure.iter().any(began)) {
+        let is_complete =
+            no_change || !is_cached && members.iter().all(|member| member.is_unchanged(self));
+        let is_missed = |member: &Member| self.is_missed(&walk, member);
+        if is_complete && !(any_to_check && members.iter().any(is_missed)) {
             // The next cascade may use the result of the walk as long as no edge changes.
-            condemned.cacheable_at = (no_change && cached.is_none()).then_some(changes);
-            condemned.closure = closure;
-        } else {
-            condemned.closure = self.condemn_again(root.service, &closure, pin);
+            let cacheable_at = (no_change && !is_cached && one.is_some()).then_some(changes);
+            return Condemned::Closure { members, cacheable_at };
         }
-        condemned
+        let members = self.condemn_again(roots, &members, pin);
+        Condemned::Closure { members, cacheable_at: None }
+    }
+
+    /// Returns whether a pass must condemn a member: it is a dependent, it is not down, and it has
+    /// never been condemned (`to` is the first generation) or has restarted.
+    fn is_missed(&self, walk: &Walk, member: &Member) -> bool {
+        let state = self.slot(member.service).state.load();
+        state.phase() != Phase::Down
+            && state.generation() >= member.to
+            && walk.is_dependent(member.service)
     }
 
     /// Walks until the edges that were read form no cycle. They may form one, because they are read
@@ -291,63 +326,54 @@ impl Store {
     /// or no attempt would ever begin at it (A1). Therefore, each pass starts from *all* slots
     /// that were condemned, not only from the root: the dependents of such a member must fail
     /// before it (I1).
-    fn condemn_again(&self, root: ServiceIndex, first: &[Member], pin: &Pin) -> Vec<Member> {
+    fn condemn_again(&self, roots: &[Member], first: &[Member], pin: &Pin) -> Vec<Member> {
         let condemned = first.iter().filter(|member| member.is_condemned());
         let mut to: HashMap<ServiceIndex, Generation> =
             condemned.map(|member| (member.service, member.to)).collect();
         loop {
-            let starts: Vec<ServiceIndex> = to.keys().copied().chain([root]).collect();
+            let roots = roots.iter().map(|root| root.service);
+            let starts: Vec<ServiceIndex> = roots.chain(to.keys().copied()).collect();
             let mut walk = self.walk(&starts, pin);
-            let is_missed = |walk: &Walk, member: &Member| {
-                let state = self.slot(member.service).state.load();
-                state.phase() != Phase::Down
-                    && state.generation() >= member.to
-                    && walk.is_dependent(member.service)
-            };
             let mut members = std::mem::take(&mut walk.members);
             for member in &mut members {
                 member.to = to.get(&member.service).copied().unwrap_or(Generation::FIRST);
-                if is_missed(&walk, member) {
+                if self.is_missed(&walk, member) {
                     member.to = self.slot(member.service).condemned.increment();
                     to.insert(member.service, member.to);
                 }
             }
-            walk.members = members;
             fence_before_check();
             // Both checks read after the fence. If one of them finds a change, a later pass must
             // condemn the slots that this change concerns.
-            if walk.is_complete(self) && !walk.members.iter().any(|member| is_missed(&walk, member))
+            if members.iter().all(|member| member.is_unchanged(self))
+                && !members.iter().any(|member| self.is_missed(&walk, member))
             {
-                return walk.members;
+                return members;
             }
         }
     }
 
-    /// Takes all condemned slots down, dependents before dependencies. `root_of` names the root by
-    /// which a service was reached. Returns the result, and the services whose waiters must be
-    /// woken, dependencies first.
-    ///
-    /// It wakes no waiter itself: a waker is user code, which may read other services of the
-    /// closure. It must find all of them down.
-    fn take_down(
+    /// Takes all condemned slots down, dependents before dependencies. Then wakes their waiters,
+    /// dependencies first. `root_of` names the root over which a service was reached.
+    pub(super) fn take_down(
         &self,
-        members: &[Member],
+        condemned: &Condemned,
         root_of: impl Fn(ServiceIndex) -> ServiceIndex,
         record: bool,
-    ) -> (CascadeResult, Vec<ServiceIndex>) {
+    ) -> CascadeResult {
         let mut result = CascadeResult::default();
         let mut had_waiters = Vec::new();
-        for &Member { service, to, .. } in members.iter().rev() {
+        for &Member { service, to, .. } in condemned.members().iter().rev() {
+            let root = root_of(service);
             if to == Generation::FIRST {
-                if root_of(service) != service && self.pass(service) {
+                if root != service && self.pass(service) {
                     had_waiters.push(service);
                 }
                 continue;
             }
             // If another cascade has taken the slot down, that one counts it and notifies its
             // waiters.
-            let transition = self.take_down_slot(service, to, || root_of(service));
-            let Some(transition) = transition else { continue };
+            let Some(transition) = self.take_down_slot(service, to, root) else { continue };
             if transition.had_waiters {
                 had_waiters.push(service);
             }
@@ -362,9 +388,13 @@ impl Store {
                 result.failed_slots.push(FailedSlot { index: service, was: transition.from });
             }
         }
-        had_waiters.reverse();
         result.failed_slots.reverse();
-        (result, had_waiters)
+        // Not before all slots are down: a waker is user code, which may read other services of
+        // the closure, and so is the `Drop` of a value that a provider has abandoned.
+        for &service in had_waiters.iter().rev() {
+            self.wake_after_transition(service);
+        }
+        result
     }
 
     /// Leaves a slot alone that is down. Returns whether its waiters must be woken: a supervisor
@@ -406,14 +436,14 @@ impl Store {
         &self,
         service: ServiceIndex,
         to: Generation,
-        root: impl Fn() -> ServiceIndex,
+        root: ServiceIndex,
     ) -> Option<Transition> {
         let slot = self.slot(service);
         let mut seen = slot.state.load();
         while seen.generation() < to {
             // Before the transition, so that a thread that observes the failure finds a root. If
             // K and K' both store their root here, the slot names one of them.
-            slot.failed_by.set(root());
+            slot.failed_by.set(root);
             match slot.state.transition(seen, Tag::down(to)) {
                 Ok(transition) => return Some(transition),
                 // Another cascade took the slot down, or an attempt began, was published or failed.

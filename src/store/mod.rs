@@ -39,6 +39,7 @@ mod cascade;
 mod closure_cache;
 mod dependents;
 mod erased;
+mod fail_all;
 mod graph;
 mod history;
 #[cfg(test)]

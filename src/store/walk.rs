@@ -11,8 +11,14 @@ use crate::{
 pub(super) struct Walk {
     /// Each service before its dependents.
     pub(super) members: Vec<Member>,
-    /// The members that are a dependent of another member.
-    dependents: ServiceSet,
+    dependents: DependentMembers,
+}
+
+/// The members that are a dependent of another member.
+enum DependentMembers {
+    /// All but this one, the root of a cached closure.
+    AllBut(ServiceIndex),
+    Set(ServiceSet),
 }
 
 /// A member of a walk.
@@ -34,17 +40,13 @@ impl Member {
         Self { service, version, to: Generation::FIRST }
     }
 
-    /// The member of a cached closure, whose list of dependents was not read.
-    pub(super) fn unread(service: ServiceIndex) -> Self {
-        Self { service, version: 0, to: Generation::FIRST }
-    }
-
     /// Returns whether the service had never had a dependent.
     pub(super) fn is_leaf(&self) -> bool {
         self.version == 0
     }
 
-    /// Returns whether the list of dependents has not changed since the walk read it.
+    /// Returns whether the list of dependents has not changed since the walk read it. If this holds
+    /// for all members of a walk, the walk contains the closure of its starts as of the call.
     pub(super) fn is_unchanged(&self, slots: &impl Slots) -> bool {
         slots.slot(self.service).dependents().version() == self.version
     }
@@ -64,15 +66,19 @@ impl Walk {
         in_index_order(slots, starts, pin).or_else(|| depth_first(slots, starts, pin))
     }
 
-    /// Returns whether the walk has reached a service over an edge, not only as one of its starts.
-    pub(super) fn is_dependent(&self, service: ServiceIndex) -> bool {
-        self.dependents.contains(service)
+    /// Creates the walk of which `root` has cached the members.
+    pub(super) fn cached(root: ServiceIndex, members: &[ServiceIndex]) -> Self {
+        let unread = |&service| Member { service, version: 0, to: Generation::FIRST };
+        let members = members.iter().map(unread).collect();
+        Self { members, dependents: DependentMembers::AllBut(root) }
     }
 
-    /// Returns whether no list of a member has changed since it was read. If so, the walk contains
-    /// the closure of its starts as of this call.
-    pub(super) fn is_complete(&self, slots: &impl Slots) -> bool {
-        self.members.iter().all(|member| member.is_unchanged(slots))
+    /// Returns whether the walk has reached a service over an edge, not only as one of its starts.
+    pub(super) fn is_dependent(&self, service: ServiceIndex) -> bool {
+        match &self.dependents {
+            DependentMembers::AllBut(root) => service != *root,
+            DependentMembers::Set(dependents) => dependents.contains(service),
+        }
     }
 }
 
@@ -112,7 +118,7 @@ fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Opt
             dependents.insert(dependent);
         }
     }
-    Some(Walk { members, dependents })
+    Some(Walk { members, dependents: DependentMembers::Set(dependents) })
 }
 
 /// Walks depth first, which finds an order for every acyclic graph. Returns `None` for a cycle.
@@ -152,7 +158,7 @@ fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option
     }
     // Each service was added after all its dependents.
     members.reverse();
-    Some(Walk { members, dependents })
+    Some(Walk { members, dependents: DependentMembers::Set(dependents) })
 }
 
 /// A set of services, stored as bits in pages. A page without members is not allocated, so a walk

@@ -1,0 +1,71 @@
+//! A cascade with several roots: the steps of `cascade.rs`, over the closure of all roots together.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{
+    Phase, Store,
+    cascade::{CascadeResult, Condemned},
+    walk::Member,
+};
+use crate::{
+    failure::Reason,
+    numbers::ServiceIndex,
+    sync::{Shielded, pin},
+};
+
+impl Store {
+    /// Fails all `roots`, and all services that transitively depend on one of them, as one cascade.
+    /// The result contains the failed slots. Its progress is that of `fail`.
+    pub(crate) fn fail_all(
+        &self,
+        roots: &BTreeSet<ServiceIndex>,
+        reason: &Shielded<Reason>,
+    ) -> CascadeResult {
+        let mut deferred = Vec::new();
+        let start = |&root: &ServiceIndex| {
+            let mut start = Member::new(self, root);
+            let slot = self.slot(root);
+            // As `fail` does: a root that is down is left alone.
+            if slot.state.load().phase() != Phase::Down {
+                let reason = Shielded::new(Reason::clone(reason));
+                if let Ok((to, old)) =
+                    self.service(root).history.condemn(&slot.condemned, None, reason)
+                {
+                    start.to = to;
+                    deferred.push(old);
+                }
+            }
+            start
+        };
+        // In the order of the indices, as `condemn` expects.
+        let roots: Vec<Member> = roots.iter().map(start).collect();
+        let condemned = self.condemn(&roots);
+        let root_of = self.roots_of(&roots, &condemned);
+        let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
+        deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
+        let result = self.take_down(&condemned, root_of, true);
+        drop(deferred);
+        result
+    }
+
+    /// Returns for each member a root on which it depends. A root is its own.
+    ///
+    /// A member that has left the closure since it was condemned may be missing.
+    fn roots_of(
+        &self,
+        roots: &[Member],
+        condemned: &Condemned,
+    ) -> HashMap<ServiceIndex, ServiceIndex> {
+        let pin = pin();
+        let mut root_of: HashMap<ServiceIndex, ServiceIndex> =
+            roots.iter().map(|root| (root.service, root.service)).collect();
+        // Each member before its dependents.
+        for member in condemned.members() {
+            let Some(&root) = root_of.get(&member.service) else { continue };
+            for dependent in self.slot(member.service).dependents().iter(&pin) {
+                root_of.entry(dependent).or_insert(root);
+            }
+        }
+        root_of
+    }
+}
