@@ -7,10 +7,10 @@
 //! ```
 //!
 //! If the cascade has condemned `d` already, it ends the generation although the attempt has failed
-//! in between, and `d` may report either reason. What must not happen: the cascade counts an attempt
-//! that has ended by itself, or ends a generation that had no attempt; a service that was left alone
-//! stays condemned (A3); an attempt that begins at it is built from the instance of `x` that fails
-//! (I2).
+//! in between, and `d` may report either reason. What must not happen: the cascade counts an
+//! attempt that has ended by itself, or ends a generation that had no attempt; a service that was
+//! left alone stays condemned (A3); an attempt that begins at it is built from the instance of `x`
+//! that fails (I2).
 #![cfg(loom)]
 
 use loom::thread::spawn;
