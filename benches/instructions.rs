@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, prelude::*};
-use mainstay::{Cached, Provider, Registry, Running, ServiceId};
+use mainstay::{Cached, Provider, Reader, Registry, Running, ServiceId};
 use mainstay_benches::{
     graphs,
     rivals::{
@@ -30,6 +30,7 @@ const ANSWER: u64 = 42;
 struct One {
     registry: Registry,
     id: ServiceId<u64>,
+    reader: Reader<u64>,
     cached: Cached<u64>,
     _provider: Provider<u64>,
     _running: Running<u64>,
@@ -43,7 +44,8 @@ fn one() -> One {
     let running = provider.begin().wait_blocking().unwrap().ready(ANSWER).unwrap();
     let mut cached = registry.cached(id).unwrap();
     assert_eq!((*registry.get(id).unwrap(), **cached.get().unwrap()), (ANSWER, ANSWER));
-    One { registry, id, cached, _provider: provider, _running: running }
+    let reader = registry.reader(id).unwrap();
+    One { registry, id, reader, cached, _provider: provider, _running: running }
 }
 
 /// A chain that has failed before, so its closure is cached.
@@ -84,7 +86,16 @@ fn get(one: One) -> One {
     one
 }
 
-#[library_benchmark(config = at_most_instructions(21_000))]
+#[library_benchmark(config = at_most_instructions(84_000))]
+#[bench::one_thousand(one())]
+fn reader(one: One) -> One {
+    for _ in 0..READS {
+        assert_eq!(*black_box(&one.reader).get().unwrap(), ANSWER);
+    }
+    one
+}
+
+#[library_benchmark(config = at_most_instructions(18_800))]
 #[bench::one_thousand(one())]
 fn cached(mut one: One) -> One {
     for _ in 0..READS {
@@ -235,6 +246,7 @@ library_benchmark_group!(
         cached,
         arc_swap_load,
         load_and_state,
+        reader,
         get,
         get_all_of_3,
         publish,

@@ -19,7 +19,7 @@ use std::{
 use arc_swap::{ArcSwap, Cache};
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use dashmap::DashMap;
-use mainstay::{Cached, Provider, Registry, Running, ServiceId};
+use mainstay::{Cached, Provider, Reader, Registry, Running, ServiceId};
 use mainstay_benches::{
     features::criterion,
     on_threads,
@@ -62,6 +62,7 @@ struct Mainstay {
     ids: Vec<ServiceId<u64>>,
     providers: Vec<Provider<u64>>,
     running: Mutex<Vec<Option<Running<u64>>>>,
+    readers: Vec<Reader<u64>>,
 }
 
 impl Mainstay {
@@ -73,7 +74,8 @@ impl Mainstay {
         let ids: Vec<_> = (0..count).map(|i| all[i * capacity / count]).collect();
         let providers = ids.iter().map(|&id| registry.provide(id).unwrap()).collect();
         let running = Mutex::new((0..count).map(|_| None).collect());
-        let services = Self { registry, ids, providers, running };
+        let readers = ids.iter().map(|&id| registry.reader(id).unwrap()).collect();
+        let services = Self { registry, ids, providers, running, readers };
         (0..count).for_each(|service| services.publish(service));
         services
     }
@@ -86,6 +88,12 @@ impl Mainstay {
     #[inline]
     fn get(&self, service: usize) -> u64 {
         *self.registry.get(self.ids[service]).unwrap()
+    }
+
+    /// Reads by the resolved reader, which all threads share.
+    #[inline]
+    fn read(&self, service: usize) -> u64 {
+        *self.readers[service].get().unwrap()
     }
 
     #[inline]
@@ -213,6 +221,7 @@ impl Rivals {
             let mut cached = mainstay.cached();
             each(n, order, |i| **cached[i].get().unwrap());
         });
+        bench("mainstay reader", mainstay, &|n| each(n, order, |i| mainstay.read(i)));
         bench("mainstay get", mainstay, &|n| each(n, order, |i| mainstay.get(i)));
         bench("mainstay get_arc", mainstay, &|n| each(n, order, |i| mainstay.get_arc(i)));
         bench("mainstay get_all of 3", mainstay, &|n| each(n, order, |i| mainstay.get_all(i)));
@@ -297,6 +306,7 @@ fn registry_sizes(c: &mut Criterion) {
             let mut cached = mainstay.cached();
             each(n, &order, |i| **cached[i].get().unwrap());
         });
+        bench("mainstay reader", &|n| each(n, &order, |i| mainstay.read(i)));
         bench("mainstay get", &|n| each(n, &order, |i| mainstay.get(i)));
     }
     group.finish();

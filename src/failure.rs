@@ -2,7 +2,9 @@
 
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
-use crate::{numbers::Generation, service::ServiceName, sync::Shielded};
+use crate::{
+    failure_record::write_failure, numbers::Generation, service::ServiceName, sync::Shielded,
+};
 
 /// The reason for a failure.
 ///
@@ -101,6 +103,9 @@ impl serde::Serialize for Reason {
 /// stores its reason once, at its root. If the root has failed *again* since then, the failure of a
 /// dependent contains the newer reason.
 ///
+/// A [`FailureRecord`](crate::FailureRecord) is a copy without the errors. With the feature
+/// `serde`, a failure is serialised as its record.
+///
 /// ```
 /// use mainstay::Registry;
 ///
@@ -123,7 +128,6 @@ impl serde::Serialize for Reason {
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Failure {
     /// The service that failed, or whose attempt was invalidated.
     pub service: ServiceName,
@@ -136,17 +140,12 @@ pub struct Failure {
     /// The reason for the failure of the root.
     pub reason: Reason,
     /// The time of the failure, by the system's clock.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "unix_seconds"))]
     pub at: SystemTime,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.service == self.root {
-            write!(f, "{} failed: {}", self.service, self.reason)
-        } else {
-            write!(f, "{} failed because {} failed: {}", self.service, self.root, self.reason)
-        }
+        write_failure(f, &self.service, &self.root, &self.reason)
     }
 }
 
@@ -157,15 +156,6 @@ impl Error for Failure {
             _ => None,
         }
     }
-}
-
-/// Writes the seconds since 1970, with a fraction; a time before 1970 is negative.
-#[cfg(feature = "serde")]
-fn unix_seconds<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => after.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    })
 }
 
 /// The result of a cascade; see [`Registry::fail`](crate::Registry::fail).

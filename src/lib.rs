@@ -161,8 +161,8 @@
 //!
 //! # Progress
 //!
-//! - [`get`](Registry::get), [`get_all`](Registry::get_all) and [`Cached::get`] are wait-free, as
-//!   far as a load of arc-swap is.
+//! - [`get`](Registry::get), [`get_all`](Registry::get_all), [`Reader::get`] and [`Cached::get`]
+//!   are wait-free, as far as a load of arc-swap is.
 //! - [`fail`](Registry::fail), [`fail_instance`](Registry::fail_instance),
 //!   [`replace`](Running::replace) and, over known edges, [`ready`](Attempt::ready) are lock-free
 //!   over the slots. If a slot has waiters, they lock its list of waiters for a short time.
@@ -203,7 +203,8 @@
 //!   which replace the timer thread. Each enables `supervise`.
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
 //!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
-//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`.
+//! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
+//!   serialised failure can be deserialised as a [`FailureRecord`].
 //! - `tracing`: [`TracingObserver`] emits a `tracing` event for each event of the registry.
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
@@ -225,6 +226,7 @@ mod clock;
 pub mod error;
 mod event;
 mod failure;
+mod failure_record;
 mod instance;
 mod numbers;
 mod provide;
@@ -242,10 +244,11 @@ mod waiting;
 
 pub use event::{Event, EventKind};
 pub use failure::{Cascade, FailAllOutcome, FailOutcome, Failure, Reason, RootOutcome};
+pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};
-pub use read::{Cached, Guard, Ids};
+pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{

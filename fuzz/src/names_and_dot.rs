@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use arbitrary::{Arbitrary, Unstructured};
 use mainstay::{
-    AnyId, Attempt, Listing, Phase, Provider, Registry, Running,
+    AnyId, Attempt, FailureRecord, Listing, Phase, Provider, Registry, Running,
     error::{LookupError, RegisterError},
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::dot::{self, Edge, Node};
@@ -77,8 +78,27 @@ pub fn run(data: &[u8]) {
     for status in &listing.services {
         assert_eq!(listing.get(&status.name).map(|found| found.id), Some(status.id));
     }
+    check_edges(&listing);
     check_dot(&listing);
     check_json(&listing);
+}
+
+/// Checks the order of the edges, the id of each dependency, and the first step of each path.
+fn check_edges(listing: &Listing) {
+    for status in &listing.services {
+        let ids: Vec<AnyId> = status.dependencies.iter().map(|edge| edge.id).collect();
+        assert!(ids.is_sorted(), "dependencies must be in the order of their registration");
+        let mut blocking = Vec::new();
+        for edge in &status.dependencies {
+            let dependency = listing.get(&edge.name).expect("a dependency is in the listing");
+            assert_eq!(edge.id, dependency.id);
+            assert!(dependency.dependents.contains(&status.name), "an edge has two ends");
+            if dependency.phase != Phase::Ready && status.phase != Phase::Ready {
+                blocking.push(&edge.name);
+            }
+        }
+        assert_eq!(blocking.first().copied(), status.blocked_by.first());
+    }
 }
 
 /// A registered service: its name, whether its type is `u8`, and its id.
@@ -251,7 +271,9 @@ fn check_json(listing: &Listing) {
                 assert_eq!(json["generation"], failure.generation.get());
                 assert_eq!(json["root_generation"], failure.root_generation.get());
                 assert_eq!(json["reason"], failure.reason.to_string());
-                assert!(json["at"].is_f64(), "the time is a number of seconds");
+                let record = FailureRecord::deserialize(json).expect("a failure can be read back");
+                assert_eq!(record, FailureRecord::from(failure));
+                assert_eq!(record.to_string(), failure.to_string());
             }
         }
     }

@@ -183,7 +183,7 @@ pub enum AllReadyError {
 pub struct NotReadyService {
     /// The service.
     pub service: ServiceName,
-    /// Its phase; `Ready` if it has become ready while the list was made.
+    /// Its phase: down or starting.
     pub phase: Phase,
     /// The path to the service that blocks this one: a dependency that is not ready, a dependency
     /// of that one, and so on; at most 64 services. Empty if all its dependencies are ready.

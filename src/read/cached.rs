@@ -1,18 +1,19 @@
 //! A cached reader: the fastest read of a service that one thread or task reads often.
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use super::is_current;
+use super::{Guard, find_current, not_ready};
 use crate::{
     error::{ForeignIdError, GetError},
     registry::{Registry, RegistryInner},
     service::{Instance, ServiceId},
-    store::{Slot, Tag},
-    sync::{into_arc, shielded, slab::SlotHandle},
+    store::{Replacements, Slot, Tag},
+    sync::{shielded, slab::SlotHandle},
 };
 
 impl Registry {
-    /// Returns a cached reader of a service, for a thread or a task that reads it often.
+    /// Returns a cached reader of a service, for a thread or a task that reads it often. A
+    /// [resolved reader](Self::reader) keeps no instance, and can be shared.
     ///
     /// # Errors
     ///
@@ -32,7 +33,8 @@ impl Registry {
     pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignIdError> {
         let handle = SlotHandle::new(self.inner(), |inner| inner.store.open(id));
         let handle = handle.ok_or_else(|| ForeignIdError { id: id.into() })?;
-        Ok(Cached { handle, id, cached: None })
+        let (tag, replacements) = (Tag::NONE, Replacements::NEVER);
+        Ok(Cached { handle, id, tag, replacements, instance: None })
     }
 }
 
@@ -60,34 +62,23 @@ impl Registry {
 pub struct Cached<T: 'static> {
     handle: SlotHandle<RegistryInner, Instance<T>, Slot>,
     id: ServiceId<T>,
-    cached: Option<CachedInstance<T>>,
-}
-
-/// The instance that a cached reader last returned. It is current as long as the state and the
-/// replacements of the slot are unchanged.
-struct CachedInstance<T> {
-    instance: Arc<Instance<T>>,
+    /// The tag of the instance, or `Tag::NONE` if there is no instance.
     tag: Tag,
-    /// `None` if a replacement was in progress: its exchange of the value may come later, without a
-    /// change of this number. So the next read must reload.
-    replacements: Option<u64>,
-}
-
-impl<T> CachedInstance<T> {
-    /// The two loads may take effect in either order: a `Ready` tag never becomes the state again,
-    /// so the instance was current at the load of the replacements.
-    #[inline]
-    fn is_current(&self, slot: &Slot) -> bool {
-        slot.state.load() == self.tag
-            && self
-                .replacements
-                .is_some_and(|replacements| slot.replacements.is_unchanged(replacements))
-    }
+    /// The replacements that were completed before the instance was read, or
+    /// `Replacements::NEVER` if one was in progress: its exchange of the value may come later,
+    /// without a change of this number. So the next read must reload.
+    replacements: u64,
+    instance: Option<Arc<Instance<T>>>,
 }
 
 impl<T> Cached<T> {
     /// Returns the current instance of the service. Wait-free, as far as a load of arc-swap is; if
     /// the instance has not changed since the last call, it costs two loads.
+    ///
+    /// If the instance has changed, the reader drops the one that it kept, which may be the last
+    /// reference. If the new one is replaced or removed at the same moment, the load may drop the
+    /// last reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded:
+    /// the panic hook reports a panic of it.
     ///
     /// # Errors
     ///
@@ -106,12 +97,15 @@ impl<T> Cached<T> {
     #[inline(always)]
     pub fn get(&mut self) -> Result<&Instance<T>, GetError> {
         let slot = self.handle.slot();
-        if !self.cached.as_ref().is_some_and(|cached| cached.is_current(slot)) {
+        // The two loads may take effect in either order: a `Ready` tag never becomes the state
+        // again, so the instance was current at the load of the replacements. Without an instance,
+        // the tag differs from every state.
+        if slot.state.load() != self.tag || !slot.replacements.is_unchanged(self.replacements) {
             self.reload()?;
         }
-        match &self.cached {
-            Some(cached) => Ok(&cached.instance),
-            None => unreachable!("an empty reader has just been reloaded"),
+        match &self.instance {
+            Some(instance) => Ok(instance),
+            None => unreachable!("no state has the tag of an empty reader"),
         }
     }
 
@@ -136,8 +130,14 @@ impl<T> Cached<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn release(&mut self) {
-        let cached = self.cached.take();
-        shielded(|| drop(cached));
+        let instance = self.take();
+        shielded(|| drop(instance));
+    }
+
+    /// Removes the instance from the reader.
+    fn take(&mut self) -> Option<Arc<Instance<T>>> {
+        self.tag = Tag::NONE;
+        self.instance.take()
     }
 
     /// Keeps the current instance. If there is none, keeps nothing, and returns the error.
@@ -147,28 +147,30 @@ impl<T> Cached<T> {
         // Before the value: if a replacement exchanges the value after this load, the next check
         // finds the number changed.
         let replacements = slot.replacements.completed();
-        let read = self.handle.cell().load();
-        if !is_current(read.as_deref(), slot) {
-            // Drop the stale instance now, or an idle reader keeps it alive. `read` is dropped
-            // first: `publish` may be waiting for this reference.
-            let stale = (read, self.cached.take());
-            let registry = Registry::of(Arc::clone(self.handle.owner()));
-            return Err(registry.not_ready(self.id.into(), slot, stale));
+        let read = find_current(self.handle.cell(), slot);
+        let old = self.take();
+        match read {
+            Ok(guard) => {
+                let instance = Guard::into_arc(guard);
+                self.tag = Tag::ready(instance.generation);
+                self.replacements = replacements.unwrap_or(Replacements::NEVER);
+                self.instance = Some(instance);
+                shielded(|| drop(old));
+                Ok(())
+            }
+            Err(read) => {
+                // The stale instance is dropped now, or an idle reader keeps it alive. `read` is
+                // dropped first: `publish` may be waiting for this reference.
+                Err(not_ready(&self.handle.owner().store, self.id.into(), (read, old)))
+            }
         }
-        let new = into_arc(read).map(|instance| {
-            let tag = Tag::ready(instance.generation);
-            CachedInstance { instance, tag, replacements }
-        });
-        let old = mem::replace(&mut self.cached, new);
-        shielded(|| drop(old));
-        Ok(())
     }
 }
 
 impl<T> fmt::Debug for Cached<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = self.handle.owner().store.name(self.id.index());
-        let generation = self.cached.as_ref().map(|cached| cached.instance.generation);
+        let generation = self.instance.as_ref().map(|instance| instance.generation);
         f.debug_struct("Cached").field("service", &service).field("holds", &generation).finish()
     }
 }

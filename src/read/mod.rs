@@ -1,8 +1,10 @@
-//! Reading one service, and several at one instant. The cached reader is in `cached.rs`.
+//! Reading one service, and several at one instant. The resolved reader is in `reader.rs`, the
+//! cached reader in `cached.rs`.
 
 mod cached;
+mod reader;
 
-pub use self::cached::Cached;
+pub use self::{cached::Cached, reader::Reader};
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -147,6 +149,10 @@ impl Registry {
     /// After a thread has observed that a service failed, no read of this thread returns an
     /// instance that was built from the failed one.
     ///
+    /// If the instance is replaced or removed at the same moment, the load may drop the last
+    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// panic hook reports a panic of it.
+    ///
     /// # Errors
     ///
     /// - [`GetError::NotReady`]: the service was not ready at some instant during the call.
@@ -163,18 +169,16 @@ impl Registry {
     #[inline]
     pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
         let (cell, slot) = self.open(id)?;
-        let held = cell.load();
-        // The state is read after the value: if it is the tag of the value, the value was current
-        // during the call.
-        if is_current(held.as_deref(), slot) {
-            return Ok(Guard { held });
-        }
-        Err(self.not_ready(id.into(), slot, held))
+        find_current(cell, slot).map_err(|stale| not_ready(self.store(), id.into(), stale))
     }
 
     /// Returns the current instance of a service as an `Arc`, to keep it.
     ///
     /// Like [`get`](Self::get), but it also increments a reference counter that all readers share.
+    ///
+    /// If the instance is replaced or removed at the same moment, the load may drop the last
+    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// panic hook reports a panic of it.
     ///
     /// # Errors
     ///
@@ -191,10 +195,7 @@ impl Registry {
     /// ```
     pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
         let (cell, slot) = self.open(id)?;
-        match cell.load_full() {
-            Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
-            found => Err(self.not_ready(id.into(), slot, found)),
-        }
+        find_current_arc(cell, slot).map_err(|stale| not_ready(self.store(), id.into(), stale))
     }
 
     /// Returns the instances of several services that were all current at one instant: a tuple of
@@ -202,6 +203,10 @@ impl Registry {
     ///
     /// Wait-free: it reads all services, and then checks whether one of them has changed. It tries
     /// this in at most 32 rounds.
+    ///
+    /// If one of the instances is replaced or removed at the same moment, the load may drop the
+    /// last reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded:
+    /// the panic hook reports a panic of it.
     ///
     /// # Errors
     ///
@@ -273,26 +278,49 @@ impl Registry {
     fn open<T>(&self, id: ServiceId<T>) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignIdError> {
         self.store().open(id).ok_or_else(|| ForeignIdError { id: id.into() })
     }
+}
 
-    /// Builds the error `NotReady`, and drops the stale instance that was found.
-    #[cold]
-    pub(crate) fn not_ready<F>(&self, id: AnyId, slot: &Slot, stale: F) -> GetError {
-        shielded(|| drop(stale));
-        let state = slot.state.load();
-        let phase = match state.phase() {
-            // It became ready after the read: it was not ready before that, during the call.
-            Phase::Ready => Phase::Down,
-            phase => phase,
-        };
-        let service = self.store().name(id.index);
-        GetError::NotReady(NotReadyError { service, phase, generation: state.generation() })
+/// Returns a guard of the current instance of a slot. If there is none, returns what was read.
+#[inline]
+fn find_current<T>(
+    cell: &ArcCell<Instance<T>>,
+    slot: &Slot,
+) -> Result<Guard<T>, Held<Instance<T>>> {
+    let held = cell.load();
+    // The state is read after the value: if it is the tag of the value, the value was current
+    // during the call.
+    if is_current(held.as_deref(), slot) { Ok(Guard { held }) } else { Err(held) }
+}
+
+/// As `find_current`, but returns a counted reference.
+fn find_current_arc<T>(
+    cell: &ArcCell<Instance<T>>,
+    slot: &Slot,
+) -> Result<Arc<Instance<T>>, Option<Arc<Instance<T>>>> {
+    match cell.load_full() {
+        Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
+        stale => Err(stale),
     }
+}
+
+/// Builds the error `NotReady`, and drops the stale instance that was found.
+#[cold]
+fn not_ready<F>(store: &Store, id: AnyId, stale: F) -> GetError {
+    shielded(|| drop(stale));
+    let state = store.slot(id.index).state.load();
+    let phase = match state.phase() {
+        // It became ready after the read: it was not ready before that, during the call.
+        Phase::Ready => Phase::Down,
+        phase => phase,
+    };
+    let service = store.name(id.index);
+    GetError::NotReady(NotReadyError { service, phase, generation: state.generation() })
 }
 
 /// Returns whether the instance that was read from the cell of a slot is current: whether its tag
 /// is the state. Call it after the read.
 #[inline]
-pub(crate) fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
+fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
     read.is_some_and(|instance| Tag::ready(instance.generation) == slot.state.load())
 }
 
@@ -446,13 +474,20 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
     type Output = Result<Arc<Instance<T>>, WaitError>;
 
     fn check(&mut self) -> Option<Self::Output> {
-        if let Err(foreign) = self.registry.index(self.id.into()) {
-            return Some(Err(foreign.into()));
-        }
-        if let Ok(instance) = self.registry.get_arc(self.id) {
-            return Some(Ok(instance));
-        }
         let store = self.registry.store();
+        let (cell, slot) = match self.registry.open(self.id) {
+            Ok(opened) => opened,
+            Err(foreign) => return Some(Err(foreign.into())),
+        };
+        // The state first: a service for which a wait begins is most likely not ready, and then
+        // its value need not be loaded. If the state changes after this check, the check that
+        // follows the change finds the value.
+        if slot.state.load().phase() == Phase::Ready {
+            match find_current_arc(cell, slot) {
+                Ok(instance) => return Some(Ok(instance)),
+                Err(stale) => shielded(|| drop(stale)),
+            }
+        }
         store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
     }
 

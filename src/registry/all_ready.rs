@@ -6,7 +6,7 @@ use super::Registry;
 use crate::{
     error::{AllReadyError, NotReadyService},
     numbers::ServiceIndex,
-    store::Store,
+    store::{Inspected, Phase, Store},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -60,18 +60,20 @@ impl AllReadyCondition {
     /// Describes all services that are not ready, for an error.
     fn all_not_ready(&self) -> Vec<NotReadyService> {
         let store = self.registry.store();
-        let not_ready = |index| {
-            let blocked_by = store.blocked_by(index);
+        let describe = |service: Inspected| {
+            let Inspected { index, state, blocked_by, .. } = service;
             // The last failure of a blocked service is not the reason for which it is down now.
             let last_failure = if blocked_by.is_empty() { store.last_failure(index) } else { None };
             NotReadyService {
                 service: store.name(index),
-                phase: store.slot(index).state.load().phase(),
+                phase: state.phase(),
                 blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
                 last_failure,
             }
         };
-        store.services().filter(|&index| !store.is_ready(index)).map(not_ready).collect()
+        let inspection = store.inspect_all();
+        let not_ready = inspection.services().filter(|found| found.state.phase() != Phase::Ready);
+        not_ready.map(describe).collect()
     }
 }
 

@@ -1,21 +1,25 @@
 //! Inspection: the status of each service, and the graph of their dependencies.
 
-use std::{collections::HashMap, fmt::Write};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write,
+};
 
 use crate::{
     error::ForeignIdError,
     failure::Failure,
-    numbers::{Generation, ServiceIndex},
+    numbers::Generation,
     registry::{Registry, RegistryInner},
     service::{AnyId, ServiceName},
-    store::{DependencyKind, Edge, EdgeSource, Phase},
+    store::{DependencyKind, Edge, EdgeSource, Inspected, Phase},
 };
 
 impl Registry {
     /// Returns the status of a service: its phase, its edges, its last failure, its supervisor.
     ///
     /// The parts are read one after another, so they may be of different instants. Blocking: takes
-    /// the lock of the topology for a short time.
+    /// the lock of the topology, for a time linear in the number of edges of the service and of the
+    /// services that block it.
     ///
     /// # Errors
     ///
@@ -29,13 +33,20 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn status(&self, id: impl Into<AnyId>) -> Result<ServiceStatus, ForeignIdError> {
-        Ok(ServiceStatus::of(&self.inner(), self.index(id.into())?))
+        let (index, inner) = (self.index(id.into())?, self.inner());
+        Ok(ServiceStatus::of(&inner, inner.store.inspect(index)))
     }
 
     /// Returns the status of every service, in the order of registration.
     ///
-    /// As [`status`](Self::status) for each service. For health checks, admin pages and drawings
-    /// ([`Listing::to_dot`]).
+    /// For health checks, admin pages and drawings ([`Listing::to_dot`]).
+    ///
+    /// All edges are of one instant, so that the graph has no cycle. The phases are read after the
+    /// edges, one after another; `phase`, `generation` and `blocked_by` agree on them. All other
+    /// parts are read after that.
+    ///
+    /// Blocking: takes the lock of the topology once, to copy the edges. Reads and failures do not
+    /// wait for this lock. The cost is n log n for n services and edges.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -47,7 +58,10 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn list(&self) -> Listing {
-        Listing::of(&self.inner())
+        let inner = self.inner();
+        let inspection = inner.store.inspect_all();
+        let services = inspection.services().map(|found| ServiceStatus::of(&inner, found));
+        Listing { services: services.collect() }
     }
 }
 
@@ -76,7 +90,7 @@ impl Registry {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ServiceStatus {
-    /// The service.
+    /// The service. It is not serialised, because an id is valid only for its registry.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub id: AnyId,
     /// Its name.
@@ -92,16 +106,16 @@ pub struct ServiceStatus {
     /// The number of waits for it to be ready: those of readers, and those of attempts at its
     /// dependents.
     pub waiters: u32,
-    /// Its edges to the services that it depends on.
+    /// Its edges to the services that it depends on, in the order in which these were registered.
     pub dependencies: Vec<Dependency>,
-    /// The services that are built from it, and fail with it.
+    /// The services that are built from it, and fail with it, in the order of registration.
     pub dependents: Vec<ServiceName>,
-    /// The services that watch it over a soft edge: they are notified when it fails or is
-    /// replaced, and do not fail with it.
+    /// The services that watch it over a soft edge, in the order of registration: they are notified
+    /// when it fails or is replaced, and do not fail with it.
     pub watched_by: Vec<ServiceName>,
     /// If the service is not ready because a dependency is not: the path to the service that is
-    /// the reason. Each entry is a dependency of the one before it; at most 64 entries. Empty
-    /// otherwise.
+    /// the reason. Each entry is a dependency of the one before it: the first one that was
+    /// registered of those that are not ready. At most 64 entries. Empty otherwise.
     pub blocked_by: Vec<ServiceName>,
     /// The last failed attempt since the service was last taken down; if there is none, the
     /// failure that took the service down. It is kept when the service is ready again.
@@ -120,6 +134,7 @@ pub struct ServiceStatus {
 /// let port = registry.register::<u16>("port")?;
 /// registry.depends(port).on(config)?;
 /// let dependency = &registry.status(port)?.dependencies[0];
+/// assert_eq!(dependency.id, config.into());
 /// assert_eq!(dependency.name, "config");
 /// assert!(dependency.declared);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -128,6 +143,9 @@ pub struct ServiceStatus {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Dependency {
+    /// The dependency. It is not serialised, because an id is valid only for its registry.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub id: AnyId,
     /// The name of the dependency.
     pub name: ServiceName,
     /// Whether the edge was [declared](crate::Registry::depends) and is permanent. Otherwise an
@@ -138,11 +156,11 @@ pub struct Dependency {
 }
 
 impl ServiceStatus {
-    pub(crate) fn of(inner: &RegistryInner, index: ServiceIndex) -> Self {
-        let store = &inner.store;
-        let (slot, service) = (store.slot(index), store.service(index));
-        let state = slot.state.load();
+    fn of(inner: &RegistryInner, inspected: Inspected) -> Self {
+        let Inspected { index, state, dependencies, dependents, blocked_by } = inspected;
+        let (store, service) = (&inner.store, inner.store.service(index));
         let dependency = |(edge, source): (Edge, EdgeSource)| Dependency {
+            id: store.id(edge.dependency),
             name: store.name(edge.dependency),
             declared: source == EdgeSource::Declared,
             kind: match source {
@@ -152,7 +170,7 @@ impl ServiceStatus {
             },
         };
         let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =
-            store.dependents(index).into_iter().partition(|edge| edge.soft);
+            dependents.into_iter().partition(|edge| edge.soft);
         let names =
             |edges: Vec<Edge>| edges.into_iter().map(|edge| store.name(edge.dependent)).collect();
         Self {
@@ -163,10 +181,10 @@ impl ServiceStatus {
             generation: state.generation(),
             has_provider: service.provided.is_set(),
             waiters: service.waiters.get(),
-            dependencies: store.dependencies(index).into_iter().map(dependency).collect(),
+            dependencies: dependencies.into_iter().map(dependency).collect(),
             dependents: names(dependents),
             watched_by: names(watched_by),
-            blocked_by: store.blocked_by(index).into_iter().map(|i| store.name(i)).collect(),
+            blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
             last_failure: store.last_failure(index),
             #[cfg(feature = "supervise")]
             supervisor: inner.supervisors.status(index),
@@ -202,11 +220,6 @@ pub struct Listing {
 }
 
 impl Listing {
-    pub(crate) fn of(inner: &RegistryInner) -> Self {
-        let all = inner.store.services();
-        Self { services: all.map(|index| ServiceStatus::of(inner, index)).collect() }
-    }
-
     /// Returns the service with this name.
     ///
     /// ```
@@ -223,8 +236,8 @@ impl Listing {
     /// Returns the services that keep `name` from being ready: the root causes.
     ///
     /// These are the services, among `name` and its transitive dependencies, that are not ready
-    /// although all their own dependencies are. Soft dependencies are not followed. Empty if `name`
-    /// is ready or unknown.
+    /// although all their own dependencies are. Soft dependencies are not followed. Each service is
+    /// returned once, in the order of registration. Empty if `name` is ready or unknown.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(2)?;
@@ -241,29 +254,28 @@ impl Listing {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn blockers(&self, name: &str) -> Vec<&ServiceStatus> {
-        let by_name: HashMap<&str, &ServiceStatus> =
-            self.services.iter().map(|service| (&*service.name, service)).collect();
-        let mut blockers: Vec<&ServiceStatus> = Vec::new();
-        let mut seen = Vec::new();
-        let mut next: Vec<&ServiceStatus> = by_name.get(name).copied().into_iter().collect();
+        let by_id: HashMap<AnyId, &ServiceStatus> =
+            self.services.iter().map(|service| (service.id, service)).collect();
+        let not_ready = |service: &&ServiceStatus| service.phase != Phase::Ready;
+        let mut next: Vec<&ServiceStatus> = self.get(name).filter(not_ready).into_iter().collect();
+        let mut found: HashSet<AnyId> = next.iter().map(|service| service.id).collect();
+        let mut blockers = Vec::new();
         while let Some(service) = next.pop() {
-            if service.phase == Phase::Ready || seen.contains(&service.id) {
-                continue;
+            let mut is_blocked = false;
+            // A service is built without waiting for what it only watches.
+            let needed = service.dependencies.iter().filter(|to| to.kind != DependencyKind::Soft);
+            for dependency in needed.filter_map(|to| by_id.get(&to.id).copied()).filter(not_ready) {
+                is_blocked = true;
+                // Each service is visited once, however many paths lead to it.
+                if found.insert(dependency.id) {
+                    next.push(dependency);
+                }
             }
-            seen.push(service.id);
-            let not_ready: Vec<&ServiceStatus> = service
-                .dependencies
-                .iter()
-                // A service is built without waiting for what it only watches.
-                .filter(|dependency| dependency.kind != DependencyKind::Soft)
-                .filter_map(|dependency| by_name.get(&*dependency.name).copied())
-                .filter(|dependency| dependency.phase != Phase::Ready)
-                .collect();
-            if not_ready.is_empty() {
+            if !is_blocked {
                 blockers.push(service);
             }
-            next.extend(not_ready);
         }
+        blockers.sort_unstable_by_key(|service| service.id);
         blockers
     }
 

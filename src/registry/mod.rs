@@ -9,7 +9,7 @@
 //! | `fail.rs` | `fail`, `fail_instance` |
 //! | `inspect.rs` | `status`, `list` |
 //! | `all_ready.rs` | `wait_all_ready` |
-//! | `../read/` | `get`, `get_arc`, `get_all`, `cached`, `wait_ready` |
+//! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
 //! | `../provide/` | `provide`, `watch` |
 //! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking` |
 //!
@@ -61,7 +61,8 @@ use crate::{
 /// This type is a handle: clones are cheap and refer to the same registry. Move one into each task
 /// and thread that needs it.
 ///
-/// - Reading: [`get`](Self::get), [`get_all`](Self::get_all), [`cached`](Self::cached).
+/// - Reading: [`get`](Self::get), [`get_all`](Self::get_all), [`reader`](Self::reader),
+///   [`cached`](Self::cached).
 /// - Waiting: [`wait_ready`](Self::wait_ready), [`wait_all_ready`](Self::wait_all_ready).
 /// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`.
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
@@ -305,8 +306,8 @@ impl Registry {
     pub(crate) fn tracker<T>(&self, _index: ServiceIndex) -> store::InstanceTracker<T> {
         #[cfg(feature = "supervise")]
         {
-            let owner: Arc<dyn crate::alive::Wakes> = self.inner();
-            store::InstanceTracker::new(Arc::downgrade(&owner), _index)
+            let owner = Arc::downgrade(&self.inner);
+            store::InstanceTracker::new(owner, _index)
         }
         #[cfg(not(feature = "supervise"))]
         store::InstanceTracker::new()

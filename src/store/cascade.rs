@@ -28,6 +28,7 @@ use super::{
     Phase, Store,
     closure_cache::Closure,
     history::{Cause, Exactly, NotCondemned, OldCauses},
+    quiet::Activity,
     state::{Tag, Transition, fence_before_check},
     walk::{Member, Walk},
 };
@@ -87,6 +88,8 @@ pub(super) enum Condemned {
         /// The number of edge changes for which the members may be cached, as the closure of the
         /// one root.
         cacheable_at: Option<u64>,
+        /// Read before the members were found.
+        activity: Activity,
     },
 }
 
@@ -122,7 +125,7 @@ impl Store {
             Target::Any if slot.state.load().phase() == Phase::Down => {
                 let condemned = self.condemn(&[start]);
                 let deferred = self.blame(&[start], condemned.members(), |_| root, &reason);
-                let result = self.take_down(&condemned, |_| root, record);
+                let result = self.take_down(&[start], &condemned, |_| root, record);
                 drop(deferred);
                 return Ok(result);
             }
@@ -145,10 +148,10 @@ impl Store {
             }
         };
         let condemned = self.condemn(&[start]);
-        let result = self.take_down(&condemned, |_| root, record);
+        let result = self.take_down(&[start], &condemned, |_| root, record);
         drop(deferred);
         // Last, because no waiter needs the cached closure.
-        if let Condemned::Closure { members, cacheable_at: Some(changes) } = condemned {
+        if let Condemned::Closure { members, cacheable_at: Some(changes), .. } = condemned {
             let members = members.iter().map(|member| member.service).collect();
             let closure = Closure { members, changes };
             self.service(root).closure_cache.store(closure, &self.cache_budget);
@@ -248,14 +251,17 @@ impl Store {
         let pin = &pin();
         // Read before the cached closure and before the walk: an edge that is added later changes
         // it.
-        let changes = self.topology.changes();
+        let (changes, activity) = (self.topology.changes(), self.activity());
         let cached = one.and_then(|root| {
             let members = self.service(root.service).closure_cache.load(changes, pin)?;
-            Some(Walk::cached(root.service, members))
+            // If nothing has begun since services were marked as quiet, a walk may have much less
+            // to visit than a large closure has members.
+            let prefers_walk = members.len() > 64 && self.last_quiet.is(activity);
+            (!prefers_walk).then(|| Walk::cached(root.service, members))
         });
         let is_cached = cached.is_some();
         let mut walk = cached.unwrap_or_else(|| {
-            self.walk(&roots.iter().map(|root| root.service).collect::<Vec<_>>(), pin)
+            self.walk(&roots.iter().map(|root| root.service).collect::<Vec<_>>(), activity, pin)
         });
         let mut members = std::mem::take(&mut walk.members);
         // Whether a member must be read again after the fence.
@@ -275,16 +281,18 @@ impl Store {
         fence_before_check();
         // Cases 1 and 3: no edge of the registry has changed, or none of the closure.
         let no_change = self.topology.changes() == changes;
-        let is_complete =
-            no_change || !is_cached && members.iter().all(|member| member.is_unchanged(self));
+        let is_complete = (no_change
+            || !is_cached && members.iter().all(|member| member.is_unchanged(self)))
+            && (!walk.is_pruned || self.activity() == activity);
         let is_missed = |member: &Member| self.is_missed(&walk, member);
         if is_complete && !(any_to_check && members.iter().any(is_missed)) {
             // The next cascade may use the result of the walk as long as no edge changes.
-            let cacheable_at = (no_change && !is_cached && one.is_some()).then_some(changes);
-            return Condemned::Closure { members, cacheable_at };
+            let is_cacheable = no_change && one.is_some() && !is_cached && !walk.is_pruned;
+            let cacheable_at = is_cacheable.then_some(changes);
+            return Condemned::Closure { members, cacheable_at, activity };
         }
         let members = self.condemn_again(roots, &members, pin);
-        Condemned::Closure { members, cacheable_at: None }
+        Condemned::Closure { members, cacheable_at: None, activity }
     }
 
     /// Returns whether a pass must condemn a member: it is a dependent, it is not down, and it has
@@ -298,9 +306,10 @@ impl Store {
 
     /// Walks until the edges that were read form no cycle. They may form one, because they are read
     /// at different times; the graph itself is acyclic.
-    fn walk(&self, starts: &[ServiceIndex], pin: &Pin) -> Walk {
+    fn walk(&self, starts: &[ServiceIndex], activity: Activity, pin: &Pin) -> Walk {
         loop {
-            if let Some(walk) = Walk::new(self, starts, pin) {
+            let is_quiet = |service| self.is_quiet(service, activity);
+            if let Some(walk) = Walk::new(self, starts, is_quiet, pin) {
                 return walk;
             }
         }
@@ -333,7 +342,8 @@ impl Store {
         loop {
             let roots = roots.iter().map(|root| root.service);
             let starts: Vec<ServiceIndex> = roots.chain(to.keys().copied()).collect();
-            let mut walk = self.walk(&starts, pin);
+            let activity = self.activity();
+            let mut walk = self.walk(&starts, activity, pin);
             let mut members = std::mem::take(&mut walk.members);
             for member in &mut members {
                 member.to = to.get(&member.service).copied().unwrap_or(Generation::FIRST);
@@ -346,6 +356,7 @@ impl Store {
             // Both checks read after the fence. If one of them finds a change, a later pass must
             // condemn the slots that this change concerns.
             if members.iter().all(|member| member.is_unchanged(self))
+                && (!walk.is_pruned || self.activity() == activity)
                 && !members.iter().any(|member| self.is_missed(&walk, member))
             {
                 return members;
@@ -357,6 +368,7 @@ impl Store {
     /// dependencies first. `root_of` names the root over which a service was reached.
     pub(super) fn take_down(
         &self,
+        roots: &[Member],
         condemned: &Condemned,
         root_of: impl Fn(ServiceIndex) -> ServiceIndex,
         record: bool,
@@ -389,6 +401,9 @@ impl Store {
             }
         }
         result.failed_slots.reverse();
+        if let Condemned::Closure { members, activity, .. } = condemned {
+            self.mark_quiet(roots, members, *activity);
+        }
         // Not before all slots are down: a waker is user code, which may read other services of
         // the closure, and so is the `Drop` of a value that a provider has abandoned.
         for &service in had_waiters.iter().rev() {

@@ -1,17 +1,21 @@
 //! The list of the dependents of one service. Cascades read it without a lock, while it may change.
 //!
-//! Writers hold the lock of the topology. A new dependent is written to the end of the list, and
-//! then counted in `gained`. So a cascade that has read the list learns from the count whether it
-//! has missed a dependent. A removed dependent is crossed out in place, and this is not counted:
-//! a cascade that takes too many services down is harmless.
+//! Writers hold the lock of the topology. Each change of the list increments its version: a
+//! dependent is written to the first free place, or is crossed out in its place, or the list is
+//! copied, and then the change is counted. So a cascade that has read the list learns from the
+//! version whether the list has changed since then. The version is 0 if the service has never had
+//! a dependent.
 //!
-//! A full list is copied to a larger one, without the crossed-out entries. So the cost of adding an
-//! edge does not depend on the number of edges.
+//! The graph remembers the place of each dependent, so that it is crossed out without a search. A
+//! list is copied, without the crossed-out places, if it is full, and if most of its places are
+//! crossed out. The copy is in ascending order, and each dependent gets a new place. The changes
+//! before a copy share its cost. So the cost of a change does not depend on the length of the list.
 
+use super::graph::PlaceNumber;
 use crate::numbers::ServiceIndex;
-use crate::sync::{AtomicU32, Ordering, Pin, Snapshot};
+use crate::sync::{AtomicU32, Count, Ordering, Pin, Snapshot};
 
-/// The list. Its count is a separate type, so that the slot can store each word where it fits.
+/// The list. Its version is a separate type, so that the slot can store each word where it fits.
 pub(crate) struct List(Snapshot<Places>);
 
 impl List {
@@ -33,37 +37,62 @@ impl List {
 /// The content of a list. The first places are inline: most services have no more dependents than
 /// these, so a walk follows one pointer less.
 struct Places {
-    inline: [Place; 4],
+    inline: [Place; INLINE],
     spilled: Box<[Place]>,
+    /// The number of places before the first free one. Only writers read it.
+    used: Count,
+    /// The number of dependents: the places that are used and not crossed out. Only writers read
+    /// it.
+    present: Count,
 }
 
+const INLINE: usize = 4;
+
 impl Places {
-    fn new(dependents: impl Iterator<Item = ServiceIndex>) -> Self {
-        let mut places = dependents.map(Place::of);
-        let inline = std::array::from_fn(|_| places.next().unwrap_or(Place::empty()));
-        let mut spilled: Vec<Place> = places.collect();
-        if !spilled.is_empty() {
-            // At least as many free places as dependents. So this number of dependents is added
-            // before the next copy, which makes the cost of a copy constant for each of them.
-            spilled.resize_with(2 * (inline.len() + spilled.len()), Place::empty);
+    fn new(dependents: &[ServiceIndex]) -> Self {
+        let (first, rest) = dependents.split_at(dependents.len().min(INLINE));
+        let place = |dependent: Option<&ServiceIndex>| dependent.map_or(Place::empty(), Place::of);
+        let inline = std::array::from_fn(|number| place(first.get(number)));
+        // Half as many free places as dependents. So at least this number of dependents is added
+        // before the next copy, which makes the cost of a copy constant for each of them.
+        let length = if rest.is_empty() { 0 } else { rest.len() + dependents.len() / 2 };
+        let spilled = (0..length).map(|number| place(rest.get(number))).collect();
+        let used = Count::new();
+        used.set(dependents.len() as u32);
+        let present = Count::new();
+        present.set(dependents.len() as u32);
+        Self { inline, spilled, used, present }
+    }
+
+    fn place(&self, number: PlaceNumber) -> Option<&Place> {
+        let number = number as usize;
+        match self.inline.get(number) {
+            None => self.spilled.get(number - INLINE),
+            inline => inline,
         }
-        Self { inline, spilled: spilled.into_boxed_slice() }
+    }
+
+    /// Returns whether fewer than half of the used places have a dependent. The inline places need
+    /// no copy: a walk reads them at no cost.
+    fn is_sparse(&self) -> bool {
+        let used = self.used.get();
+        used as usize > INLINE && self.present.get() < used / 2
     }
 }
 
-/// The list and the count of one service.
+/// The list and the version of one service.
 #[derive(Clone, Copy)]
 pub(crate) struct Dependents<'s> {
     pub(crate) list: &'s List,
-    pub(crate) gained: &'s Gained,
+    pub(crate) version: &'s Version,
 }
 
 impl Dependents<'_> {
-    /// Returns the number of dependents that were ever added. A list that is read after this
-    /// contains all of them that have not been removed.
+    /// Returns the number of changes of the list, modulo 2^32, or 0 if the service has never had
+    /// a dependent. A list that is read after this contains all changes that are counted.
     #[inline]
     pub(crate) fn version(self) -> u32 {
-        self.gained.load()
+        self.version.load()
     }
 
     /// Iterates over the present dependents. Dependents that are removed during the iteration may
@@ -73,26 +102,48 @@ impl Dependents<'_> {
         self.list.load(pin)
     }
 
-    /// Adds a dependent that is not in the list. The caller holds the lock of the topology.
-    ///
-    /// Takes amortized constant time, in addition to a binary search for the first free place.
-    pub(crate) fn insert(self, dependent: ServiceIndex, pin: &Pin) {
-        match self.list.load(pin).free() {
-            Some(place) => place.set(dependent.get()),
-            None => {
-                let places = Places::new(self.iter(pin).chain([dependent]));
-                self.list.0.publish(places, pin);
-            }
-        }
-        self.gained.increment();
+    /// Adds a dependent that is not in the list, and returns its place. Returns `None` if the list
+    /// is full: then the caller calls `copy`. The caller holds the lock of the topology.
+    pub(crate) fn insert(self, dependent: ServiceIndex, pin: &Pin) -> Option<PlaceNumber> {
+        let places = self.list.0.load(pin)?;
+        let number = places.used.get();
+        places.place(number)?.set(dependent.get());
+        places.used.set(number + 1);
+        places.present.fetch_add(1);
+        self.version.increment();
+        Some(number)
     }
 
-    /// Crosses a dependent out, in time linear in the length of the list. The caller holds the
-    /// lock of the topology.
-    pub(crate) fn remove(self, dependent: ServiceIndex, pin: &Pin) {
-        if let Some(place) = self.list.load(pin).find(dependent) {
-            place.set(Place::REMOVED);
-        }
+    /// Crosses out the dependent in this place. Returns whether most places are crossed out: then
+    /// the caller calls `copy`. The caller holds the lock of the topology.
+    pub(crate) fn remove(self, number: PlaceNumber, pin: &Pin) -> bool {
+        let Some(places) = self.list.0.load(pin) else { return false };
+        let Some(place) = places.place(number) else { return false };
+        place.set(Place::REMOVED);
+        places.present.fetch_sub(1);
+        self.version.increment();
+        places.is_sparse()
+    }
+
+    /// Replaces the list by one of these dependents, whose places are numbered from 0 on. Linear
+    /// in their number. The caller holds the lock of the topology.
+    pub(crate) fn copy(self, dependents: &[ServiceIndex], pin: &Pin) {
+        self.list.0.publish(Places::new(dependents), pin);
+        self.version.increment();
+    }
+}
+
+#[cfg(test)]
+impl Dependents<'_> {
+    /// Returns the dependent in a place.
+    pub(crate) fn dependent_at(self, number: PlaceNumber, pin: &Pin) -> Option<ServiceIndex> {
+        let dependent = self.list.0.load(pin)?.place(number)?.get();
+        (dependent < List::MAX_SERVICES).then(|| ServiceIndex::new(dependent))
+    }
+
+    /// Returns whether the list has no more places than it needs.
+    pub(crate) fn is_dense(self, pin: &Pin) -> bool {
+        self.list.0.load(pin).is_none_or(|places| !places.is_sparse())
     }
 }
 
@@ -109,11 +160,11 @@ impl Place {
         Self(AtomicU32::new(Self::EMPTY))
     }
 
-    fn of(dependent: ServiceIndex) -> Self {
+    fn of(dependent: &ServiceIndex) -> Self {
         Self(AtomicU32::new(dependent.get()))
     }
 
-    /// Relaxed: a new dependent is ordered by the count (`Gained`). A removed one is ordered by
+    /// Relaxed: a new dependent is ordered by the version (`Version`). A removed one is ordered by
     /// the fence of the cascade (`fence_before_check`), which comes after this load and before
     /// the first slot is taken down.
     #[inline]
@@ -129,52 +180,40 @@ impl Place {
     }
 }
 
-/// The number of dependents that were ever added. It wraps around after 2^32 of them. A cascade
-/// compares two loads of its own, so it would be misled only if exactly 2^32 dependents, or a
-/// multiple of that, were added between the two.
-pub(crate) struct Gained(AtomicU32);
+/// The number of changes of a list, modulo 2^32; but after a change it is never 0. A cascade
+/// compares two loads of its own, so it would be misled only if exactly 2^32 - 1 changes, or a
+/// multiple of that, were made between the two.
+pub(crate) struct Version(AtomicU32);
 
-impl Gained {
+impl Version {
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    /// Acquire: pairs with `increment`. A list that is read after this contains every dependent
-    /// that is counted.
+    /// Acquire: pairs with `increment`. A list that is read after this contains every change that
+    /// is counted.
     #[inline]
     fn load(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Release: pairs with `load`. The dependent is in the list before it is counted.
+    /// Release: pairs with `load`. The list is changed before the change is counted. Not a
+    /// read-modify-write, because the caller holds the lock of the topology, which also orders
+    /// this change after the earlier ones.
     fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Release);
+        // Relaxed: only the holder of the lock writes the word.
+        let version = self.0.load(Ordering::Relaxed);
+        self.0.store(version.checked_add(1).unwrap_or(1), Ordering::Release);
     }
 }
 
 /// Iterates over the dependents in a list.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Iter<'p> {
     /// The places that are read first.
     places: &'p [Place],
     /// The places that are read after those.
     spilled: &'p [Place],
-}
-
-impl<'p> Iter<'p> {
-    /// Returns the first free place.
-    fn free(self) -> Option<&'p Place> {
-        let free = |places: &'p [Place]| {
-            let used = places.partition_point(|place| place.get() != Place::EMPTY);
-            places.get(used)
-        };
-        free(self.places).or_else(|| free(self.spilled))
-    }
-
-    /// Returns the place of a dependent.
-    fn find(self, dependent: ServiceIndex) -> Option<&'p Place> {
-        self.places.iter().chain(self.spilled).find(|place| place.get() == dependent.get())
-    }
 }
 
 impl Iterator for Iter<'_> {

@@ -43,7 +43,7 @@ impl Store {
         let root_of = self.roots_of(&roots, &condemned);
         let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
         deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
-        let result = self.take_down(&condemned, root_of, true);
+        let result = self.take_down(&roots, &condemned, root_of, true);
         drop(deferred);
         result
     }

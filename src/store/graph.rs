@@ -1,21 +1,24 @@
 //! The graph of all edges. It is always acyclic. It is not concurrent: `topology.rs` has its lock.
 //!
-//! petgraph's `Acyclic` maintains the topological order when an edge is added (Pearce and Kelly, "A
-//! dynamic topological sort algorithm for directed acyclic graphs", 2006). Inside petgraph an edge
-//! points in the direction in which a failure travels, from the dependency to the dependent. All
-//! other code and all texts write an edge as dependent `->` dependency.
+//! Each service has its links in both directions (`graph/links.rs`) and a place in a topological
+//! order (`graph/order.rs`), in which each service comes after its dependencies. A new edge that
+//! contradicts the order changes the order, or closes a cycle (`graph/search.rs`).
 
-use std::{collections::HashMap, fmt};
+mod links;
+mod order;
+mod search;
 
-use crate::numbers::{Generation, ServiceIndex};
-use petgraph::{
-    Direction::{Incoming, Outgoing},
-    acyclic::{Acyclic, AcyclicEdgeError},
-    algo::astar,
-    data::Build,
-    graph::{DiGraph, NodeIndex},
-    visit::EdgeRef,
+use std::{
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    fmt,
 };
+
+use self::{
+    links::{LinkKey, Links},
+    order::Order,
+    search::{ClosesCycle, Marks},
+};
+use crate::numbers::{Generation, ServiceIndex};
 
 /// The kind of a dependency: which effect its failure has on the dependent.
 ///
@@ -97,88 +100,263 @@ pub(crate) enum EdgeSource {
 /// The services of a cycle: each depends on the next one, and the last one is the first one again.
 pub(crate) type CyclePath = Vec<ServiceIndex>;
 
+/// An `EdgeSource` in one word: the generation and whether it is start-only, or a value that no
+/// generation has.
+#[derive(Clone, Copy)]
+struct PackedSource(u64);
+
+impl PackedSource {
+    const DECLARED: u64 = u64::MAX;
+    const START_ONLY: u64 = 1;
+    /// No attempt uses the edge. A generation has 61 bits.
+    const UNUSED: u64 = 1 << 63;
+
+    fn new(source: EdgeSource) -> Self {
+        match source {
+            EdgeSource::Declared => Self(Self::DECLARED),
+            EdgeSource::Discovered { attempt, start_only } => {
+                let attempt = attempt.map_or(Self::UNUSED, |attempt| attempt.get() << 1);
+                Self(attempt | u64::from(start_only))
+            }
+        }
+    }
+
+    fn get(self) -> EdgeSource {
+        if self.0 == Self::DECLARED {
+            return EdgeSource::Declared;
+        }
+        let attempt = (self.0 & Self::UNUSED == 0).then(|| Generation::new(self.0 >> 1));
+        EdgeSource::Discovered { attempt, start_only: self.0 & Self::START_ONLY != 0 }
+    }
+}
+
+/// The number of a place in the list of dependents of a service. A soft edge has none.
+pub(crate) type PlaceNumber = u32;
+
+const NO_PLACE: PlaceNumber = PlaceNumber::MAX;
+
 #[derive(Default)]
 pub(crate) struct Graph {
-    dag: Acyclic<DiGraph<(), Edge, u32>>,
-    /// The source of each edge. A map, because petgraph would search all dependents of a service to
-    /// find one of its edges.
-    sources: HashMap<Edge, EdgeSource>,
+    services: Vec<ServiceLinks>,
+    order: Order,
+    marks: Marks,
+}
+
+/// The edges of one service.
+struct ServiceLinks {
+    dependencies: Links<PackedSource>,
+    /// Each with the place of the dependent in the list of this service.
+    dependents: Links<PlaceNumber>,
+}
+
+impl Edge {
+    /// The key of the edge among the links of its dependent.
+    fn dependency_key(self) -> LinkKey {
+        LinkKey { service: self.dependency, soft: self.soft }
+    }
+
+    /// The key of the edge among the links of its dependency.
+    fn dependent_key(self) -> LinkKey {
+        LinkKey { service: self.dependent, soft: self.soft }
+    }
 }
 
 impl Graph {
     /// Adds a service without edges. Indices are assigned in the order of these calls.
     pub(crate) fn add_service(&mut self) -> ServiceIndex {
-        index(self.dag.add_node(()))
+        let service = ServiceIndex::new(self.services.len() as u32);
+        self.services.push(ServiceLinks { dependencies: Links::new(), dependents: Links::new() });
+        self.order.push();
+        self.marks.push();
+        service
+    }
+
+    /// Returns the rank of a service in a topological order: it is greater than the ranks of all
+    /// its dependencies. Any new edge may change it.
+    #[cfg(test)]
+    pub(crate) fn rank(&self, service: ServiceIndex) -> u64 {
+        self.order.rank(service)
     }
 
     /// Returns the source of an edge, or `None` if the graph does not contain the edge.
     pub(crate) fn find(&self, edge: Edge) -> Option<EdgeSource> {
-        self.sources.get(&edge).copied()
+        let links = &self.links(edge.dependent).dependencies;
+        links.get(edge.dependency_key()).map(|source| source.get())
     }
 
-    /// Adds an edge that the graph does not contain. If it would close a cycle, returns the path
-    /// of the cycle and adds nothing.
-    pub(crate) fn add_edge(&mut self, edge: Edge, source: EdgeSource) -> Result<(), CyclePath> {
+    /// Adds an edge that the graph does not contain, and which has no place yet. Adds nothing if it
+    /// would close a cycle. `graph/search.rs` states the cost.
+    pub(crate) fn add_edge(&mut self, edge: Edge, source: EdgeSource) -> Result<(), ClosesCycle> {
         debug_assert!(self.find(edge).is_none());
-        let Edge { dependent, dependency, .. } = edge;
-        match self.dag.try_add_edge(node(dependency), node(dependent), edge) {
-            Ok(_) => {
-                self.sources.insert(edge, source);
-                Ok(())
-            }
-            Err(AcyclicEdgeError::SelfLoop) => Err(vec![dependent, dependent]),
-            Err(_) => Err(self.cycle_closed_by(edge)),
-        }
-    }
-
-    /// Returns the cycle that `edge` would close: the edge itself, then the shortest path by
-    /// which its dependency already depends on its dependent.
-    fn cycle_closed_by(&self, edge: Edge) -> CyclePath {
-        let Edge { dependent, dependency, .. } = edge;
-        let goal = node(dependency);
-        let path = astar(self.dag.inner(), node(dependent), |n| n == goal, |_| 1u32, |_| 0);
-        let (_, path) = path.unwrap_or_default();
-        // The path of petgraph leads from dependencies to dependents. The cycle leads the other
-        // way.
-        std::iter::once(dependent).chain(path.into_iter().rev().map(index)).collect()
+        self.order_for(edge)?;
+        let source = PackedSource::new(source);
+        self.links_mut(edge.dependent).dependencies.insert(edge.dependency_key(), source);
+        self.links_mut(edge.dependency).dependents.insert(edge.dependent_key(), NO_PLACE);
+        Ok(())
     }
 
     /// Changes the source of an edge. Does nothing if the edge is declared or is not in the graph.
     pub(crate) fn mark(&mut self, edge: Edge, source: EdgeSource) {
-        match self.sources.get_mut(&edge) {
-            Some(EdgeSource::Declared) | None => {}
-            Some(known) => *known = source,
+        let links = &mut self.links_mut(edge.dependent).dependencies;
+        if let Some(known) = links.get_mut(edge.dependency_key()) {
+            if known.get() != EdgeSource::Declared {
+                *known = PackedSource::new(source);
+            }
         }
     }
 
-    /// Removes an edge, in time linear in the number of edges of its two services.
-    pub(crate) fn remove_edge(&mut self, edge: Edge) {
-        self.sources.remove(&edge);
-        // Searched among the edges of the dependent: a service has few dependencies, but may have
-        // many dependents.
-        let mut edges = self.dag.edges_directed(node(edge.dependent), Incoming);
-        if let Some(found) = edges.find(|found| *found.weight() == edge) {
-            self.dag.remove_edge(found.id());
+    /// Replaces the source of each edge from a service to its dependencies.
+    pub(crate) fn mark_all(
+        &mut self,
+        dependent: ServiceIndex,
+        with: impl Fn(EdgeSource) -> EdgeSource,
+    ) {
+        let links = &mut self.links_mut(dependent).dependencies;
+        links.for_each_mut(|_, source| *source = PackedSource::new(with(source.get())));
+    }
+
+    /// Removes an edge, and returns its place.
+    pub(crate) fn remove_edge(&mut self, edge: Edge) -> Option<PlaceNumber> {
+        self.links_mut(edge.dependent).dependencies.remove(edge.dependency_key());
+        let place = self.links_mut(edge.dependency).dependents.remove(edge.dependent_key());
+        place.filter(|&place| place != NO_PLACE)
+    }
+
+    /// Returns the place of an edge in the list of its dependency.
+    #[cfg(test)]
+    pub(crate) fn place(&self, edge: Edge) -> Option<PlaceNumber> {
+        self.links(edge.dependency).dependents.get(edge.dependent_key()).copied()
+    }
+
+    /// Stores the place of an edge in the list of its dependency.
+    pub(crate) fn set_place(&mut self, edge: Edge, place: PlaceNumber) {
+        let links = &mut self.links_mut(edge.dependency).dependents;
+        if let Some(known) = links.get_mut(edge.dependent_key()) {
+            *known = place;
         }
     }
 
-    /// Returns the edges from a service to its dependencies.
-    pub(crate) fn dependencies(&self, service: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
-        let edges = self.dag.edges_directed(node(service), Incoming);
-        edges.map(|edge| (*edge.weight(), self.sources[edge.weight()])).collect()
+    /// Gives the edges to a service new places, from 0 on in ascending order, and returns their
+    /// dependents in this order. Soft edges have no place.
+    pub(crate) fn renumber_places(&mut self, dependency: ServiceIndex) -> Vec<ServiceIndex> {
+        let mut dependents = Vec::new();
+        self.links_mut(dependency).dependents.for_each_mut(|key, place| {
+            if !key.soft {
+                *place = dependents.len() as PlaceNumber;
+                dependents.push(key.service);
+            }
+        });
+        dependents
     }
 
-    /// Returns the edges from the dependents of a service to the service.
-    pub(crate) fn dependents(&self, service: ServiceIndex) -> Vec<Edge> {
-        let edges = self.dag.edges_directed(node(service), Outgoing);
-        edges.map(|edge| *edge.weight()).collect()
+    /// Iterates over the edges from a service to its dependencies, in ascending order of these.
+    pub(crate) fn dependencies(
+        &self,
+        service: ServiceIndex,
+    ) -> impl Iterator<Item = (Edge, EdgeSource)> {
+        self.links(service).dependencies.iter().map(move |(key, source)| {
+            let edge = Edge { dependent: service, dependency: key.service, soft: key.soft };
+            (edge, source.get())
+        })
+    }
+
+    /// Iterates over the edges from the dependents of a service to the service, in ascending order
+    /// of the dependents.
+    pub(crate) fn dependents(&self, service: ServiceIndex) -> impl Iterator<Item = Edge> {
+        self.links(service).dependents.iter().map(move |(key, _)| Edge {
+            dependent: key.service,
+            dependency: service,
+            soft: key.soft,
+        })
+    }
+
+    /// Returns the shortest cycle that `edge` would close over edges for which `follow` returns
+    /// true: the edge itself, then the shortest path by which its dependency already depends on
+    /// its dependent.
+    ///
+    /// Linear in the number of edges between the two. Services whose rank is not between those of
+    /// the two are not visited.
+    pub(crate) fn shortest_cycle(
+        &self,
+        edge: Edge,
+        follow: impl Fn(Edge, EdgeSource) -> bool,
+    ) -> Option<CyclePath> {
+        let Edge { dependent, dependency, .. } = edge;
+        if dependency == dependent {
+            return Some(vec![dependent, dependent]);
+        }
+        // For each visited service, the one that depends on it, on the path from `dependency`.
+        let mut reached_from = HashMap::from([(dependency, dependent)]);
+        let mut queue = VecDeque::from([dependency]);
+        let lowest = self.order.rank(dependent);
+        loop {
+            let service = queue.pop_front()?;
+            if service == dependent {
+                break;
+            }
+            for (edge, source) in self.dependencies(service) {
+                let next = edge.dependency;
+                if self.order.rank(next) >= lowest && follow(edge, source) {
+                    if let Entry::Vacant(entry) = reached_from.entry(next) {
+                        entry.insert(service);
+                        queue.push_back(next);
+                    }
+                }
+            }
+        }
+        let mut path = vec![dependent];
+        let mut last = dependent;
+        while last != dependency {
+            last = *reached_from.get(&last)?;
+            path.push(last);
+        }
+        path.push(dependent);
+        path.reverse();
+        Some(path)
+    }
+
+    /// Returns the edges of all cycles that `edge` would close, without `edge` itself. Linear, as
+    /// `shortest_cycle`.
+    pub(crate) fn edges_of_cycles(&self, edge: Edge) -> Vec<(Edge, EdgeSource)> {
+        let Edge { dependent, dependency, .. } = edge;
+        let (lowest, highest) = (self.order.rank(dependent), self.order.rank(dependency));
+        let is_between =
+            |service: &ServiceIndex| (lowest..=highest).contains(&self.order.rank(*service));
+        // All services that depend on the dependent, and those of them on which the dependency
+        // depends.
+        let above: HashSet<ServiceIndex> = reachable(dependent, |service| {
+            self.dependents(service).map(|edge| edge.dependent).filter(is_between)
+        })
+        .into_iter()
+        .collect();
+        let on_cycles = reachable(dependency, |service| {
+            let below = self.dependencies(service).map(|(edge, _)| edge.dependency);
+            below.filter(|service| above.contains(service))
+        });
+        let edges = on_cycles.into_iter().flat_map(|service| self.dependencies(service));
+        edges.filter(|(edge, _)| above.contains(&edge.dependency)).collect()
+    }
+
+    fn links(&self, service: ServiceIndex) -> &ServiceLinks {
+        &self.services[service.as_usize()]
+    }
+
+    fn links_mut(&mut self, service: ServiceIndex) -> &mut ServiceLinks {
+        &mut self.services[service.as_usize()]
     }
 }
 
-fn node(service: ServiceIndex) -> NodeIndex<u32> {
-    NodeIndex::new(service.as_usize())
-}
-
-fn index(node: NodeIndex<u32>) -> ServiceIndex {
-    ServiceIndex::new(node.index() as u32)
+/// Returns `start` and all services that are reachable from it.
+fn reachable<I: Iterator<Item = ServiceIndex>>(
+    start: ServiceIndex,
+    next: impl Fn(ServiceIndex) -> I,
+) -> Vec<ServiceIndex> {
+    let mut visited = HashSet::from([start]);
+    let mut all = vec![start];
+    let mut followed = 0;
+    while let Some(&service) = all.get(followed) {
+        followed += 1;
+        all.extend(next(service).filter(|&next| visited.insert(next)));
+    }
+    all
 }

@@ -42,9 +42,11 @@ mod erased;
 mod fail_all;
 mod graph;
 mod history;
+mod inspection;
 #[cfg(test)]
 mod last_generation;
 mod publish;
+mod quiet;
 mod slot;
 mod state;
 mod topology;
@@ -60,9 +62,10 @@ pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
+    inspection::Inspected,
     publish::Refused,
     slot::Slot,
-    state::Tag,
+    state::{Replacements, Tag},
     tracker::InstanceTracker,
     used_edges::UsedEdges,
     wait_point::{WaitPoint, Waiter},
@@ -74,6 +77,7 @@ use self::{
     dependents::List,
     erased::Operations,
     history::{Cause, History, SomeCause},
+    quiet::{Begun, QuietSince},
     state::{Abandoned, fence_before_check},
     topology::{Slots, Topology},
 };
@@ -110,6 +114,7 @@ pub(crate) struct Service {
     #[cfg(feature = "supervise")]
     passed: Count,
     closure_cache: ClosureCache,
+    quiet_since: QuietSince,
 }
 
 /// All state of one registry. It is `pub` because the sealed trait of waits names it. Its module is
@@ -119,6 +124,9 @@ pub struct Store {
     topology: Topology,
     /// The limit for all cached closures together.
     cache_budget: CacheBudget,
+    begun: Begun,
+    /// The last activity at which a service was marked as quiet.
+    last_quiet: QuietSince,
     names: Mutex<HashMap<ServiceName, ServiceIndex>>,
     closed: Flag,
 }
@@ -146,6 +154,8 @@ impl Store {
             slab: Slab::new(capacity, Slot::new)?,
             topology: Topology::new(),
             cache_budget: CacheBudget::new(capacity),
+            begun: Begun::new(),
+            last_quiet: QuietSince::new(),
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
         })
@@ -189,6 +199,7 @@ impl Store {
             #[cfg(feature = "supervise")]
             passed: Count::new(),
             closure_cache: ClosureCache::new(),
+            quiet_since: QuietSince::new(),
         };
         names.insert(service.name.clone(), index);
         let key = self.slab.register::<Instance<T>>(index, service);
@@ -284,39 +295,11 @@ impl Store {
     }
 
     pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
-        self.topology.read(|graph| graph.dependencies(index))
+        self.topology.read(|graph| graph.dependencies(index).collect())
     }
 
     pub(crate) fn dependents(&self, index: ServiceIndex) -> Vec<Edge> {
-        self.topology.read(|graph| graph.dependents(index))
-    }
-
-    /// Returns the path to the service that keeps this one from being ready: a dependency that is
-    /// not ready, a dependency of that one, and so on. The path has at most `STEPS` services, so
-    /// that a listing of a deep graph stays cheap.
-    ///
-    /// The path is empty if the service is ready, or if all its dependencies are.
-    pub(crate) fn blocked_by(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
-        const STEPS: usize = 64;
-        let mut path = Vec::new();
-        if self.is_ready(index) {
-            return path;
-        }
-        self.topology.read(|graph| {
-            let mut last = index;
-            while path.len() < STEPS {
-                let edges = graph.dependencies(last).into_iter().map(|(edge, _)| edge);
-                // A service can be ready without the services that it only watches.
-                let needed = edges.filter(|edge| !edge.soft).map(|edge| edge.dependency);
-                // The one that was registered first, so that repeated calls return the same path.
-                let Some(next) = needed.filter(|&index| !self.is_ready(index)).min() else {
-                    return;
-                };
-                path.push(next);
-                last = next;
-            }
-        });
-        path
+        self.topology.read(|graph| graph.dependents(index).collect())
     }
 
     // Causes.

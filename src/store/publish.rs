@@ -55,6 +55,7 @@ impl Store {
             // A compare-and-swap: of several attempts that begin at the same time one succeeds.
             // If it fails, the state has changed since the load, and the loop checks the new one.
             if slot.state.transition_keeping_waiters(seen, Tag::starting(generation)).is_ok() {
+                self.begun.increment();
                 return Some(generation);
             }
         }

@@ -1,7 +1,7 @@
 //! One slot: the words of one service that are often read or written, in one cache line.
 
 use super::{
-    dependents::{Dependents, Gained, List},
+    dependents::{Dependents, List, Version},
     state::{CondemnedCell, Replacements, StateCell},
 };
 use crate::{
@@ -16,7 +16,7 @@ pub(crate) struct Slot {
     pub(crate) condemned: CondemnedCell,
     pub(crate) replacements: Replacements,
     dependents: List,
-    gained: Gained,
+    version: Version,
     pub(crate) failed_by: FailedBy,
 }
 
@@ -27,14 +27,14 @@ impl Slot {
             condemned: CondemnedCell::new(),
             replacements: Replacements::new(),
             dependents: List::new(),
-            gained: Gained::new(),
+            version: Version::new(),
             failed_by: FailedBy(AtomicU32::new(index.get())),
         }
     }
 
-    /// Returns the list of the dependents, together with its count.
+    /// Returns the list of the dependents, together with its version.
     pub(crate) fn dependents(&self) -> Dependents<'_> {
-        Dependents { list: &self.dependents, gained: &self.gained }
+        Dependents { list: &self.dependents, version: &self.version }
     }
 }
 

@@ -70,6 +70,9 @@ const _: () = assert!(Generation::LAST.get() == u64::MAX >> GENERATION_SHIFT);
 pub(crate) struct Tag(u64);
 
 impl Tag {
+    /// A tag that no state has: there is no fourth phase.
+    pub(crate) const NONE: Self = Self(PHASE);
+
     pub(crate) fn new(generation: Generation, phase: Phase) -> Self {
         Self(generation.get() << GENERATION_SHIFT | phase as u64)
     }
@@ -264,6 +267,9 @@ pub(crate) struct Replacing<'a>(&'a Replacements);
 const IN_PROGRESS: u64 = (1 << 20) - 1;
 
 impl Replacements {
+    /// A word that `is_unchanged` never finds: 2^20 - 1 replacements would be in progress.
+    pub(crate) const NEVER: u64 = u64::MAX;
+
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }

@@ -1,11 +1,15 @@
 //! The edges of a registry: the graph behind a lock, and the words that a cascade reads without it.
 //!
-//! A writer changes the graph, then the list of the dependents of the dependency, then counts the
-//! change. A cascade follows the lists (`walk.rs`), or uses the closure that an earlier cascade has
-//! cached (`closure_cache.rs`), which is valid as long as the number of changes is the same.
+//! A writer changes the graph, then the list of the dependents of the dependency and its version,
+//! then counts the change. A cascade follows the lists (`walk.rs`), or uses the closure that an
+//! earlier cascade has cached (`closure_cache.rs`), which is valid as long as the number of changes
+//! is the same.
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 use super::{
-    graph::{CyclePath, Edge, EdgeSource, Graph},
+    graph::{CyclePath, Edge, EdgeSource, Graph, PlaceNumber},
     slot::Slot,
     state::Tag,
 };
@@ -139,18 +143,19 @@ impl Topology {
     /// the next attempt.
     pub(crate) fn release(&self, dependent: ServiceIndex, generation: Generation) {
         let mut graph = sync::lock(&self.graph);
-        for (edge, source) in graph.dependencies(dependent) {
-            match source {
-                EdgeSource::Discovered { attempt, start_only } if attempt == Some(generation) => {
-                    graph.mark(edge, EdgeSource::Discovered { attempt: None, start_only });
-                }
-                _ => {}
+        graph.mark_all(dependent, |source| match source {
+            EdgeSource::Discovered { attempt, start_only } if attempt == Some(generation) => {
+                EdgeSource::Discovered { attempt: None, start_only }
             }
-        }
+            other => other,
+        });
     }
 
     /// Removes the edges that the published attempt of `generation` does not need: those that
-    /// only earlier attempts used, and its own start-only edges.
+    /// only earlier attempts used, its own start-only edges, and its own edges over which it `took`
+    /// no instance. A soft edge is kept if the attempt has used it, because a watch takes none.
+    ///
+    /// `took` must not run user code.
     pub(crate) fn drop_unused_edges(
         &self,
         slots: &impl Slots,
@@ -159,38 +164,35 @@ impl Topology {
         took: impl Fn(Edge) -> bool,
     ) {
         let mut graph = sync::lock(&self.graph);
-        for (edge, source) in graph.dependencies(dependent) {
-            match source {
-                EdgeSource::Discovered { attempt, .. }
-                    if attempt == Some(generation) && !edge.soft && !took(edge) =>
-                {
-                    self.remove(&mut graph, slots, edge);
-                }
-                // Only earlier attempts have used the edge. (An edge that a later attempt uses
-                // stays. There may be one, if this attempt has failed since its publication.)
-                EdgeSource::Discovered { attempt, .. }
-                    if attempt.is_none_or(|attempt| attempt < generation) =>
-                {
-                    self.remove(&mut graph, slots, edge);
-                }
-                // This attempt has used the edge, and only to start.
-                EdgeSource::Discovered { attempt, start_only: true }
-                    if attempt == Some(generation) =>
-                {
-                    self.remove(&mut graph, slots, edge);
-                }
-                _ => {}
+        let is_unused = |&(edge, source): &(Edge, EdgeSource)| match source {
+            EdgeSource::Declared => false,
+            // This attempt has used the edge.
+            EdgeSource::Discovered { attempt, start_only } if attempt == Some(generation) => {
+                start_only || !(edge.soft || took(edge))
             }
+            // Only earlier attempts have used the edge. (An edge that a later attempt uses stays.
+            // There may be one, if this attempt has failed since its publication.)
+            EdgeSource::Discovered { attempt, .. } => {
+                attempt.is_none_or(|attempt| attempt < generation)
+            }
+        };
+        let unused: Vec<_> = graph.dependencies(dependent).filter(is_unused).collect();
+        for (edge, _) in unused {
+            self.remove(&mut graph, slots, edge);
         }
         // The number is set anew: edges that were declared since the last publication are no longer
         // counted.
-        let left = graph.dependencies(dependent).into_iter();
+        let left = graph.dependencies(dependent);
         let left = left.filter(|(_, source)| *source != EdgeSource::Declared).count();
         slots.discovered(dependent).set(left as u32);
     }
 
-    /// Adds an edge to the graph and to the list of dependents. If it would close a cycle with dead
-    /// edges, removes these first.
+    /// Adds an edge to the graph and to the list of dependents. If it would close cycles, and each
+    /// of them has dead edges, removes these first.
+    ///
+    /// A dead edge is one that only attempts have used that can no longer be published. No current
+    /// instance was built over it. So a service whose dependency was reversed must not be refused
+    /// because of one.
     fn add(
         &self,
         graph: &mut Graph,
@@ -198,54 +200,58 @@ impl Topology {
         edge: Edge,
         source: EdgeSource,
     ) -> Result<(), CyclePath> {
-        while let Err(cycle) = graph.add_edge(edge, source) {
-            if !self.drop_dead_edges(graph, slots, &cycle) {
+        let is_dead = |edge: Edge, source| match source {
+            EdgeSource::Declared => false,
+            // An attempt of an earlier generation than this one can no longer be published.
+            EdgeSource::Discovered { attempt, .. } => attempt.is_none_or(|attempt| {
+                attempt < slots.slot(edge.dependent).state.load().generation()
+            }),
+        };
+        while graph.add_edge(edge, source).is_err() {
+            if let Some(cycle) = graph.shortest_cycle(edge, |edge, source| !is_dead(edge, source)) {
                 return Err(cycle);
+            }
+            // Each cycle has a dead edge, and a dead edge stays dead under the lock. So no cycle is
+            // left after this.
+            for (edge, source) in graph.edges_of_cycles(edge) {
+                if is_dead(edge, source) {
+                    self.remove(graph, slots, edge);
+                }
             }
         }
         // A cascade does not follow soft edges, so no list contains them.
         if !edge.soft {
-            slots.slot(edge.dependency).dependents().insert(edge.dependent, &pin());
+            self.list(graph, slots, edge);
             self.changes.increment();
         }
         Ok(())
     }
 
-    /// Removes the dead edges of a cycle, those that only attempts have used that can no longer be
-    /// published. Returns whether there were any.
-    ///
-    /// No current instance was built over a dead edge. So a service whose dependency was reversed
-    /// must not be refused because of one. The first pair of the cycle is the edge that will be
-    /// added.
-    fn drop_dead_edges(&self, graph: &mut Graph, slots: &impl Slots, cycle: &CyclePath) -> bool {
-        let mut dropped = false;
-        for pair in cycle.windows(2).skip(1) {
-            let [dependent, dependency] = *pair else { continue };
-            // An attempt of an earlier generation than this one can no longer be published.
-            let current = slots.slot(dependent).state.load().generation();
-            for soft in [false, true] {
-                let edge = Edge { dependent, dependency, soft };
-                match graph.find(edge) {
-                    Some(EdgeSource::Discovered { attempt, .. })
-                        if attempt.is_none_or(|attempt| attempt < current) =>
-                    {
-                        self.remove(graph, slots, edge);
-                        dropped = true;
-                    }
-                    _ => {}
-                }
-            }
-        }
-        dropped
-    }
-
     /// Removes a discovered edge from the graph and from the list of dependents.
     fn remove(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) {
-        graph.remove_edge(edge);
+        let place = graph.remove_edge(edge);
         slots.discovered(edge.dependent).fetch_sub(1);
-        if !edge.soft {
-            slots.slot(edge.dependency).dependents().remove(edge.dependent, &pin());
+        if let Some(place) = place {
+            self.unlist(graph, slots, edge, place);
             self.changes.increment();
+        }
+    }
+
+    /// Adds the dependent of an edge to the list of its dependency.
+    fn list(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) {
+        let (dependents, pin) = (slots.slot(edge.dependency).dependents(), pin());
+        match dependents.insert(edge.dependent, &pin) {
+            Some(place) => graph.set_place(edge, place),
+            // The list is full. The graph already contains the edge.
+            None => dependents.copy(&graph.renumber_places(edge.dependency), &pin),
+        }
+    }
+
+    /// Crosses out the dependent of an edge that is no longer in the graph.
+    fn unlist(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge, place: PlaceNumber) {
+        let (dependents, pin) = (slots.slot(edge.dependency).dependents(), pin());
+        if dependents.remove(place, &pin) {
+            dependents.copy(&graph.renumber_places(edge.dependency), &pin);
         }
     }
 }

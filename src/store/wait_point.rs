@@ -122,7 +122,8 @@ impl Wake for Relay {
 #[derive(Default)]
 pub(crate) struct Waiter {
     listeners: [Option<EventListener>; 2],
-    relay: Option<Arc<Relay>>,
+    /// The relay, and the waker that calls it, which is kept for all polls of this waiter.
+    relay: Option<(Arc<Relay>, Waker)>,
 }
 
 impl Waiter {
@@ -148,14 +149,16 @@ impl Waiter {
 
     /// Returns `Ready`, and stops listening, after one of the slots was notified.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let new = || Arc::new(Relay { user: sync::Mutex::new(UserWaker::Absent) });
-        let relay = self.relay.get_or_insert_with(new);
-        let waker = Waker::from(Arc::clone(relay));
+        let (relay, waker) = self.relay.get_or_insert_with(|| {
+            let relay = Arc::new(Relay { user: sync::Mutex::new(UserWaker::Absent) });
+            let waker = Waker::from(Arc::clone(&relay));
+            (relay, waker)
+        });
         loop {
             let mut notified = false;
             for listener in &mut self.listeners {
                 if let Some(listening) = listener {
-                    let relayed = &mut Context::from_waker(&waker);
+                    let relayed = &mut Context::from_waker(waker);
                     if Pin::new(listening).poll(relayed).is_ready() {
                         *listener = None;
                         notified = true;

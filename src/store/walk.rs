@@ -12,6 +12,8 @@ pub(super) struct Walk {
     /// Each service before its dependents.
     pub(super) members: Vec<Member>,
     dependents: DependentMembers,
+    /// The dependents of some member were not followed: they are down.
+    pub(super) is_pruned: bool,
 }
 
 /// The members that are a dependent of another member.
@@ -58,19 +60,36 @@ impl Member {
 
 impl Walk {
     /// Walks from `starts`. It finds each dependent that was added before the call, unless the
-    /// dependent was removed before its entry was read.
+    /// dependent was removed before its entry was read. It does not follow the dependents of a
+    /// service for which `is_quiet` returns true.
     ///
     /// Returns `None` if the edges that it has read form a cycle. The graph is acyclic at any
     /// time, but a walk reads its lists at different times. The caller walks again.
-    pub(super) fn new(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Self> {
-        in_index_order(slots, starts, pin).or_else(|| depth_first(slots, starts, pin))
+    pub(super) fn new(
+        slots: &impl Slots,
+        starts: &[ServiceIndex],
+        is_quiet: impl Fn(ServiceIndex) -> bool,
+        pin: &Pin,
+    ) -> Option<Self> {
+        let mut is_pruned = false;
+        let mut visit = |service: ServiceIndex| {
+            let member = Member::new(slots, service);
+            if is_quiet(service) {
+                is_pruned = true;
+                return (member, Iter::default());
+            }
+            (member, slots.slot(service).dependents().iter(pin))
+        };
+        let walk =
+            in_index_order(starts, &mut visit).or_else(|| depth_first(starts, &mut visit))?;
+        Some(Self { is_pruned, ..walk })
     }
 
     /// Creates the walk of which `root` has cached the members.
     pub(super) fn cached(root: ServiceIndex, members: &[ServiceIndex]) -> Self {
         let unread = |&service| Member { service, version: 0, to: Generation::FIRST };
         let members = members.iter().map(unread).collect();
-        Self { members, dependents: DependentMembers::AllBut(root) }
+        Self { members, dependents: DependentMembers::AllBut(root), is_pruned: false }
     }
 
     /// Returns whether the walk has reached a service over an edge, not only as one of its starts.
@@ -82,18 +101,17 @@ impl Walk {
     }
 }
 
-/// Returns the entry of a service for the walk, and its dependents, which must be followed.
-fn visit<'p>(slots: &impl Slots, service: ServiceIndex, pin: &'p Pin) -> (Member, Iter<'p>) {
-    let member = Member::new(slots, service);
-    (member, slots.slot(service).dependents().iter(pin))
-}
-
 /// Walks in the order of the indices, which is the order of the slots in memory. In a large closure
 /// this is many times faster than any other order.
 ///
 /// Returns `None` if a dependent has a smaller index than its dependency. Most services are
 /// registered after their dependencies, so this is rare.
-fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Walk> {
+///
+/// `visit` returns the entry of a service for the walk, and the dependents that must be followed.
+fn in_index_order<'p>(
+    starts: &[ServiceIndex],
+    mut visit: impl FnMut(ServiceIndex) -> (Member, Iter<'p>),
+) -> Option<Walk> {
     let mut starts = starts.to_vec();
     starts.sort_unstable();
     let mut starts = starts.into_iter().peekable();
@@ -108,7 +126,7 @@ fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Opt
         };
         while starts.next_if_eq(&service).is_some() {}
         from = service.get() + 1;
-        let (member, list) = visit(slots, service, pin);
+        let (member, list) = visit(service);
         members.push(member);
         for dependent in list {
             // This order has passed the dependent already. A depth-first walk must find the order.
@@ -118,11 +136,14 @@ fn in_index_order(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Opt
             dependents.insert(dependent);
         }
     }
-    Some(Walk { members, dependents: DependentMembers::Set(dependents) })
+    Some(Walk { members, dependents: DependentMembers::Set(dependents), is_pruned: false })
 }
 
 /// Walks depth first, which finds an order for every acyclic graph. Returns `None` for a cycle.
-fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option<Walk> {
+fn depth_first<'p>(
+    starts: &[ServiceIndex],
+    mut visit: impl FnMut(ServiceIndex) -> (Member, Iter<'p>),
+) -> Option<Walk> {
     let (mut reached, mut done) = (ServiceSet::default(), ServiceSet::default());
     let mut dependents = ServiceSet::default();
     let mut members = Vec::new();
@@ -134,7 +155,7 @@ fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option
         loop {
             if let Some(service) = next {
                 if reached.insert(service) {
-                    path.push(visit(slots, service, pin));
+                    path.push(visit(service));
                 // Reached again, before all its dependents were followed: it is on the path, so the
                 // path is a cycle. If it is done, it is only reached over a second edge.
                 } else if !done.contains(service) {
@@ -158,7 +179,7 @@ fn depth_first(slots: &impl Slots, starts: &[ServiceIndex], pin: &Pin) -> Option
     }
     // Each service was added after all its dependents.
     members.reverse();
-    Some(Walk { members, dependents: DependentMembers::Set(dependents) })
+    Some(Walk { members, dependents: DependentMembers::Set(dependents), is_pruned: false })
 }
 
 /// A set of services, stored as bits in pages. A page without members is not allocated, so a walk

@@ -9,7 +9,7 @@
 //! - [`cascades`]: what a cascade leaves alone, and what it leaves behind
 //! - [`waiting`]: futures and blocking waits, timeouts, and wakers
 //! - [`closing`]: the close, and the drop of the last handle
-//! - [`observing`]: events, statuses, the listing and its graph
+//! - [`observing`]: events, statuses, the listing and its graph, records of failures
 //! - [`user_code`]: values, reasons, wakers and observers that panic or call the registry
 //! - [`supervising`]: restarts, backoffs, builds, grace periods, drains and shutdown
 //! - [`test_kit`]: the test kit itself

@@ -4,6 +4,8 @@
 //!   if it is not ready.
 //! - A guard keeps its value alive, also after the service fails, and also beyond the eighth guard
 //!   of a thread. A forgotten guard affects no other value.
+//! - A resolved reader reads as `get` and `get_arc` do. It can be cloned and shared, keeps no
+//!   instance, and keeps its registry alive.
 //! - A cached reader sees each replacement and each failure, and then releases the old value.
 //! - The values that `get_all` returns were all current at one instant, also under replacements
 //!   and failures.
@@ -34,7 +36,10 @@ fn not_ready<T>(read: Result<T, GetError>) -> (Phase, u64) {
 fn a_read_that_is_refused_returns_the_phase_and_the_generation() {
     let (registry, [id]) = registry_of::<u32, 1>(["service"]);
     let mut cached = registry.cached(id).unwrap();
+    let reader = registry.reader(id).unwrap();
     let mut everywhere = |expected| {
+        assert_eq!(not_ready(reader.get()), expected);
+        assert_eq!(not_ready(reader.get_arc()), expected);
         assert_eq!(not_ready(registry.get(id)), expected);
         assert_eq!(not_ready(registry.get_arc(id)), expected);
         assert_eq!(not_ready(cached.get()), expected);
@@ -57,6 +62,48 @@ fn a_read_that_is_refused_returns_the_phase_and_the_generation() {
     drop(attempt);
     let text = registry.get(id).unwrap_err().to_string();
     assert_eq!(text, "service is not ready: down in generation 1");
+}
+
+#[test]
+fn a_resolved_reader_reads_what_is_current_and_keeps_nothing() {
+    let (registry, [id, other]) = registry_of(["service", "other"]);
+    let drops = Drops::default();
+    let reader = registry.reader(id).unwrap();
+    assert_eq!(reader.id(), id);
+    assert_eq!(format!("{reader:?}"), "Reader { service: \"service\" }");
+    let (_other, _running) = up(&registry, other, drops.value(100));
+
+    let (provider, running) = up(&registry, id, drops.value(1));
+    let clone = reader.clone();
+    assert_eq!((reader.get().unwrap().number, clone.get_arc().unwrap().number), (1, 1));
+    running.replace(drops.value(2)).unwrap();
+    assert_eq!(drops.count(), 1, "no reader keeps the replaced value");
+    assert_eq!((reader.get_arc().unwrap().number, clone.get().unwrap().number), (2, 2));
+    running.fail("over");
+    assert_eq!(drops.count(), 2, "no reader keeps the failed value");
+    assert_eq!(not_ready(reader.get()), (Phase::Down, 1));
+
+    let _running = publish(&provider, drops.value(3));
+    drop(registry);
+    let numbers: Vec<_> = thread::scope(|scope| {
+        let read = || reader.get_arc().unwrap().number + clone.get().unwrap().number;
+        let readers: Vec<_> = (0..2).map(|_| scope.spawn(read)).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    assert_eq!(numbers, [6, 6]);
+    assert_eq!(Guard::generation(&reader.get().unwrap()), 1);
+}
+
+#[test]
+fn a_resolved_reader_keeps_its_registry_alive() {
+    let (registry, [id]) = registry_of(["service"]);
+    let drops = Drops::default();
+    let (provider, running) = up(&registry, id, drops.value(1));
+    let reader = registry.reader(id).unwrap();
+    drop((running, provider, registry));
+    assert_eq!(drops.count(), 1);
+    let error = reader.get().unwrap_err();
+    assert_eq!(error.to_string(), "service is not ready: down in generation 1");
 }
 
 #[test]

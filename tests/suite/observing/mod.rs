@@ -1,4 +1,7 @@
-//! What a program can observe of a registry: the events, and the statuses of the services.
+//! What a program can observe of a registry: the events, the statuses of the services and what
+//! blocks them, and the records of failures.
 
+mod blocking;
 mod events;
+mod records;
 mod statuses;

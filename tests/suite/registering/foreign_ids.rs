@@ -25,6 +25,7 @@ fn every_call_refuses_an_id_of_another_registry() {
     assert!(matches!(mine.get_arc(foreign), Err(GetError::ForeignId(_))));
     assert!(matches!(mine.get_all((id, foreign)), Err(GetAllError::ForeignId(_))));
     assert!(mine.cached(foreign).is_err());
+    assert!(mine.reader(foreign).is_err());
     assert!(matches!(mine.wait_ready(foreign).wait_blocking(), Err(WaitError::ForeignId(_))));
     assert!(matches!(mine.provide(foreign), Err(ProvideError::ForeignId(_))));
     assert!(mine.status(foreign).is_err() && mine.status(any).is_err());

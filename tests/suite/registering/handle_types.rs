@@ -16,8 +16,8 @@ use std::{
 use crate::support::{registry_of, up};
 use mainstay::{
     AnyId, Attempt, Cached, Cascade, Dependency, FailOutcome, Failure, Generation, Guard, Instance,
-    Listing, Observer, Phase, Provider, Reason, Registry, RegistryBuilder, Running, ServiceId,
-    ServiceName, ServiceStatus,
+    Listing, Observer, Phase, Provider, Reader, Reason, Registry, RegistryBuilder, Running,
+    ServiceId, ServiceName, ServiceStatus,
     error::{
         BeginError, CycleError, DependencyError, ForeignIdError, GetAllError, GetError,
         LookupError, NotReadyError, ProvideError, ReadyError, RegisterError, RegistryError,
@@ -46,6 +46,7 @@ fn handles_are_send_and_sync() {
     fn moved<T: Send + 'static>() {}
     moved::<RegistryBuilder>();
     moved::<Cached<Value>>();
+    data::<Reader<Value>>();
 }
 
 #[test]

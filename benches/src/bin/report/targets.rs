@@ -72,6 +72,7 @@ fn reads(results: &Results) -> Vec<Target> {
     };
     let mut targets = vec![
         Target::ratio("cached reader / floor", 1.2, beside("mainstay cached", "floor")),
+        Target::ratio("reader / arc-swap load", 1.1, beside("mainstay reader", "arc-swap load")),
         Target::ratio("get / arc-swap load", 1.1, beside("mainstay get", "arc-swap load")),
     ];
     let most = threads.last().copied().unwrap_or(1);

@@ -1,0 +1,196 @@
+//! `FailureRecord`: a failure as plain data, and the serialised form of failures.
+
+use std::{error::Error, fmt, iter::successors, time::SystemTime};
+
+use crate::{
+    failure::{Failure, Reason},
+    numbers::Generation,
+    service::ServiceName,
+};
+
+/// A [`Failure`] as plain data: each error is replaced by its text.
+///
+/// For logs, admin pages and other processes: a record can be compared, stored and sent, and it
+/// keeps no error of the program alive. `Display` writes the same text as that of the failure.
+///
+/// ```
+/// use mainstay::{FailureRecord, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// registry.provide(port)?.begin().wait_blocking()?.fail("no port is free")?;
+///
+/// let failure = registry.status(port)?.last_failure.unwrap();
+/// let record = FailureRecord::from(&failure);
+/// assert_eq!(record.reason, "no port is free");
+/// assert_eq!(record.to_string(), failure.to_string());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Serialised form
+///
+/// With the feature `serde`, a [`Failure`] and its record have the same serialised form, which can
+/// be deserialised as a record. It has the fields of the record, with the same names: `service` and
+/// `root` are strings, `generation` and `root_generation` are numbers, `reason` is a string, and
+/// `causes` is a list of strings. `at` has the fields `secs` and `nanos`: the number of whole
+/// seconds since 1970 (rounded down, so it is negative for an earlier time), and the nanoseconds
+/// since that second. No number is rounded, so a record is equal after it was written and read back
+/// on systems whose clock has the same resolution. A time that such a pair or [`SystemTime`] cannot
+/// represent is an error.
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// use mainstay::{FailureRecord, Registry};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// registry.provide(port)?.begin().wait_blocking()?.fail("no port is free")?;
+///
+/// // A listing contains the failures in this form, too.
+/// let failure = registry.status(port)?.last_failure.unwrap();
+/// let json = serde_json::to_string(&failure)?;
+/// let record: FailureRecord = serde_json::from_str(&json)?;
+/// assert_eq!(record, FailureRecord::from(&failure));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct FailureRecord {
+    /// The service that failed, or whose attempt was invalidated.
+    pub service: ServiceName,
+    /// The generation of the service that ended.
+    pub generation: Generation,
+    /// The service with which the cascade began: this service, or one on which it depends.
+    pub root: ServiceName,
+    /// The generation of the root that ended.
+    pub root_generation: Generation,
+    /// The text of the reason for the failure of the root.
+    pub reason: String,
+    /// The texts of the errors that caused the reason: its [source](Error::source), the source of
+    /// that one, and so on; at most 64 texts. Empty if the reason has no source.
+    ///
+    /// If a grace period has expired, the reason contains the text of the failure of the
+    /// dependency, and these are the causes of that failure.
+    pub causes: Vec<String>,
+    /// The time of the failure, by the system's clock.
+    #[cfg_attr(feature = "serde", serde(with = "unix_time"))]
+    pub at: SystemTime,
+}
+
+impl From<&Failure> for FailureRecord {
+    /// Copies a failure. Calls the `Display` and the `source` of the errors in it: if one of them
+    /// panics, so does this function.
+    fn from(failure: &Failure) -> Self {
+        Self {
+            service: failure.service.clone(),
+            generation: failure.generation,
+            root: failure.root.clone(),
+            root_generation: failure.root_generation,
+            reason: failure.reason.to_string(),
+            causes: causes(&failure.reason),
+            at: failure.at,
+        }
+    }
+}
+
+/// Returns the texts of the errors that caused this reason.
+fn causes(reason: &Reason) -> Vec<String> {
+    // An error may be its own source, by mistake. Without a limit, the list would not end.
+    const MOST: usize = 64;
+    let last = successors(Some(reason), |reason| match reason {
+        #[cfg(feature = "supervise")]
+        Reason::GraceExpired { failure, .. } => Some(&failure.reason),
+        _ => None,
+    })
+    .last();
+    let source = match last {
+        Some(Reason::Error(error)) => error.source(),
+        _ => None,
+    };
+    successors(source, |&error| error.source()).take(MOST).map(ToString::to_string).collect()
+}
+
+impl fmt::Display for FailureRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_failure(f, &self.service, &self.root, &self.reason)
+    }
+}
+
+/// Writes the text of a failure and of its record.
+pub(crate) fn write_failure(
+    f: &mut fmt::Formatter<'_>,
+    service: &ServiceName,
+    root: &ServiceName,
+    reason: &dyn fmt::Display,
+) -> fmt::Result {
+    if service == root {
+        write!(f, "{service} failed: {reason}")
+    } else {
+        write!(f, "{service} failed because {root} failed: {reason}")
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Failure {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        FailureRecord::from(self).serialize(serializer)
+    }
+}
+
+/// The serialised form of a time: a pair of integers, because a float would round it.
+#[cfg(feature = "serde")]
+mod unix_time {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{
+        Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _,
+    };
+
+    const NANOS_PER_SEC: u32 = 1_000_000_000;
+
+    #[derive(Serialize, Deserialize)]
+    struct UnixTime {
+        /// Seconds since 1970, rounded down.
+        secs: i64,
+        /// Nanoseconds since this second.
+        nanos: u32,
+    }
+
+    pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+        let time = match at.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_secs())
+                .ok()
+                .map(|secs| UnixTime { secs, nanos: after.subsec_nanos() }),
+            Err(before) => {
+                let before = before.duration();
+                let secs = 0_i64.checked_sub_unsigned(before.as_secs());
+                match before.subsec_nanos() {
+                    0 => secs.map(|secs| UnixTime { secs, nanos: 0 }),
+                    nanos => secs
+                        .and_then(|secs| secs.checked_sub(1))
+                        .map(|secs| UnixTime { secs, nanos: NANOS_PER_SEC - nanos }),
+                }
+            }
+        };
+        let time = time.ok_or_else(|| S::Error::custom("`at` is out of range"))?;
+        time.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+        let UnixTime { secs, nanos } = UnixTime::deserialize(from)?;
+        if nanos >= NANOS_PER_SEC {
+            return Err(D::Error::custom("`nanos` is a second or more"));
+        }
+        let distance = Duration::from_secs(secs.unsigned_abs());
+        let second = if secs < 0 {
+            SystemTime::UNIX_EPOCH.checked_sub(distance)
+        } else {
+            SystemTime::UNIX_EPOCH.checked_add(distance)
+        };
+        second
+            .and_then(|second| second.checked_add(Duration::from_nanos(nanos.into())))
+            .ok_or_else(|| D::Error::custom("`at` is out of range"))
+    }
+}

@@ -1,0 +1,314 @@
+//! Random changes of edges, compared with a plain set of edges after each step: the edges, their
+//! sources, the order, the lists of dependents, the places in them, and the cycles.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fastrand::Rng;
+
+use super::{Edge, EdgeSource, Slots, Topology};
+use crate::{
+    numbers::{Generation, ServiceIndex},
+    store::{slot::Slot, state::Tag},
+    sync::{Count, pin},
+};
+
+/// A topology with its slots, and a model of both.
+struct World {
+    topology: Topology,
+    slots: Vec<(Slot, Count)>,
+    edges: BTreeMap<(u32, u32, bool), EdgeSource>,
+}
+
+impl Slots for World {
+    fn slot(&self, service: ServiceIndex) -> &Slot {
+        &self.slots[service.as_usize()].0
+    }
+
+    fn discovered(&self, service: ServiceIndex) -> &Count {
+        &self.slots[service.as_usize()].1
+    }
+}
+
+fn index(service: u32) -> ServiceIndex {
+    ServiceIndex::new(service)
+}
+
+fn edge((dependent, dependency, soft): (u32, u32, bool)) -> Edge {
+    Edge { dependent: index(dependent), dependency: index(dependency), soft }
+}
+
+impl World {
+    fn new(services: u32) -> Self {
+        let topology = Topology::new();
+        let slots = (0..services)
+            .map(|service| {
+                assert_eq!(topology.add_service(), index(service));
+                (Slot::new(index(service)), Count::new())
+            })
+            .collect();
+        Self { topology, slots, edges: BTreeMap::new() }
+    }
+
+    fn services(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Begins an attempt in the next generation, as after a failure.
+    fn restart(&self, service: u32) {
+        let state = &self.slot(index(service)).state;
+        let before = state.load();
+        let next = Tag::starting(before.generation().next());
+        assert!(state.transition(before, next).is_ok(), "no other thread changes the state");
+    }
+
+    fn generation(&self, service: u32) -> Generation {
+        self.slot(index(service)).state.load().generation()
+    }
+
+    /// Whether only attempts have used the edge that can no longer be published.
+    fn is_dead(&self, (dependent, ..): (u32, u32, bool), source: EdgeSource) -> bool {
+        match source {
+            EdgeSource::Declared => false,
+            EdgeSource::Discovered { attempt, .. } => {
+                attempt.is_none_or(|attempt| attempt < self.generation(dependent))
+            }
+        }
+    }
+
+    /// The number of edges of the shortest path over edges that are not dead.
+    fn distance(&self, from: u32, to: u32) -> Option<usize> {
+        let (mut queue, mut visited) = (VecDeque::from([(from, 0)]), BTreeSet::new());
+        while let Some((service, steps)) = queue.pop_front() {
+            if service == to {
+                return Some(steps);
+            }
+            if visited.insert(service) {
+                let edges = self.edges.range((service, 0, false)..(service + 1, 0, false));
+                let live = edges.filter(|&(&edge, &source)| !self.is_dead(edge, source));
+                queue.extend(live.map(|(&(_, dependency, _), _)| (dependency, steps + 1)));
+            }
+        }
+        None
+    }
+
+    /// Adds an edge, declared or used by the present attempt of its dependent.
+    fn add(&mut self, key: (u32, u32, bool), source: EdgeSource) {
+        let (dependent, dependency, _) = key;
+        let distance = self.distance(dependency, dependent);
+        let is_new = !self.edges.contains_key(&key);
+        let generation = self.generation(dependent);
+        let result = match source {
+            EdgeSource::Declared => self.topology.declare(self, edge(key)),
+            EdgeSource::Discovered { start_only, .. } => {
+                self.topology.discover(self, edge(key), generation, start_only).map(|_| ())
+            }
+        };
+        match result {
+            Ok(()) => {
+                assert!(!is_new || distance.is_none(), "{key:?} closes a cycle");
+                self.adopt_dropped_edges();
+                let before = self.edges.get(&key).copied();
+                self.edges.insert(key, merged(before, source));
+            }
+            Err(cycle) => {
+                let cycle: Vec<u32> = cycle.into_iter().map(ServiceIndex::get).collect();
+                assert_eq!(cycle.first(), Some(&dependent));
+                assert_eq!(cycle.get(1), Some(&dependency));
+                assert_eq!(cycle.last(), Some(&dependent));
+                assert_eq!(Some(cycle.len() - 2), distance, "{cycle:?} must be the shortest cycle");
+                for pair in cycle[1..].windows(2) {
+                    let both = [false, true].map(|soft| (pair[0], pair[1], soft));
+                    assert!(both.iter().any(|key| self.edges.contains_key(key)), "{pair:?}");
+                }
+            }
+        }
+    }
+
+    /// Removes the dead edges that the topology has removed in favour of a new one.
+    fn adopt_dropped_edges(&mut self) {
+        let graph = self.topology.graph.lock().expect("no test panics under the lock");
+        let dropped: Vec<_> = (self.edges.iter())
+            .filter(|&(&key, _)| graph.find(edge(key)).is_none())
+            .map(|(&key, &source)| (key, source))
+            .collect();
+        drop(graph);
+        for (key, source) in dropped {
+            assert!(self.is_dead(key, source), "{key:?} was removed, and is not dead");
+            self.edges.remove(&key);
+        }
+    }
+
+    fn release(&mut self, dependent: u32) {
+        let generation = self.generation(dependent);
+        self.topology.release(index(dependent), generation);
+        for (_, source) in self.edges.range_mut((dependent, 0, false)..(dependent + 1, 0, false)) {
+            if let EdgeSource::Discovered { attempt, .. } = source {
+                *attempt = attempt.filter(|&attempt| attempt != generation);
+            }
+        }
+    }
+
+    /// Drops unused edges, of an attempt that took no instance over edges to `untaken`.
+    fn drop_unused(&mut self, dependent: u32, untaken: u32) {
+        let generation = self.generation(dependent);
+        let took = |edge: Edge| edge.dependency != index(untaken);
+        self.topology.drop_unused_edges(self, index(dependent), generation, took);
+        self.edges.retain(|&(from, to, soft), source| match *source {
+            EdgeSource::Discovered { attempt, start_only } if from == dependent => {
+                let used = attempt.is_some_and(|attempt| attempt >= generation);
+                used && !start_only && (soft || to != untaken)
+            }
+            _ => true,
+        });
+        let left = self.edges.range((dependent, 0, false)..(dependent + 1, 0, false));
+        let left = left.filter(|(_, source)| **source != EdgeSource::Declared).count();
+        assert_eq!(self.discovered(index(dependent)).get() as usize, left);
+    }
+
+    /// Compares everything with the model.
+    fn check(&self) {
+        let graph = self.topology.graph.lock().expect("no test panics under the lock");
+        let mut found = BTreeMap::new();
+        for service in 0..self.services() {
+            let dependencies: Vec<_> = graph.dependencies(index(service)).collect();
+            let in_order = |(edge, _): &(Edge, EdgeSource)| (edge.dependency, edge.soft);
+            assert!(dependencies.is_sorted_by_key(in_order), "{dependencies:?}");
+            for (edge, source) in dependencies {
+                assert_eq!(edge.dependent, index(service));
+                assert!(
+                    graph.rank(edge.dependency) < graph.rank(edge.dependent),
+                    "{edge:?} contradicts the order"
+                );
+                found.insert((service, edge.dependency.get(), edge.soft), source);
+            }
+        }
+        assert_eq!(found, self.edges);
+
+        let pin = pin();
+        for service in 0..self.services() {
+            let to_service = |key: &&(u32, u32, bool)| key.1 == service;
+            let expected: Vec<Edge> =
+                self.edges.keys().filter(to_service).map(|&key| edge(key)).collect();
+            let dependents: Vec<Edge> = graph.dependents(index(service)).collect();
+            assert_eq!(dependents, expected, "dependents of {service}");
+
+            let list = self.slot(index(service)).dependents();
+            let mut listed: Vec<ServiceIndex> = list.iter(&pin).collect();
+            for &edge in expected.iter().filter(|edge| !edge.soft) {
+                assert_eq!(
+                    graph.place(edge).and_then(|place| list.dependent_at(place, &pin)),
+                    Some(edge.dependent),
+                    "the place of {edge:?}"
+                );
+            }
+            listed.sort_unstable();
+            let hard: Vec<ServiceIndex> =
+                expected.iter().filter(|edge| !edge.soft).map(|edge| edge.dependent).collect();
+            assert_eq!(listed, hard, "the list of {service}");
+            assert!(list.is_dense(&pin), "the list of {service}");
+            let version = list.version();
+            assert!(hard.is_empty() || version > 0, "{service} has had a dependent");
+        }
+    }
+}
+
+/// The source of an edge after one more use.
+fn merged(before: Option<EdgeSource>, now: EdgeSource) -> EdgeSource {
+    use EdgeSource::{Declared, Discovered};
+    match (before, now) {
+        (Some(Declared), _) | (_, Declared) => Declared,
+        // The same attempt has used it before: it is start-only if both uses are.
+        (Some(Discovered { attempt: before, start_only: false }), Discovered { attempt, .. })
+            if before == attempt =>
+        {
+            Discovered { attempt, start_only: false }
+        }
+        _ => now,
+    }
+}
+
+#[test]
+fn random_changes_agree_with_a_plain_set_of_edges() {
+    for seed in 0..24 {
+        let mut rng = Rng::with_seed(seed);
+        // Few services for many cycles; many for hubs whose links are a map.
+        let services = if seed % 4 == 0 { 200 } else { rng.u32(2..20) };
+        let hub = rng.u32(..services);
+        let mut world = World::new(services);
+        for service in 0..services {
+            world.restart(service);
+        }
+        for _ in 0..800 {
+            let mut service = || if rng.u8(..4) == 0 { hub } else { rng.u32(..services) };
+            let key = (service(), service(), rng.u8(..5) == 0);
+            match rng.u8(..20) {
+                0 => world.add(key, EdgeSource::Declared),
+                1..=12 => {
+                    let attempt = Some(world.generation(key.0));
+                    let start_only = !key.2 && rng.u8(..3) == 0;
+                    world.add(key, EdgeSource::Discovered { attempt, start_only });
+                }
+                13 => world.release(key.0),
+                14 => world.restart(key.0),
+                // Half of all services drop their edges, so that lists become sparse.
+                15 if rng.u8(..8) == 0 => {
+                    for dependent in (0..services).filter(|_| rng.bool()) {
+                        world.restart(dependent);
+                        world.drop_unused(dependent, key.1);
+                    }
+                }
+                15 => {}
+                _ => world.drop_unused(key.0, key.1),
+            }
+            if services < 100 || rng.u8(..20) == 0 {
+                world.check();
+            }
+        }
+        world.check();
+    }
+}
+
+#[test]
+fn every_change_of_a_list_changes_its_version() {
+    let mut world = World::new(40);
+    let version = |world: &World| world.slot(index(0)).dependents().version();
+    assert_eq!(version(&world), 0, "the service has never had a dependent");
+    let mut before = 0;
+    for dependent in 1..40 {
+        world.restart(dependent);
+        let attempt = Some(world.generation(dependent));
+        world.add((dependent, 0, false), EdgeSource::Discovered { attempt, start_only: true });
+        assert!(version(&world) > before, "{dependent} was added");
+        before = version(&world);
+    }
+    for dependent in 1..40 {
+        world.drop_unused(dependent, dependent);
+        assert!(version(&world) > before, "{dependent} was removed");
+        before = version(&world);
+        world.check();
+    }
+    world.restart(1);
+    let attempt = Some(world.generation(1));
+    world.add((1, 0, true), EdgeSource::Discovered { attempt, start_only: false });
+    assert_eq!(version(&world), before, "no list contains a soft edge");
+}
+
+#[test]
+fn an_edge_over_which_no_instance_was_taken_is_dropped() {
+    let mut world = World::new(4);
+    world.restart(3);
+    let attempt = Some(world.generation(3));
+    let used = EdgeSource::Discovered { attempt, start_only: false };
+    world.add((3, 0, false), EdgeSource::Declared);
+    world.add((3, 1, false), used);
+    world.add((3, 1, true), used);
+    world.add((3, 2, false), used);
+    let generation = world.generation(3);
+    world
+        .topology
+        .drop_unused_edges(&world, index(3), generation, |edge| edge.dependency == index(2));
+    let left = [(3, 0, false), (3, 1, true), (3, 2, false)];
+    world.edges.retain(|key, _| left.contains(key));
+    assert_eq!(world.edges.len(), 3);
+    world.check();
+}

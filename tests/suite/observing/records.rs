@@ -1,0 +1,212 @@
+//! Records of failures.
+//!
+//! - A record has the parts of its failure, the text of the reason, and the texts of its causes: at
+//!   most 64, so also if an error is its own source.
+//! - A record and its failure have the same text.
+//! - A failure and its record have the same serialised form. It can be read back as a record that
+//!   is equal, with the exact time. A form that is no record is refused.
+
+use std::{error::Error, fmt, time::SystemTime};
+
+use crate::support::{publish, registry_of, up};
+use mainstay::{Failure, FailureRecord, Registry};
+
+/// An error with a source, if `depth` is above zero.
+#[derive(Debug)]
+struct Nested {
+    depth: usize,
+    source: Option<Box<Nested>>,
+}
+
+impl Nested {
+    fn new(depth: usize) -> Self {
+        Self { depth, source: depth.checked_sub(1).map(|depth| Box::new(Self::new(depth))) }
+    }
+}
+
+impl fmt::Display for Nested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "depth {}", self.depth)
+    }
+}
+
+impl Error for Nested {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// An error that is its own source.
+#[derive(Debug)]
+struct Endless;
+
+impl fmt::Display for Endless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("again")
+    }
+}
+
+impl Error for Endless {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self)
+    }
+}
+
+/// The failures of `config` and of `port`, which was built from it, for this reason.
+fn failures(reason: impl Into<Box<dyn Error + Send + Sync>>) -> [Failure; 2] {
+    let (registry, [config, port]) = registry_of::<u32, 2>(["config", "port"]);
+    registry.depends(port).on(config).unwrap();
+    let (provide_config, first) = up(&registry, config, 1);
+    first.fail("the first one");
+    let _config = publish(&provide_config, 2);
+    let provide_port = registry.provide(port).unwrap();
+    publish(&provide_port, 1).fail("a failure of its own");
+    let _port = publish(&provide_port, 2);
+    registry.fail(config, reason).unwrap();
+    [config, port].map(|id| registry.status(id).unwrap().last_failure.unwrap())
+}
+
+#[test]
+fn a_record_has_the_parts_and_the_text_of_its_failure() {
+    for failure in failures("line 3: \"no\" \u{e9}") {
+        let record = FailureRecord::from(&failure);
+        assert_eq!((&record.service, &record.root), (&failure.service, &failure.root));
+        assert_eq!((record.generation, record.root_generation.get()), (failure.generation, 1));
+        assert_eq!(record.reason, "line 3: \"no\" \u{e9}");
+        assert_eq!(record.causes, [""; 0]);
+        assert_eq!(record.at, failure.at);
+        assert_eq!(record.to_string(), failure.to_string());
+    }
+    let [_, failure] = failures("edited");
+    let text = FailureRecord::from(&failure).to_string();
+    assert_eq!(text, "port failed because config failed: edited");
+}
+
+#[test]
+fn a_record_has_the_texts_of_all_causes_up_to_a_limit() {
+    let [failure, _] = failures(Nested::new(3));
+    let record = FailureRecord::from(&failure);
+    assert_eq!(record.reason, "depth 3");
+    assert_eq!(record.causes, ["depth 2", "depth 1", "depth 0"]);
+
+    let [failure, _] = failures(Nested::new(100));
+    let causes = FailureRecord::from(&failure).causes;
+    assert_eq!((causes.len(), &*causes[0], &*causes[63]), (64, "depth 99", "depth 36"));
+    let [failure, _] = failures(Endless);
+    assert_eq!(FailureRecord::from(&failure).causes, ["again"; 64]);
+}
+
+#[test]
+fn a_record_of_a_reason_that_is_no_error_has_no_causes() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("service").unwrap();
+    let (_provider, running) = up(&registry, id, 1);
+    drop(running);
+    let failure = registry.status(id).unwrap().last_failure.unwrap();
+    let record = FailureRecord::from(&failure);
+    assert_eq!(record.reason, "the running handle was dropped");
+    assert_eq!(record.causes, [""; 0]);
+    assert!(record.at <= SystemTime::now());
+}
+
+#[cfg(feature = "supervise")]
+#[test]
+fn a_record_of_an_expired_grace_period_has_the_causes_of_the_failure_of_the_dependency() {
+    use mainstay::Reason;
+    use std::{sync::Arc, time::Duration};
+
+    let [_, failure] = failures(Nested::new(2));
+    // As if two grace periods had expired, one because of the other.
+    let expired = |dependency: Failure| {
+        let (mut failure, grace) = (dependency.clone(), Duration::from_secs(3));
+        failure.reason = Reason::GraceExpired { failure: Arc::new(dependency), grace };
+        failure
+    };
+    let failure = expired(expired(failure));
+    let record = FailureRecord::from(&failure);
+    assert_eq!(record.reason, failure.reason.to_string());
+    assert_eq!(record.causes, ["depth 1", "depth 0"]);
+}
+
+#[cfg(feature = "serde")]
+mod serialised {
+    use std::time::Duration;
+
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_serialised_failure_can_be_read_back_as_its_record() {
+        let mut all = failures(Nested::new(2)).to_vec();
+        all.extend(failures("a \"quoted\"\nreason\0"));
+        for failure in all {
+            let text = serde_json::to_string(&failure).unwrap();
+            let record: FailureRecord = serde_json::from_str(&text).unwrap();
+            assert_eq!(record, FailureRecord::from(&failure));
+            assert_eq!(record.to_string(), failure.to_string());
+            assert_eq!(serde_json::to_string(&record).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn the_serialised_form_has_all_fields_by_their_names() {
+        let [_, mut failure] = failures(Nested::new(1));
+        failure.at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let expected = json!({
+            "service": "port",
+            "generation": 2,
+            "root": "config",
+            "root_generation": 1,
+            "reason": "depth 1",
+            "causes": ["depth 0"],
+            "at": { "secs": 1_700_000_000, "nanos": 123_456_789 },
+        });
+        assert_eq!(serde_json::to_value(&failure).unwrap(), expected);
+    }
+
+    #[test]
+    fn times_are_exact_and_rounded_down_to_seconds_before_1970() {
+        let [mut failure, _] = failures("edited");
+        let epoch = SystemTime::UNIX_EPOCH;
+        let cases = [
+            (epoch, 0_i64, 0_u32),
+            (epoch + Duration::from_nanos(100), 0, 100),
+            (epoch - Duration::from_nanos(100), -1, 999_999_900),
+            (epoch - Duration::from_secs(1), -1, 0),
+            (epoch - Duration::from_millis(1500), -2, 500_000_000),
+            (epoch + Duration::new(9_000_000_000, 999_999_900), 9_000_000_000, 999_999_900),
+        ];
+        for (at, secs, nanos) in cases {
+            failure.at = at;
+            let value = serde_json::to_value(&failure).unwrap();
+            assert_eq!(value["at"], json!({ "secs": secs, "nanos": nanos }));
+            let record: FailureRecord = serde_json::from_value(value).unwrap();
+            assert_eq!(record.at, at);
+        }
+    }
+
+    #[test]
+    fn a_form_that_is_no_record_is_refused() {
+        let [failure, _] = failures("edited");
+        let good = serde_json::to_value(&failure).unwrap();
+        let error = |key: &str, part: Value| {
+            let mut changed = good.clone();
+            changed[key] = part;
+            serde_json::from_value::<FailureRecord>(changed).unwrap_err().to_string()
+        };
+        let time = |secs: i64, nanos: u64| error("at", json!({ "secs": secs, "nanos": nanos }));
+        assert!(time(0, 1_000_000_000).contains("`nanos` is a second or more"));
+        assert!(error("at", json!(1.5)).contains("invalid type"));
+        assert!(error("generation", json!(-1)).contains("invalid value"));
+        assert!(error("service", json!(1)).contains("invalid type"));
+        // A time that the system cannot represent is refused, without a panic. Others are exact.
+        for secs in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
+            let mut extreme = good.clone();
+            extreme["at"] = json!({ "secs": secs, "nanos": 999_999_900 });
+            match serde_json::from_value::<FailureRecord>(extreme.clone()) {
+                Ok(record) => assert_eq!(serde_json::to_value(record).unwrap(), extreme),
+                Err(error) => assert!(error.to_string().contains("out of range"), "{error}"),
+            }
+        }
+    }
+}
