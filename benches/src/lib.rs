@@ -3,6 +3,7 @@
 pub mod counting;
 pub mod features;
 pub mod graphs;
+pub mod growth;
 pub mod recovering;
 pub mod rivals;
 pub mod tree;

@@ -1,4 +1,4 @@
-//! The results of criterion, of the benchmark of building, and of gungraun.
+//! The results of criterion, of the benchmarks of building and of growth, and of gungraun.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use mainstay_benches::growth::{self, Growth};
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// The directory below `GUNGRAUN_HOME` in which gungraun stores its counts.
@@ -58,6 +59,7 @@ impl Building {
 pub struct Results {
     pub points: Vec<Point>,
     pub building: Vec<Building>,
+    pub growth: Vec<Growth>,
     /// The counts, by the features of mainstay and by the function that was counted.
     pub instructions: BTreeMap<String, BTreeMap<String, u64>>,
     /// The features of mainstay with which each benchmark was run.
@@ -143,6 +145,11 @@ impl Results {
         if building.exists() {
             results.building = parse(&building)?;
             results.newest = results.newest.max(modified(&building)?);
+        }
+        let growth = criterion.join(growth::FILE);
+        if growth.exists() {
+            results.growth = parse(&growth)?;
+            results.newest = results.newest.max(modified(&growth)?);
         }
         Ok(results)
     }
@@ -281,6 +288,9 @@ pub mod tests {
             "confidence_interval":{"confidence_level":0.95,"lower_bound":2.0,"upper_bound":2.625}}}"#;
         fs::write(new.join("estimates.json"), estimates).unwrap();
         fs::write(dir.join("some.features"), "supervise").unwrap();
+        let growth = r#"[{"operation":"close","limited":true,
+            "counts":[{"services":100,"instructions":1200}]}]"#;
+        fs::write(dir.join(growth::FILE), growth).unwrap();
 
         let results = Results::read(&dir, &dir.join("no directory")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
@@ -289,6 +299,7 @@ pub mod tests {
         assert_eq!(results.points[0].spread, 0.2);
         assert_eq!(results.groups("some/"), BTreeSet::from(["group"]));
         assert!(results.building.is_empty());
+        assert_eq!(results.growth[0].counts[0].instructions, 1_200);
         assert!(results.newest > 0);
         assert_eq!(results.features("some"), "mainstay with features: supervise");
         assert_eq!(results.all_features(), "mainstay with features: supervise, in some.\n\n");

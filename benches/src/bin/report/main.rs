@@ -5,6 +5,7 @@
 mod canvas;
 mod data;
 mod format;
+mod growth;
 mod host;
 mod limits;
 mod plots;

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use mainstay_benches::growth::Growth;
 
 use crate::{
     data::{Point, Results, reads_group, threads_label},
-    format,
+    format, growth,
     plots::{self, Bar, Line, Panel, each},
     tables::{Column, markdown, table, variant},
 };
@@ -33,6 +34,7 @@ impl Sections<'_> {
             self.supervision()?,
             self.publication()?,
             self.building()?,
+            self.growth(),
         ]
         .concat())
     }
@@ -326,6 +328,22 @@ impl Sections<'_> {
                      A \"hub\" is one service on which all others depend, as in a fan-out. \
                      \"Closures\" are the cached closures after the first failure.";
         Ok(section("Building", about, &of, text + &table))
+    }
+
+    fn growth(&self) -> String {
+        if self.results.growth.is_empty() {
+            return String::new();
+        }
+        let about = format!(
+            "Instructions of each operation on a registry of n services, counted by callgrind, \
+             and in parentheses the same divided by n log2 n. Each count divided by the one \
+             before it must not exceed the ratio of n log n, times {}. An operation that exceeds \
+             its limit is not run with more services. For a hub, n services depend on it, or it \
+             depends on n services.",
+            Growth::MARGIN
+        );
+        let of = self.results.features("growth");
+        section("Growth", &about, &of, growth::table(&self.results.growth))
     }
 }
 

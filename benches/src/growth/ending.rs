@@ -1,0 +1,90 @@
+//! Waiting for all services, closing, and shutting down.
+
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use mainstay::error::AllReadyError;
+
+use super::{
+    Operation, counted,
+    graphs::{
+        Order::{DependenciesFirst, Random},
+        in_order, through_a_hub,
+    },
+    services::Services,
+};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::new("wait for all: all are ready", all_are_ready),
+    Operation::new("wait for all: they become ready in random order", all_become_ready),
+    Operation::new("wait for all: the error names all", all_are_named),
+    Operation::new("close", |n| close(n, 0)),
+    Operation::new("close: each service has a waiter", |n| close(n, n)),
+    #[cfg(feature = "supervise")]
+    Operation::not_yet_limited("shut down: a chain", |n| shut_down(n, super::graphs::chain(n))),
+    #[cfg(feature = "supervise")]
+    Operation::not_yet_limited("shut down: a hub", |n| shut_down(n, super::graphs::hub(n))),
+    #[cfg(feature = "supervise")]
+    Operation::not_yet_limited("shut down: a layered graph", |n| {
+        shut_down(n, super::graphs::layered(n))
+    }),
+];
+
+fn all_are_ready(n: usize) {
+    let mut services = Services::new(n, DependenciesFirst);
+    services.start();
+    counted(|| services.registry.wait_all_ready().wait_blocking()).unwrap();
+    assert_eq!(services.ready(), n);
+}
+
+/// Polls the wait after each publication, although not each one wakes it.
+fn all_become_ready(n: usize) {
+    let mut services = Services::new(n, DependenciesFirst);
+    let mut context = Context::from_waker(Waker::noop());
+    let order = in_order(n, Random);
+    counted(|| {
+        let mut wait = pin!(services.registry.wait_all_ready().into_future());
+        for &number in &order {
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            services.publish(number);
+        }
+        assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    });
+    assert_eq!(services.ready(), n);
+}
+
+/// All services are down, and half of them are blocked by the other half.
+fn all_are_named(n: usize) {
+    let services = Services::with_edges(n, DependenciesFirst, &through_a_hub(n));
+    services.registry.close();
+    match counted(|| services.registry.wait_all_ready().wait_blocking()) {
+        Err(AllReadyError::Closed { not_ready }) => assert_eq!(not_ready.len(), n),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn close(n: usize, waiters: usize) {
+    let services = Services::new(n, DependenciesFirst);
+    let mut context = Context::from_waker(Waker::noop());
+    let ids = &services.ids[..waiters];
+    let mut waits: Vec<_> =
+        ids.iter().map(|&id| Box::pin(services.registry.wait_ready(id).into_future())).collect();
+    assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut context).is_pending()));
+    counted(|| services.registry.close());
+    assert!(services.registry.is_closed());
+    assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut context).is_ready()));
+}
+
+/// Shuts down services without supervisors: the shutdown fails each at its turn to stop.
+#[cfg(feature = "supervise")]
+fn shut_down(n: usize, edges: Vec<super::graphs::Edge>) {
+    let mut services = Services::with_edges(n, DependenciesFirst, &edges);
+    services.start();
+    assert_eq!(services.ready(), n);
+    let limit = std::time::Duration::from_secs(3600);
+    let report = counted(|| services.registry.shutdown_blocking(limit));
+    assert!(report.stop_timeouts.is_empty());
+    assert_eq!(services.ready(), 0);
+}
