@@ -29,7 +29,7 @@ use mainstay::{Guard, Provider, Registry, ServiceId};
 
 /// A chain of services, and a service that is never published and asks whether another one is
 /// condemned.
-struct Stage {
+struct Setup {
     registry: Registry,
     chain: [ServiceId<Bomb>; 3],
     /// `None` if several threads fail services: then another cascade may be in progress.
@@ -38,7 +38,7 @@ struct Stage {
     runs: AtomicUsize,
 }
 
-impl Stage {
+impl Setup {
     /// What the user code does: it notes whether a cascade is in progress, and panics.
     fn explode(&self) {
         self.runs.fetch_add(1, Ordering::SeqCst);
@@ -59,12 +59,12 @@ impl Stage {
 }
 
 /// A value, a reason and a waker.
-struct Bomb(Weak<Stage>);
+struct Bomb(Weak<Setup>);
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        if let Some(stage) = self.0.upgrade() {
-            stage.explode();
+        if let Some(setup) = self.0.upgrade() {
+            setup.explode();
         }
     }
 }
@@ -89,14 +89,14 @@ impl Wake for Bomb {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(stage) = self.0.upgrade() {
-            stage.explode();
+        if let Some(setup) = self.0.upgrade() {
+            setup.explode();
         }
     }
 }
 
 struct World {
-    stage: Arc<Stage>,
+    setup: Arc<Setup>,
     providers: [Provider<Bomb>; 3],
 }
 
@@ -109,18 +109,18 @@ impl World {
         let probe = builder.register("probe").unwrap();
         let registry = builder.build();
         let providers = chain.map(|id| registry.provide(id).unwrap());
-        let stage = Arc::new(Stage {
+        let setup = Arc::new(Setup {
             probe: probes.then(|| Mutex::new(registry.provide(probe).unwrap())),
             registry,
             chain,
             inside_a_cascade: AtomicBool::new(false),
             runs: AtomicUsize::new(0),
         });
-        Self { stage, providers }
+        Self { setup, providers }
     }
 
     fn bomb(&self) -> Bomb {
-        Bomb(Arc::downgrade(&self.stage))
+        Bomb(Arc::downgrade(&self.setup))
     }
 
     fn waker(&self) -> Waker {
@@ -138,9 +138,9 @@ impl World {
         for running in running {
             unharmed(what, || drop(running));
         }
-        assert!(!self.stage.inside_a_cascade.load(Ordering::SeqCst), "{what}: inside a cascade");
-        for id in self.stage.chain {
-            assert!(self.stage.registry.get(id).is_err(), "{what}: all handles were dropped");
+        assert!(!self.setup.inside_a_cascade.load(Ordering::SeqCst), "{what}: inside a cascade");
+        for id in self.setup.chain {
+            assert!(self.setup.registry.get(id).is_err(), "{what}: all handles were dropped");
         }
         result
     }
@@ -166,7 +166,7 @@ fn dispose<T>(returned: T) {
 fn no_panic_leaves_a_call_that_ends_instances() {
     must_finish("calls that end instances", || {
         let world = World::new(true);
-        let Stage { registry, chain: [root, middle, top], .. } = &*world.stage;
+        let Setup { registry, chain: [root, middle, top], .. } = &*world.setup;
         let bomb = || world.bomb();
         for _ in 0..2 {
             world.round("drop", |running| running.each_mut().map(|running| drop(running.take())));
@@ -199,7 +199,7 @@ fn no_panic_leaves_a_call_that_ends_instances() {
                 dispose(met);
             });
             world.round("replace", |running| {
-                for (running, id) in running.iter().flatten().zip(world.stage.chain) {
+                for (running, id) in running.iter().flatten().zip(world.setup.chain) {
                     let met = registry.get_arc(id).unwrap();
                     unharmed("replace", || running.replace(bomb()).map_err(dispose).unwrap());
                     unharmed("a late report", || registry.fail_instance(&met, bomb()).unwrap());
@@ -219,7 +219,7 @@ fn no_panic_leaves_a_call_that_ends_instances() {
                 registry.fail(*root, bomb()).unwrap();
             });
         }
-        assert!(world.stage.runs.load(Ordering::SeqCst) > 100, "no user code ran");
+        assert!(world.setup.runs.load(Ordering::SeqCst) > 100, "no user code ran");
     });
 }
 
@@ -227,7 +227,7 @@ fn no_panic_leaves_a_call_that_ends_instances() {
 fn no_panic_leaves_a_call_that_ends_attempts() {
     must_finish("calls that end attempts", || {
         let world = World::new(true);
-        let Stage { registry, chain: [root, ..], .. } = &*world.stage;
+        let Setup { registry, chain: [root, ..], .. } = &*world.setup;
         let (bomb, provider) = (|| world.bomb(), &world.providers[0]);
         let begin = || provider.begin().wait_blocking_timeout(LONG).unwrap();
         for _ in 0..3 {
@@ -251,9 +251,9 @@ fn no_panic_leaves_a_call_that_ends_attempts() {
             let status = unharmed("list", || registry.list());
             dispose(status);
         }
-        assert!(!world.stage.inside_a_cascade.load(Ordering::SeqCst));
+        assert!(!world.setup.inside_a_cascade.load(Ordering::SeqCst));
         world.round("afterwards", |_| ());
-        assert!(world.stage.runs.load(Ordering::SeqCst) > 10, "no user code ran");
+        assert!(world.setup.runs.load(Ordering::SeqCst) > 10, "no user code ran");
     });
 }
 
@@ -261,7 +261,7 @@ fn no_panic_leaves_a_call_that_ends_attempts() {
 fn no_panic_of_a_waker_leaves_the_call_that_wakes_it() {
     must_finish("calls that wake", || {
         let world = World::new(true);
-        let Stage { registry, chain: [root, middle, top], .. } = &*world.stage;
+        let Setup { registry, chain: [root, middle, top], .. } = &*world.setup;
         let bomb = || world.bomb();
         world.round("wakers", |running| {
             let handles = running.each_ref().map(|running| running.as_ref().unwrap());
@@ -304,7 +304,7 @@ fn no_panic_of_a_waker_leaves_the_call_that_wakes_it() {
         assert!(ready.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         unharmed("close", || registry.close());
         dispose((ready, waker));
-        assert!(!world.stage.inside_a_cascade.load(Ordering::SeqCst));
+        assert!(!world.setup.inside_a_cascade.load(Ordering::SeqCst));
     });
 }
 
@@ -315,7 +315,7 @@ fn no_panic_leaves_a_call_of_a_thread_that_holds_many_guards() {
     must_finish("threads with many guards", || {
         const GUARDS: usize = 12;
         let world = World::new(false);
-        let Stage { registry, chain: [root, middle, top], .. } = &*world.stage;
+        let Setup { registry, chain: [root, middle, top], .. } = &*world.setup;
         let others = Registry::with_capacity(GUARDS).unwrap();
         let held: Vec<_> = (0..GUARDS)
             .map(|number| {
