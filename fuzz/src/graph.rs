@@ -83,6 +83,8 @@ struct Graph {
     /// None if the service is down.
     current: Vec<Option<u64>>,
     edges: BTreeMap<(usize, usize), EdgeSource>,
+    /// The edges over which the last attempt has received an instance.
+    received: BTreeSet<(usize, usize)>,
     attempts: u64,
 }
 
@@ -146,6 +148,7 @@ impl Graph {
             registry,
             ids,
             edges,
+            received: BTreeSet::new(),
             attempts: 0,
         }
     }
@@ -164,7 +167,11 @@ impl Graph {
                 self.begin(a);
                 let Handle::Attempt(attempt) = &self.handles[a] else { return };
                 let refused = match poll_once(attempt.wait_for(self.ids[b])) {
-                    Poll::Pending | Poll::Ready(Ok(_)) => None,
+                    Poll::Pending => None,
+                    Poll::Ready(Ok(_)) => {
+                        self.received.insert((a, b));
+                        None
+                    }
                     Poll::Ready(Err(WaitForError::Cycle(cycle))) => Some(cycle),
                     Poll::Ready(Err(WaitForError::Invalidated(_))) => {
                         assert_eq!(self.current[a], None, "the attempt at {a} was not invalidated");
@@ -179,10 +186,12 @@ impl Graph {
                     Handle::Attempt(attempt) => match (attempt.ready(()), self.current[service]) {
                         (Ok(running), Some(current)) => {
                             self.handles[service] = Handle::Running(running);
-                            // The edges that only earlier attempts used are removed.
-                            self.edges.retain(|&(dependent, _), source| {
-                                dependent != service
-                                    || source.is_none_or(|source| source == current)
+                            // The edges that only earlier attempts used are removed, and those
+                            // over which the attempt has received nothing.
+                            let received = &self.received;
+                            self.edges.retain(|edge, source| {
+                                let is_used = |source| source == current && received.contains(edge);
+                                edge.0 != service || source.is_none_or(is_used)
                             });
                         }
                         (Err(_), None) => {}
@@ -219,6 +228,7 @@ impl Graph {
                 _ => panic!("{service} is down, but no attempt begins"),
             };
             self.handles[service] = Handle::Attempt(attempt);
+            self.received.retain(|edge| edge.0 != service);
             self.attempts += 1;
             self.current[service] = Some(self.attempts);
         }
@@ -302,10 +312,9 @@ impl Graph {
             self.registry.fail(self.ids[root], "reason").expect("the id is of this registry");
         let after = self.registry.list();
 
-        let expected = match self.current[root] {
-            Some(_) => graph_of(self.ids.len(), &self.edges).closure(root),
-            None => BTreeSet::new(),
-        };
+        let mut expected = graph_of(self.ids.len(), &self.edges).closure(root);
+        // A service that is down is left alone, also the root.
+        expected.retain(|&service| self.current[service].is_some());
         let (mut failed, mut invalidated) = (0, 0);
         for (service, (before, after)) in before.services.iter().zip(&after.services).enumerate() {
             let is_failed = expected.contains(&service);

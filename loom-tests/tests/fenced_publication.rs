@@ -36,7 +36,7 @@ fn a_failure_of_the_service_prevents_its_publication() {
         match join(publisher) {
             Ok(_running) => assert_eq!(cascade.failed, 1, "F: published, but not failed"),
             Err(value) => {
-                assert_eq!((value, cascade.invalidated), (Value::new(7), 1));
+                assert_eq!((value.into_inner(), cascade.invalidated), (Value::new(7), 1));
                 assert!(!seen, "F: a reader has seen a value that was returned");
             }
         }
@@ -71,7 +71,10 @@ fn a_failure_of_a_dependency_prevents_the_publication() {
                 );
             }
             Err(value) => {
-                assert_eq!((value, cascade.failed, cascade.invalidated), (Value::new(7), 1, 1))
+                assert_eq!(
+                    (value.into_inner(), cascade.failed, cascade.invalidated),
+                    (Value::new(7), 1, 1)
+                )
             }
         }
         assert_eq!(
@@ -126,7 +129,7 @@ fn wait_for_never_returns_an_unpublished_value() {
         join(failer);
         let seen = join(builder);
         if let Err(value) = join(publisher) {
-            assert_eq!(value, Value::new(7));
+            assert_eq!(value.into_inner(), Value::new(7));
             assert!(!seen, "F: an attempt has received a value that was returned");
         }
     });

@@ -54,11 +54,15 @@ pub(crate) struct ArcCell<T> {
     values: Mutex<Vec<Entry<T>>>,
 }
 
+/// A value. Each has one entry, however often it is stored, because arc-swap compares pointers.
 struct Entry<T> {
     /// `None` only if the value was removed or replaced: its owner waits until it has the last
     /// reference.
     kept: Option<Arc<T>>,
     seen: Weak<T>,
+    /// How many calls are about to store the value, or have stored it. Several threads may store
+    /// one value, and those that are too late must not free it.
+    stores: usize,
 }
 
 impl<T> ArcCell<T> {
@@ -73,10 +77,27 @@ impl<T> ArcCell<T> {
     fn add(&self, value: Option<Arc<T>>) -> usize {
         let Some(value) = value else { return EMPTY };
         self.values(|values| {
-            let seen = Arc::downgrade(&value);
-            values.push(Entry { kept: Some(value), seen });
-            values.len() - 1
+            let index = position(values, &value).unwrap_or_else(|| {
+                values.push(Entry { kept: None, seen: Arc::downgrade(&value), stores: 0 });
+                values.len() - 1
+            });
+            let entry = &mut values[index];
+            entry.kept = Some(value);
+            entry.stores += 1;
+            index
         })
+    }
+
+    /// Takes back an `add` whose value was not stored.
+    fn not_stored(&self, index: usize) {
+        if index == EMPTY {
+            return;
+        }
+        drop(self.values(|values| {
+            let entry = &mut values[index];
+            entry.stores -= 1;
+            if entry.stores == 0 { entry.kept.take() } else { None }
+        }));
     }
 
     /// Returns `None` if the value was freed: the index is stale, and its value was removed.
@@ -106,19 +127,12 @@ impl<T> ArcCell<T> {
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
     ) -> Result<(), Held<T>> {
-        // The index of `current`. The last one, because a value that was refused may be stored
-        // again, and only the last attempt to store it can have succeeded.
         let expected = match current {
             None => EMPTY,
-            Some(current) => {
-                let position = self.values(|values| {
-                    values.iter().rposition(|v| v.seen.as_ptr() == Arc::as_ptr(current))
-                });
-                match position {
-                    Some(position) => position,
-                    None => return Err(self.load()),
-                }
-            }
+            Some(current) => match self.values(|values| position(values, current)) {
+                Some(position) => position,
+                None => return Err(self.load()),
+            },
         };
         let new = self.add(new);
         match self.current.compare_exchange(expected, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -128,9 +142,7 @@ impl<T> ArcCell<T> {
                 Ok(())
             }
             Err(_) => {
-                if new != EMPTY {
-                    self.values(|values| values[new].kept = None);
-                }
+                self.not_stored(new);
                 Err(self.load())
             }
         }
@@ -142,7 +154,10 @@ impl<T> ArcCell<T> {
     #[cfg(feature = "supervise")]
     fn release(&self, index: usize) {
         if index != EMPTY {
-            drop(self.values(|values| values[index].kept.take()));
+            drop(self.values(|values| {
+                values[index].stores -= 1;
+                values[index].kept.take()
+            }));
         }
     }
 
@@ -156,6 +171,11 @@ impl<T> ArcCell<T> {
             }
         });
     }
+}
+
+/// Returns the index of the entry of a value.
+fn position<T>(values: &[Entry<T>], value: &Arc<T>) -> Option<usize> {
+    values.iter().position(|entry| entry.seen.as_ptr() == Arc::as_ptr(value))
 }
 
 /// As `snapshot::Pin`. Nothing is retired before the end of a run.

@@ -384,6 +384,7 @@ impl Player<'_> {
         };
         match polled {
             Poll::Ready(Ok(instance)) => {
+                assert_eq!(Instance::revision(&instance), instance.version, "of {instance:?}");
                 self.recorder.push(bounds, Event::Read([Some(instance.mark), None, None]));
                 match kind {
                     Kind::Start => value.start_with(&instance),

@@ -32,15 +32,20 @@ fn linearizable(lines: &[Line<(Call, Answer)>]) -> bool {
 }
 
 fn get(value: u64) -> (Call, Answer) {
-    (Call::Get, Value { generation: 0, value })
+    get_revision(value - 1, value)
+}
+
+fn get_revision(revision: u64, value: u64) -> (Call, Answer) {
+    (Call::Get, Value { generation: 0, revision, value })
 }
 
 fn replace(value: u64) -> (Call, Answer) {
     (Call::Replace { generation: 0, value }, Accepted)
 }
 
-fn fail_instance(value: u64, answer: Answer) -> (Call, Answer) {
-    (Call::FailInstance { generation: 0, value }, answer)
+/// A report of the instance that the service has at first, or of one that has replaced it.
+fn fail_instance(revision: u64, answer: Answer) -> (Call, Answer) {
+    (Call::FailInstance { generation: 0, revision: Some(revision) }, answer)
 }
 
 fn begin(generation: u64) -> (Call, Answer) {
@@ -63,7 +68,7 @@ fn the_order_of_one_thread_is_checked_at_every_answer() {
         (0, 0, 1, get(1)),
         (0, 2, 3, replace(2)),
         (0, 4, 5, get(2)),
-        (0, 6, 7, fail_instance(1, Replaced)),
+        (0, 6, 7, fail_instance(0, Replaced)),
         (0, 8, 9, (Call::Begin, Held)),
         (0, 10, 11, FAIL),
         (0, 12, 13, NOT_READY),
@@ -72,7 +77,7 @@ fn the_order_of_one_thread_is_checked_at_every_answer() {
         (0, 16, 17, (Call::GiveBack { generation: 1 }, Accepted)),
         (0, 18, 19, begin(1)),
         (0, 20, 21, is(1, mainstay::Phase::Starting)),
-        (0, 22, 23, fail_instance(1, AlreadyFailed)),
+        (0, 22, 23, fail_instance(0, AlreadyFailed)),
         (0, 24, 25, (Call::IsInvalidated { generation: 1 }, No)),
         (0, 26, 27, (Call::Fail, Failed { failed: 0, invalidated: 1 })),
         (0, 28, 29, (Call::IsInvalidated { generation: 1 }, Yes)),
@@ -80,7 +85,7 @@ fn the_order_of_one_thread_is_checked_at_every_answer() {
         (0, 32, 33, begin(2)),
         (0, 34, 35, ready(2, 4)),
         (0, 36, 37, (Call::Replace { generation: 0, value: 5 }, Refused)),
-        (0, 38, 39, (Call::Get, Value { generation: 2, value: 4 })),
+        (0, 38, 39, (Call::Get, Value { generation: 2, revision: 0, value: 4 })),
         (0, 40, 41, (Call::End { generation: 2 }, DOWN)),
         (0, 42, 43, (Call::Fail, NOTHING)),
         (0, 44, 45, is(3, mainstay::Phase::Down)),
@@ -163,19 +168,70 @@ fn two_attempts_at_once_are_refused() {
 #[test]
 fn a_report_may_return_already_failed_while_the_failure_is_on_its_way() {
     // The failure is on its way: the service is condemned, and still readable.
-    let early = [(0, 0, 9, FAIL), (1, 1, 2, fail_instance(1, AlreadyFailed)), (1, 3, 4, get(1))];
+    let early = [(0, 0, 9, FAIL), (1, 1, 2, fail_instance(0, AlreadyFailed)), (1, 3, 4, get(1))];
     assert!(linearizable(&early));
     assert!(!linearizable(&early[1..]), "no call fails it");
     // The service is not readable after a report that has failed it.
-    assert!(!linearizable(&[(1, 1, 2, fail_instance(1, DOWN)), (1, 3, 4, get(1))]));
+    assert!(!linearizable(&[(1, 1, 2, fail_instance(0, DOWN)), (1, 3, 4, get(1))]));
 }
 
 #[test]
 fn a_report_that_fails_the_next_instance_is_refused() {
     let restart = [(0, 0, 1, FAIL), (0, 2, 3, begin(1)), (0, 4, 5, ready(1, 2))];
     let [a, b, c] = restart;
-    assert!(linearizable(&[a, b, c, (1, 6, 7, fail_instance(1, AlreadyFailed))]));
-    assert!(!linearizable(&[a, b, c, (1, 6, 7, fail_instance(1, DOWN))]));
+    assert!(linearizable(&[a, b, c, (1, 6, 7, fail_instance(0, AlreadyFailed))]));
+    assert!(!linearizable(&[a, b, c, (1, 6, 7, fail_instance(0, DOWN))]));
+}
+
+#[test]
+fn a_report_and_a_replacement_of_one_instance_that_both_succeed_are_refused() {
+    let report = |answer| (0, 0, 9, fail_instance(0, answer));
+    let refused = (Call::Replace { generation: 0, value: 2 }, Refused);
+    assert!(!linearizable(&[report(DOWN), (1, 0, 9, replace(2))]));
+    assert!(linearizable(&[report(DOWN), (1, 0, 9, refused)]));
+    assert!(linearizable(&[report(Replaced), (1, 0, 9, replace(2))]));
+    assert!(!linearizable(&[report(Replaced), (1, 0, 9, refused)]));
+    // The same for the next revision, and for a report of any revision.
+    let second = [(0, 0, 1, replace(2)), (0, 2, 9, fail_instance(1, DOWN))];
+    assert!(linearizable(&second));
+    assert!(!linearizable(&[second[0], second[1], (1, 2, 9, replace(3))]));
+    let any = (Call::FailInstance { generation: 0, revision: None }, DOWN);
+    assert!(linearizable(&[second[0], (0, 2, 9, any), (1, 2, 9, replace(3))]));
+}
+
+#[test]
+fn a_replacement_may_be_accepted_while_a_failure_is_on_its_way() {
+    let early = [(0, 0, 20, FAIL), (1, 1, 2, fail_instance(0, AlreadyFailed))];
+    for answer in [Accepted, Refused] {
+        let replace = (1, 3, 4, (Call::Replace { generation: 0, value: 2 }, answer));
+        assert!(linearizable(&[early[0], early[1], replace]));
+    }
+    let refused = (0, 0, 1, (Call::Replace { generation: 0, value: 2 }, Refused));
+    assert!(!linearizable(&[refused]), "no call fails it");
+}
+
+#[test]
+fn a_read_with_another_revision_is_refused() {
+    let replaced = (0, 0, 1, replace(2));
+    assert!(linearizable(&[replaced, (0, 2, 3, get_revision(1, 2))]));
+    for revision in [0, 2] {
+        assert!(!linearizable(&[replaced, (0, 2, 3, get_revision(revision, 2))]));
+    }
+}
+
+#[test]
+fn a_failure_that_changes_a_service_that_is_down_is_refused() {
+    let is = |generation| (Call::Status, Is { generation, phase: mainstay::Phase::Down });
+    let nothing = (Call::Fail, NOTHING);
+    let down = [(0, 0, 1, FAIL), (0, 2, 3, nothing)];
+    assert!(linearizable(&[down[0], down[1], (0, 4, 5, is(1)), (0, 6, 7, begin(1))]));
+    assert!(!linearizable(&[down[0], down[1], (0, 4, 5, is(2))]));
+    // An attempt that begins during the failure may be found or not.
+    let invalidates = (Call::Fail, Failed { failed: 0, invalidated: 1 });
+    for fail in [nothing, invalidates] {
+        assert!(linearizable(&[down[0], (0, 2, 9, fail), (1, 2, 9, begin(1))]));
+    }
+    assert!(!linearizable(&[down[0], (0, 2, 9, invalidates)]), "no attempt has begun");
 }
 
 #[test]
@@ -188,7 +244,7 @@ fn of_two_overlapping_failures_exactly_one_takes_the_service_down() {
         assert!(linearizable(&[(0, 0, 9, FAIL), late, (0, 10, 11, is(generation))]));
     }
     // The later one takes the service down for both. The rest of the first one changes nothing.
-    let late = [(0, 0, 9, fail_instance(1, NOTHING)), (1, 1, 2, FAIL), (1, 3, 4, is(2))];
+    let late = [(0, 0, 9, fail_instance(0, NOTHING)), (1, 1, 2, FAIL), (1, 3, 4, is(2))];
     assert!(linearizable(&[late[0], late[1], late[2], (0, 10, 11, is(2))]));
     assert!(!linearizable(&[(0, 0, 9, FAIL), (1, 0, 9, FAIL)]), "it was taken down once");
     assert!(!linearizable(&[(0, 0, 1, (Call::Fail, NOTHING))]), "it was ready");

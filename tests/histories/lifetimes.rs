@@ -57,7 +57,8 @@ pub(crate) struct Value {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Published(Value),
-    /// By `ready` or `replace`, because its generation had ended.
+    /// By `ready`, because its generation had ended, or by `replace`, because its generation had
+    /// been condemned.
     Refused(Value),
     /// The marks of values, all of one instant.
     Read([Option<u64>; 3]),
@@ -175,6 +176,8 @@ impl Lifetimes {
                 }
             }
             match *what {
+                // A replacement is refused as soon as its generation is condemned.
+                Event::Refused(Value { version: 1.., .. }) => {}
                 Event::Refused(Value { service, generation, .. }) => {
                     met[service].push(((generation + 1, 0), *answered));
                 }

@@ -14,7 +14,8 @@ use std::{
 };
 
 use mainstay::{
-    Attempt, Cached, Cascade, FailOutcome, Guard, Instance, Provider, Registry, Running, ServiceId,
+    Attempt, Cached, Cascade, FailOutcome, Guard, Instance, InstanceId, Provider, Registry,
+    Running, ServiceId,
     error::{GetError, NotReadyError},
 };
 
@@ -140,8 +141,10 @@ impl<'a> Player<'a> {
 
     fn read(&mut self) {
         let World { registry, id, .. } = self.world;
-        type Read = Result<(u64, Mark), Option<NotReadyError>>;
-        let of = |instance: &Instance<Value>| (Instance::generation(instance).get(), instance.mark);
+        type Read = Result<(u64, u64, Mark), Option<NotReadyError>>;
+        let of = |instance: &Instance<Value>| {
+            (Instance::generation(instance).get(), Instance::revision(instance), instance.mark)
+        };
         let why = |error| match error {
             GetError::NotReady(why) => Some(why),
             other => panic!("{other}"),
@@ -149,7 +152,7 @@ impl<'a> Player<'a> {
         let (read, bounds): (Read, _) = match self.random.below(8) {
             0..3 => self.recorder.timed(|| {
                 let guard = registry.get(*id).map_err(why)?;
-                Ok((Guard::generation(&guard).get(), guard.mark))
+                Ok(of(Guard::instance(&guard)))
             }),
             3..5 => {
                 let (read, bounds) = self.recorder.timed(|| registry.get_arc(*id));
@@ -166,8 +169,8 @@ impl<'a> Player<'a> {
             }),
         };
         match read {
-            Ok((generation, value)) => {
-                self.push(bounds, Call::Get, Answer::Value { generation, value });
+            Ok((generation, revision, value)) => {
+                self.push(bounds, Call::Get, Answer::Value { generation, revision, value });
             }
             Err(why) => {
                 self.push(bounds, Call::Get, Answer::NotReady);
@@ -197,11 +200,15 @@ impl<'a> Player<'a> {
 
     fn fail_instance(&mut self) {
         let Some(met) = &self.met else { return self.read() };
+        let mut broken = InstanceId::from(met);
+        if self.random.below(8) == 0 {
+            broken.revision = None;
+        }
         let registry = &self.world.registry;
         let (outcome, bounds) =
-            self.recorder.timed(|| registry.fail_instance(met, "broken").unwrap());
-        let call =
-            Call::FailInstance { generation: Instance::generation(met).get(), value: met.mark };
+            self.recorder.timed(|| registry.fail_instance(broken, "broken").unwrap());
+        let InstanceId { generation, revision, .. } = broken;
+        let call = Call::FailInstance { generation: generation.get(), revision };
         let answer = match outcome {
             FailOutcome::Failed(cascade) => failed(cascade),
             FailOutcome::AlreadyFailed => Answer::AlreadyFailed,

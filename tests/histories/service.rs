@@ -6,13 +6,16 @@
 //! may happen in between. The documentation allows this, and no more:
 //!
 //! - *A failure* reads the state, condemns the generation, and takes it down. Between the last two
-//!   steps `get` still answers, but `begin` may wait. A failure that read a ready service, and is
-//!   late, condemns the generation that is current then. Of two failures the later one may be the
-//!   first to take the service down, and the other one takes nothing down.
-//! - *A report* that finds its generation condemned answers `AlreadyFailed`, also if the
-//!   generation has not been taken down yet: it "may return while the cascade of another thread is
-//!   on its way". The same holds for `Running::fail`. A report that is late fails a replacement
-//!   that was published after the report had read the state.
+//!   steps `get` still answers, but `begin` may wait. A failure that read a service that was not
+//!   down, and is late, condemns the generation that is current then. A failure that read a service
+//!   that was down leaves it alone, unless it finds an attempt later. Of two failures the later one
+//!   may be the first to take the service down, and the other one takes nothing down.
+//! - *A report* is one step up to the take-down: it finds exactly the reported instance current and
+//!   condemns it, or it answers `Replaced` or `AlreadyFailed`. It answers `AlreadyFailed` as soon
+//!   as the generation is condemned. The same holds for `Running::fail`, which names no revision.
+//! - *A replacement* may be refused as soon as the generation is condemned. If the generation was
+//!   condemned by a report of exactly the current instance, it must be refused. If not, it may
+//!   have been decided before, and is accepted.
 //! - *A refused `get`* reports the phase and the generation, which it reads after it has found no
 //!   value. That is an operation of its own here, [`Call::Why`], directly after the first one.
 //! - *`begin`* usually waits while the service is condemned. That saves work and is no promise,
@@ -29,8 +32,12 @@ pub(crate) type Mark = u64;
 pub(crate) struct Service {
     pub(crate) generation: u64,
     pub(crate) phase: Phase,
+    /// The replacements of the current instance.
+    pub(crate) revision: u64,
     /// The generation to which it will be taken down.
     pub(crate) condemned: u64,
+    /// Whether a report of exactly the current instance has condemned it.
+    pub(crate) reported: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,9 +76,10 @@ pub(crate) enum Call {
     End {
         generation: u64,
     },
+    /// `fail_instance`, of any revision if there is none.
     FailInstance {
         generation: u64,
-        value: Mark,
+        revision: Option<u64>,
     },
 }
 
@@ -79,6 +87,7 @@ pub(crate) enum Call {
 pub(crate) enum Answer {
     Value {
         generation: u64,
+        revision: u64,
         value: Mark,
     },
     NotReady,
@@ -107,6 +116,8 @@ pub(crate) enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     First,
+    /// Looks for an attempt at a service that was down.
+    FindAttempt,
     Condemn,
     /// Takes the service down to this generation.
     TakeDown {
@@ -123,17 +134,17 @@ pub(crate) enum Outcome {
 
 impl Service {
     pub(crate) fn new(generation: u64, phase: Phase) -> Self {
-        Self { generation, phase, condemned: generation }
+        Self { generation, phase, revision: 0, condemned: generation, reported: false }
     }
 
     /// The possible results of a step: the service after the step, and its outcome. Mostly one.
     pub(crate) fn apply(self, call: Call, step: Step) -> Vec<(Self, Outcome)> {
-        let Self { generation, phase, condemned } = self;
+        let Self { generation, phase, revision, condemned, reported } = self;
         let is_current = |of: u64| of == generation;
         let when = |yes: bool| if yes { Yes } else { No };
         match (call, step) {
             (Call::Get, _) => match phase {
-                Ready(value) => self.answers(Value { generation, value }),
+                Ready(value) => self.answers(Value { generation, revision, value }),
                 _ => self.answers(NotReady),
             },
             // It is ready now, and was not when `get` read it.
@@ -159,38 +170,50 @@ impl Service {
                 self.to(Down).answers(Accepted)
             }
             (Call::Ready { generation: of, value }, _) if is_current(of) && phase == Starting => {
-                self.to(Ready(value)).answers(Accepted)
+                Self { revision: 0, ..self.to(Ready(value)) }.answers(Accepted)
             }
             (Call::Replace { generation: of, value }, _)
                 if is_current(of) && matches!(phase, Ready(_)) =>
             {
-                self.to(Ready(value)).answers(Accepted)
+                let mut results = vec![];
+                if !reported {
+                    let after = Self { revision: revision + 1, ..self.to(Ready(value)) };
+                    results.extend(after.answers(Accepted));
+                }
+                if condemned > generation {
+                    results.extend(self.answers(Refused));
+                }
+                results
             }
             (Call::GiveBack { .. } | Call::Ready { .. } | Call::Replace { .. }, _) => {
                 self.answers(Refused)
             }
 
-            // A failure does not change a service that is down.
+            // A failure leaves a service alone that is down.
             (Call::Fail, Step::First) if phase == Down => {
-                self.answers(Failed { failed: 0, invalidated: 0 })
+                let mut results = self.answers(Failed { failed: 0, invalidated: 0 });
+                results.push((self, Then(Step::FindAttempt)));
+                results
             }
-            (Call::FailInstance { generation: of, value }, Step::First)
-                if is_current(of) && matches!(phase, Ready(now) if now != value) =>
-            {
+            (Call::Fail, Step::FindAttempt) if phase == Down => vec![],
+            (Call::Fail, Step::First | Step::FindAttempt) => vec![(self, Then(Step::Condemn))],
+            (Call::Fail, Step::Condemn) => self.condemn(),
+
+            (Call::FailInstance { generation: of, .. }, Step::First) if condemned != of => {
+                self.answers(AlreadyFailed)
+            }
+            (Call::FailInstance { revision: Some(at), .. }, Step::First) if at < revision => {
                 self.answers(Replaced)
             }
-            (Call::Fail | Call::FailInstance { .. }, Step::First) => {
-                vec![(self, Then(Step::Condemn))]
-            }
-            (Call::Fail, Step::Condemn) => self.condemn(),
-            (Call::FailInstance { generation: of, .. }, Step::Condemn) if condemned != of => {
-                self.answers(AlreadyFailed)
+            (Call::FailInstance { revision: at, .. }, Step::First) => {
+                Self { reported: at.is_some(), ..self }.condemn()
             }
             (Call::End { generation: of }, Step::First) if condemned != of => {
                 self.answers(Failed { failed: 0, invalidated: 0 })
             }
-            (Call::FailInstance { .. } | Call::End { .. }, Step::First | Step::Condemn) => {
-                self.condemn()
+            (Call::End { .. }, Step::First) => self.condemn(),
+            (Call::FailInstance { .. } | Call::End { .. }, Step::FindAttempt | Step::Condemn) => {
+                vec![]
             }
             (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, Step::TakeDown { to }) => {
                 self.take_down(to)
@@ -208,7 +231,8 @@ impl Service {
         let late = self.generation >= to;
         let failed = usize::from(!late && matches!(self.phase, Ready(_)));
         let invalidated = usize::from(!late && self.phase == Starting);
-        let after = if late { self } else { Self { generation: to, phase: Down, ..self } };
+        let down = Self { generation: to, phase: Down, revision: 0, reported: false, ..self };
+        let after = if late { self } else { down };
         after.answers(Failed { failed, invalidated })
     }
 

@@ -6,6 +6,7 @@
 //! - [`providing`]: the loop of a provider, on every executor; dropped and forgotten handles
 //! - [`edges`]: declared and discovered dependencies, their kinds, and cycles
 //! - [`failing`]: cascades, and reports of failures
+//! - [`cascades`]: what a cascade leaves alone, and what it leaves behind
 //! - [`waiting`]: futures and blocking waits, timeouts, and wakers
 //! - [`closing`]: the close, and the drop of the last handle
 //! - [`observing`]: events, statuses, the listing and its graph, records of failures
@@ -21,6 +22,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cascades;
 mod closing;
 mod edges;
 mod failing;

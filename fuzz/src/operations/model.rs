@@ -33,6 +33,7 @@ pub(crate) enum EdgeSource {
     Declared,
     /// The last attempt that used the edge. If it is neither in progress nor published, the edge is
     /// dead: it remains until the next publication, or until it would prevent another edge.
+    /// `start_only` is unset if one of its waits, also one in vain, was not start-only.
     Discovered {
         attempt: Number,
         start_only: bool,
@@ -61,7 +62,12 @@ pub(crate) struct Service {
     pub(crate) has_provider: bool,
     pub(crate) waiters: u32,
     pub(crate) edges: BTreeMap<EdgeKey, EdgeSource>,
+    /// The dependencies of which `wait_for` has returned an instance to the attempt.
+    received: BTreeSet<usize>,
+    /// The cause of the last cascade that began here and ended a generation of this service.
     cause: Option<Cause>,
+    /// The cause of the last cascade that began here while the service was down, if it is newer.
+    cause_while_down: Option<Cause>,
     failed_attempt: Option<Cause>,
     failed_by: usize,
 }
@@ -162,7 +168,9 @@ impl Model {
             has_provider: false,
             waiters: 0,
             edges: BTreeMap::new(),
+            received: BTreeSet::new(),
             cause: None,
+            cause_while_down: None,
             failed_attempt: None,
             failed_by: service,
         });
@@ -221,6 +229,15 @@ impl Model {
         let service = &mut self.services[service];
         service.phase = Phase::Starting;
         service.attempt = Some(attempt);
+        service.received.clear();
+    }
+
+    /// Records that a wait of an attempt has returned an instance.
+    pub(crate) fn receive(&mut self, awaited: Awaited) {
+        if let Awaited::Dependency { service, dependency: Some(d), start_only: false, .. } = awaited
+        {
+            self.services[service].received.insert(d);
+        }
     }
 
     /// Whether an attempt is in progress, or has published the current instance.
@@ -244,9 +261,14 @@ impl Model {
         }
         let subject = &mut self.services[service];
         subject.phase = Phase::Ready;
-        subject.published = Some(InstanceId { generation, serial });
-        let used = [EdgeSource::Declared, EdgeSource::Discovered { attempt, start_only: false }];
-        subject.edges.retain(|_, source| used.contains(source));
+        subject.published = Some(InstanceId { generation, revision: 0, serial });
+        let Service { edges, received, .. } = subject;
+        edges.retain(|edge, source| match source {
+            EdgeSource::Declared => true,
+            EdgeSource::Discovered { attempt: last, .. } => {
+                *last == attempt && (edge.soft || received.contains(&edge.dependency))
+            }
+        });
         self.record_event(service, "ready");
         Outcome::Done
     }
@@ -284,7 +306,8 @@ impl Model {
         if subject.generation != generation {
             return Outcome::Refused(Refusal::Invalidated(self.failure(service, generation)));
         }
-        subject.published = Some(InstanceId { generation, serial });
+        let replaced = subject.published.map_or(0, |published| published.revision);
+        subject.published = Some(InstanceId { generation, revision: replaced + 1, serial });
         self.record_event(service, "replaced");
         Outcome::Done
     }
@@ -321,13 +344,10 @@ impl Model {
 
     // Failing.
 
+    /// Takes down every ready or starting service of the closure, and leaves alone what is down.
     pub(crate) fn fail(&mut self, root: usize, reason: &str) -> Outcome {
         let (mut failed, mut invalidated) = (0, 0);
-        if self.services[root].phase == Phase::Down {
-            return Outcome::Cascade { failed, invalidated };
-        }
-        let generation = self.services[root].generation;
-        self.services[root].cause = Some(Cause { generation, reason: reason.to_string() });
+        let Service { generation, phase: of_root, .. } = self.services[root];
         let closure: BTreeSet<usize> = self.with_failing_edges(|graph| graph.closure(root));
         for member in closure {
             match self.services[member].phase {
@@ -339,13 +359,21 @@ impl Model {
                     invalidated += 1;
                     self.record_event(member, "invalidated");
                 }
-                Phase::Down => {}
+                Phase::Down => continue,
             }
             let member = &mut self.services[member];
             member.phase = Phase::Down;
             member.attempt = None;
             member.generation += 1;
             member.failed_by = root;
+        }
+        if failed + invalidated > 0 {
+            let cause = Some(Cause { generation, reason: reason.to_string() });
+            let Service { cause: own, cause_while_down, .. } = &mut self.services[root];
+            match of_root {
+                Phase::Down => *cause_while_down = cause,
+                _ => (*own, *cause_while_down) = (cause, None),
+            }
         }
         Outcome::Cascade { failed, invalidated }
     }
@@ -385,7 +413,9 @@ impl Model {
     /// Returns the failure that ended a generation.
     pub(crate) fn failure(&self, service: usize, generation: u64) -> FailureSummary {
         let root = self.services[service].failed_by;
-        match &self.services[root].cause {
+        let Service { cause, cause_while_down, .. } = &self.services[root];
+        let newest = cause_while_down.as_ref().filter(|_| root != service).or(cause.as_ref());
+        match newest {
             Some(cause) => self.failure_from(service, generation, root, cause),
             None => panic!("{} has not failed", self.name(service)),
         }

@@ -37,6 +37,7 @@ pub(crate) enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InstanceId {
     pub(crate) generation: u64,
+    pub(crate) revision: u64,
     pub(crate) serial: u64,
 }
 

@@ -159,7 +159,11 @@ fn foreign_service_is_ready() -> bool {
 }
 
 pub(crate) fn instance_id(instance: &Instance<Value>) -> InstanceId {
-    InstanceId { generation: Instance::generation(instance).get(), serial: instance.serial }
+    InstanceId {
+        generation: Instance::generation(instance).get(),
+        revision: Instance::revision(instance),
+        serial: instance.serial,
+    }
 }
 
 fn instances(guards: &[Guard<Value>]) -> Outcome {

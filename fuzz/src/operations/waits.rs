@@ -284,6 +284,7 @@ impl World {
                 self.attempts.push(Handle { handle, service, generation, number });
             }
             WaitResult::Reader(Ok(instance)) | WaitResult::Dependency(Ok(instance)) => {
+                self.model.receive(awaited);
                 let service =
                     awaited.subject().expect("a wait for a foreign service returns no instance");
                 self.keep(service, HeldInstance::Arc(instance));

@@ -14,6 +14,7 @@ use super::{
     model::{EdgeKey, EdgeSource, Model, Number, RecordedEvent, wait_text},
     op::{Op, Pick, Script},
     outcome::{InstanceId, Outcome},
+    reading::instance_id,
     value::{FOREIGN, LiveValues, Other, Value},
     waits::{PendingWait, WatchHandle},
 };
@@ -57,8 +58,7 @@ impl HeldInstance {
     }
 
     pub(crate) fn id(&self) -> InstanceId {
-        let instance = self.instance();
-        InstanceId { generation: Instance::generation(instance).get(), serial: instance.serial }
+        instance_id(self.instance())
     }
 }
 

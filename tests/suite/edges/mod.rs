@@ -1,5 +1,7 @@
 //! Dependencies between services: discovered and declared edges, their kinds, and cycles.
 
+mod built_from_recorded;
 mod cycles;
 mod discovered;
 mod kinds;
+mod unused_waits_leave_none;

@@ -4,3 +4,4 @@ mod dropped_provider;
 mod executors;
 mod left_behind;
 mod provider_loop;
+mod refused_values_returned;

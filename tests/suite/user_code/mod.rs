@@ -2,6 +2,7 @@
 
 mod bomb;
 mod every_call;
+mod panicking_drops_everywhere;
 mod reasons;
 mod reentrant;
 mod values;
