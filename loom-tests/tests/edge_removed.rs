@@ -47,11 +47,11 @@ fn a_service_that_leaves_the_closure_is_still_taken_down() {
     });
 }
 
-/// The same, but the cascade uses the closure that an earlier cascade has cached. (Preemption
-/// bound: 1.)
+/// The same, but the cascade may use the closure that was computed when `d` was published.
+/// (Preemption bound: 1.)
 #[test]
-fn a_service_that_leaves_a_cached_closure_keeps_i2() {
-    model("a service that leaves a cached closure keeps i2", Some(1), || {
+fn a_service_that_leaves_a_precomputed_closure_keeps_i2() {
+    model("a service that leaves a precomputed closure keeps i2", Some(1), || {
         let (registry, ids @ [x, d, _], [x_provider, d_provider, e_provider]) = services(&[]);
         drop((x_provider.start(&[]), d_provider.start(&[x])));
         let x_running = x_provider.start(&[]);

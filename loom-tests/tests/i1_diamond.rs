@@ -15,7 +15,7 @@
 
 use loom::thread::spawn;
 use mainstay::{Guard, Registry, error::GetError};
-use mainstay_loom_tests::{Id, join, model, read_state, services};
+use mainstay_loom_tests::{Id, join, model, now_or_never, read_state, services};
 
 const DIAMOND: &[(usize, usize)] = &[(2, 0), (3, 0), (1, 2), (1, 3)];
 
@@ -63,6 +63,35 @@ fn the_bottom_of_a_diamond_fails_before_both_sides() {
         assert_eq!(join(failer).failed, 4);
         join(observer);
         drop((running, providers));
+    });
+}
+
+/// The cascade walks: an attempt at a fifth service has discovered an edge and is still in progress,
+/// so the closure of the root was not computed. (Preemption bound: 2.)
+#[test]
+fn the_bottom_of_a_diamond_fails_first_after_a_walk() {
+    model("the bottom of a diamond fails first after a walk", Some(2), || {
+        let (registry, [root, bottom, left, right, _], providers) = services(DIAMOND);
+        let [root_provider, bottom_provider, left_provider, right_provider, probe] = &providers;
+        let running = [
+            root_provider.start(&[]),
+            left_provider.start(&[root]),
+            right_provider.start(&[root]),
+            bottom_provider.start(&[left, right]),
+        ];
+        let attempt = probe.attempt();
+        assert!(now_or_never(attempt.wait_for(bottom)).is_some(), "bottom is ready");
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(root, "edited").unwrap()
+        });
+        let observer = spawn(move || observe(&registry, [root, left, right, bottom]));
+        assert_eq!(join(failer).failed, 4);
+        join(observer);
+        assert!(attempt.is_invalidated(), "I2: its instance of bottom has failed");
+        drop((attempt, running));
+        drop(providers);
     });
 }
 

@@ -11,7 +11,7 @@
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{assert_i2, join, model, services, try_publish};
+use mainstay_loom_tests::{assert_i2, join, model, now_or_never, services, try_publish};
 
 /// Preemption bound: 4.
 #[test]
@@ -34,12 +34,13 @@ fn an_edge_discovered_during_a_cascade_is_not_missed() {
     });
 }
 
-/// The cascade need not walk: an earlier one has cached the closure. (Preemption bound: 4.)
+/// `config` has another dependent, so the cascade uses a closure that was computed before.
+/// (Preemption bound: 3.)
 #[test]
-fn an_edge_discovered_beside_a_cached_closure_is_not_missed() {
-    model("an edge discovered beside a cached closure is not missed", Some(4), || {
-        let (registry, ids @ [config, _], [config_provider, db_provider]) = services(&[]);
-        drop(config_provider.start(&[]));
+fn an_edge_discovered_beside_a_precomputed_closure_is_not_missed() {
+    model("an edge discovered beside a precomputed closure is not missed", Some(3), || {
+        let (registry, ids @ [config, _, _], [config_provider, db_provider, _other]) =
+            services(&[(2, 0)]);
         let running = config_provider.start(&[]);
         let attempt = db_provider.attempt();
 
@@ -52,6 +53,63 @@ fn an_edge_discovered_beside_a_cached_closure_is_not_missed() {
         let db = join(builder);
         assert_i2(&registry, &ids);
         drop((running, db));
+    });
+}
+
+/// An attempt at `other` has discovered its edge and is still in progress, so no closure that
+/// contains the edge was computed yet, and the cascade walks. (Preemption bound: 3.)
+#[test]
+fn an_edge_discovered_during_a_walk_is_not_missed() {
+    model("an edge discovered during a walk is not missed", Some(3), || {
+        let (registry, ids @ [config, _, _], [config_provider, db_provider, other_provider]) =
+            services(&[]);
+        let running = config_provider.start(&[]);
+        let (attempt, other) = (db_provider.attempt(), other_provider.attempt());
+        assert!(now_or_never(other.wait_for(config)).is_some(), "config is ready");
+
+        let builder = spawn(move || try_publish(attempt, &[config]));
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").unwrap()
+        });
+        assert_eq!(join(failer).failed, 1 + usize::from(join(builder).is_some()));
+        assert_i2(&registry, &ids);
+        assert!(other.is_invalidated(), "I2: its instance of config has failed");
+        drop((running, other));
+    });
+}
+
+/// An attempt is invalidated while it publishes an edge, and the next attempt uses the same edge.
+/// (Preemption bound: 2.)
+///
+/// ```text
+/// first:    publish the edge d -> x |
+/// next:                             | fail d, begin, wait_for(x): the edge exists, ready
+/// cascade:                                                           | is the closure of x valid?
+/// ```
+#[test]
+fn an_edge_that_the_previous_attempt_discovers_is_not_missed() {
+    model("an edge that the previous attempt discovers is not missed", Some(2), || {
+        let (registry, ids @ [x, d, _], [x_provider, d_provider, _other]) = services(&[(2, 0)]);
+        let x_running = x_provider.start(&[]);
+        let first = d_provider.attempt();
+
+        let late = spawn(move || try_publish(first, &[x]));
+        let next = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(d, "lost").unwrap();
+                (d_provider.try_build(&[x]), d_provider)
+            }
+        });
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(x, "gone").map(drop).unwrap()
+        });
+        let returned = (join(late), join(next));
+        join(failer);
+        assert_i2(&registry, &ids);
+        drop((x_running, returned));
     });
 }
 
