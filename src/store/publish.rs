@@ -124,7 +124,8 @@ impl Store {
                 }
             };
         // After the transition, because the `Drop` of the value may fail the service. Before
-        // anything that locks or wakes, so that nobody who needs what the value held waits for it.
+        // anything that locks or wakes, so that no thread that needs what the value held waits for
+        // it.
         drop((instance, previous));
         self.notify(index, transition);
         // After the transition: an invalidated attempt either sees it and adds no edge, or has
@@ -154,8 +155,8 @@ impl Store {
     ///  1. The decision comes first. Then `fail` finds the old instance replaced. It puts the new
     ///     one into the cell itself before it returns, so that no later read of its caller returns
     ///     the instance that was reported as replaced.
-    ///  2. `fail` comes first. Then the decision finds its cause, and the value is refused, although
-    ///     the old one may be readable until the cascade has taken the slot down.
+    ///  2. `fail` comes first. Then the decision finds its cause, and the value is refused,
+    ///     although the old one may be readable until the cascade has taken the slot down.
     pub(crate) fn replace<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
@@ -199,7 +200,7 @@ impl Store {
         let Some((cell, slot)) = self.open(id) else { return };
         let Instance { generation, revision, .. } = **instance;
         // In progress until the cell is exchanged, whether by this call or not. Not longer: cached
-        // readers are slow meanwhile, and wakers and the `Drop` of the old value are user code.
+        // readers are slow as long, and wakers and the `Drop` of the old value are user code.
         let replacing = slot.replacements.begin();
         let old = install(cell, instance, cell.load(), |current| {
             current.is_some_and(|current| {

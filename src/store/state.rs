@@ -311,9 +311,9 @@ impl Drop for Replacing<'_> {
     }
 }
 
-/// The generation whose value its provider has left in the slot, because a cascade has condemned the
-/// slot and has not taken it down yet. Whoever takes it down, or clears the waiter bit, removes the
-/// value (`Store::remove_abandoned`).
+/// The generation whose value its provider has left in the slot, because a cascade has condemned
+/// the slot and has not taken it down yet. The thread that takes it down, or that clears the waiter
+/// bit, removes the value (`Store::remove_abandoned`).
 ///
 /// Relaxed: the waiter bit carries it. The provider stores the generation, and then sets the bit by
 /// a read-modify-write of the state. A thread whose read-modify-write finds the bit sees it.

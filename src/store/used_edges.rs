@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
