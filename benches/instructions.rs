@@ -77,7 +77,7 @@ fn at_most_instructions(instructions: u64) -> LibraryBenchmarkConfig {
         .clone()
 }
 
-#[library_benchmark(config = at_most_instructions(99_000))]
+#[library_benchmark(config = at_most_instructions(95_800))]
 #[bench::one_thousand(one())]
 fn get(one: One) -> One {
     for _ in 0..READS {
@@ -86,7 +86,7 @@ fn get(one: One) -> One {
     one
 }
 
-#[library_benchmark(config = at_most_instructions(84_000))]
+#[library_benchmark(config = at_most_instructions(84_800))]
 #[bench::one_thousand(one())]
 fn reader(one: One) -> One {
     for _ in 0..READS {
@@ -139,7 +139,7 @@ fn three() -> Three {
     Three { registry, ids: ids.into(), _provided: provided }
 }
 
-#[library_benchmark(config = at_most_instructions(616_000))]
+#[library_benchmark(config = at_most_instructions(574_000))]
 #[bench::one_thousand(three())]
 fn get_all_of_3(three: Three) -> Three {
     for _ in 0..READS {
@@ -167,14 +167,14 @@ const fn by_feature(supervise: u64, none: u64) -> u64 {
     if cfg!(feature = "supervise") { supervise } else { none }
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(1_710, 1_290)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_550, 1_295)))]
 #[bench::one(down())]
 fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
     let running = published(&provider);
     (provider, running)
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(1_030, 950)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_130, 940)))]
 #[bench::one(published(&down()))]
 fn replace(running: Running<u64>) -> Running<u64> {
     running.replace(ANSWER).unwrap();

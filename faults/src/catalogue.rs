@@ -50,7 +50,7 @@ pub(crate) enum Suite {
     /// Of `shuttle-tests`, with the feature `supervise`.
     #[serde(rename = "supervised-shuttle")]
     SupervisedShuttle(String),
-    /// Of `tests`.
+    /// Of `tests`; or `lib`, the unit tests.
     Test(String),
     /// Of `tests`, in a release build.
     Stress(String),

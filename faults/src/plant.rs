@@ -157,7 +157,9 @@ impl Copy {
             Suite::Stress(file) => (STRESS, file.clone()),
         };
         let mut cargo = self.cargo_test(&build);
-        cargo.args(["--no-run", "--message-format=json-render-diagnostics", "--test", &file]);
+        // `lib` is no file of `tests`, but the unit tests.
+        let target = if file == "lib" { "--lib".to_string() } else { format!("--test={file}") };
+        cargo.args(["--no-run", "--message-format=json-render-diagnostics", &target]);
         let built = cargo.output()?;
         if !built.status.success() {
             return Ok((Verdict::Broken, 0.0, String::from_utf8_lossy(&built.stderr).into()));

@@ -151,7 +151,8 @@ impl RegistryBuilder {
         &self.store
     }
 
-    /// Creates the registry.
+    /// Creates the registry. Computes the closures of its services, if it has at most 1,024 of them,
+    /// so that their first failures need not search for dependents.
     ///
     /// ```
     /// let registry = mainstay::Registry::builder(8)?.build();
@@ -160,6 +161,7 @@ impl RegistryBuilder {
     /// ```
     #[must_use]
     pub fn build(self) -> Registry {
+        self.store.compute_all_closures();
         Registry::new(RegistryInner {
             store: self.store,
             observer: Shielded::new(self.observer),

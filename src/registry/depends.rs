@@ -80,7 +80,10 @@ impl Depends<'_> {
             soft: false,
         };
         match self.store.declare(edge) {
-            Ok(()) => Ok(self),
+            Ok(()) => {
+                self.store.compute_closures();
+                Ok(self)
+            }
             Err(path) => Err(cycle_error(self.store, path).into()),
         }
     }

@@ -26,7 +26,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     Phase, Store,
-    closure_cache::Closure,
     history::{Cause, Exactly, NotCondemned, OldCauses},
     quiet::Activity,
     state::{Tag, Transition, fence_before_check},
@@ -85,9 +84,8 @@ pub(super) enum Condemned {
     Closure {
         /// The roots are among them.
         members: Vec<Member>,
-        /// The number of edge changes for which the members may be cached, as the closure of the
-        /// one root.
-        cacheable_at: Option<u64>,
+        /// The members are the result of a complete walk from one root, and may be kept.
+        is_walk: bool,
         /// Read before the members were found.
         activity: Activity,
     },
@@ -150,11 +148,9 @@ impl Store {
         let condemned = self.condemn(&[start]);
         let result = self.take_down(&[start], &condemned, |_| root, record);
         drop(deferred);
-        // Last, because no waiter needs the cached closure.
-        if let Condemned::Closure { members, cacheable_at: Some(changes), .. } = condemned {
-            let members = members.iter().map(|member| member.service).collect();
-            let closure = Closure { members, changes };
-            self.service(root).closure_cache.store(closure, &self.cache_budget);
+        // Last, because no waiter needs it.
+        if let Condemned::Closure { members, is_walk: true, .. } = &condemned {
+            self.topology.keep_walk(self, root, members);
         }
         Ok(result)
     }
@@ -200,10 +196,10 @@ impl Store {
     ///
     /// ```text
     /// attempt                                         cascade
-    /// E   publish d -> c: list, version, changes      L   read changes, version and the list of c
+    /// E   publish d -> c: list, version, validity     L   read validity, or version and list of c
     /// Fd  fence(SeqCst)                               A   condemn c
     /// R   read condemned(c)                           Fk  fence(SeqCst)
-    ///                                                 C   read version or changes again
+    ///                                                 C   read validity or version again
     /// ```
     ///
     /// One of the two fences comes first. This leads to three cases:
@@ -213,8 +209,9 @@ impl Store {
     ///     received the instance of `c`: it is invalidated, or the instance that it has published
     ///     fails. If R reads the new value, the attempt has received nothing, and `d` is taken down
     ///     without need, which is harmless.
-    ///  2. Fd comes first, and L has not read the edge. Then C sees E: the version or the number of
-    ///     changes differs from what L has read. `condemn_again` walks again and condemns `d`.
+    ///  2. Fd comes first, and L has not read the edge. Then C sees E: the version of `c`, or the
+    ///     validity of the precomputed closure, differs from what L has read. `condemn_again` walks
+    ///     again and condemns `d`.
     ///  3. Fk comes first. Then R sees A: the attempt does not use the instance of `c`, and waits.
     ///     Whether this cascade finds the edge does not matter.
     ///
@@ -249,20 +246,23 @@ impl Store {
             }
         }
         let pin = &pin();
-        // Read before the cached closure and before the walk: an edge that is added later changes
-        // it.
-        let (changes, activity) = (self.topology.changes(), self.activity());
-        let cached = one.and_then(|root| {
-            let members = self.service(root.service).closure_cache.load(changes, pin)?;
+        // Read before the precomputed closure and before the walk: an attempt that begins later, and
+        // an edge that is added later, change it.
+        let activity = self.activity();
+        let precomputed = one.and_then(|root| {
+            let (number, closure) = self.service(root.service).closure.load(pin)?;
             // If nothing has begun since services were marked as quiet, a walk may have much less
             // to visit than a large closure has members.
-            let prefers_walk = members.len() > 64 && self.last_quiet.is(activity);
-            (!prefers_walk).then(|| Walk::cached(root.service, members))
+            let prefers_walk = closure.len() > 64 && self.last_quiet.is(activity);
+            (!prefers_walk).then(|| (root, number, Walk::precomputed(root.service, closure)))
         });
-        let is_cached = cached.is_some();
-        let mut walk = cached.unwrap_or_else(|| {
-            self.walk(&roots.iter().map(|root| root.service).collect::<Vec<_>>(), activity, pin)
-        });
+        let (computed, mut walk) = match precomputed {
+            Some((root, number, walk)) => (Some((root, number)), walk),
+            None => {
+                let starts: Vec<ServiceIndex> = roots.iter().map(|root| root.service).collect();
+                (None, self.walk(&starts, activity, pin))
+            }
+        };
         let mut members = std::mem::take(&mut walk.members);
         // Whether a member must be read again after the fence.
         let mut any_to_check = false;
@@ -279,20 +279,21 @@ impl Store {
             }
         }
         fence_before_check();
-        // Cases 1 and 3: no edge of the registry has changed, or none of the closure.
-        let no_change = self.topology.changes() == changes;
-        let is_complete = (no_change
-            || !is_cached && members.iter().all(|member| member.is_unchanged(self)))
-            && (!walk.is_pruned || self.activity() == activity);
+        // Cases 1 and 3: no list of the closure has changed.
+        let is_complete = match computed {
+            Some((root, number)) => self.service(root.service).closure.is_still(number),
+            None => {
+                members.iter().all(|member| member.is_unchanged(self))
+                    && (!walk.is_pruned || self.activity() == activity)
+            }
+        };
         let is_missed = |member: &Member| self.is_missed(&walk, member);
         if is_complete && !(any_to_check && members.iter().any(is_missed)) {
-            // The next cascade may use the result of the walk as long as no edge changes.
-            let is_cacheable = no_change && one.is_some() && !is_cached && !walk.is_pruned;
-            let cacheable_at = is_cacheable.then_some(changes);
-            return Condemned::Closure { members, cacheable_at, activity };
+            let is_walk = one.is_some() && computed.is_none() && !walk.is_pruned;
+            return Condemned::Closure { members, is_walk, activity };
         }
         let members = self.condemn_again(roots, &members, pin);
-        Condemned::Closure { members, cacheable_at: None, activity }
+        Condemned::Closure { members, is_walk: false, activity }
     }
 
     /// Returns whether a pass must condemn a member: it is a dependent, it is not down, and it has

@@ -18,6 +18,7 @@ use self::{
     order::Order,
     search::{ClosesCycle, Marks},
 };
+use super::topology::Outdated;
 use crate::numbers::{Generation, ServiceIndex};
 
 /// The kind of a dependency: which effect its failure has on the dependent.
@@ -140,6 +141,9 @@ pub(crate) struct Graph {
     services: Vec<ServiceLinks>,
     order: Order,
     marks: Marks,
+    /// The services whose precomputed closures are not valid (`topology/closures.rs`). It is here,
+    /// because it is behind the same lock.
+    pub(super) outdated: Outdated,
 }
 
 /// The edges of one service.
@@ -173,7 +177,6 @@ impl Graph {
 
     /// Returns the rank of a service in a topological order: it is greater than the ranks of all
     /// its dependencies. Any new edge may change it.
-    #[cfg(test)]
     pub(crate) fn rank(&self, service: ServiceIndex) -> u64 {
         self.order.rank(service)
     }
@@ -258,6 +261,16 @@ impl Graph {
             let edge = Edge { dependent: service, dependency: key.service, soft: key.soft };
             (edge, source.get())
         })
+    }
+
+    /// Returns the number of services.
+    pub(crate) fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Returns the number of the edges to a service, soft ones included.
+    pub(crate) fn number_of_dependents(&self, service: ServiceIndex) -> usize {
+        self.links(service).dependents.len()
     }
 
     /// Iterates over the edges from the dependents of a service to the service, in ascending order

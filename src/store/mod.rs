@@ -36,7 +36,6 @@
 //! I1 and I2 are stated for hard edges, and F for hard and start-only edges.
 
 mod cascade;
-mod closure_cache;
 mod dependents;
 mod erased;
 mod fail_all;
@@ -45,6 +44,7 @@ mod history;
 mod inspection;
 #[cfg(test)]
 mod last_generation;
+mod precomputed;
 mod publish;
 mod quiet;
 mod slot;
@@ -73,10 +73,10 @@ pub(crate) use self::{
 pub use self::{graph::DependencyKind, state::Phase};
 
 use self::{
-    closure_cache::{CacheBudget, ClosureCache},
     dependents::List,
     erased::Operations,
     history::{Cause, History, SomeCause},
+    precomputed::ClosureCell,
     quiet::{Begun, QuietSince},
     state::{Abandoned, fence_before_check},
     topology::{Slots, Topology},
@@ -86,7 +86,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     service::{AnyId, Instance, ServiceId, ServiceName},
     sync::{
-        self, ArcCell, Count, Flag, Mutex,
+        self, ArcCell, Budget, Count, Flag, Mutex,
         slab::{NoSlab, Slab},
     },
 };
@@ -113,7 +113,7 @@ pub(crate) struct Service {
     /// The number of cascades that have reached the service while it was down.
     #[cfg(feature = "supervise")]
     passed: Count,
-    closure_cache: ClosureCache,
+    closure: ClosureCell,
     quiet_since: QuietSince,
 }
 
@@ -122,8 +122,8 @@ pub(crate) struct Service {
 pub struct Store {
     slab: Slab<Slot, Service>,
     topology: Topology,
-    /// The limit for all cached closures together.
-    cache_budget: CacheBudget,
+    /// The limit for all precomputed closures together.
+    budget: Arc<Budget>,
     begun: Begun,
     /// The last activity at which a service was marked as quiet.
     last_quiet: QuietSince,
@@ -153,7 +153,7 @@ impl Store {
         Ok(Self {
             slab: Slab::new(capacity, Slot::new)?,
             topology: Topology::new(),
-            cache_budget: CacheBudget::new(capacity),
+            budget: topology::budget(capacity),
             begun: Begun::new(),
             last_quiet: QuietSince::new(),
             names: Mutex::new(HashMap::new()),
@@ -198,7 +198,7 @@ impl Store {
             waiters: Count::new(),
             #[cfg(feature = "supervise")]
             passed: Count::new(),
-            closure_cache: ClosureCache::new(),
+            closure: ClosureCell::new(),
             quiet_since: QuietSince::new(),
         };
         names.insert(service.name.clone(), index);
@@ -265,6 +265,17 @@ impl Store {
     /// Adds a declared edge. If it would close a cycle, returns the path of the cycle.
     pub(crate) fn declare(&self, edge: Edge) -> Result<(), CyclePath> {
         self.topology.declare(self, edge)
+    }
+
+    /// Computes the closures that declarations, attempts and publications have changed, so that the
+    /// next failure need not walk. Called at the end of each of them.
+    pub(crate) fn compute_closures(&self) {
+        self.topology.compute_closures(self);
+    }
+
+    /// Computes all closures, whatever it costs: the registry is built.
+    pub(crate) fn compute_all_closures(&self) {
+        self.topology.compute_all_closures(self);
     }
 
     /// Publishes an edge that an attempt of the dependent uses. Returns true if it is a discovered
@@ -393,5 +404,13 @@ impl Slots for Store {
 
     fn discovered(&self, service: ServiceIndex) -> &Count {
         &self.service(service).discovered
+    }
+
+    fn closure(&self, service: ServiceIndex) -> &ClosureCell {
+        &self.service(service).closure
+    }
+
+    fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 }

@@ -136,6 +136,7 @@ impl Store {
                 used.has_received(edge.dependency)
             });
         }
+        self.compute_closures();
         Ok(())
     }
 
@@ -233,6 +234,7 @@ impl Store {
         match self.slot(index).state.transition(Tag::starting(generation), Tag::down(generation)) {
             Ok(transition) => {
                 self.notify(index, transition);
+                self.compute_closures();
                 true
             }
             // A cascade was faster than this transition.

@@ -1,24 +1,32 @@
 //! The edges of a registry: the graph behind a lock, and the words that a cascade reads without it.
 //!
 //! A writer changes the graph, then the list of the dependents of the dependency and its version,
-//! then counts the change. A cascade follows the lists (`walk.rs`), or uses the closure that an
-//! earlier cascade has cached (`closure_cache.rs`), which is valid as long as the number of changes
-//! is the same.
+//! then counts the change and invalidates the precomputed closures that it concerns. A cascade uses
+//! the precomputed closure of its root (`precomputed.rs`), or follows the lists (`walk.rs`).
 
+mod closures;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
+use std::sync::Arc;
+
+pub(super) use self::closures::{Outdated, budget};
 use super::{
     graph::{CyclePath, Edge, EdgeSource, Graph, PlaceNumber},
+    precomputed::ClosureCell,
     slot::Slot,
     state::Tag,
+    walk::Member,
 };
 use crate::numbers::{Generation, ServiceIndex};
-use crate::sync::{self, AtomicU64, Count, Mutex, Ordering, pin};
+use crate::sync::{self, AtomicU64, Budget, Count, Flag, Mutex, Ordering, pin};
 
 pub(crate) struct Topology {
     graph: Mutex<Graph>,
     changes: Changes,
+    /// Set while there may be outdated closures. It spares a publication that has changed no edge
+    /// the lock.
+    outdated: Flag,
 }
 
 /// The number of edge changes: how many edges that are not soft were added or removed.
@@ -45,11 +53,17 @@ pub(crate) trait Slots {
     /// Returns the number of discovered edges of a service to its dependencies. An attempt that has
     /// used the same number has none to drop.
     fn discovered(&self, service: ServiceIndex) -> &Count;
+
+    /// Returns the precomputed closure of a service.
+    fn closure(&self, service: ServiceIndex) -> &ClosureCell;
+
+    /// Returns the limit for all precomputed closures together.
+    fn budget(&self) -> &Arc<Budget>;
 }
 
 impl Topology {
     pub(crate) fn new() -> Self {
-        Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)) }
+        Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)), outdated: Flag::new() }
     }
 
     /// Returns the number of edge changes. Lists that are read after this contain every change
@@ -222,7 +236,7 @@ impl Topology {
         // A cascade does not follow soft edges, so no list contains them.
         if !edge.soft {
             self.list(graph, slots, edge);
-            self.changes.increment();
+            self.list_changed(graph, slots, edge.dependency);
         }
         Ok(())
     }
@@ -233,7 +247,49 @@ impl Topology {
         slots.discovered(edge.dependent).fetch_sub(1);
         if let Some(place) = place {
             self.unlist(graph, slots, edge, place);
-            self.changes.increment();
+            self.list_changed(graph, slots, edge.dependency);
+        }
+    }
+
+    /// Called after each change of a list, and before the lock is released: a cascade whose check
+    /// after its fence finds neither the change counted nor its closure invalid has executed its
+    /// fence first.
+    fn list_changed(&self, graph: &mut Graph, slots: &impl Slots, dependency: ServiceIndex) {
+        self.changes.increment();
+        closures::invalidate(graph, slots, dependency);
+        self.outdated.set();
+    }
+
+    /// Computes the closures that are outdated, unless this would cost more than the changes of
+    /// edges since the last time have paid for. Does nothing if another thread holds the lock: it
+    /// changes edges, and calls this function afterwards.
+    pub(crate) fn compute_closures(&self, slots: &impl Slots) {
+        if !self.outdated.is_set() {
+            return;
+        }
+        if let Some(mut graph) = sync::try_lock(&self.graph) {
+            closures::compute(&mut graph, slots, false);
+            if graph.outdated.is_empty() {
+                self.outdated.unset();
+            }
+        }
+    }
+
+    /// Computes all closures that are outdated. Called when the registry is built.
+    pub(crate) fn compute_all_closures(&self, slots: &impl Slots) {
+        let mut graph = sync::lock(&self.graph);
+        closures::compute(&mut graph, slots, true);
+        self.outdated.unset();
+    }
+
+    /// Keeps the result of a walk from `root` for its next failure, if no edge of its closure has
+    /// changed. Does nothing if another thread holds the lock.
+    pub(crate) fn keep_walk(&self, slots: &impl Slots, root: ServiceIndex, members: &[Member]) {
+        if let Some(mut graph) = sync::try_lock(&self.graph) {
+            closures::keep_walk(&mut graph, slots, root, members);
+            if graph.outdated.is_empty() {
+                self.outdated.unset();
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! A walk: finds the closure of some services by following the lists of their dependents, without a
 //! lock, while edges may change.
 
-use super::{dependents::Iter, topology::Slots};
+use super::{dependents::Iter, precomputed::Precomputed, topology::Slots};
 use crate::{
     numbers::{Generation, ServiceIndex},
     sync::Pin,
@@ -18,7 +18,7 @@ pub(super) struct Walk {
 
 /// The members that are a dependent of another member.
 enum DependentMembers {
-    /// All but this one, the root of a cached closure.
+    /// All but this one, the root of a precomputed closure.
     AllBut(ServiceIndex),
     Set(ServiceSet),
 }
@@ -85,10 +85,13 @@ impl Walk {
         Some(Self { is_pruned, ..walk })
     }
 
-    /// Creates the walk of which `root` has cached the members.
-    pub(super) fn cached(root: ServiceIndex, members: &[ServiceIndex]) -> Self {
-        let unread = |&service| Member { service, version: 0, to: Generation::FIRST };
-        let members = members.iter().map(unread).collect();
+    /// Creates the walk that would find the precomputed closure of `root`.
+    pub(super) fn precomputed(root: ServiceIndex, closure: &Precomputed) -> Self {
+        let mut members = Vec::with_capacity(closure.len());
+        // No list was read: the closure is checked as a whole.
+        closure.for_each(|service| {
+            members.push(Member { service, version: 0, to: Generation::FIRST });
+        });
         Self { members, dependents: DependentMembers::AllBut(root), is_pruned: false }
     }
 

@@ -9,6 +9,7 @@
 //!   are sequentially consistent there. Threads are switched only at atomics, locks and
 //!   [`schedule_point`]s.
 
+mod budget;
 mod park;
 mod shielded;
 pub(crate) mod slab;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     snapshot::{Pin, Snapshot, pin},
 };
 pub(crate) use self::{
+    budget::{Budget, Taken},
     park::block_until,
     shielded::{Shielded, shielded},
 };
@@ -64,7 +66,7 @@ pub(crate) use std::{
     thread_local,
 };
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 
 /// Lets shuttle switch threads. Called before each step of arc-swap and crossbeam-epoch that other
 /// threads can observe, because shuttle does not instrument these crates.
@@ -79,6 +81,15 @@ pub(crate) fn schedule_point() {
 /// data is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks a mutex, unless another thread holds it.
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// A boolean that several threads read and write.

@@ -130,7 +130,7 @@ impl Graph {
         if dependent == dependency {
             return Err(ClosesCycle);
         }
-        let Self { services, order, marks } = self;
+        let Self { services, order, marks, .. } = self;
         if order.rank(dependency) < order.rank(dependent) {
             return Ok(());
         }

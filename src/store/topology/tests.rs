@@ -1,21 +1,26 @@
 //! Random changes of edges, compared with a plain set of edges after each step: the edges, their
-//! sources, the order, the lists of dependents, the places in them, and the cycles.
+//! sources, the order, the lists of dependents, the places in them, the cycles, and the precomputed
+//! closures.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use fastrand::Rng;
 
 use super::{Edge, EdgeSource, Slots, Topology};
 use crate::{
     numbers::{Generation, ServiceIndex},
-    store::{slot::Slot, state::Tag},
-    sync::{Count, pin},
+    store::{precomputed::ClosureCell, slot::Slot, state::Tag, walk::Walk},
+    sync::{Budget, Count, pin},
 };
 
 /// A topology with its slots, and a model of both.
 struct World {
     topology: Topology,
-    slots: Vec<(Slot, Count)>,
+    slots: Vec<(Slot, Count, ClosureCell)>,
+    budget: Arc<Budget>,
     edges: BTreeMap<(u32, u32, bool), EdgeSource>,
 }
 
@@ -26,6 +31,14 @@ impl Slots for World {
 
     fn discovered(&self, service: ServiceIndex) -> &Count {
         &self.slots[service.as_usize()].1
+    }
+
+    fn closure(&self, service: ServiceIndex) -> &ClosureCell {
+        &self.slots[service.as_usize()].2
+    }
+
+    fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 }
 
@@ -43,10 +56,10 @@ impl World {
         let slots = (0..services)
             .map(|service| {
                 assert_eq!(topology.add_service(), index(service));
-                (Slot::new(index(service)), Count::new())
+                (Slot::new(index(service)), Count::new(), ClosureCell::new())
             })
             .collect();
-        Self { topology, slots, edges: BTreeMap::new() }
+        Self { topology, slots, budget: super::budget(0), edges: BTreeMap::new() }
     }
 
     fn services(&self) -> u32 {
@@ -212,6 +225,63 @@ impl World {
     }
 }
 
+impl World {
+    /// The services that depend on a service over edges that a cascade follows, and itself.
+    fn closure_in_model(&self, service: u32) -> BTreeSet<u32> {
+        let mut dependents: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for &(dependent, dependency, _) in self.edges.keys().filter(|key| !key.2) {
+            dependents.entry(dependency).or_default().push(dependent);
+        }
+        let (mut closure, mut reached) = (BTreeSet::new(), vec![service]);
+        while let Some(service) = reached.pop() {
+            if closure.insert(service) {
+                reached.extend(dependents.get(&service).into_iter().flatten());
+            }
+        }
+        closure
+    }
+
+    /// Compares the precomputed closures with the model. Returns how many were found.
+    fn check_closures(&self) -> usize {
+        let (pin, mut found) = (pin(), 0);
+        for service in 0..self.services() {
+            let cell = self.closure(index(service));
+            if !cell.is_valid() {
+                assert!(cell.load(&pin).is_none());
+                continue;
+            }
+            for &(dependent, dependency, soft) in self.edges.keys() {
+                assert!(
+                    soft || dependency != service || self.closure(index(dependent)).is_valid(),
+                    "{service} has a valid closure, its dependent {dependent} has none"
+                );
+            }
+            let Some((_, closure)) = cell.load(&pin) else { continue };
+            found += 1;
+            let mut members = Vec::new();
+            closure.for_each(|member| members.push(member.get()));
+            assert_eq!(members.len(), closure.len());
+            let set: BTreeSet<u32> = members.iter().copied().collect();
+            assert_eq!(set, self.closure_in_model(service), "the closure of {service}");
+            assert_eq!(set.len(), members.len(), "each member once");
+            let place: BTreeMap<u32, usize> = members.iter().copied().zip(0..).collect();
+            for &(dependent, dependency, soft) in self.edges.keys() {
+                if let (false, Some(first), Some(second)) =
+                    (soft, place.get(&dependency), place.get(&dependent))
+                {
+                    assert!(first < second, "{dependent} comes before {dependency}");
+                }
+            }
+        }
+        found
+    }
+
+    fn walk_and_keep(&self, root: u32) {
+        let walk = Walk::new(self, &[index(root)], |_| false, &pin()).expect("one thread");
+        self.topology.keep_walk(self, index(root), &walk.members);
+    }
+}
+
 /// The source of an edge after one more use.
 fn merged(before: Option<EdgeSource>, now: EdgeSource) -> EdgeSource {
     use EdgeSource::{Declared, Discovered};
@@ -260,12 +330,70 @@ fn random_changes_agree_with_a_plain_set_of_edges() {
                 15 => {}
                 _ => world.drop_unused(key.0, key.1),
             }
+            match rng.u8(..8) {
+                0..=2 => world.topology.compute_closures(&world),
+                3 if rng.bool() => world.topology.compute_all_closures(&world),
+                3 => world.walk_and_keep(key.0),
+                _ => {}
+            }
             if services < 100 || rng.u8(..20) == 0 {
                 world.check();
+                world.check_closures();
             }
         }
         world.check();
+        world.topology.compute_all_closures(&world);
+        for service in 0..services {
+            assert!(world.closure(index(service)).is_valid());
+        }
+        assert!(world.check_closures() > 0);
     }
+}
+
+#[test]
+fn closures_of_a_large_registry_are_kept_after_a_walk() {
+    let mut rng = Rng::with_seed(7);
+    let services = 1_100;
+    let mut world = World::new(services);
+    let mut kept = 0;
+    for round in 0..1_500 {
+        let dependent = rng.u32(1..services);
+        let dependency = dependent - rng.u32(1..=dependent.min(40));
+        world.restart(dependent);
+        let attempt = Some(world.generation(dependent));
+        let used = EdgeSource::Discovered { attempt, start_only: rng.bool() };
+        world.add((dependent, dependency, rng.u8(..5) == 0), used);
+        if rng.u8(..6) == 0 {
+            world.drop_unused(dependent, dependency);
+        }
+        world.topology.compute_closures(&world);
+        if rng.u8(..4) == 0 {
+            world.walk_and_keep(dependency);
+        }
+        if round % 60 == 0 {
+            kept = kept.max(world.check_closures());
+        }
+    }
+    assert!(kept > 10, "{kept}");
+}
+
+#[test]
+fn a_start_computes_each_closure_a_bounded_number_of_times() {
+    // A chain, dependencies first: each new edge concerns all services.
+    let services = 1_000;
+    let mut world = World::new(services);
+    let mut computed = 0;
+    for service in 1..services {
+        let outdated = |world: &World| {
+            world.topology.graph.lock().expect("no test panics under the lock").outdated.len()
+        };
+        world.add((service, service - 1, false), EdgeSource::Declared);
+        let before = outdated(&world);
+        world.topology.compute_closures(&world);
+        computed += before - outdated(&world);
+    }
+    assert!(computed > 10 * services as usize, "closures are computed during the start");
+    assert!(computed < 100 * services as usize, "{computed} closures for {services} edges");
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! Keeps the precomputed closures: marks those that a change of an edge concerns, and computes them
+//! anew before anything fails.
+//!
+//! Two rules hold whenever the lock of the topology is free:
+//!
+//! - A valid closure is the closure of its service in the present graph.
+//! - If the closure of a service is valid, so are those of all its dependents.
+//!
+//! By the second rule, a change of a list of dependents invalidates the closure of the dependency
+//! and of those services that are reached from it over dependencies with a valid closure. The
+//! search stops at each closure that is not valid. So the cost of all searches together is that of
+//! the computations before them.
+//!
+//! # When closures are computed
+//!
+//! In a registry with at most [`KEPT_AHEAD`] services, the closures are computed when the registry
+//! is built, and at the end of each publication, failed attempt and declaration that has changed
+//! edges. At a start many edges change, one after the other, and each change may concern all
+//! services. So each change earns a fixed credit, and the outdated closures are computed as soon as
+//! the credit pays for all of them. The cost of a start is therefore linear in the number of edges.
+//! What is left is computed by the first cascade that must walk, after it has woken the waiters.
+//!
+//! In a larger registry all closures together would be too large: up to n^2 / 8 bytes. There, the
+//! first cascade of a service walks, and its result is kept as long as no edge of its closure
+//! changes.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use super::{super::walk::Member, Edge, Graph, Slots};
+use crate::{
+    numbers::ServiceIndex,
+    store::precomputed::{Precomputed, set_bits},
+    sync::{Budget, Pin, pin},
+};
+
+/// The largest number of services whose closures are kept ahead. Their bitmaps take at most 128 KiB.
+const KEPT_AHEAD: usize = 1024;
+
+/// The computations that one change of an edge pays for. A computation is the visit of one
+/// dependent by the closure of its dependency.
+const CREDIT_OF_A_CHANGE: usize = 64;
+
+/// The largest credit: as much as all closures of a registry with twenty edges for each service.
+const MOST_CREDIT: usize = 20 * KEPT_AHEAD;
+
+/// The services whose closures are not valid, in a registry that keeps them ahead.
+#[derive(Default)]
+pub(in crate::store) struct Outdated {
+    services: Vec<ServiceIndex>,
+    credit: usize,
+}
+
+impl Outdated {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+}
+
+/// Marks the closures that contain the list of dependents of `dependency`, which has changed.
+pub(super) fn invalidate(graph: &mut Graph, slots: &impl Slots, dependency: ServiceIndex) {
+    let is_kept_ahead = graph.len() <= KEPT_AHEAD;
+    let mut reached = vec![dependency];
+    while let Some(service) = reached.pop() {
+        let cell = slots.closure(service);
+        if cell.is_valid() {
+            cell.invalidate();
+            let dependencies = graph.dependencies(service).map(|(edge, _)| edge);
+            reached.extend(dependencies.filter(|edge| !edge.soft).map(|edge| edge.dependency));
+            if is_kept_ahead {
+                graph.outdated.services.push(service);
+            }
+        }
+    }
+    let outdated = &mut graph.outdated;
+    outdated.credit = (outdated.credit + CREDIT_OF_A_CHANGE).min(MOST_CREDIT);
+}
+
+/// Computes the outdated closures, if the credit pays for them or `whatever_it_costs` is set.
+pub(super) fn compute(graph: &mut Graph, slots: &impl Slots, whatever_it_costs: bool) {
+    if graph.len() > KEPT_AHEAD {
+        graph.outdated.services = Vec::new();
+        return;
+    }
+    let outdated = &graph.outdated;
+    if !whatever_it_costs {
+        let cost_of = |service: &ServiceIndex| 1 + graph.number_of_dependents(*service);
+        let mut cost = 0;
+        for service in &outdated.services {
+            cost += cost_of(service);
+            if cost > outdated.credit {
+                return;
+            }
+        }
+        graph.outdated.credit -= cost;
+    }
+    let mut services = std::mem::take(&mut graph.outdated.services);
+    // Dependents first, so that each closure is the union of those of its dependents.
+    services.sort_unstable_by_key(|&service| Reverse(graph.rank(service)));
+    let pin = pin();
+    let mut bits = vec![0; graph.len().div_ceil(64)];
+    for service in services {
+        let closure = closure_of(graph, slots, service, &mut bits, &pin);
+        let closure = Precomputed::new(&closure, slots.budget());
+        slots.closure(service).store(closure, &pin);
+    }
+}
+
+/// Returns the closure of a service, each member before its dependents. `bits` is a scratch bitmap
+/// with one bit for each service of the registry.
+fn closure_of(
+    graph: &Graph,
+    slots: &impl Slots,
+    service: ServiceIndex,
+    bits: &mut [u64],
+    pin: &Pin,
+) -> Vec<ServiceIndex> {
+    bits.fill(0);
+    let has = |bits: &[u64], of: ServiceIndex| bits[of.as_usize() / 64] >> (of.get() % 64) & 1 == 1;
+    let listed = |of: ServiceIndex| {
+        graph.dependents(of).filter(|edge| !edge.soft).map(|Edge { dependent, .. }| dependent)
+    };
+    bits[service.as_usize() / 64] |= 1 << (service.get() % 64);
+    let mut is_in_index_order = true;
+    let mut reached: Vec<(ServiceIndex, ServiceIndex)> =
+        listed(service).map(|dependent| (service, dependent)).collect();
+    while let Some((dependency, dependent)) = reached.pop() {
+        is_in_index_order &= dependency < dependent;
+        if has(bits, dependent) {
+            continue;
+        }
+        match slots.closure(dependent).present(pin) {
+            Some(closure) => {
+                closure.add_to(bits);
+                is_in_index_order &= closure.is_in_index_order();
+            }
+            // It has no dependents, or its closure did not fit into the budget.
+            None => {
+                bits[dependent.as_usize() / 64] |= 1 << (dependent.get() % 64);
+                reached.extend(listed(dependent).map(|next| (dependent, next)));
+            }
+        }
+    }
+    let mut members: Vec<ServiceIndex> = set_bits(bits).collect();
+    if !is_in_index_order {
+        members.sort_unstable_by_key(|&member| graph.rank(member));
+    }
+    members
+}
+
+/// Keeps the result of a walk from `root`, if no edge of its closure has changed since.
+pub(super) fn keep_walk(
+    graph: &mut Graph,
+    slots: &impl Slots,
+    root: ServiceIndex,
+    members: &[Member],
+) {
+    if graph.len() <= KEPT_AHEAD {
+        compute(graph, slots, true);
+        return;
+    }
+    // The lock is held: what is unchanged now stays so.
+    if !members.iter().all(|member| member.is_unchanged(slots)) {
+        return;
+    }
+    let pin = pin();
+    let services: Vec<ServiceIndex> = members.iter().map(|member| member.service).collect();
+    for &member in &services {
+        // The second rule. A member that has failed before keeps its own closure if it is valid.
+        if !slots.closure(member).is_valid() {
+            slots.closure(member).store(None, &pin);
+        }
+    }
+    let closure = Precomputed::new(&services, slots.budget());
+    slots.closure(root).store(closure, &pin);
+}
+
+/// The budget of a registry with this capacity: 64 bytes for each service, and at least 4 MiB.
+pub(in crate::store) fn budget(capacity: usize) -> Arc<Budget> {
+    Budget::new(capacity.saturating_mul(64).max(4 << 20))
+}
