@@ -105,7 +105,7 @@ fn ready_during_close_publishes_or_returns_the_value() {
                         Some(running)
                     }
                     Err(ReadyError::Closed { value, .. }) => {
-                        assert_eq!(value, Value::new(7));
+                        assert_eq!(*value, Value::new(7));
                         None
                     }
                     Err(error) => unreachable!("{error}"),

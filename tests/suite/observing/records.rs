@@ -154,7 +154,7 @@ mod serialised {
         failure.at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
         let expected = json!({
             "service": "port",
-            "generation": 2,
+            "generation": 1,
             "root": "config",
             "root_generation": 1,
             "reason": "depth 1",
