@@ -35,7 +35,8 @@ impl<T> Refused<T> {
 
 impl Store {
     /// Begins an attempt and returns its generation. Returns `None` if the slot is held or
-    /// condemned, or if the service has reached its last generation. Lock-free.
+    /// condemned, if its last value is abandoned and has not been dropped, or if the service has
+    /// reached its last generation. Lock-free.
     pub(crate) fn begin(&self, index: ServiceIndex) -> Option<Generation> {
         let slot = self.slot(index);
         loop {
@@ -45,6 +46,10 @@ impl Store {
             // take the slot down, and what this attempt built could not be published (A1). In
             // both cases a transition follows, which wakes the waiters.
             if seen.phase() != Phase::Down || slot.condemned.load() != generation {
+                return None;
+            }
+            // A cascade is about to drop the last value, and then wakes the waiters.
+            if !self.service(index).abandoned.is_none() {
                 return None;
             }
             // The last generation has no successor to which a failure could lead, so nothing is
@@ -295,9 +300,12 @@ impl Store {
         // A read-modify-write, as the transition is: one of the two comes first, and is seen by the
         // other.
         let state = self.slot(id.index()).state.set_waiters();
-        if state.generation() > generation {
-            self.service(id.index()).abandoned.clear(generation);
+        let abandoned = &self.service(id.index()).abandoned;
+        if state.generation() > generation && abandoned.claim(generation) {
             self.remove_value(id, generation);
+            abandoned.clear();
+            // The provider may wait to begin its next attempt.
+            self.wake(id.index());
         }
     }
 
