@@ -109,7 +109,8 @@ impl<T> Instance<T> {
     /// # let registry = mainstay::Registry::with_capacity(2)?;
     /// # let config = registry.register::<u16>("config")?;
     /// # let server = registry.register::<String>("server")?;
-    /// # let (provide_config, provide_server) = (registry.provide(config)?, registry.provide(server)?);
+    /// # let provide_config = registry.provide(config)?;
+    /// # let provide_server = registry.provide(server)?;
     /// use mainstay::{DependencyKind, Instance};
     ///
     /// let _config = provide_config.begin().wait_blocking()?.ready(80)?;
@@ -146,8 +147,8 @@ pub struct BuiltFrom {
 /// What identifies an instance: its service, its generation, and its revision.
 ///
 /// For [`Registry::fail_instance`](crate::Registry::fail_instance). It is converted from an
-/// [`Instance`] or a [`Guard`], or is put together from numbers, for example by a tool that has read
-/// them from a log.
+/// [`Instance`] or a [`Guard`], or is put together from numbers, for example by a tool that has
+/// read them from a log.
 ///
 /// ```
 /// use mainstay::{FailOutcome, InstanceId};

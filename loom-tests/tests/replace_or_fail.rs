@@ -26,7 +26,14 @@ fn either_the_report_or_the_replacement_succeeds() {
 
         let reporter = spawn({
             let registry = registry.clone();
-            move || registry.fail_instance(&v0, "broken").unwrap()
+            move || {
+                let outcome = registry.fail_instance(&v0, "broken").unwrap();
+                if outcome == FailOutcome::Replaced {
+                    let version = registry.get(x).expect("nothing has failed").version;
+                    assert_eq!(version, 1, "a read returned what was reported as replaced");
+                }
+                outcome
+            }
         });
         let replacer = spawn(move || (running.replace(Value::new(1)).is_ok(), running));
         let outcome = join(reporter);

@@ -7,7 +7,10 @@ use std::{
     task::Poll,
 };
 
-use mainstay::error::{ProvideError, ReadyError, ReplaceError, WaitForError};
+use mainstay::{
+    Instance,
+    error::{ProvideError, ReadyError, ReplaceError, WaitForError},
+};
 use shuttle::{
     future,
     sync::mpsc::{self, Sender},
@@ -179,19 +182,20 @@ impl World {
                 Err(ReadyError::Closed { .. }) => return,
                 Err(error) => unreachable!("{error}"),
             };
+            // A replacement is refused as soon as the generation is condemned, so that its end
+            // follows.
+            let mut ends = false;
             for _ in 0..behavior.replacements {
                 let Some(instance) = running.instance() else { break };
                 let value = self.successor(&instance);
                 let version = value.version;
                 if let Err(ReplaceError { value, .. }) = running.replace(value) {
                     assert_eq!(value.version, version, "another value was returned");
-                    assert!(
-                        self.read_generation(service) > generation,
-                        "neither replaced nor failed"
-                    );
+                    ends = true;
+                    break;
                 }
             }
-            if behavior.failures > 0 {
+            if behavior.failures > 0 && !ends {
                 behavior.failures -= 1;
                 if running.fail("random failure").failed > 0 {
                     assert!(
@@ -234,6 +238,27 @@ impl World {
     pub fn fail_some(&self, times: usize, mut random: Random) {
         for _ in 0..times {
             self.fail(self.any_service(&mut random), &mut random);
+            pause(&mut random);
+        }
+    }
+
+    /// Fails random services, whatever their phase, and checks that every instance that depended on
+    /// them by declared edges has failed.
+    pub fn fail_closures(&self, times: usize, mut random: Random) {
+        for _ in 0..times {
+            let root = self.any_service(&mut random);
+            let closure = self.declared_closure(root);
+            let before: Vec<_> =
+                closure.iter().map(|&member| (member, self.read(member))).collect();
+            let cascade =
+                self.registry.fail(self.ids[root], "failed").expect("the id is of this registry");
+            assert!(cascade.failed + cascade.invalidated <= self.count(), "one is counted twice");
+            for (member, instance) in before {
+                let Some(instance) = instance else { continue };
+                let (now, failed) =
+                    (self.read_generation(member), Instance::generation(&instance).get());
+                assert!(now > failed, "{member} was not failed with {root}, which it depends on");
+            }
             pause(&mut random);
         }
     }

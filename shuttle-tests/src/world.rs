@@ -65,6 +65,8 @@ pub struct World {
     pub ids: Vec<Id>,
     /// For each service, the services that it may be built from. These have lower numbers.
     pub dependencies: Vec<Vec<usize>>,
+    /// (dependent, dependency): the edges that are declared at the start.
+    declared: BTreeSet<(usize, usize)>,
     seen: Mutex<Vec<Observed>>,
     /// (dependent, dependency): every edge that a thread has requested.
     requested: Mutex<BTreeSet<(usize, usize)>>,
@@ -115,6 +117,7 @@ impl World {
             seen: Mutex::new(vec![Observed::default(); services]),
             ids,
             dependencies,
+            declared: requested.clone(),
             requested: Mutex::new(requested),
             reported: Mutex::default(),
             versions: AtomicU64::new(1),
@@ -130,6 +133,19 @@ impl World {
     pub fn any_service(&self, random: &mut Random) -> usize {
         let limit = 1 + random.below(self.count());
         random.below(limit)
+    }
+
+    /// The service, and the services that depend on it by edges that are declared at the start,
+    /// directly or not.
+    pub fn declared_closure(&self, root: usize) -> BTreeSet<usize> {
+        let mut closure = BTreeSet::from([root]);
+        // A dependent has a higher number, so that one pass finds all.
+        for &(dependent, dependency) in &self.declared {
+            if closure.contains(&dependency) {
+                closure.insert(dependent);
+            }
+        }
+        closure
     }
 
     /// A new value that was built from nothing yet.

@@ -65,7 +65,7 @@ impl ReplacedService {
                 self.provider.begin().wait_blocking().expect("the registry is not closed");
             self.running = match attempt.ready(round) {
                 Ok(running) => Some(running),
-                Err(ReadyError::Invalidated { value, .. }) if value == round => None,
+                Err(ReadyError::Invalidated { value, .. }) if *value == round => None,
                 Err(error) => unreachable!("{error}"),
             };
         }

@@ -11,7 +11,7 @@ use crate::{
 /// [`ReplaceError`](super::ReplaceError). It dereferences to the value.
 ///
 /// No reader has been given the value. But a reader may be comparing its tag at this moment, which
-/// takes it a few instructions, and holds a reference meanwhile. Therefore
+/// takes it a few instructions, and holds a reference during that time. Therefore
 /// [`try_into_inner`](Self::try_into_inner) returns the handle if there is such a reader, and only
 /// [`into_inner`](Self::into_inner) waits for it.
 ///

@@ -151,8 +151,8 @@ impl RegistryBuilder {
         &self.store
     }
 
-    /// Creates the registry. Computes the closures of its services, if it has at most 1,024 of them,
-    /// so that their first failures need not search for dependents.
+    /// Creates the registry. Computes the closures of its services, if it has at most 1,024 of
+    /// them, so that their first failures need not search for dependents.
     ///
     /// ```
     /// let registry = mainstay::Registry::builder(8)?.build();

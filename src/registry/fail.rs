@@ -1,4 +1,4 @@
-//! `fail` and `fail_all`, which fail services, and `fail_instance`, which fails one broken instance.
+//! `fail` and `fail_all`, which fail services, and `fail_instance`, which fails one instance.
 
 use std::{collections::HashMap, error::Error, time::Instant};
 
@@ -174,8 +174,8 @@ impl Registry {
         })
     }
 
-    /// Runs a cascade, and then reports its failures to the observer. Returns an error if the target
-    /// is an instance that is not current.
+    /// Runs a cascade, and then reports its failures to the observer. Returns an error if the
+    /// target is an instance that is not current.
     pub(crate) fn cascade(
         &self,
         index: ServiceIndex,

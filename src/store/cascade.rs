@@ -102,7 +102,8 @@ impl Condemned {
 
 impl Store {
     /// Fails `root` and all services that transitively depend on it. If `record` is set, the result
-    /// contains the failed slots. Returns an error if the target is an instance that is not current.
+    /// contains the failed slots. Returns an error if the target is an instance that is not
+    /// current.
     ///
     /// Lock-free over the slots. It takes the lock of the history of the root for an exchange of
     /// pointers. At its end it wakes the waiters, which takes a short lock for each slot that has
@@ -187,8 +188,8 @@ impl Store {
         deferred
     }
 
-    /// Condemns the closure of `roots`. The caller has already condemned the roots, apart from those
-    /// that are down.
+    /// Condemns the closure of `roots`. The caller has already condemned the roots, apart from
+    /// those that are down.
     ///
     /// # The race with an attempt that publishes an edge
     ///
@@ -246,8 +247,8 @@ impl Store {
             }
         }
         let pin = &pin();
-        // Read before the precomputed closure and before the walk: an attempt that begins later, and
-        // an edge that is added later, change it.
+        // Read before the precomputed closure and before the walk: an attempt that begins later,
+        // and an edge that is added later, change it.
         let activity = self.activity();
         let precomputed = one.and_then(|root| {
             let (number, closure) = self.service(root.service).closure.load(pin)?;
@@ -281,7 +282,7 @@ impl Store {
         fence_before_check();
         // Cases 1 and 3: no list of the closure has changed.
         let is_complete = match computed {
-            Some((root, number)) => self.service(root.service).closure.is_still(number),
+            Some((root, number)) => self.service(root.service).closure.is_unchanged_since(number),
             None => {
                 members.iter().all(|member| member.is_unchanged(self))
                     && (!walk.is_pruned || self.activity() == activity)

@@ -40,8 +40,8 @@ impl Cause {
     }
 }
 
-/// A cause, or none. Whoever takes one out of a history drops it after its cascade: a reason is a
-/// value of the user.
+/// A cause, or none. The caller that takes one out of a history drops it after its cascade: a
+/// reason is a value of the user.
 pub(crate) type SomeCause = Option<Shielded<Cause>>;
 
 /// The causes that a new one has replaced.
@@ -139,7 +139,7 @@ impl History {
     }
 
     /// Stores the cause of a cascade that began at this service while it was down. If the cascade
-    /// has found a new attempt meanwhile, `ends_generation` is set.
+    /// has found a new attempt since then, `ends_generation` is set.
     pub(crate) fn began_while_down(
         &self,
         cause: Shielded<Cause>,

@@ -3,8 +3,8 @@
 //!
 //! A precomputed closure is a list of services, or a bitmap if that is smaller. It is *valid* as
 //! long as no list of dependents of one of its members changes. The service that owns it has one
-//! word, from which a cascade learns whether it is valid ([`Validity`]). Whoever changes a list
-//! changes the words of all services whose closure contains it (`topology/closures.rs`).
+//! word, from which a cascade learns whether it is valid ([`Validity`]). The thread that changes a
+//! list changes the words of all services whose closure contains it (`topology/closures.rs`).
 //!
 //! All precomputed closures of a registry share one limit in bytes. A closure that was replaced is
 //! counted until epoch-based reclamation has freed it.
@@ -59,8 +59,8 @@ impl Validity {
     }
 }
 
-/// The number of a valid precomputed closure. If `ClosureCell::is_still` returns true for it, the
-/// closure was valid all the time.
+/// The number of a valid precomputed closure. If `ClosureCell::is_unchanged_since` returns true for
+/// it, the closure was valid all the time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ValidityNumber(u32);
 
@@ -80,7 +80,7 @@ impl ClosureCell {
     }
 
     /// Returns whether the closure has been valid since `load` returned this number.
-    pub(crate) fn is_still(&self, number: ValidityNumber) -> bool {
+    pub(crate) fn is_unchanged_since(&self, number: ValidityNumber) -> bool {
         self.validity.load() == number.0
     }
 
@@ -261,14 +261,14 @@ mod tests {
         cell.invalidate();
         cell.store(Precomputed::new(&services(&[1, 2]), &budget), &pin);
         let (number, closure) = cell.load(&pin).unwrap();
-        assert!(closure.len() == 2 && cell.is_still(number));
+        assert!(closure.len() == 2 && cell.is_unchanged_since(number));
         cell.invalidate();
-        assert!(cell.load(&pin).is_none() && !cell.is_still(number));
+        assert!(cell.load(&pin).is_none() && !cell.is_unchanged_since(number));
         let scattered: Vec<u32> = (0..100).map(|number| number * 70).collect();
         let large = Precomputed::new(&services(&scattered), &budget);
         assert!(large.is_none(), "it exceeds the budget");
         cell.store(large, &pin);
         assert!(cell.is_valid() && cell.load(&pin).is_none(), "the old closure stays away");
-        assert!(!cell.is_still(number));
+        assert!(!cell.is_unchanged_since(number));
     }
 }

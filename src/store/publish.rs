@@ -35,7 +35,8 @@ impl<T> Refused<T> {
 
 impl Store {
     /// Begins an attempt and returns its generation. Returns `None` if the slot is held or
-    /// condemned, or if the service has reached its last generation. Lock-free.
+    /// condemned, if its last value is abandoned and has not been dropped, or if the service has
+    /// reached its last generation. Lock-free.
     pub(crate) fn begin(&self, index: ServiceIndex) -> Option<Generation> {
         let slot = self.slot(index);
         loop {
@@ -45,6 +46,10 @@ impl Store {
             // take the slot down, and what this attempt built could not be published (A1). In
             // both cases a transition follows, which wakes the waiters.
             if seen.phase() != Phase::Down || slot.condemned.load() != generation {
+                return None;
+            }
+            // A cascade is about to drop the last value, and then wakes the waiters.
+            if !self.service(index).abandoned.is_none() {
                 return None;
             }
             // The last generation has no successor to which a failure could lead, so nothing is
@@ -124,7 +129,8 @@ impl Store {
                 }
             };
         // After the transition, because the `Drop` of the value may fail the service. Before
-        // anything that locks or wakes, so that nobody who needs what the value held waits for it.
+        // anything that locks or wakes, so that no thread that needs what the value held waits for
+        // it.
         drop((instance, previous));
         self.notify(index, transition);
         // After the transition: an invalidated attempt either sees it and adds no edge, or has
@@ -154,8 +160,8 @@ impl Store {
     ///  1. The decision comes first. Then `fail` finds the old instance replaced. It puts the new
     ///     one into the cell itself before it returns, so that no later read of its caller returns
     ///     the instance that was reported as replaced.
-    ///  2. `fail` comes first. Then the decision finds its cause, and the value is refused, although
-    ///     the old one may be readable until the cascade has taken the slot down.
+    ///  2. `fail` comes first. Then the decision finds its cause, and the value is refused,
+    ///     although the old one may be readable until the cascade has taken the slot down.
     pub(crate) fn replace<T: Send + Sync + 'static>(
         &self,
         id: ServiceId<T>,
@@ -199,7 +205,7 @@ impl Store {
         let Some((cell, slot)) = self.open(id) else { return };
         let Instance { generation, revision, .. } = **instance;
         // In progress until the cell is exchanged, whether by this call or not. Not longer: cached
-        // readers are slow meanwhile, and wakers and the `Drop` of the old value are user code.
+        // readers are slow as long, and wakers and the `Drop` of the old value are user code.
         let replacing = slot.replacements.begin();
         let old = install(cell, instance, cell.load(), |current| {
             current.is_some_and(|current| {
@@ -294,9 +300,12 @@ impl Store {
         // A read-modify-write, as the transition is: one of the two comes first, and is seen by the
         // other.
         let state = self.slot(id.index()).state.set_waiters();
-        if state.generation() > generation {
-            self.service(id.index()).abandoned.clear(generation);
+        let abandoned = &self.service(id.index()).abandoned;
+        if state.generation() > generation && abandoned.claim(generation) {
             self.remove_value(id, generation);
+            abandoned.clear();
+            // The provider may wait to begin its next attempt.
+            self.wake(id.index());
         }
     }
 

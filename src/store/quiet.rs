@@ -2,9 +2,9 @@
 //!
 //! A server that ends drops its services dependents first. Each of them fails, and each cascade
 //! would visit all services that went down before it: a quadratic cost for a chain. So a cascade
-//! marks its roots as *quiet*, together with the number of attempts that had begun and of edges that
-//! had changed in the registry. As long as this number stays the same, everything that depends on a
-//! quiet service is still down.
+//! marks its roots as *quiet*, together with the number of attempts that had begun and of edges
+//! that had changed in the registry. As long as this number stays the same, everything that depends
+//! on a quiet service is still down.
 
 use super::{Phase, Store, walk::Member};
 use crate::{
@@ -73,8 +73,8 @@ impl Store {
             && self.service(service).quiet_since.is(activity)
     }
 
-    /// Marks the roots of a cascade that has ended, or all members if it has taken nothing down: the
-    /// next failure of any of them then has nothing to search.
+    /// Marks the roots of a cascade that has ended, or all members if it has taken nothing down:
+    /// the next failure of any of them then has nothing to search.
     ///
     /// `activity` was read before the cascade. All members were down at some time since then.
     pub(super) fn mark_quiet(&self, roots: &[Member], members: &[Member], activity: Activity) {

@@ -311,32 +311,52 @@ impl Drop for Replacing<'_> {
     }
 }
 
-/// The generation whose value its provider has left in the slot, because a cascade has condemned the
-/// slot and has not taken it down yet. Whoever takes it down, or clears the waiter bit, removes the
-/// value (`Store::remove_abandoned`).
+/// The generation whose value its provider has left in the slot, because a cascade has condemned
+/// the slot and has not taken it down yet. The thread that takes it down, or that clears the waiter
+/// bit, removes the value (`Store::remove_abandoned`). No attempt begins before the value has been
+/// dropped: it may hold what the attempt needs, for example a port.
 ///
-/// Relaxed: the waiter bit carries it. The provider stores the generation, and then sets the bit by
-/// a read-modify-write of the state. A thread whose read-modify-write finds the bit sees it.
+/// The waiter bit carries the generation: the provider stores it, and then sets the bit by a
+/// read-modify-write of the state. A thread whose read-modify-write finds the bit sees it.
 pub(crate) struct Abandoned(AtomicU64);
 
 impl Abandoned {
+    const NONE: u64 = 0;
+    /// A thread is removing the value.
+    const CLAIMED: u64 = u64::MAX;
+
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self(AtomicU64::new(Self::NONE))
     }
 
-    /// Stores a generation. Only the provider does so, and its generations only grow.
+    /// Stores a generation. Only the provider does so, and no value is abandoned before. Relaxed:
+    /// the waiter bit carries it.
     pub(crate) fn set(&self, generation: Generation) {
         self.0.store(generation.get() + 1, Ordering::Relaxed);
     }
 
+    /// Returns the generation, unless a thread is removing its value. Relaxed: as `set`.
     pub(crate) fn get(&self) -> Option<Generation> {
-        self.0.load(Ordering::Relaxed).checked_sub(1).map(Generation::new)
+        let stored = self.0.load(Ordering::Relaxed);
+        (stored != Self::CLAIMED).then(|| stored.checked_sub(1).map(Generation::new)).flatten()
     }
 
-    /// Forgets `generation`, unless a later one was stored since.
-    pub(crate) fn clear(&self, generation: Generation) {
+    /// Returns whether there is no abandoned value. Acquire: pairs with `clear`, for the effects of
+    /// the `Drop` of the value.
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::NONE
+    }
+
+    /// Claims the removal of the value. Returns whether this call has claimed it. Relaxed: only one
+    /// thread must succeed.
+    pub(crate) fn claim(&self, generation: Generation) -> bool {
         let stored = generation.get() + 1;
-        let _ = self.0.compare_exchange(stored, 0, Ordering::Relaxed, Ordering::Relaxed);
+        self.0.compare_exchange(stored, Self::CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Called after `claim` and the drop of the value. Release: pairs with `is_none`.
+    pub(crate) fn clear(&self) {
+        self.0.store(Self::NONE, Ordering::Release);
     }
 }
 

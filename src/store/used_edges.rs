@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -66,7 +65,7 @@ impl UsedEdges {
     /// Takes over the edges that were recorded for the same attempt elsewhere.
     #[cfg(feature = "supervise")]
     pub(crate) fn take(&self, other: &Self) {
-        let other = mem::take(&mut *other.lock());
+        let other = std::mem::take(&mut *other.lock());
         *self.lock() = other;
     }
 

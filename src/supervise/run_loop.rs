@@ -349,8 +349,8 @@ struct Backoff {
     delay: Duration,
     /// The time of the failure, so that the time of draining is part of the delay.
     since: Instant,
-    /// The number of cascades that had reached the service while it was down. If it grows during the
-    /// delay, a service that the last build used has failed, and the reason for which that build
-    /// failed may no longer exist. So the delay ends.
+    /// The number of cascades that had reached the service while it was down. If it grows during
+    /// the delay, a service that the last build used has failed, and the reason for which that
+    /// build failed may no longer exist. So the delay ends.
     passed: u32,
 }

@@ -33,7 +33,8 @@ use crate::{
     sync::{Budget, Pin, pin},
 };
 
-/// The largest number of services whose closures are kept ahead. Their bitmaps take at most 128 KiB.
+/// The largest number of services whose closures are kept ahead. Their bitmaps take at most 128
+/// KiB.
 const KEPT_AHEAD: usize = 1024;
 
 /// The computations that one change of an edge pays for. A computation is the visit of one

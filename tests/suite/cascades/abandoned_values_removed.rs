@@ -69,6 +69,8 @@ enum LetsGo {
     Panics,
     /// Replaces the value first.
     Replaces,
+    /// Begins the next attempt at once, which needs the port.
+    BeginsAgain,
 }
 
 /// `config <- server <-` many dependents, of which the first and the last are provided.
@@ -143,6 +145,12 @@ impl World {
             }
             let within = self.registry.get(self.server).is_ok();
             self.let_go(running, how);
+            if how == LetsGo::BeginsAgain {
+                let attempt = self.server_provider.begin().wait_blocking_timeout(LONG).unwrap();
+                let taken = self.port.load(Ordering::SeqCst);
+                assert!(!taken, "an attempt began before the old value released its port");
+                drop(attempt);
+            }
             let failed = failing.join().unwrap();
             assert!(failed.is_ok_and(|cascade| cascade.is_ok()), "a drop reached `fail`");
             within
@@ -154,7 +162,7 @@ impl World {
 
     fn let_go(&self, running: Running<Listener>, how: LetsGo) {
         let unharmed = catch_unwind(AssertUnwindSafe(|| match how {
-            LetsGo::Drops => drop(running),
+            LetsGo::Drops | LetsGo::BeginsAgain => drop(running),
             LetsGo::Fails => drop(running.fail("reload")),
             LetsGo::Panics => {
                 let _running = running;
@@ -205,6 +213,11 @@ fn a_provider_that_panics_during_a_cascade_leaves_no_value() {
 #[test]
 fn a_value_that_is_replaced_during_a_cascade_leaves_no_value() {
     check(LetsGo::Replaces, false);
+}
+
+#[test]
+fn an_attempt_that_begins_at_the_end_of_a_cascade_finds_the_port_free() {
+    check(LetsGo::BeginsAgain, false);
 }
 
 #[test]
