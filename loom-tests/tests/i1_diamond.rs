@@ -66,8 +66,8 @@ fn the_bottom_of_a_diamond_fails_before_both_sides() {
     });
 }
 
-/// The cascade walks: an attempt at a fifth service has discovered an edge and is still in progress,
-/// so the closure of the root was not computed. (Preemption bound: 2.)
+/// The cascade walks: an attempt at a fifth service has discovered an edge and is still in
+/// progress, so the closure of the root was not computed. (Preemption bound: 2.)
 #[test]
 fn the_bottom_of_a_diamond_fails_first_after_a_walk() {
     model("the bottom of a diamond fails first after a walk", Some(2), || {

@@ -61,8 +61,8 @@ fn fail_returns_after_the_dependents_of_a_quiet_root_are_down() {
     });
 }
 
-/// The edges are `z -> r`, `q -> z` and `d -> q`; `q` and `d` are down, and quiet. They start while a
-/// cascade has walked, did not follow `q`, and has not yet condemned `z`. (Preemption bound: 2.)
+/// The edges are `z -> r`, `q -> z` and `d -> q`; `q` and `d` are down, and quiet. They start after
+/// a cascade has walked without following `q`, and before it condemns `z`. (Preemption bound: 2.)
 #[test]
 fn services_that_start_behind_a_walk_are_not_missed() {
     model("services that start behind a walk are not missed", Some(2), || {

@@ -17,8 +17,12 @@
 
 use std::sync::Arc;
 
-use loom::thread::spawn;
-use mainstay_loom_tests::{Value, join, model, read_state, services};
+use loom::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread::spawn,
+};
+use mainstay::Registry;
+use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services};
 
 /// Preemption bound: 3.
 #[test]
@@ -87,6 +91,48 @@ fn the_next_value_stays_when_the_old_one_is_removed() {
             assert_eq!(ready, current, "the value of a ready service was removed");
         }
         drop((next, server_provider, config_running));
+    });
+}
+
+/// A value that holds a port.
+struct Port(Arc<AtomicBool>);
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An attempt begins only after the value was dropped, and finds what its `Drop` has written: it
+/// may need what the value held. (Preemption bound: 3.)
+#[test]
+fn an_attempt_finds_what_the_drop_of_an_abandoned_value_wrote() {
+    model("an attempt finds what the drop of an abandoned value wrote", Some(3), || {
+        let mut builder = Registry::builder(2).expect("two are few");
+        let config = builder.register::<u32>("config").expect("there is capacity");
+        let server = builder.register::<Port>("server").expect("there is capacity");
+        builder.depends(server).on(config).expect("no cycle");
+        let registry = builder.build();
+        let server_provider = registry.provide(server).expect("it has no provider yet");
+        let free = Arc::new(AtomicBool::new(false));
+        let attempt = now_or_never(server_provider.begin()).expect("it is down").expect("open");
+        let running = attempt.ready(Port(Arc::clone(&free))).expect("nothing has failed");
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        let provider = spawn(move || {
+            drop(running);
+            let attempt = now_or_never(server_provider.begin());
+            let is_free = free.load(Ordering::Relaxed);
+            assert!(attempt.is_none() || is_free, "the value has not been dropped");
+            drop(attempt);
+            server_provider
+        });
+        join(failer);
+        let server_provider = join(provider);
+        assert!(now_or_never(server_provider.begin()).is_some(), "the slot is free in the end");
     });
 }
 
