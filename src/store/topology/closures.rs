@@ -51,14 +51,10 @@ pub(in crate::store) struct Outdated {
     credit: usize,
 }
 
+#[cfg(test)]
 impl Outdated {
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.services.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.services.is_empty()
     }
 }
 

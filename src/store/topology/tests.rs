@@ -277,7 +277,7 @@ impl World {
     }
 
     fn walk_and_keep(&self, root: u32) {
-        let walk = Walk::new(self, &[index(root)], |_| false, &pin()).expect("one thread");
+        let walk = Walk::new(self, &[index(root)], |_| None, &pin()).expect("one thread");
         self.topology.keep_walk(self, index(root), &walk.members);
     }
 }
