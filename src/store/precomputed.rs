@@ -111,6 +111,12 @@ impl ClosureCell {
         self.validity.set(true);
     }
 
+    /// Returns how often the closure has become valid again.
+    #[cfg(test)]
+    pub(crate) fn times_computed(&self) -> u32 {
+        self.validity.present.get() / 2
+    }
+
     /// Returns the valid closure, if there is one.
     pub(crate) fn present<'p>(&self, pin: &'p Pin) -> Option<&'p Precomputed> {
         let closure = if self.is_valid() { self.closure.load(pin) } else { None };

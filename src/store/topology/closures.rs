@@ -51,13 +51,6 @@ pub(in crate::store) struct Outdated {
     credit: usize,
 }
 
-#[cfg(test)]
-impl Outdated {
-    pub(super) fn len(&self) -> usize {
-        self.services.len()
-    }
-}
-
 /// Marks the closures that contain the list of dependents of `dependency`, which has changed.
 pub(super) fn invalidate(graph: &mut Graph, slots: &impl Slots, dependency: ServiceIndex) {
     let is_kept_ahead = graph.len() <= KEPT_AHEAD;
