@@ -360,7 +360,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         }
         self.ended = true;
         let (store, index) = (self.registry.store(), self.id.index());
-        if !store.fail_attempt(index, self.generation, reason, self.edges.any_discovered()) {
+        if !store.fail_attempt(index, self.generation, reason, &self.edges) {
             return Err(store.failure(index, self.generation));
         }
         // The observer may fail the service, which makes `failure` the last owner of the reason.

@@ -10,7 +10,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     registry::Registry,
     service::ServiceId,
-    store::{Store, Target},
+    store::{Store, Target, UsedEdges},
     sync::Shielded,
     waiting::{
         Wait,
@@ -226,7 +226,12 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
 fn end_if_stopped(store: &Store, index: ServiceIndex, generation: Generation) -> bool {
     let stopped = store.service(index).stopped.is_set();
     if stopped {
-        store.fail_attempt(index, generation, Shielded::new(Reason::ShutDown), false);
+        store.fail_attempt(
+            index,
+            generation,
+            Shielded::new(Reason::ShutDown),
+            &UsedEdges::default(),
+        );
     }
     stopped
 }

@@ -80,10 +80,7 @@ impl Depends<'_> {
             soft: false,
         };
         match self.store.declare(edge) {
-            Ok(()) => {
-                self.store.compute_closures();
-                Ok(self)
-            }
+            Ok(()) => Ok(self),
             Err(path) => Err(cycle_error(self.store, path).into()),
         }
     }

@@ -27,7 +27,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Phase, Store,
     history::{Cause, Exactly, NotCondemned, OldCauses},
-    quiet::Activity,
+    quiet::{Activity, LARGE},
     state::{Tag, Transition, fence_before_check},
     walk::{Member, Walk},
 };
@@ -86,8 +86,8 @@ pub(super) enum Condemned {
         members: Vec<Member>,
         /// The members are the result of a complete walk from one root, and may be kept.
         is_walk: bool,
-        /// Read before the members were found.
-        activity: Activity,
+        /// Read before the members were condemned. `None` for a small closure.
+        activity: Option<Activity>,
     },
 }
 
@@ -247,24 +247,22 @@ impl Store {
             }
         }
         let pin = &pin();
-        // Read before the precomputed closure and before the walk: an attempt that begins later,
-        // and an edge that is added later, change it.
-        let activity = self.activity();
         let precomputed = one.and_then(|root| {
             let (number, closure) = self.service(root.service).closure.load(pin)?;
             // If nothing has begun since services were marked as quiet, a walk may have much less
             // to visit than a large closure has members.
-            let prefers_walk = closure.len() > 64 && self.last_quiet.is(activity);
+            let prefers_walk = closure.len() >= LARGE && self.any_quiet();
             (!prefers_walk).then(|| (root, number, Walk::precomputed(root.service, closure)))
         });
         let (computed, mut walk) = match precomputed {
             Some((root, number, walk)) => (Some((root, number)), walk),
             None => {
                 let starts: Vec<ServiceIndex> = roots.iter().map(|root| root.service).collect();
-                (None, self.walk(&starts, activity, pin))
+                (None, self.walk(&starts, pin))
             }
         };
         let mut members = std::mem::take(&mut walk.members);
+        let activity = self.activity_for(&members);
         // Whether a member must be read again after the fence.
         let mut any_to_check = false;
         for member in &mut members {
@@ -285,16 +283,16 @@ impl Store {
             Some((root, number)) => self.service(root.service).closure.is_unchanged_since(number),
             None => {
                 members.iter().all(|member| member.is_unchanged(self))
-                    && (!walk.is_pruned || self.activity() == activity)
+                    && walk.pruned_at.is_none_or(|activity| self.activity() == activity)
             }
         };
         let is_missed = |member: &Member| self.is_missed(&walk, member);
         if is_complete && !(any_to_check && members.iter().any(is_missed)) {
-            let is_walk = one.is_some() && computed.is_none() && !walk.is_pruned;
+            let is_walk = one.is_some() && computed.is_none() && walk.pruned_at.is_none();
             return Condemned::Closure { members, is_walk, activity };
         }
         let members = self.condemn_again(roots, &members, pin);
-        Condemned::Closure { members, is_walk: false, activity }
+        Condemned::Closure { members, is_walk: false, activity: None }
     }
 
     /// Returns whether a pass must condemn a member: it is a dependent, it is not down, and it has
@@ -308,10 +306,9 @@ impl Store {
 
     /// Walks until the edges that were read form no cycle. They may form one, because they are read
     /// at different times; the graph itself is acyclic.
-    fn walk(&self, starts: &[ServiceIndex], activity: Activity, pin: &Pin) -> Walk {
+    fn walk(&self, starts: &[ServiceIndex], pin: &Pin) -> Walk {
         loop {
-            let is_quiet = |service| self.is_quiet(service, activity);
-            if let Some(walk) = Walk::new(self, starts, is_quiet, pin) {
+            if let Some(walk) = Walk::new(self, starts, |service| self.quiet_at(service), pin) {
                 return walk;
             }
         }
@@ -344,8 +341,7 @@ impl Store {
         loop {
             let roots = roots.iter().map(|root| root.service);
             let starts: Vec<ServiceIndex> = roots.chain(to.keys().copied()).collect();
-            let activity = self.activity();
-            let mut walk = self.walk(&starts, activity, pin);
+            let mut walk = self.walk(&starts, pin);
             let mut members = std::mem::take(&mut walk.members);
             for member in &mut members {
                 member.to = to.get(&member.service).copied().unwrap_or(Generation::FIRST);
@@ -358,7 +354,7 @@ impl Store {
             // Both checks read after the fence. If one of them finds a change, a later pass must
             // condemn the slots that this change concerns.
             if members.iter().all(|member| member.is_unchanged(self))
-                && (!walk.is_pruned || self.activity() == activity)
+                && walk.pruned_at.is_none_or(|activity| self.activity() == activity)
                 && !members.iter().any(|member| self.is_missed(&walk, member))
             {
                 return members;
@@ -403,7 +399,7 @@ impl Store {
             }
         }
         result.failed_slots.reverse();
-        if let Condemned::Closure { members, activity, .. } = condemned {
+        if let Condemned::Closure { members, activity: Some(activity), .. } = condemned {
             self.mark_quiet(roots, members, *activity);
         }
         // Not before all slots are down: a waker is user code, which may read other services of

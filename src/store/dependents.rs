@@ -13,7 +13,7 @@
 
 use super::graph::PlaceNumber;
 use crate::numbers::ServiceIndex;
-use crate::sync::{AtomicU32, Count, Ordering, Pin, Snapshot};
+use crate::sync::{AtomicU32, LockedNumber, Ordering, Pin, Snapshot};
 
 /// The list. Its version is a separate type, so that the slot can store each word where it fits.
 pub(crate) struct List(Snapshot<Places>);
@@ -39,11 +39,10 @@ impl List {
 struct Places {
     inline: [Place; INLINE],
     spilled: Box<[Place]>,
-    /// The number of places before the first free one. Only writers read it.
-    used: Count,
-    /// The number of dependents: the places that are used and not crossed out. Only writers read
-    /// it.
-    present: Count,
+    /// The number of places before the first free one.
+    used: LockedNumber,
+    /// The number of dependents: the places that are used and not crossed out.
+    present: LockedNumber,
 }
 
 const INLINE: usize = 4;
@@ -57,10 +56,7 @@ impl Places {
         // before the next copy, which makes the cost of a copy constant for each of them.
         let length = if rest.is_empty() { 0 } else { rest.len() + dependents.len() / 2 };
         let spilled = (0..length).map(|number| place(rest.get(number))).collect();
-        let used = Count::new();
-        used.set(dependents.len() as u32);
-        let present = Count::new();
-        present.set(dependents.len() as u32);
+        let [used, present] = [(); 2].map(|()| LockedNumber::new(dependents.len() as u32));
         Self { inline, spilled, used, present }
     }
 
@@ -109,7 +105,7 @@ impl Dependents<'_> {
         let number = places.used.get();
         places.place(number)?.set(dependent.get());
         places.used.set(number + 1);
-        places.present.fetch_add(1);
+        places.present.set(places.present.get() + 1);
         self.version.increment();
         Some(number)
     }
@@ -120,7 +116,7 @@ impl Dependents<'_> {
         let Some(places) = self.list.0.load(pin) else { return false };
         let Some(place) = places.place(number) else { return false };
         place.set(Place::REMOVED);
-        places.present.fetch_sub(1);
+        places.present.set(places.present.get() - 1);
         self.version.increment();
         places.is_sparse()
     }
@@ -197,13 +193,11 @@ impl Version {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Release: pairs with `load`. The list is changed before the change is counted. Not a
-    /// read-modify-write, because the caller holds the lock of the topology, which also orders
-    /// this change after the earlier ones.
+    /// Release: pairs with `load`. The list is changed before the change is counted.
     fn increment(&self) {
-        // Relaxed: only the holder of the lock writes the word.
-        let version = self.0.load(Ordering::Relaxed);
-        self.0.store(version.checked_add(1).unwrap_or(1), Ordering::Release);
+        if self.0.fetch_add(1, Ordering::Release) == u32::MAX {
+            self.0.fetch_add(1, Ordering::Release);
+        }
     }
 }
 

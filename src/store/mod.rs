@@ -79,7 +79,7 @@ use self::{
     precomputed::ClosureCell,
     quiet::{Begun, QuietSince},
     state::{Abandoned, fence_before_check},
-    topology::{Slots, Topology},
+    topology::{Discovered, Slots, Topology},
 };
 use crate::{
     failure::{Failure, Reason},
@@ -267,25 +267,18 @@ impl Store {
         self.topology.declare(self, edge)
     }
 
-    /// Computes the closures that declarations, attempts and publications have changed, so that the
-    /// next failure need not walk. Called at the end of each of them.
-    pub(crate) fn compute_closures(&self) {
-        self.topology.compute_closures(self);
-    }
-
     /// Computes all closures, whatever it costs: the registry is built.
     pub(crate) fn compute_all_closures(&self) {
         self.topology.compute_all_closures(self);
     }
 
-    /// Publishes an edge that an attempt of the dependent uses. Returns true if it is a discovered
-    /// edge that this attempt had not used before.
+    /// Publishes an edge that an attempt of the dependent uses.
     pub(crate) fn discover(
         &self,
         edge: Edge,
         generation: Generation,
         start_only: bool,
-    ) -> Result<bool, CyclePath> {
+    ) -> Result<Discovered, CyclePath> {
         self.topology.discover(self, edge, generation, start_only)
     }
 

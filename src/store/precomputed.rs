@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::{
     numbers::ServiceIndex,
-    sync::{AtomicU32, Budget, Ordering, Pin, Snapshot, Taken},
+    sync::{AtomicU32, Budget, LockedNumber, Ordering, Pin, Snapshot, Taken},
 };
 
 /// The precomputed closure of one service, if there is one.
@@ -28,24 +28,28 @@ pub(crate) struct ClosureCell {
 ///
 /// Only the holder of the lock of the topology changes the word. A cascade would be misled if
 /// exactly 2^32 changes, or a multiple of that, were made between its two loads.
-struct Validity(AtomicU32);
+struct Validity {
+    number: AtomicU32,
+    /// The same number, for the holder of the lock.
+    present: LockedNumber,
+}
 
 impl Validity {
     /// Valid: a new service has no dependents.
     fn new() -> Self {
-        Self(AtomicU32::new(1))
+        Self { number: AtomicU32::new(1), present: LockedNumber::new(1) }
     }
 
     /// Acquire: pairs with `set`. A cascade that finds the closure valid then loads the closure
     /// that was valid at this time, or a later one.
     #[inline]
     fn load(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+        self.number.load(Ordering::Acquire)
     }
 
-    /// Returns whether the closure is valid. Relaxed: the caller holds the lock of the topology.
+    /// Returns whether the closure is valid. The caller holds the lock of the topology.
     fn is_valid(&self) -> bool {
-        self.0.load(Ordering::Relaxed) % 2 == 1
+        self.present.get() % 2 == 1
     }
 
     /// Makes the closure valid or invalid. Release: pairs with `load`, for the closure that was
@@ -53,8 +57,8 @@ impl Validity {
     /// read-modify-write, because the caller holds the lock of the topology.
     fn set(&self, valid: bool) {
         if self.is_valid() != valid {
-            let number = self.0.load(Ordering::Relaxed);
-            self.0.store(number.wrapping_add(1), Ordering::Release);
+            self.present.set(self.present.get().wrapping_add(1));
+            self.number.store(self.present.get(), Ordering::Release);
         }
     }
 }
@@ -107,9 +111,16 @@ impl ClosureCell {
         self.validity.set(true);
     }
 
+    /// Returns how often the closure has become valid again.
+    #[cfg(test)]
+    pub(crate) fn times_computed(&self) -> u32 {
+        self.validity.present.get() / 2
+    }
+
     /// Returns the valid closure, if there is one.
     pub(crate) fn present<'p>(&self, pin: &'p Pin) -> Option<&'p Precomputed> {
-        self.load(pin).map(|(_, closure)| closure)
+        let closure = if self.is_valid() { self.closure.load(pin) } else { None };
+        closure.filter(|closure| closure.len() > 0)
     }
 }
 

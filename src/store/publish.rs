@@ -141,8 +141,9 @@ impl Store {
             self.topology.drop_unused_edges(self, index, generation, |edge: Edge| {
                 used.has_received(edge.dependency)
             });
+        } else if used.any_added() {
+            self.topology.compute_closures(self);
         }
-        self.compute_closures();
         Ok(())
     }
 
@@ -223,11 +224,11 @@ impl Store {
         index: ServiceIndex,
         generation: Generation,
         reason: Shielded<Reason>,
-        has_edges: bool,
+        used: &UsedEdges,
     ) -> bool {
         // Before the slot is free: the next attempt may have the same generation, and must not
         // lose the edges that it uses.
-        if has_edges {
+        if used.any_discovered() {
             self.topology.release(index, generation);
         }
         // A cascade has ended the generation, and its cause is the one to report.
@@ -240,7 +241,9 @@ impl Store {
         match self.slot(index).state.transition(Tag::starting(generation), Tag::down(generation)) {
             Ok(transition) => {
                 self.notify(index, transition);
-                self.compute_closures();
+                if used.any_added() {
+                    self.topology.compute_closures(self);
+                }
                 true
             }
             // A cascade was faster than this transition.

@@ -12,6 +12,10 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
+/// The smallest closure whose roots are marked. To visit a smaller one again costs less than to
+/// read the numbers, which all attempts and changes of edges write.
+pub(super) const LARGE: usize = if cfg!(loom) { 8 } else { 64 };
+
 /// The number of attempts that have begun and of edges that have changed, in the whole registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Activity(u64);
@@ -55,8 +59,9 @@ impl QuietSince {
 
     /// Acquire: pairs with `set`. A cascade that relies on the mark takes its own slots down after
     /// the dependents of the marked service have gone down (I1).
-    pub(super) fn is(&self, activity: Activity) -> bool {
-        self.0.load(Ordering::Acquire) == activity.0
+    fn get(&self) -> Option<Activity> {
+        let activity = self.0.load(Ordering::Acquire);
+        (activity != u64::MAX).then_some(Activity(activity))
     }
 }
 
@@ -66,11 +71,25 @@ impl Store {
         Activity(self.topology.changes().wrapping_add(self.begun.load()))
     }
 
-    /// Returns whether everything that depends on the service was down when `activity` was read,
-    /// and the service, too.
-    pub(super) fn is_quiet(&self, service: ServiceIndex, activity: Activity) -> bool {
-        self.slot(service).state.load().phase() == Phase::Down
-            && self.service(service).quiet_since.is(activity)
+    /// Returns the activity, if the closure with these members is large enough to be marked.
+    ///
+    /// Read before the members are condemned: all of them are down at some time after this.
+    pub(super) fn activity_for(&self, members: &[Member]) -> Option<Activity> {
+        (members.len() >= LARGE).then(|| self.activity())
+    }
+
+    /// Returns the present activity, if everything that depends on the service is down as long as
+    /// the activity does not change, and the service, too.
+    pub(super) fn quiet_at(&self, service: ServiceIndex) -> Option<Activity> {
+        if self.slot(service).state.load().phase() != Phase::Down {
+            return None;
+        }
+        self.service(service).quiet_since.get().filter(|&marked| marked == self.activity())
+    }
+
+    /// Returns whether a service was marked as quiet, and the activity has not changed since.
+    pub(super) fn any_quiet(&self) -> bool {
+        self.last_quiet.get().is_some_and(|marked| marked == self.activity())
     }
 
     /// Marks the roots of a cascade that has ended, or all members if it has taken nothing down:

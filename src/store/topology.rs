@@ -19,14 +19,23 @@ use super::{
     walk::Member,
 };
 use crate::numbers::{Generation, ServiceIndex};
-use crate::sync::{self, AtomicU64, Budget, Count, Flag, Mutex, Ordering, pin};
+use crate::sync::{self, AtomicU64, Budget, Count, Mutex, Ordering, pin};
 
 pub(crate) struct Topology {
     graph: Mutex<Graph>,
     changes: Changes,
-    /// Set while there may be outdated closures. It spares a publication that has changed no edge
-    /// the lock.
-    outdated: Flag,
+}
+
+/// What the use of an edge by an attempt has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Discovered {
+    /// Nothing: the edge is declared, this attempt has used it before, or the attempt is
+    /// invalidated.
+    Known,
+    /// This attempt uses a discovered edge of earlier attempts.
+    Used,
+    /// The edge is new.
+    Added,
 }
 
 /// The number of edge changes: how many edges that are not soft were added or removed.
@@ -63,7 +72,7 @@ pub(crate) trait Slots {
 
 impl Topology {
     pub(crate) fn new() -> Self {
-        Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)), outdated: Flag::new() }
+        Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)) }
     }
 
     /// Returns the number of edge changes. Lists that are read after this contain every change
@@ -94,31 +103,34 @@ impl Topology {
                 graph.mark(edge, EdgeSource::Declared);
                 Ok(())
             }
-            None => self.add(&mut graph, slots, edge, EdgeSource::Declared),
+            None => {
+                self.add(&mut graph, slots, edge, EdgeSource::Declared)?;
+                closures::compute(&mut graph, slots, false);
+                Ok(())
+            }
         }
     }
 
     /// Ensures that the edge is published, and marks it as used by the attempt of `generation`; if
     /// `start_only` is set, only until the publication of the attempt.
     ///
-    /// Returns true if it is a discovered edge that this attempt had not used before. Returns
-    /// false, and adds no edge, if the attempt is invalidated.
+    /// Adds no edge if the attempt is invalidated.
     pub(crate) fn discover(
         &self,
         slots: &impl Slots,
         edge: Edge,
         generation: Generation,
         start_only: bool,
-    ) -> Result<bool, CyclePath> {
+    ) -> Result<Discovered, CyclePath> {
         let used = |start_only| EdgeSource::Discovered { attempt: Some(generation), start_only };
         let mut graph = sync::lock(&self.graph);
         match graph.find(edge) {
             // A declared edge is permanent, so it needs no mark.
-            Some(EdgeSource::Declared) => Ok(false),
+            Some(EdgeSource::Declared) => Ok(Discovered::Known),
             // A later attempt uses the edge, so this one is invalidated. The mark of the later
             // one must stay: it prevents that the edge is removed.
             Some(EdgeSource::Discovered { attempt: Some(attempt), .. }) if attempt > generation => {
-                Ok(false)
+                Ok(Discovered::Known)
             }
             Some(EdgeSource::Discovered { attempt: Some(attempt), start_only: before })
                 if attempt == generation =>
@@ -126,12 +138,12 @@ impl Topology {
                 // This attempt has used the edge before. If one of its uses is not start-only,
                 // the edge is hard.
                 graph.mark(edge, used(before && start_only));
-                Ok(false)
+                Ok(Discovered::Known)
             }
             // Only earlier attempts have used the edge, or a failed attempt of the same generation.
             Some(EdgeSource::Discovered { .. }) => {
                 graph.mark(edge, used(start_only));
-                Ok(true)
+                Ok(Discovered::Used)
             }
             None => {
                 // The edge is counted before the state is confirmed. A later attempt is
@@ -142,13 +154,13 @@ impl Topology {
                 count.fetch_add(1);
                 if !slots.slot(edge.dependent).state.confirm(Tag::starting(generation)) {
                     count.fetch_sub(1);
-                    return Ok(false);
+                    return Ok(Discovered::Known);
                 }
                 let added = self.add(&mut graph, slots, edge, used(start_only));
                 if added.is_err() {
                     count.fetch_sub(1);
                 }
-                added.map(|()| true)
+                added.map(|()| Discovered::Added)
             }
         }
     }
@@ -194,6 +206,7 @@ impl Topology {
         for (edge, _) in unused {
             self.remove(&mut graph, slots, edge);
         }
+        closures::compute(&mut graph, slots, false);
         // The number is set anew: edges that were declared since the last publication are no longer
         // counted.
         let left = graph.dependencies(dependent);
@@ -257,21 +270,14 @@ impl Topology {
     fn list_changed(&self, graph: &mut Graph, slots: &impl Slots, dependency: ServiceIndex) {
         self.changes.increment();
         closures::invalidate(graph, slots, dependency);
-        self.outdated.set();
     }
 
     /// Computes the closures that are outdated, unless this would cost more than the changes of
-    /// edges since the last time have paid for. Does nothing if another thread holds the lock: it
-    /// changes edges, and calls this function afterwards.
+    /// edges since the last time have paid for. Does nothing if another thread holds the lock: most
+    /// likely it changes edges, and calls this function afterwards.
     pub(crate) fn compute_closures(&self, slots: &impl Slots) {
-        if !self.outdated.is_set() {
-            return;
-        }
         if let Some(mut graph) = sync::try_lock(&self.graph) {
             closures::compute(&mut graph, slots, false);
-            if graph.outdated.is_empty() {
-                self.outdated.unset();
-            }
         }
     }
 
@@ -279,7 +285,6 @@ impl Topology {
     pub(crate) fn compute_all_closures(&self, slots: &impl Slots) {
         let mut graph = sync::lock(&self.graph);
         closures::compute(&mut graph, slots, true);
-        self.outdated.unset();
     }
 
     /// Keeps the result of a walk from `root` for its next failure, if no edge of its closure has
@@ -287,9 +292,6 @@ impl Topology {
     pub(crate) fn keep_walk(&self, slots: &impl Slots, root: ServiceIndex, members: &[Member]) {
         if let Some(mut graph) = sync::try_lock(&self.graph) {
             closures::keep_walk(&mut graph, slots, root, members);
-            if graph.outdated.is_empty() {
-                self.outdated.unset();
-            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{CyclePath, DependencyKind, Edge, Store};
+use super::{CyclePath, DependencyKind, Edge, Store, topology::Discovered};
 use crate::{
     instance::{BuiltFrom, Instance},
     numbers::{Generation, ServiceIndex},
@@ -23,8 +23,10 @@ type EdgeKey = (ServiceIndex, bool);
 
 #[derive(Default)]
 struct UsedEdge {
-    /// The attempt has discovered the edge, so it is counted in `Service::discovered`.
+    /// The attempt uses it as a discovered edge, so it is counted in `Service::discovered`.
     discovered: bool,
+    /// The attempt has added the edge.
+    added: bool,
     /// The instance that a wait over the hard edge has last returned.
     hard: Option<Received>,
     /// The instance that a wait over the start-only edge has last returned.
@@ -49,8 +51,10 @@ impl UsedEdges {
         start_only: bool,
     ) -> Result<(), CyclePath> {
         let discovered = store.discover(edge, generation, start_only)?;
-        let key = (edge.dependency, edge.soft);
-        self.lock().entry(key).or_default().discovered |= discovered;
+        let mut edges = self.lock();
+        let edge = edges.entry((edge.dependency, edge.soft)).or_default();
+        edge.discovered |= discovered != Discovered::Known;
+        edge.added |= discovered == Discovered::Added;
         Ok(())
     }
 
@@ -69,7 +73,12 @@ impl UsedEdges {
         *self.lock() = other;
     }
 
-    /// Returns whether the attempt has discovered an edge.
+    /// Returns whether the attempt has added an edge, so that closures have changed.
+    pub(super) fn any_added(&self) -> bool {
+        self.lock().values().any(|edge| edge.added)
+    }
+
+    /// Returns whether the attempt has used a discovered edge.
     pub(crate) fn any_discovered(&self) -> bool {
         self.lock().values().any(|edge| edge.discovered)
     }

@@ -1,7 +1,7 @@
 //! A walk: finds the closure of some services by following the lists of their dependents, without a
 //! lock, while edges may change.
 
-use super::{dependents::Iter, precomputed::Precomputed, topology::Slots};
+use super::{dependents::Iter, precomputed::Precomputed, quiet::Activity, topology::Slots};
 use crate::{
     numbers::{Generation, ServiceIndex},
     sync::Pin,
@@ -12,8 +12,9 @@ pub(super) struct Walk {
     /// Each service before its dependents.
     pub(super) members: Vec<Member>,
     dependents: DependentMembers,
-    /// The dependents of some member were not followed: they are down.
-    pub(super) is_pruned: bool,
+    /// The dependents of some member were not followed: they are down as long as this is the
+    /// activity.
+    pub(super) pruned_at: Option<Activity>,
 }
 
 /// The members that are a dependent of another member.
@@ -61,28 +62,29 @@ impl Member {
 impl Walk {
     /// Walks from `starts`. It finds each dependent that was added before the call, unless the
     /// dependent was removed before its entry was read. It does not follow the dependents of a
-    /// service for which `is_quiet` returns true.
+    /// service that is quiet at the present activity, which `quiet_at` returns.
     ///
     /// Returns `None` if the edges that it has read form a cycle. The graph is acyclic at any
     /// time, but a walk reads its lists at different times. The caller walks again.
     pub(super) fn new(
         slots: &impl Slots,
         starts: &[ServiceIndex],
-        is_quiet: impl Fn(ServiceIndex) -> bool,
+        quiet_at: impl Fn(ServiceIndex) -> Option<Activity>,
         pin: &Pin,
     ) -> Option<Self> {
-        let mut is_pruned = false;
+        let mut pruned_at = None;
         let mut visit = |service: ServiceIndex| {
             let member = Member::new(slots, service);
-            if is_quiet(service) {
-                is_pruned = true;
-                return (member, Iter::default());
+            if let Some(activity) = quiet_at(service) {
+                if *pruned_at.get_or_insert(activity) == activity {
+                    return (member, Iter::default());
+                }
             }
             (member, slots.slot(service).dependents().iter(pin))
         };
         let walk =
             in_index_order(starts, &mut visit).or_else(|| depth_first(starts, &mut visit))?;
-        Some(Self { is_pruned, ..walk })
+        Some(Self { pruned_at, ..walk })
     }
 
     /// Creates the walk that would find the precomputed closure of `root`.
@@ -92,7 +94,7 @@ impl Walk {
         closure.for_each(|service| {
             members.push(Member { service, version: 0, to: Generation::FIRST });
         });
-        Self { members, dependents: DependentMembers::AllBut(root), is_pruned: false }
+        Self { members, dependents: DependentMembers::AllBut(root), pruned_at: None }
     }
 
     /// Returns whether the walk has reached a service over an edge, not only as one of its starts.
@@ -139,7 +141,7 @@ fn in_index_order<'p>(
             dependents.insert(dependent);
         }
     }
-    Some(Walk { members, dependents: DependentMembers::Set(dependents), is_pruned: false })
+    Some(Walk { members, dependents: DependentMembers::Set(dependents), pruned_at: None })
 }
 
 /// Walks depth first, which finds an order for every acyclic graph. Returns `None` for a cycle.
@@ -182,7 +184,7 @@ fn depth_first<'p>(
     }
     // Each service was added after all its dependents.
     members.reverse();
-    Some(Walk { members, dependents: DependentMembers::Set(dependents), is_pruned: false })
+    Some(Walk { members, dependents: DependentMembers::Set(dependents), pruned_at: None })
 }
 
 /// A set of services, stored as bits in pages. A page without members is not allocated, so a walk

@@ -119,6 +119,24 @@ impl Flag {
     }
 }
 
+/// A number that only the holder of one lock reads and writes. The lock orders it, so it is an
+/// atomic of std also in a model, where each access of another one is a step.
+pub(crate) struct LockedNumber(std::sync::atomic::AtomicU32);
+
+impl LockedNumber {
+    pub(crate) fn new(number: u32) -> Self {
+        Self(std::sync::atomic::AtomicU32::new(number))
+    }
+
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, number: u32) {
+        self.0.store(number, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// A number for statistics, and for decisions that tolerate a stale value. All its orderings are
 /// Relaxed. If a decision needs an ordering, another word carries it.
 #[derive(Debug)]

@@ -51,17 +51,6 @@ pub(in crate::store) struct Outdated {
     credit: usize,
 }
 
-impl Outdated {
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.services.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.services.is_empty()
-    }
-}
-
 /// Marks the closures that contain the list of dependents of `dependency`, which has changed.
 pub(super) fn invalidate(graph: &mut Graph, slots: &impl Slots, dependency: ServiceIndex) {
     let is_kept_ahead = graph.len() <= KEPT_AHEAD;
