@@ -8,7 +8,10 @@
 //! ```
 #![cfg(loom)]
 
+use std::sync::Arc;
+
 use loom::thread::spawn;
+use mainstay::Guard;
 use mainstay_loom_tests::{Value, assert_i2, join, model, read_state, services, try_publish};
 
 #[test]
@@ -96,5 +99,24 @@ fn a_dependent_can_be_built_during_a_replacement() {
         assert_i2(&registry, &ids);
         assert!(read_state(&registry, ids[1]).1 && read_state(&registry, e) == (0, true));
         drop(returned);
+    });
+}
+
+/// Two threads replace one value. The replacement that was decided last stays, whichever of them
+/// stores its value first. (Preemption bound: 3.)
+#[test]
+fn the_last_of_two_replacements_stays() {
+    model("the last of two replacements stays", Some(3), || {
+        let (registry, [x], [provider]) = services(&[]);
+        let running = Arc::new(provider.start(&[]));
+
+        let replacers = [1, 2].map(|version| {
+            let running = Arc::clone(&running);
+            spawn(move || running.replace(Value::new(version)).expect("nothing fails"))
+        });
+        let [(), ()] = replacers.map(join);
+        let last = registry.get(x).expect("nothing fails");
+        assert_eq!(Guard::revision(&last), 2, "the last value was replaced by an older one");
+        drop(running);
     });
 }

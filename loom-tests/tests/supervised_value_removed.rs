@@ -136,6 +136,57 @@ fn an_attempt_finds_what_the_drop_of_an_abandoned_value_wrote() {
     });
 }
 
+/// The provider waits to begin: the thread that drops the value wakes it. (Preemption bound: 2.)
+#[test]
+fn an_attempt_that_waits_for_the_drop_of_an_abandoned_value_is_woken() {
+    model("an attempt that waits for the drop of an abandoned value is woken", Some(2), || {
+        let (registry, [config, server], [_config_provider, server_provider]) = services(&[(1, 0)]);
+        let server_running = server_provider.start(&[]);
+        let value = Arc::downgrade(&server_running.instance().expect("just published"));
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        let provider = spawn(move || {
+            drop(server_running);
+            drop(server_provider.begin().wait_blocking().expect("the registry is open"));
+            assert_eq!(value.strong_count(), 0, "the value has not been dropped");
+            server_provider
+        });
+        join(failer);
+        drop(join(provider));
+        assert!(!read_state(&registry, server).1);
+    });
+}
+
+/// A close clears the waiter bit without a transition. It sets the bit again, or removes the value.
+/// (Preemption bound: 2.)
+#[test]
+fn a_close_keeps_the_mark_of_an_abandoned_value() {
+    model("a close keeps the mark of an abandoned value", Some(2), || {
+        let (registry, [config, server], [_config_provider, server_provider]) = services(&[(1, 0)]);
+        let server_running = server_provider.start(&[]);
+        let value = Arc::downgrade(&server_running.instance().expect("just published"));
+
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(config, "edited").map(drop).unwrap()
+        });
+        let provider = spawn({
+            let registry = registry.clone();
+            move || {
+                drop(server_running);
+                registry.close();
+            }
+        });
+        join(failer);
+        join(provider);
+        assert_eq!(value.strong_count(), 0, "the value stays in the slot");
+        assert!(!read_state(&registry, server).1);
+    });
+}
+
 /// The mark of the provider and the bit of a waiter are one bit: the waiter is woken nevertheless.
 /// (Preemption bound: 2.)
 #[test]

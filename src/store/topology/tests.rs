@@ -378,6 +378,20 @@ fn closures_of_a_large_registry_are_kept_after_a_walk() {
 }
 
 #[test]
+fn a_walk_is_not_kept_if_an_edge_has_changed_since() {
+    let mut world = World::new(1_100);
+    let is_kept = |world: &World| world.closure(index(0)).load(&pin()).is_some();
+    world.add((1, 0, false), EdgeSource::Declared);
+    let walk = Walk::new(&world, &[index(0)], |_| false, &pin()).expect("one thread");
+    world.add((2, 1, false), EdgeSource::Declared);
+    world.topology.keep_walk(&world, index(0), &walk.members);
+    assert!(!is_kept(&world), "it was kept, although an edge has changed");
+    world.walk_and_keep(0);
+    assert!(is_kept(&world));
+    assert_eq!(world.check_closures(), 1);
+}
+
+#[test]
 fn a_start_computes_each_closure_a_bounded_number_of_times() {
     // A chain, dependencies first: each new edge concerns all services.
     let services = 1_000;
