@@ -3,3 +3,4 @@
 mod abandoned_values_removed;
 mod down_services_left_alone;
 mod exact_instance_reported;
+mod several_roots_fail_together;
