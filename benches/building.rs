@@ -197,7 +197,7 @@ struct Row {
     bytes_build: isize,
     bytes_first_failure: isize,
     /// The sum of the two fields before it: the build or the first failure may allocate the memory
-    /// for cached closures.
+    /// for precomputed closures.
     bytes_closures: isize,
     peak_bytes: isize,
 }

@@ -1,4 +1,4 @@
-//! A cached closure that is replaced, and retired, while `fail` reads it.
+//! A precomputed closure that is replaced, and retired, while `fail` reads it.
 //!
 //! The other models use a substitute for crossbeam-epoch, which never frees anything. This one uses
 //! `src/sync/snapshot.rs` and crossbeam-epoch themselves, with the default collector.

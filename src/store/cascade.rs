@@ -263,11 +263,18 @@ impl Store {
         };
         let mut members = std::mem::take(&mut walk.members);
         let activity = self.activity_for(&members);
+        let to_of_root = |service| match one {
+            Some(root) => (root.service == service).then_some(root.to),
+            None => {
+                let at = roots.binary_search_by_key(&service, |root| root.service);
+                at.ok().map(|at| roots[at].to)
+            }
+        };
         // Whether a member must be read again after the fence.
         let mut any_to_check = false;
         for member in &mut members {
-            if let Ok(root) = roots.binary_search_by_key(&member.service, |root| root.service) {
-                member.to = roots[root].to;
+            if let Some(to) = to_of_root(member.service) {
+                member.to = to;
                 any_to_check |= walk.is_dependent(member.service);
                 continue;
             }

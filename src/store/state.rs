@@ -362,7 +362,7 @@ impl Abandoned {
 
 /// The SeqCst fence between what a thread has written and what it now checks. It has two sides:
 ///
-/// - a cascade condemns `c`, **fence**, checks whether `c` has gained a dependent;
+/// - a cascade condemns `c`, **fence**, checks whether the dependents of `c` have changed;
 /// - an attempt publishes its edge to `c`, **fence**, checks whether `c` is condemned.
 ///
 /// One of the two fences comes first, and the check after the other fence sees what was written

@@ -3,9 +3,9 @@
 //!
 //! # Why
 //!
-//! `fail` reads lists of dependents and a cached closure, which may be retired at the same time.
-//! An `ArcSwap` for each of them would be a safe alternative. But its loads cost three times as
-//! much, and each of its stores visits every thread that has ever read one.
+//! `fail` reads lists of dependents and a precomputed closure, which may be retired at the same
+//! time. An `ArcSwap` for each of them would be a safe alternative. But its loads cost three times
+//! as much, and each of its stores visits every thread that has ever read one.
 //!
 //! # How it is checked
 //!

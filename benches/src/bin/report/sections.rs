@@ -296,7 +296,7 @@ impl Sections<'_> {
         let time = panel("register, edges, build", |line| line.seconds() * 1e9);
         let (what, of) = ("Building a registry", self.results.features("building"));
         let mut text = self.lines("building-time.svg", what, &of, "services", vec![time])?;
-        let bytes = panel("slots, names, edges, cached closures", |line| {
+        let bytes = panel("slots, names, edges, precomputed closures", |line| {
             each(line.bytes() as f64, line.services)
         });
         let path = self.plots.join("building-bytes.svg");
@@ -326,7 +326,7 @@ impl Sections<'_> {
         let table = markdown("graph", &titles, "--:", rows);
         let about = "Bytes are for each service; the peak is the maximum of the whole registry. \
                      A \"hub\" is one service on which all others depend, as in a fan-out. \
-                     \"Closures\" are the cached closures after the first failure.";
+                     \"Closures\" are the precomputed closures after the first failure.";
         Ok(section("Building", about, &of, text + &table))
     }
 

@@ -124,7 +124,7 @@ fn all(results: &Results) -> Vec<Target> {
     let cascade = |upper, lower| by_group(results, "cascade/", upper, lower);
     targets.push(Target::ratio("cascade / floor", 1.5, cascade("mainstay", "floor")));
     let walked = cascade("mainstay, walked", "mainstay");
-    targets.push(Target::ratio("cascade, walked / with a cached closure", 3.0, walked));
+    targets.push(Target::ratio("cascade after a change of edges / without", 3.0, walked));
     for function in ["mainstay fail", "mainstay ready"] {
         let measured = by_group(results, "wakeup/awake/", function, "event-listener");
         targets.push(Target::ratio(format!("{function} / event-listener, awake"), 1.2, measured));
