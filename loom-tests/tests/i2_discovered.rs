@@ -176,9 +176,9 @@ fn an_edge_discovered_by_a_restarted_dependent_is_not_missed() {
     });
 }
 
-/// `config` gains `pool` during the first pass of the cascade, which finds another dependent. While
-/// the second pass condemns `pool`, `db` discovers that it depends on `pool`: the check of each pass
-/// needs a fence of its own. (Preemption bound: 2.)
+/// `config` gains `pool` during the first pass of the cascade, which finds another dependent.
+/// While the second pass condemns `pool`, `db` discovers that it depends on `pool`: the check of
+/// each pass needs a fence of its own. (Preemption bound: 2.)
 #[test]
 fn an_edge_discovered_during_a_second_pass_is_not_missed() {
     model("an edge discovered during a second pass is not missed", Some(2), || {
