@@ -382,7 +382,7 @@ fn a_walk_is_not_kept_if_an_edge_has_changed_since() {
     let mut world = World::new(1_100);
     let is_kept = |world: &World| world.closure(index(0)).load(&pin()).is_some();
     world.add((1, 0, false), EdgeSource::Declared);
-    let walk = Walk::new(&world, &[index(0)], |_| false, &pin()).expect("one thread");
+    let walk = Walk::new(&world, &[index(0)], |_| None, &pin()).expect("one thread");
     world.add((2, 1, false), EdgeSource::Declared);
     world.topology.keep_walk(&world, index(0), &walk.members);
     assert!(!is_kept(&world), "it was kept, although an edge has changed");
