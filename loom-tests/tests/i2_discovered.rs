@@ -183,7 +183,7 @@ fn an_edge_discovered_by_a_restarted_dependent_is_not_missed() {
 fn an_edge_discovered_during_a_second_pass_is_not_missed() {
     model("an edge discovered during a second pass is not missed", Some(2), || {
         let (registry, ids, providers) = services(&[(3, 0)]);
-        let ([config, pool, ..], [config_provider, pool_provider, db_provider, _]) =
+        let ([config, pool, _, _], [config_provider, pool_provider, db_provider, _]) =
             (ids, providers);
         let running = (config_provider.start(&[]), pool_provider.start(&[]));
         let attempt = db_provider.attempt();
