@@ -104,14 +104,14 @@ fn cached(mut one: One) -> One {
     one
 }
 
-#[library_benchmark(config = at_most_instructions(2_520))]
+#[library_benchmark(config = at_most_instructions(1_290))]
 #[bench::one(chain(1))]
 fn fail_of_1(tree: Tree) -> Tree {
     assert_eq!(tree.fail(), 1);
     tree
 }
 
-#[library_benchmark(config = at_most_instructions(73_000))]
+#[library_benchmark(config = at_most_instructions(97_000))]
 #[bench::one(chain(1_000))]
 fn fail_of_1000(tree: Tree) -> Tree {
     assert_eq!(tree.fail(), 1_000);
@@ -167,14 +167,14 @@ const fn by_feature(supervise: u64, none: u64) -> u64 {
     if cfg!(feature = "supervise") { supervise } else { none }
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(1_550, 1_295)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_730, 1_530)))]
 #[bench::one(down())]
 fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
     let running = published(&provider);
     (provider, running)
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(1_130, 940)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_690, 1_320)))]
 #[bench::one(published(&down()))]
 fn replace(running: Running<u64>) -> Running<u64> {
     running.replace(ANSWER).unwrap();
