@@ -268,11 +268,6 @@ impl Graph {
         self.services.len()
     }
 
-    /// Returns the number of the edges to a service, soft ones included.
-    pub(crate) fn number_of_dependents(&self, service: ServiceIndex) -> usize {
-        self.links(service).dependents.len()
-    }
-
     /// Iterates over the edges from the dependents of a service to the service, in ascending order
     /// of the dependents.
     pub(crate) fn dependents(&self, service: ServiceIndex) -> impl Iterator<Item = Edge> {

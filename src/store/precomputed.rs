@@ -176,6 +176,22 @@ impl Precomputed {
         Some(Self { members, is_in_index_order, _taken: Some(taken) })
     }
 
+    /// Creates a closure from a bitmap of all services. The order of their indices must be an order
+    /// of the closure. Returns `None` if it does not fit into the budget.
+    pub(crate) fn in_index_order(bits: &[u64], budget: &Arc<Budget>) -> Option<Self> {
+        let number = bits.iter().map(|bits| bits.count_ones()).sum::<u32>();
+        let first = bits.iter().position(|&bits| bits != 0).unwrap_or(0);
+        let last = bits.iter().rposition(|&bits| bits != 0).unwrap_or(0);
+        let words = &bits[first..=last];
+        let bytes = size_of_val(words);
+        if bytes >= number as usize * size_of::<ServiceIndex>() {
+            return Self::new(&set_bits(bits).collect::<Vec<_>>(), budget);
+        }
+        let taken = budget.take(bytes + size_of::<Self>())?;
+        let members = Members::Bits { first_word: first as u32, words: words.into(), number };
+        Some(Self { members, is_in_index_order: true, _taken: Some(taken) })
+    }
+
     pub(crate) fn len(&self) -> usize {
         match &self.members {
             Members::List(list) => list.len(),
@@ -205,18 +221,20 @@ impl Precomputed {
         }
     }
 
-    /// Sets the bit of each member.
-    pub(crate) fn add_to(&self, bits: &mut [u64]) {
+    /// Sets the bit of each member. Returns the number of words that were changed.
+    pub(crate) fn add_to(&self, bits: &mut [u64]) -> usize {
         match &self.members {
             Members::List(list) => {
                 for member in list {
                     bits[member.as_usize() / 64] |= 1 << (member.get() % 64);
                 }
+                list.len()
             }
             Members::Bits { first_word, words, .. } => {
                 for (bits, word) in bits[*first_word as usize..].iter_mut().zip(words) {
                     *bits |= word;
                 }
+                words.len()
             }
         }
     }

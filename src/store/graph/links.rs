@@ -30,13 +30,6 @@ impl<V> Links<V> {
         Self::Few(Vec::new())
     }
 
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Few(links) => links.len(),
-            Self::Many(links) => links.len(),
-        }
-    }
-
     pub(super) fn get(&self, key: LinkKey) -> Option<&V> {
         match self {
             Self::Few(links) => links.get(position(links, key).ok()?).map(|(_, value)| value),

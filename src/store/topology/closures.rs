@@ -18,7 +18,8 @@
 //! edges. At a start many edges change, one after the other, and each change may concern all
 //! services. So each change earns a fixed credit, and the outdated closures are computed as soon as
 //! the credit pays for all of them. The cost of a start is therefore linear in the number of edges.
-//! What is left is computed by the first cascade that must walk, after it has woken the waiters.
+//! If a service fails whose closure is still outdated, its cascade walks, and keeps the result
+//! after it has woken the waiters.
 //!
 //! In a larger registry all closures together would be too large: up to n^2 / 8 bytes. There, the
 //! first cascade of a service walks, and its result is kept as long as no edge of its closure
@@ -37,18 +38,27 @@ use crate::{
 /// KiB.
 const KEPT_AHEAD: usize = 1024;
 
-/// The computations that one change of an edge pays for. A computation is the visit of one
-/// dependent by the closure of its dependency.
+/// The steps that one change of an edge pays for. A step is a dependent that is visited, a word of
+/// a bitmap, or a comparison of two members.
 const CREDIT_OF_A_CHANGE: usize = 64;
 
-/// The largest credit: as much as all closures of a registry with twenty edges for each service.
-const MOST_CREDIT: usize = 20 * KEPT_AHEAD;
+/// The largest credit. It pays for all closures of a registry in the order of the indices with
+/// forty edges for each service.
+const MOST_CREDIT: usize = 64 * KEPT_AHEAD;
 
 /// The services whose closures are not valid, in a registry that keeps them ahead.
-#[derive(Default)]
 pub(in crate::store) struct Outdated {
+    /// Some may have become valid since, by a walk that was kept.
     services: Vec<ServiceIndex>,
     credit: usize,
+    /// The steps that a closure took, on average, when the last ones were computed.
+    steps_of_one: usize,
+}
+
+impl Default for Outdated {
+    fn default() -> Self {
+        Self { services: Vec::new(), credit: 0, steps_of_one: 1 }
+    }
 }
 
 /// Marks the closures that contain the list of dependents of `dependency`, which has changed.
@@ -76,31 +86,31 @@ pub(super) fn compute(graph: &mut Graph, slots: &impl Slots, whatever_it_costs: 
         graph.outdated.services = Vec::new();
         return;
     }
-    let outdated = &graph.outdated;
-    if !whatever_it_costs {
-        let cost_of = |service: &ServiceIndex| 1 + graph.number_of_dependents(*service);
-        let mut cost = 0;
-        for service in &outdated.services {
-            cost += cost_of(service);
-            if cost > outdated.credit {
-                return;
-            }
-        }
-        graph.outdated.credit -= cost;
+    let Outdated { services, credit, steps_of_one } = &graph.outdated;
+    if services.is_empty() || !whatever_it_costs && services.len() * steps_of_one > *credit {
+        return;
     }
     let mut services = std::mem::take(&mut graph.outdated.services);
     // Dependents first, so that each closure is the union of those of its dependents.
     services.sort_unstable_by_key(|&service| Reverse(graph.rank(service)));
     let pin = pin();
     let mut bits = vec![0; graph.len().div_ceil(64)];
+    let (mut computed, mut steps) = (0, 0);
     for service in services {
-        let closure = closure_of(graph, slots, service, &mut bits, &pin);
-        let closure = Precomputed::new(&closure, slots.budget());
-        slots.closure(service).store(closure, &pin);
+        let cell = slots.closure(service);
+        if !cell.is_valid() {
+            let (closure, took) = closure_of(graph, slots, service, &mut bits, &pin);
+            cell.store(closure, &pin);
+            computed += 1;
+            steps += took;
+        }
     }
+    let outdated = &mut graph.outdated;
+    outdated.credit = outdated.credit.saturating_sub(steps);
+    outdated.steps_of_one = steps.div_ceil(computed.max(1)).max(1);
 }
 
-/// Returns the closure of a service, each member before its dependents. `bits` is a scratch bitmap
+/// Computes the closure of a service. Returns the number of steps, too. `bits` is a scratch bitmap
 /// with one bit for each service of the registry.
 fn closure_of(
     graph: &Graph,
@@ -108,8 +118,9 @@ fn closure_of(
     service: ServiceIndex,
     bits: &mut [u64],
     pin: &Pin,
-) -> Vec<ServiceIndex> {
+) -> (Option<Precomputed>, usize) {
     bits.fill(0);
+    let mut steps = bits.len();
     let has = |bits: &[u64], of: ServiceIndex| bits[of.as_usize() / 64] >> (of.get() % 64) & 1 == 1;
     let listed = |of: ServiceIndex| {
         graph.dependents(of).filter(|edge| !edge.soft).map(|Edge { dependent, .. }| dependent)
@@ -119,13 +130,14 @@ fn closure_of(
     let mut reached: Vec<(ServiceIndex, ServiceIndex)> =
         listed(service).map(|dependent| (service, dependent)).collect();
     while let Some((dependency, dependent)) = reached.pop() {
+        steps += 1;
         is_in_index_order &= dependency < dependent;
         if has(bits, dependent) {
             continue;
         }
         match slots.closure(dependent).present(pin) {
             Some(closure) => {
-                closure.add_to(bits);
+                steps += closure.add_to(bits);
                 is_in_index_order &= closure.is_in_index_order();
             }
             // It has no dependents, or its closure did not fit into the budget.
@@ -135,24 +147,19 @@ fn closure_of(
             }
         }
     }
-    let mut members: Vec<ServiceIndex> = set_bits(bits).collect();
-    if !is_in_index_order {
-        members.sort_unstable_by_key(|&member| graph.rank(member));
+    if is_in_index_order {
+        return (Precomputed::in_index_order(bits, slots.budget()), steps + bits.len());
     }
-    members
+    let mut members: Vec<ServiceIndex> = set_bits(bits).collect();
+    members.sort_unstable_by_key(|&member| graph.rank(member));
+    let steps = steps + members.len() * members.len().ilog2() as usize;
+    (Precomputed::new(&members, slots.budget()), steps)
 }
 
 /// Keeps the result of a walk from `root`, if no edge of its closure has changed since.
-pub(super) fn keep_walk(
-    graph: &mut Graph,
-    slots: &impl Slots,
-    root: ServiceIndex,
-    members: &[Member],
-) {
-    if graph.len() <= KEPT_AHEAD {
-        compute(graph, slots, true);
-        return;
-    }
+///
+/// The caller holds the lock of the topology.
+pub(super) fn keep_walk(slots: &impl Slots, root: ServiceIndex, members: &[Member]) {
     // The lock is held: what is unchanged now stays so.
     if !members.iter().all(|member| member.is_unchanged(slots)) {
         return;
