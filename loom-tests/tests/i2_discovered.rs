@@ -183,8 +183,8 @@ fn an_edge_discovered_by_a_restarted_dependent_is_not_missed() {
 fn an_edge_discovered_during_a_second_pass_is_not_missed() {
     model("an edge discovered during a second pass is not missed", Some(2), || {
         let (registry, ids, providers) = services(&[(3, 0)]);
-        let ([config, pool, _, _], [config_provider, pool_provider, db_provider, _]) =
-            (ids, providers);
+        let [config, pool, _, _] = ids;
+        let [config_provider, pool_provider, db_provider, other_provider] = providers;
         let running = (config_provider.start(&[]), pool_provider.start(&[]));
         let attempt = db_provider.attempt();
 
@@ -201,6 +201,11 @@ fn an_edge_discovered_during_a_second_pass_is_not_missed() {
         join(declarer);
         let db = join(builder);
         assert_i2(&registry, &ids);
+        // pool is not condemned: if it is down, an attempt begins; if it is ready, it can be used.
+        match pool_provider.try_build(&[]) {
+            Some(pool_running) => drop(pool_running),
+            None => assert!(other_provider.try_build(&[pool]).is_some(), "A3: pool is condemned"),
+        }
         drop((running, db));
     });
 }

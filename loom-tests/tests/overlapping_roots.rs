@@ -55,13 +55,13 @@ fn after_fail_no_instance_of_the_closure_is_readable() {
 /// why an attempt that begins checks whether its own slot is condemned.
 ///
 /// There is a third service because loom does not switch threads between the last increment and the
-/// fence.
+/// fence. It is ready: a cascade that finds a service down checks all others for a restart.
 #[test]
 fn no_stale_dependent_after_two_cascades_of_a_pair() {
     model("no stale dependent after two cascades of a pair", Some(2), || {
         let (registry, ids @ [a, b, _], [a_provider, b_provider, c_provider]) =
             services(&[(1, 0), (2, 1)]);
-        let running = (a_provider.start(&[]), b_provider.start(&[a]));
+        let running = (a_provider.start(&[]), b_provider.start(&[a]), c_provider.start(&[b]));
 
         let fails_a = spawn({
             let registry = registry.clone();

@@ -62,7 +62,7 @@ fn depends_on_all(services: usize) -> Vec<Edge> {
 }
 
 fn declare(n: usize, edges: Vec<Edge>, registered: Order, declared: Order) {
-    let services = Services::new(n, registered);
+    let services = Services::new(n, registered, 0);
     let edges: Vec<Edge> =
         in_order(edges.len(), declared).into_iter().map(|edge| edges[edge]).collect();
     assert_eq!(counted(|| services.declare(&edges)), edges.len());

@@ -65,7 +65,7 @@ fn use_dependency(
 
 /// Registers services of which only the hub is ready.
 fn with_hub(n: usize) -> Services {
-    let mut services = Services::new(n, DependenciesFirst);
+    let mut services = Services::new(n, DependenciesFirst, 0);
     services.publish(HUB);
     services
 }
@@ -84,7 +84,7 @@ fn edges_of_hub(services: &Services) -> (usize, usize) {
 }
 
 fn publish(n: usize) {
-    let mut services = Services::new(n, DependenciesFirst);
+    let mut services = Services::new(n, DependenciesFirst, 0);
     counted(|| (0..n).for_each(|number| services.publish(number)));
     assert_eq!(services.ready(), n);
 }
@@ -134,7 +134,7 @@ fn drop_edges(n: usize, kind: DependencyKind, order: Order) {
 
 /// Makes all services ready except the hub, which is registered before them.
 fn all_but_hub(n: usize) -> Services {
-    let mut services = Services::new(n, DependenciesFirst);
+    let mut services = Services::new(n, DependenciesFirst, 0);
     (1..n).for_each(|number| services.publish(number));
     services
 }

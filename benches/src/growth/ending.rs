@@ -33,7 +33,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 fn all_are_ready(n: usize) {
-    let mut services = Services::new(n, DependenciesFirst);
+    let mut services = Services::new(n, DependenciesFirst, 0);
     services.start();
     counted(|| services.registry.wait_all_ready().wait_blocking()).unwrap();
     assert_eq!(services.ready(), n);
@@ -41,7 +41,7 @@ fn all_are_ready(n: usize) {
 
 /// Polls the wait after each publication, although not each one wakes it.
 fn all_become_ready(n: usize) {
-    let mut services = Services::new(n, DependenciesFirst);
+    let mut services = Services::new(n, DependenciesFirst, 0);
     let mut context = Context::from_waker(Waker::noop());
     let order = in_order(n, Random);
     counted(|| {
@@ -66,7 +66,7 @@ fn all_are_named(n: usize) {
 }
 
 fn close(n: usize, waiters: usize) {
-    let services = Services::new(n, DependenciesFirst);
+    let services = Services::new(n, DependenciesFirst, 0);
     let mut context = Context::from_waker(Waker::noop());
     let ids = &services.ids[..waiters];
     let mut waits: Vec<_> =

@@ -17,12 +17,15 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Registers services in this order.
-    pub(super) fn new(services: usize, registered: Order) -> Self {
-        let registry = Registry::with_capacity(services).unwrap();
+    /// Registers services in this order, and further ones that stay idle.
+    pub(super) fn new(services: usize, registered: Order, idle: usize) -> Self {
+        let registry = Registry::with_capacity(services + idle).unwrap();
         let mut ids = vec![None; services];
         for number in in_order(services, registered) {
             ids[number] = Some(registry.register(&format!("service {number}")).unwrap());
+        }
+        for number in 0..idle {
+            registry.register::<u64>(&format!("idle {number}")).unwrap();
         }
         let ids: Vec<ServiceId<u64>> = ids.into_iter().map(Option::unwrap).collect();
         let providers = ids.iter().map(|&id| registry.provide(id).unwrap()).collect();
@@ -34,7 +37,7 @@ impl Services {
     /// The edges are declared in the order of the graph, dependencies first. To register services
     /// in another order does not change the graph.
     pub(super) fn with_edges(services: usize, registered: Order, edges: &[Edge]) -> Self {
-        let services = Self::new(services, registered);
+        let services = Self::new(services, registered, 0);
         services.declare(edges);
         services
     }
