@@ -94,7 +94,8 @@ fn an_invalidated_publication_never_covers_the_next_one() {
         let (registry, [x], [provider]) = services(&[]);
         let late = provider.attempt();
 
-        let publisher = spawn(move || late.ready(Value::new(7)).is_ok());
+        // The running handle is kept: its drop would let the next attempt wait for the value.
+        let publisher = spawn(move || late.ready(Value::new(7)).ok());
         let next = spawn({
             let registry = registry.clone();
             move || {
@@ -107,10 +108,10 @@ fn an_invalidated_publication_never_covers_the_next_one() {
             }
         });
         let running = join(next);
-        join(publisher);
+        let published = join(publisher);
         let value = registry.get(x).expect("F: covered by an older value");
         assert_eq!(*value, Value::new(0));
-        drop(running);
+        drop((running, published));
     });
 }
 
