@@ -35,8 +35,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
 /// Fails the first service, on which all others depend. If `changed`, an edge has changed since the
 /// last failure, so the cascade walks. If not, it uses the closure of the last walk.
 ///
-/// The registry has so many services, most of them idle, that it computes no closure ahead, whatever
-/// `n` is.
+/// The registry has so many services, most of them idle, that it computes no closure ahead,
+/// whatever `n` is.
 fn fail(n: usize, edges: Vec<Edge>, registered: Order, changed: bool) {
     let mut services = Services::new(n, registered, IDLE);
     services.declare(&edges);
