@@ -60,30 +60,6 @@ fn a_late_failure_of_a_running_does_not_fail_the_next_instance() {
     });
 }
 
-/// The same beside a dependent that is down, which the cascade checks again after its fence: the
-/// root may have restarted at this time, and is left alone. (Preemption bound: 3.)
-#[test]
-fn a_report_beside_a_dependent_that_is_down_does_not_fail_the_next_instance() {
-    model("a report beside a dependent that is down does not fail the next", Some(3), || {
-        let (registry, [x, _], [provider, _dependent]) = services(&[(1, 0)]);
-        let running = provider.start(&[]);
-
-        let reporter = spawn(move || running.fail("broken").failed);
-        let failer = spawn({
-            let registry = registry.clone();
-            move || {
-                let failed = registry.fail(x, "again").unwrap().failed;
-                (failed, provider.try_build(&[]), provider)
-            }
-        });
-        let by_report = join(reporter);
-        let (by_failure, next, provider) = join(failer);
-        assert_eq!(by_report + by_failure, 1, "one instance fails once");
-        assert_eq!(read_state(&registry, x).1, next.is_some(), "the next instance was failed");
-        drop((next, provider));
-    });
-}
-
 /// A provider that waits for the failure gets its reason. (Preemption bound: 3.)
 #[test]
 fn fail_instance_wakes_the_provider() {

@@ -122,8 +122,9 @@ fn an_attempt_finds_what_the_drop_of_an_abandoned_value_wrote() {
             let registry = registry.clone();
             move || registry.fail(config, "edited").map(drop).unwrap()
         });
-        let provider = spawn(move || {
-            drop(running);
+        let dropper = spawn(move || drop(running));
+        // Another thread than the one that drops the handle: it knows only what it reads.
+        let beginner = spawn(move || {
             let attempt = now_or_never(server_provider.begin());
             let is_free = free.load(Ordering::Relaxed);
             assert!(attempt.is_none() || is_free, "the value has not been dropped");
@@ -131,7 +132,8 @@ fn an_attempt_finds_what_the_drop_of_an_abandoned_value_wrote() {
             server_provider
         });
         join(failer);
-        let server_provider = join(provider);
+        join(dropper);
+        let server_provider = join(beginner);
         assert!(now_or_never(server_provider.begin()).is_some(), "the slot is free in the end");
     });
 }
