@@ -176,6 +176,21 @@ fn a_report_may_return_already_failed_while_the_failure_is_on_its_way() {
 }
 
 #[test]
+fn begin_waits_for_an_abandoned_value_until_the_failure_returns() {
+    let end = (0, 1, 2, (Call::End { generation: 0 }, NOTHING));
+    let held = |from| (2, from, from + 1, (Call::Begin, Held));
+    let abandoned = [(1, 0, 9, FAIL), end, (2, 3, 4, NOT_READY), held(5)];
+    assert!(linearizable(&abandoned));
+    let [fail, _, not_ready, _] = abandoned;
+    assert!(!linearizable(&[fail, not_ready, held(5)]), "no call abandons the value");
+    assert!(!linearizable(&[fail, end, not_ready, held(10)]), "the failure has returned");
+    // The call that ends the handle may remove the value itself.
+    let late_end = (0, 1, 20, end.3);
+    assert!(linearizable(&[fail, late_end, held(10)]));
+    assert!(!linearizable(&[fail, late_end, held(21)]));
+}
+
+#[test]
 fn a_report_that_fails_the_next_instance_is_refused() {
     let restart = [(0, 0, 1, FAIL), (0, 2, 3, begin(1)), (0, 4, 5, ready(1, 2))];
     let [a, b, c] = restart;

@@ -345,11 +345,12 @@ pub(crate) fn run(operations: usize, seed: &Seed) -> Figures {
     figures
 }
 
-/// Reads after all threads have ended, which show a state that stays wrong.
+/// Reads, and a `begin`, after all threads have ended, which show a state that stays wrong.
 fn final_reads(world: &World, beginning: Instant, random: &mut Random) -> Vec<Recorded<Operation>> {
     let mut player = Player::new(world, 0, beginning, random);
     player.read();
     player.status();
+    player.provide();
     player.recorder.into_records()
 }
 

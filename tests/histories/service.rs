@@ -20,7 +20,12 @@
 //!   value. That is an operation of its own here, [`Call::Why`], directly after the first one.
 //! - *`begin`* usually waits while the service is condemned. That saves work and is no promise,
 //!   and so a `begin` that does not wait is correct, too.
+//! - *The end of a provider's handle* abandons the value if a failure has condemned the generation
+//!   and has not taken it down. One call claims the removal: the call that ends the handle, a
+//!   replacement that wakes the waiters late, or the failure that takes the service down. It drops
+//!   the value before it returns, and `begin` waits until then.
 
+use Abandoned::*;
 use Answer::*;
 use Outcome::Then;
 use Phase::*;
@@ -38,6 +43,17 @@ pub(crate) struct Service {
     pub(crate) condemned: u64,
     /// Whether a report of exactly the current instance has condemned it.
     pub(crate) reported: bool,
+    pub(crate) abandoned: Abandoned,
+}
+
+/// Whether the slot has a value whose provider has let go of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Abandoned {
+    Nothing,
+    /// The failure that takes the service down will claim the removal, if no other call does.
+    Unclaimed,
+    /// A call removes the value as soon as the service has been taken down.
+    Claimed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,7 +99,7 @@ pub(crate) enum Call {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
     Value {
         generation: u64,
@@ -123,6 +139,12 @@ pub(crate) enum Step {
     TakeDown {
         to: u64,
     },
+    /// Claims the removal of an abandoned value, after an accepted replacement.
+    Claim,
+    /// Drops an abandoned value, and answers.
+    Remove {
+        answer: Answer,
+    },
 }
 
 /// The result of a step.
@@ -134,12 +156,19 @@ pub(crate) enum Outcome {
 
 impl Service {
     pub(crate) fn new(generation: u64, phase: Phase) -> Self {
-        Self { generation, phase, revision: 0, condemned: generation, reported: false }
+        Self {
+            generation,
+            phase,
+            revision: 0,
+            condemned: generation,
+            reported: false,
+            abandoned: Nothing,
+        }
     }
 
     /// The possible results of a step: the service after the step, and its outcome. Mostly one.
     pub(crate) fn apply(self, call: Call, step: Step) -> Vec<(Self, Outcome)> {
-        let Self { generation, phase, revision, condemned, reported } = self;
+        let Self { generation, phase, revision, condemned, reported, abandoned } = self;
         let is_current = |of: u64| of == generation;
         let when = |yes: bool| if yes { Yes } else { No };
         match (call, step) {
@@ -155,10 +184,10 @@ impl Service {
 
             (Call::Begin, _) => {
                 let mut results = vec![];
-                if phase == Down {
+                if phase == Down && abandoned == Nothing {
                     results.extend(self.to(Starting).answers(Begun { generation }));
                 }
-                if phase != Down || condemned > generation {
+                if phase != Down || condemned > generation || abandoned != Nothing {
                     results.extend(self.answers(Held));
                 }
                 results
@@ -172,19 +201,28 @@ impl Service {
             (Call::Ready { generation: of, value }, _) if is_current(of) && phase == Starting => {
                 Self { revision: 0, ..self.to(Ready(value)) }.answers(Accepted)
             }
-            (Call::Replace { generation: of, value }, _)
+            (Call::Replace { generation: of, value }, Step::First)
                 if is_current(of) && matches!(phase, Ready(_)) =>
             {
                 let mut results = vec![];
                 if !reported {
                     let after = Self { revision: revision + 1, ..self.to(Ready(value)) };
                     results.extend(after.answers(Accepted));
+                    results.push((after, Then(Step::Claim)));
                 }
                 if condemned > generation {
                     results.extend(self.answers(Refused));
                 }
                 results
             }
+            (Call::Replace { .. }, Step::Claim) if abandoned == Unclaimed => {
+                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer: Accepted }))]
+            }
+            (Call::Replace { .. }, Step::Claim) => vec![],
+            (_, Step::Remove { answer }) if phase == Down => {
+                Self { abandoned: Nothing, ..self }.answers(answer)
+            }
+            (_, Step::Remove { .. }) => vec![],
             (Call::GiveBack { .. } | Call::Ready { .. } | Call::Replace { .. }, _) => {
                 self.answers(Refused)
             }
@@ -209,15 +247,20 @@ impl Service {
                 Self { reported: at.is_some(), ..self }.condemn()
             }
             (Call::End { generation: of }, Step::First) if condemned != of => {
-                self.answers(Failed { failed: 0, invalidated: 0 })
+                let answer = Failed { failed: 0, invalidated: 0 };
+                if generation != of {
+                    return self.answers(answer);
+                }
+                let claimed = Self { abandoned: Claimed, ..self };
+                let mut results = Self { abandoned: Unclaimed, ..self }.answers(answer);
+                results.push((claimed, Then(Step::Remove { answer })));
+                results
             }
             (Call::End { .. }, Step::First) => self.condemn(),
-            (Call::FailInstance { .. } | Call::End { .. }, Step::FindAttempt | Step::Condemn) => {
-                vec![]
-            }
             (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, Step::TakeDown { to }) => {
                 self.take_down(to)
             }
+            (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, _) => vec![],
         }
     }
 
@@ -233,7 +276,11 @@ impl Service {
         let invalidated = usize::from(!late && self.phase == Starting);
         let down = Self { generation: to, phase: Down, revision: 0, reported: false, ..self };
         let after = if late { self } else { down };
-        after.answers(Failed { failed, invalidated })
+        let answer = Failed { failed, invalidated };
+        if !late && self.abandoned == Unclaimed {
+            return vec![(Self { abandoned: Claimed, ..after }, Then(Step::Remove { answer }))];
+        }
+        after.answers(answer)
     }
 
     fn to(self, phase: Phase) -> Self {
