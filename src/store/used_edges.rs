@@ -2,13 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{CyclePath, DependencyKind, Edge, Store};
 use crate::{
-    instance::{BuiltFrom, Instance},
+    instance::BuiltFrom,
     numbers::{Generation, ServiceIndex},
 };
 
@@ -33,7 +32,7 @@ struct UsedEdge {
 }
 
 /// The generation and the revision of an instance.
-type Received = (Generation, u64);
+pub(crate) type Received = (Generation, u64);
 
 impl UsedEdges {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<EdgeKey, UsedEdge>> {
@@ -56,17 +55,17 @@ impl UsedEdges {
     }
 
     /// Records that a wait returns an instance.
-    pub(crate) fn receive<T>(&self, instance: &Instance<T>, start_only: bool) {
+    pub(crate) fn receive(&self, dependency: ServiceIndex, instance: Received, start_only: bool) {
         let mut edges = self.lock();
-        let edge = edges.entry((instance.service.index, false)).or_default();
+        let edge = edges.entry((dependency, false)).or_default();
         let received = if start_only { &mut edge.start_only } else { &mut edge.hard };
-        *received = Some((instance.generation, instance.revision));
+        *received = Some(instance);
     }
 
     /// Takes over the edges that were recorded for the same attempt elsewhere.
     #[cfg(feature = "supervise")]
     pub(crate) fn take(&self, other: &Self) {
-        let other = mem::take(&mut *other.lock());
+        let other = std::mem::take(&mut *other.lock());
         *self.lock() = other;
     }
 
