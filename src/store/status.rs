@@ -61,11 +61,13 @@ impl StatusData {
 
 impl Store {
     /// Counts the generations that a cascade has ended, from the one of `from` to the one before
-    /// `to`, apart from that of an instance. So the failure of a ready service counts nothing.
+    /// `to`, apart from that of an instance. So the failure of a ready service counts nothing, and
+    /// is recognised by one comparison: a cascade may take down many.
+    #[inline]
     pub(super) fn count_ended(&self, index: ServiceIndex, from: Tag, to: Generation) {
-        let ended = to.get() - from.generation().get();
-        let without_instance = ended - u64::from(from.phase() == Phase::Ready);
-        if without_instance > 0 {
+        if to.previous().map(Tag::ready) != Some(from) {
+            let ended = to.get() - from.generation().get();
+            let without_instance = ended - u64::from(from.phase() == Phase::Ready);
             self.service(index).status.without_instance.add(without_instance);
         }
     }

@@ -62,8 +62,8 @@ pub(crate) struct Service {
     pub(crate) has_provider: bool,
     pub(crate) waiters: u32,
     pub(crate) edges: BTreeMap<EdgeKey, EdgeSource>,
-    /// The last instance that each wait of the attempt has returned: the dependency, and whether the
-    /// wait was start-only; the generation and the revision.
+    /// The last instance that each wait of the attempt has returned: the dependency, and whether
+    /// the wait was start-only; the generation and the revision.
     received: BTreeMap<(usize, bool), (u64, u64)>,
     /// The same for the last published instance.
     pub(crate) built_from: BTreeMap<(usize, bool), (u64, u64)>,
