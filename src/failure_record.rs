@@ -141,7 +141,7 @@ impl serde::Serialize for Failure {
 
 /// The serialised form of a time: a pair of integers, because a float would round it.
 #[cfg(feature = "serde")]
-mod unix_time {
+pub(crate) mod unix_time {
     use std::time::{Duration, SystemTime};
 
     use serde::{
@@ -158,7 +158,7 @@ mod unix_time {
         nanos: u32,
     }
 
-    pub(super) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
         let time = match at.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_secs())
                 .ok()
@@ -174,7 +174,7 @@ mod unix_time {
                 }
             }
         };
-        let time = time.ok_or_else(|| S::Error::custom("`at` is out of range"))?;
+        let time = time.ok_or_else(|| S::Error::custom("the time is out of range"))?;
         time.serialize(to)
     }
 

@@ -3,7 +3,11 @@
 use std::{fmt, ops::Deref, sync::Arc};
 
 use crate::{
-    alive::DropNotice, numbers::Generation, read::Guard, service::AnyId, store::DependencyKind,
+    alive::DropNotice,
+    numbers::{Generation, UnixTime},
+    read::Guard,
+    service::AnyId,
+    store::DependencyKind,
     sync::Shielded,
 };
 
@@ -33,8 +37,7 @@ pub struct Instance<T> {
     /// The number of replacements in this generation before it.
     pub(crate) revision: u64,
     pub(crate) service: AnyId,
-    /// `None` if it was built from nothing.
-    pub(crate) built_from: Option<Arc<[BuiltFrom]>>,
+    pub(crate) origin: Origin,
     /// Shielded here, because arc-swap may drop the last reference to an instance during a load.
     pub(crate) value: Shielded<T>,
     // The last field: it is dropped after the value, and reports that the value has been dropped.
@@ -125,7 +128,23 @@ impl<T> Instance<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn built_from(this: &Self) -> &[BuiltFrom] {
-        this.built_from.as_deref().unwrap_or_default()
+        this.origin.built_from()
+    }
+}
+
+/// How the instances of one generation came to be. A replacement has the origin of the instance
+/// that it replaces.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    /// `None` if it was built from nothing.
+    pub(crate) built_from: Option<Arc<[BuiltFrom]>>,
+    /// The time of the publication.
+    pub(crate) published_at: UnixTime,
+}
+
+impl Origin {
+    pub(crate) fn built_from(&self) -> &[BuiltFrom] {
+        self.built_from.as_deref().unwrap_or_default()
     }
 }
 

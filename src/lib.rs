@@ -247,12 +247,13 @@ pub use failure::{Cascade, FailAllOutcome, FailOutcome, Failure, Reason, RootOut
 pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
-pub use provide::{Attempt, Provider, Running, Watch, WatchEvent};
+pub use provide::{Attempt, Provider, Running, WaitingFor, Watch, WatchEvent};
 pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{
-    Dependency, Depends, Listing, Observer, Registry, RegistryBuilder, ServiceStatus,
+    BuiltFromInstance, Dependency, Depends, Listing, Observer, Registry, RegistryBuilder,
+    ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use store::{DependencyKind, Phase};

@@ -1,7 +1,11 @@
-//! The index of a service and the number of its failures. Each is a type of its own, so that the
-//! compiler finds one in place of the other.
+//! The index of a service, the number of its failures, and a time. Each is a type of its own, so
+//! that the compiler finds one in place of the other.
 
-use std::{fmt, ops::Range};
+use std::{
+    fmt,
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 /// The index of a service in the slab of its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +27,32 @@ impl ServiceIndex {
 
     pub(crate) const fn as_usize(self) -> usize {
         self.0 as usize
+    }
+}
+
+/// A time by the system's clock, in nanoseconds since 1970. The last one is in the year 2554.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnixTime(u64);
+
+impl UnixTime {
+    pub(crate) fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let nanos = since.as_secs().saturating_mul(1_000_000_000);
+        Self(nanos.saturating_add(since.subsec_nanos().into()))
+    }
+
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) fn as_nanos(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<UnixTime> for SystemTime {
+    fn from(time: UnixTime) -> Self {
+        Self::UNIX_EPOCH + Duration::from_nanos(time.0)
     }
 }
 

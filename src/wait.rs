@@ -9,15 +9,18 @@
 //! |---|---|---|
 //! | [`Registry::wait_ready`] | [`WaitReady`] | nothing |
 //! | [`Registry::wait_all_ready`] | [`WaitAllReady`] | nothing |
+//! | [`Registry::wait_changed`] | [`WaitChanged`] | nothing |
 //! | [`Running::failed`] | [`Failed`] | nothing |
 //! | [`Attempt::invalidated`] | [`Invalidated`] | nothing |
 //! | [`Provider::begin`] | [`Begin`] | the provider: its role must outlive the attempt |
 //! | [`Attempt::wait_for`] | [`WaitFor`] | the attempt, which records the edges that it uses |
+//! | [`Attempt::wait_for_any`] | [`WaitForAny`] | the attempt |
 //! | [`Watch::changed`] | [`Changed`] | the watch, which stores what it last reported |
 //! | `Running::drained` | `Drained` | the running handle, which counts the holders |
 //! | `Build::wait_for` | `BuildWaitFor` | the build, which records the edges that it uses |
+//! | `Build::wait_for_any` | `BuildWaitForAny` | the build |
 //!
-//! The last two need the feature `supervise`.
+//! The last three need the feature `supervise`.
 //!
 //! All of them are cancel-safe: a wait that is dropped before it has ended has no effect on other
 //! waiters. One effect can remain: a dependency that was discovered stays an edge until the next
@@ -41,17 +44,22 @@
 //!
 //! [`Registry::wait_ready`]: crate::Registry::wait_ready
 //! [`Registry::wait_all_ready`]: crate::Registry::wait_all_ready
+//! [`Registry::wait_changed`]: crate::Registry::wait_changed
 //! [`Running::failed`]: crate::Running::failed
 //! [`Attempt::invalidated`]: crate::Attempt::invalidated
 //! [`Provider::begin`]: crate::Provider::begin
 //! [`Attempt::wait_for`]: crate::Attempt::wait_for
+//! [`Attempt::wait_for_any`]: crate::Attempt::wait_for_any
 //! [`Watch::changed`]: crate::Watch::changed
 
 #[cfg(feature = "supervise")]
-pub use crate::{provide::Drained, supervise::BuildWaitFor};
 pub use crate::{
-    provide::{Begin, Changed, Failed, Invalidated, WaitFor},
+    provide::Drained,
+    supervise::{BuildWaitFor, BuildWaitForAny},
+};
+pub use crate::{
+    provide::{Begin, Changed, Failed, Invalidated, WaitFor, WaitForAny},
     read::WaitReady,
-    registry::WaitAllReady,
+    registry::{WaitAllReady, WaitChanged},
     waiting::Wait,
 };

@@ -1,23 +1,26 @@
 //! An attempt at a service: its dependencies, and the ways in which it ends.
 
 use std::{
+    borrow::Cow,
     error::Error,
     time::{Duration, Instant},
 };
 
 use super::{
     debug_by_service,
-    dependency::{DependencyWait, WaitFor},
+    dependency::{DependencyId, DependencyWait, WaitFor, WaitForAny},
     running::{GenerationEnded, Invalidated, Running},
+    waiting_for::WaitingFor,
     watch::Watch,
 };
 use crate::{
     error::{DependencyError, ReadyError, RefusedValue},
     event::EventKind,
     failure::{Failure, Reason},
-    numbers::Generation,
+    instance::Origin,
+    numbers::{Generation, UnixTime},
     registry::Registry,
-    service::ServiceId,
+    service::{AnyId, ServiceId},
     store::{Refused, UsedEdges},
     sync::Shielded,
     waiting::Wait,
@@ -166,20 +169,100 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         self.wait(dependency, true)
     }
 
-    fn wait<D>(&self, id: ServiceId<D>, start_only: bool) -> WaitFor<'_, D>
-    where
-        D: Send + Sync + 'static,
-    {
-        let Self { registry, generation, edges, .. } = self;
-        Wait::new(DependencyWait {
-            registry,
-            dependent: self.id.index(),
-            generation: *generation,
-            edges,
-            id,
-            start_only,
-            known: false,
-        })
+    /// Waits until a service of any type is ready, makes it a hard dependency, and returns what
+    /// identifies its instance.
+    ///
+    /// For an attempt that finds its dependencies by their names, for example in a configuration,
+    /// and does not need their values. Everything else is as for [`wait_for`](Self::wait_for): the
+    /// edge, the invalidation, the progress, the cancel safety, and
+    /// [`Instance::built_from`](crate::Instance::built_from). The returned
+    /// [revision](crate::InstanceId::revision) is never `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let config = registry.register::<String>("config")?;
+    /// # let server = registry.register::<u16>("server")?;
+    /// # let provide_config = registry.provide(config)?;
+    /// # let provide_server = registry.provide(server)?;
+    /// let running = provide_config.begin().wait_blocking()?.ready("port = 80".to_string())?;
+    ///
+    /// let attempt = provide_server.begin().wait_blocking()?;
+    /// for name in ["config"] {
+    ///     let instance = attempt.wait_for_any(registry.find(name)?).wait_blocking()?;
+    ///     assert_eq!((instance.generation.get(), instance.revision), (0, Some(0)));
+    /// }
+    /// let _server = attempt.ready(80)?;
+    /// running.fail("edited");
+    /// assert!(registry.get(server).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for_any(&self, dependency: impl Into<AnyId>) -> WaitForAny<'_> {
+        self.wait(dependency.into(), false)
+    }
+
+    /// Waits until a service of any type is ready, makes it a start-only dependency, and returns
+    /// what identifies its instance.
+    ///
+    /// As [`wait_to_start`](Self::wait_to_start), by an untyped id.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let secrets = registry.register::<String>("secrets")?;
+    /// # let client = registry.register::<usize>("client")?;
+    /// # let provide_secrets = registry.provide(secrets)?;
+    /// # let provide_client = registry.provide(client)?;
+    /// let vault = provide_secrets.begin().wait_blocking()?.ready("hunter2".to_string())?;
+    ///
+    /// let attempt = provide_client.begin().wait_blocking()?;
+    /// attempt.wait_to_start_any(registry.find("secrets")?).wait_blocking()?;
+    /// let _connected = attempt.ready(7)?;
+    ///
+    /// vault.fail("sealed");
+    /// assert!(registry.get(client).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_to_start_any(&self, dependency: impl Into<AnyId>) -> WaitForAny<'_> {
+        self.wait(dependency.into(), true)
+    }
+
+    fn wait<I: DependencyId>(&self, id: I, start_only: bool) -> Wait<DependencyWait<'_, I>> {
+        let attempt = (self.id.index(), self.generation);
+        Wait::new(DependencyWait::new(&self.registry, attempt, &self.edges, id, start_only))
+    }
+
+    /// Shows in the status of the service what the attempt waits for, until the returned handle is
+    /// dropped or the attempt ends ([`ServiceStatus::waiting_for`]).
+    ///
+    /// For waits that the registry does not know, for example for a lock or for another program. A
+    /// wait for a dependency is shown without it.
+    ///
+    /// Blocking: it takes a lock for a short time.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let provider = registry.provide(port)?;
+    /// let attempt = provider.begin().wait_blocking()?;
+    /// {
+    ///     let _waiting = attempt.waiting_for("the lease of the address");
+    ///     // ... wait ...
+    ///     assert!(registry.status(port)?.waiting_for.is_some());
+    /// }
+    /// assert!(registry.status(port)?.waiting_for.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`ServiceStatus::waiting_for`]: crate::ServiceStatus::waiting_for
+    pub fn waiting_for(&self, what: impl Into<Cow<'static, str>>) -> WaitingFor<'_> {
+        WaitingFor::new(&self.registry, self.id.index(), self.generation, what.into())
     }
 
     /// Makes a service a soft dependency, and returns a [`Watch`] that reports its failures, its
@@ -306,14 +389,15 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         let tracker = self.registry.tracker(index);
         let Self { id, generation, edges, .. } = &self;
         let built_from = edges.built_from(store);
-        match store.publish(*id, *generation, value, built_from.clone(), edges, &tracker) {
+        let origin = Origin { built_from, published_at: UnixTime::now() };
+        match store.publish(*id, *generation, value, origin.clone(), edges, &tracker) {
             Ok(()) => {
                 self.ended = true;
                 let elapsed = self.elapsed();
                 self.registry.emit(index, self.generation, elapsed, EventKind::Ready);
                 let registry = self.registry.clone();
                 let Self { id, generation, .. } = self;
-                Ok(Running { registry, id, generation, built_from, tracker })
+                Ok(Running { registry, id, generation, origin, tracker })
             }
             Err(Refused(value)) => {
                 let failure = store.failure(index, self.generation);
@@ -360,6 +444,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         }
         self.ended = true;
         let (store, index) = (self.registry.store(), self.id.index());
+        store.end_waits(index, self.generation);
         if !store.fail_attempt(index, self.generation, reason, &self.edges) {
             return Err(store.failure(index, self.generation));
         }

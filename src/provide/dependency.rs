@@ -1,13 +1,14 @@
-//! The wait of an attempt for a dependency.
+//! The wait of an attempt for a dependency, by a typed or an untyped id.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::WaitForError,
+    instance::InstanceId,
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
-    service::{Instance, ServiceId},
-    store::{Edge, Store, UsedEdges},
+    service::{AnyId, Instance, ServiceId},
+    store::{AttemptWait, Awaited, Edge, Received, Store, UsedEdges},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -17,29 +18,95 @@ use crate::{
 /// The wait of [`Attempt::wait_for`](crate::Attempt::wait_for) and
 /// [`Attempt::wait_to_start`](crate::Attempt::wait_to_start). It borrows the attempt, which records
 /// the edges that it uses.
-pub type WaitFor<'a, D> = Wait<DependencyWait<'a, D>>;
+pub type WaitFor<'a, D> = Wait<DependencyWait<'a, ServiceId<D>>>;
 
-/// A dependency is ready, or the attempt that waits for it has ended.
-pub struct DependencyWait<'a, D> {
-    pub(crate) registry: &'a Registry,
-    pub(crate) dependent: ServiceIndex,
-    pub(crate) generation: Generation,
-    pub(crate) edges: &'a UsedEdges,
-    pub(crate) id: ServiceId<D>,
-    /// The dependency is needed only until the attempt is published.
-    pub(crate) start_only: bool,
-    /// The edge has been published.
-    pub(crate) known: bool,
+/// The wait of [`Attempt::wait_for_any`](crate::Attempt::wait_for_any) and
+/// [`Attempt::wait_to_start_any`](crate::Attempt::wait_to_start_any). It borrows the attempt, which
+/// records the edges that it uses.
+pub type WaitForAny<'a> = Wait<DependencyWait<'a, AnyId>>;
+
+/// The id of a dependency. It decides what a wait returns: the instance, or what identifies it.
+pub trait DependencyId: Copy + Into<AnyId> + Unpin {
+    type Instance;
+
+    /// Returns the current instance, and what identifies it (`Store::read_to_build`).
+    fn read_to_build(self, store: &Store) -> Option<(Self::Instance, Received)>;
 }
 
-impl<D> DependencyWait<'_, D> {
-    pub(crate) fn edge(&self, dependency: ServiceIndex) -> Edge {
-        Edge { dependent: self.dependent, dependency, soft: false }
+impl<D: Send + Sync + 'static> DependencyId for ServiceId<D> {
+    type Instance = Arc<Instance<D>>;
+
+    fn read_to_build(self, store: &Store) -> Option<(Self::Instance, Received)> {
+        let instance = store.read_to_build(self)?;
+        let received = (instance.generation, instance.revision);
+        Some((instance, received))
     }
 }
 
-impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
-    type Output = Result<Arc<Instance<D>>, WaitForError>;
+impl DependencyId for AnyId {
+    type Instance = InstanceId;
+
+    fn read_to_build(self, store: &Store) -> Option<(Self::Instance, Received)> {
+        let received = store.read_any_to_build(store.index(self)?)?;
+        let (generation, revision) = received;
+        Some((InstanceId { service: self, generation, revision: Some(revision) }, received))
+    }
+}
+
+/// A dependency is ready, or the attempt that waits for it has ended.
+pub struct DependencyWait<'a, I> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) dependent: ServiceIndex,
+    pub(crate) generation: Generation,
+    edges: &'a UsedEdges,
+    pub(crate) id: I,
+    /// The dependency is needed only until the attempt is published.
+    start_only: bool,
+    /// The edge has been published.
+    known: bool,
+    /// It has started, and the status of the dependent shows it.
+    shown: Option<Arc<AttemptWait>>,
+}
+
+impl<'a, I: DependencyId> DependencyWait<'a, I> {
+    /// The wait of the attempt at `dependent` of `generation`, which records its edges in `edges`.
+    pub(crate) fn new(
+        registry: &'a Registry,
+        (dependent, generation): (ServiceIndex, Generation),
+        edges: &'a UsedEdges,
+        id: I,
+        start_only: bool,
+    ) -> Self {
+        Self { registry, dependent, generation, edges, id, start_only, known: false, shown: None }
+    }
+
+    /// Returns the index of the dependency. The id was checked before.
+    fn dependency(&self) -> ServiceIndex {
+        self.id.into().index
+    }
+
+    /// Adds the soft edge to the same dependency, if the wait has published its own edge. Returns
+    /// whether it has.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn add_soft_edge(&self) -> Result<bool, WaitForError> {
+        // Not before: an attempt that is invalidated adds no edge.
+        if self.known {
+            self.discover(true, false)?;
+        }
+        Ok(self.known)
+    }
+
+    fn discover(&self, soft: bool, start_only: bool) -> Result<(), WaitForError> {
+        let edge = Edge { dependent: self.dependent, dependency: self.dependency(), soft };
+        let store = self.registry.store();
+        self.edges
+            .discover(store, edge, self.generation, start_only)
+            .map_err(|cycle| registry::cycle_error(store, cycle).into())
+    }
+}
+
+impl<I: DependencyId> Condition for DependencyWait<'_, I> {
+    type Output = Result<I::Instance, WaitForError>;
 
     fn check(&mut self) -> Option<Self::Output> {
         let (store, index) = (self.registry.store(), self.dependent);
@@ -55,19 +122,18 @@ impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
         }
         // Before the read: a cascade that condemns the instance after the read must find the edge.
         if !self.known {
-            let edge = self.edge(dependency);
-            if let Err(cycle) = self.edges.discover(store, edge, self.generation, self.start_only) {
-                return Some(Err(registry::cycle_error(store, cycle).into()));
+            if let Err(cycle) = self.discover(false, self.start_only) {
+                return Some(Err(cycle));
             }
             self.known = true;
         }
-        let instance = store.read_to_build(self.id)?;
-        self.edges.receive(&instance, self.start_only);
+        let (instance, received) = self.id.read_to_build(store)?;
+        self.edges.receive(dependency, received, self.start_only);
         Some(Ok(instance))
     }
 
     fn slots(&self) -> WaitSlots {
-        WaitSlots::of(self.dependent).and(Some(self.id.index()))
+        WaitSlots::of(self.dependent).and(Some(self.dependency()))
     }
 
     fn store(&self) -> &Store {
@@ -75,7 +141,11 @@ impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        let service = self.registry.store().name(self.id.index());
+        let service = match self.registry.index(self.id.into()) {
+            Ok(dependency) => self.registry.store().name(dependency),
+            // The wait has returned this error already, and is waited for again.
+            Err(foreign) => return Err(foreign.into()),
+        };
         Err(WaitForError::TimedOut { service, after })
     }
 
@@ -84,10 +154,16 @@ impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
     }
 
     fn on_start(&mut self) {
-        self.registry.wait_started(self.id.index(), Some(self.dependent));
+        let (store, dependency) = (self.registry.store(), self.dependency());
+        let awaited = Awaited::Dependency(dependency);
+        self.shown = Some(store.wait_started(self.dependent, self.generation, awaited));
+        self.registry.wait_started(dependency, Some(self.dependent));
     }
 
     fn on_end(&mut self, elapsed: Duration) {
-        self.registry.wait_ended(self.id.index(), Some(self.dependent), elapsed);
+        if let Some(shown) = self.shown.take() {
+            self.registry.store().wait_ended(self.dependent, &shown);
+        }
+        self.registry.wait_ended(self.dependency(), Some(self.dependent), elapsed);
     }
 }

@@ -6,19 +6,24 @@ mod dependency;
 mod drain;
 mod provider;
 mod running;
+mod waiting_for;
 mod watch;
 
 #[cfg(feature = "supervise")]
 pub use self::drain::Drained;
 pub use self::{
     attempt::Attempt,
-    dependency::WaitFor,
+    dependency::{WaitFor, WaitForAny},
     provider::{Begin, Provider},
     running::{Failed, Invalidated, Running},
+    waiting_for::WaitingFor,
     watch::{Changed, Watch, WatchEvent},
 };
 #[cfg(feature = "supervise")]
-pub(crate) use self::{dependency::DependencyWait, running::GenerationEnded};
+pub(crate) use self::{
+    dependency::{DependencyId, DependencyWait},
+    running::GenerationEnded,
+};
 
 /// Implements `Debug` with the name of the service, and without its value: it need not be `Debug`.
 macro_rules! debug_by_service {

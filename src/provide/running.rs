@@ -7,7 +7,7 @@ use crate::{
     error::{ReplaceError, WaitError},
     event::EventKind,
     failure::{Cascade, Failure, Reason},
-    instance::{BuiltFrom, Instance},
+    instance::{Instance, Origin},
     numbers::{Generation, ServiceIndex},
     registry::Registry,
     service::ServiceId,
@@ -36,8 +36,8 @@ pub struct Running<T: Send + Sync + 'static> {
     pub(crate) registry: Registry,
     pub(crate) id: ServiceId<T>,
     pub(crate) generation: Generation,
-    /// The replacements are built from the same instances.
-    pub(crate) built_from: Option<Arc<[BuiltFrom]>>,
+    /// The replacements have the same one.
+    pub(crate) origin: Origin,
     pub(crate) tracker: InstanceTracker<T>,
 }
 
@@ -127,8 +127,8 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// ```
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
         let (store, index) = (self.registry.store(), self.id.index());
-        let built_from = self.built_from.clone();
-        match store.replace(self.id, self.generation, value, built_from, &self.tracker) {
+        let origin = self.origin.clone();
+        match store.replace(self.id, self.generation, value, origin, &self.tracker) {
             Ok(()) => {
                 self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
                 Ok(())

@@ -5,13 +5,11 @@ use std::{
     fmt::Write,
 };
 
+use super::{Registry, ServiceStatus};
 use crate::{
     error::ForeignIdError,
-    failure::Failure,
-    numbers::Generation,
-    registry::{Registry, RegistryInner},
-    service::{AnyId, ServiceName},
-    store::{DependencyKind, Edge, EdgeSource, Inspected, Phase},
+    service::AnyId,
+    store::{DependencyKind, Phase},
 };
 
 impl Registry {
@@ -62,133 +60,6 @@ impl Registry {
         let inspection = inner.store.inspect_all();
         let services = inspection.services().map(|found| ServiceStatus::of(&inner, found));
         Listing { services: services.collect() }
-    }
-}
-
-/// The status of one service; returned by [`Registry::status`].
-///
-/// Its parts are read one after another, not at one instant.
-///
-/// ```
-/// use mainstay::{Phase, Registry};
-///
-/// let registry = Registry::with_capacity(1)?;
-/// let port = registry.register::<u16>("port")?;
-/// let provider = registry.provide(port)?;
-/// let _running = provider.begin().wait_blocking()?.ready(80)?;
-/// registry.fail(port, "closed")?;
-///
-/// let status = registry.status(port)?;
-/// assert_eq!(status.phase, Phase::Down);
-/// assert_eq!(status.generation, 1);
-/// assert_eq!(status.type_name, "u16");
-/// assert!(status.has_provider);
-/// assert_eq!(status.last_failure.unwrap().to_string(), "port failed: closed");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct ServiceStatus {
-    /// The service. It is not serialised, because an id is valid only for its registry.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    pub id: AnyId,
-    /// Its name.
-    pub name: ServiceName,
-    /// The type of its values, as the compiler prints it.
-    pub type_name: &'static str,
-    /// Whether it is down, starting or ready.
-    pub phase: Phase,
-    /// The number of its failures.
-    pub generation: Generation,
-    /// Whether it has a [`Provider`](crate::Provider).
-    pub has_provider: bool,
-    /// The number of waits for it to be ready: those of readers, and those of attempts at its
-    /// dependents.
-    pub waiters: u32,
-    /// Its edges to the services that it depends on, in the order in which these were registered.
-    pub dependencies: Vec<Dependency>,
-    /// The services that are built from it, and fail with it, in the order of registration.
-    pub dependents: Vec<ServiceName>,
-    /// The services that watch it over a soft edge, in the order of registration: they are notified
-    /// when it fails or is replaced, and do not fail with it.
-    pub watched_by: Vec<ServiceName>,
-    /// If the service is not ready because a dependency is not: the path to the service that is
-    /// the reason. Each entry is a dependency of the one before it: the first one that was
-    /// registered of those that are not ready. At most 64 entries. Empty otherwise.
-    pub blocked_by: Vec<ServiceName>,
-    /// The last failed attempt since the service was last taken down; if there is none, the
-    /// failure that took the service down. It is kept when the service is ready again.
-    pub last_failure: Option<Failure>,
-    /// The status of its supervisor; `None` if it is not
-    /// [supervised](crate::Registry::supervise).
-    #[cfg(feature = "supervise")]
-    pub supervisor: Option<super::SupervisorStatus>,
-}
-
-/// One edge of the graph, from a service to one of its dependencies.
-///
-/// ```
-/// let registry = mainstay::Registry::with_capacity(2)?;
-/// let config = registry.register::<String>("config")?;
-/// let port = registry.register::<u16>("port")?;
-/// registry.depends(port).on(config)?;
-/// let dependency = &registry.status(port)?.dependencies[0];
-/// assert_eq!(dependency.id, config.into());
-/// assert_eq!(dependency.name, "config");
-/// assert!(dependency.declared);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Dependency {
-    /// The dependency. It is not serialised, because an id is valid only for its registry.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    pub id: AnyId,
-    /// The name of the dependency.
-    pub name: ServiceName,
-    /// Whether the edge was [declared](crate::Registry::depends) and is permanent. Otherwise an
-    /// attempt has discovered it, by waiting for the dependency or by watching it.
-    pub declared: bool,
-    /// The effect that a failure of the dependency has.
-    pub kind: DependencyKind,
-}
-
-impl ServiceStatus {
-    fn of(inner: &RegistryInner, inspected: Inspected) -> Self {
-        let Inspected { index, state, dependencies, dependents, blocked_by } = inspected;
-        let (store, service) = (&inner.store, inner.store.service(index));
-        let dependency = |(edge, source): (Edge, EdgeSource)| Dependency {
-            id: store.id(edge.dependency),
-            name: store.name(edge.dependency),
-            declared: source == EdgeSource::Declared,
-            kind: match source {
-                _ if edge.soft => DependencyKind::Soft,
-                EdgeSource::Discovered { start_only: true, .. } => DependencyKind::StartOnly,
-                _ => DependencyKind::Hard,
-            },
-        };
-        let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =
-            dependents.into_iter().partition(|edge| edge.soft);
-        let names =
-            |edges: Vec<Edge>| edges.into_iter().map(|edge| store.name(edge.dependent)).collect();
-        Self {
-            id: store.id(index),
-            name: service.name.clone(),
-            type_name: service.type_name,
-            phase: state.phase(),
-            generation: state.generation(),
-            has_provider: service.provided.is_set(),
-            waiters: service.waiters.get(),
-            dependencies: dependencies.into_iter().map(dependency).collect(),
-            dependents: names(dependents),
-            watched_by: names(watched_by),
-            blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
-            last_failure: store.last_failure(index),
-            #[cfg(feature = "supervise")]
-            supervisor: inner.supervisors.status(index),
-        }
     }
 }
 

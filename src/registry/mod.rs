@@ -9,18 +9,23 @@
 //! | `fail.rs` | `fail`, `fail_instance` |
 //! | `inspect.rs` | `status`, `list` |
 //! | `all_ready.rs` | `wait_all_ready` |
+//! | `changed.rs` | `wait_changed` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
 //! | `../provide/` | `provide`, `watch` |
 //! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking` |
+//!
+//! `status.rs` is the status of one service.
 //!
 //! `supervisors.rs` holds the shared state of the supervisors and the clock. Its `progress.rs`
 //! counts the supervisors that have stopped. `trace.rs` is an observer.
 
 mod all_ready;
 mod builder;
+mod changed;
 mod depends;
 mod fail;
 mod inspect;
+mod status;
 #[cfg(feature = "supervise")]
 mod supervisors;
 #[cfg(feature = "tracing")]
@@ -35,8 +40,10 @@ pub use self::trace::TracingObserver;
 pub use self::{
     all_ready::WaitAllReady,
     builder::RegistryBuilder,
+    changed::{ServiceState, WaitChanged},
     depends::Depends,
-    inspect::{Dependency, Listing, ServiceStatus},
+    inspect::Listing,
+    status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
 
 use std::{
@@ -63,7 +70,8 @@ use crate::{
 ///
 /// - Reading: [`get`](Self::get), [`get_all`](Self::get_all), [`reader`](Self::reader),
 ///   [`cached`](Self::cached).
-/// - Waiting: [`wait_ready`](Self::wait_ready), [`wait_all_ready`](Self::wait_all_ready).
+/// - Waiting: [`wait_ready`](Self::wait_ready), [`wait_all_ready`](Self::wait_all_ready),
+///   [`wait_changed`](Self::wait_changed).
 /// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`.
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
 /// - Inspecting: [`status`](Self::status), [`list`](Self::list).

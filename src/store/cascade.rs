@@ -391,6 +391,7 @@ impl Store {
             // If another cascade has taken the slot down, that one counts it and notifies its
             // waiters.
             let Some(transition) = self.take_down_slot(service, to, root) else { continue };
+            self.count_ended(service, transition.from, to);
             if transition.had_waiters {
                 had_waiters.push(service);
             }

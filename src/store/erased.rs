@@ -1,9 +1,9 @@
 //! The operations on a slot whose type the caller does not know. Each is the typed operation of
 //! `publish.rs`: a service stores pointers to the ones of its type.
 
-use super::{Store, history::AnyInstance};
+use super::{Phase, Store, history::AnyInstance, state::Tag, used_edges::Received};
 use crate::{
-    instance::Instance,
+    instance::{Instance, Origin},
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
 };
@@ -16,11 +16,28 @@ pub(crate) struct Operations {
     /// Puts an instance into the cell that was decided to replace the present one
     /// (`Store::install_replacement`).
     pub(crate) install: fn(&Store, ServiceIndex, AnyInstance),
+    /// Returns what identifies the current instance, for an attempt that has published its edge
+    /// (`Store::read_to_build`).
+    pub(super) read_to_build: fn(&Store, ServiceIndex) -> Option<Received>,
+    /// Describes the instance in the cell.
+    stored: fn(&Store, ServiceIndex) -> Option<StoredInstance>,
+}
+
+/// An instance, without its value and its type.
+pub(crate) struct StoredInstance {
+    pub(crate) generation: Generation,
+    pub(crate) revision: u64,
+    pub(crate) origin: Origin,
 }
 
 impl Operations {
     pub(crate) fn of<T: Send + Sync + 'static>() -> &'static Self {
-        &Self { remove: remove::<T>, install: install::<T> }
+        &Self {
+            remove: remove::<T>,
+            install: install::<T>,
+            read_to_build: read_to_build::<T>,
+            stored: stored::<T>,
+        }
     }
 }
 
@@ -38,5 +55,43 @@ fn remove<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex, generati
 fn install<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex, instance: AnyInstance) {
     if let (Some(id), Ok(instance)) = (id::<T>(store, index), instance.downcast::<Instance<T>>()) {
         store.install_replacement(id, &instance);
+    }
+}
+
+fn read_to_build<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -> Option<Received> {
+    let instance = store.read_to_build(id::<T>(store, index)?)?;
+    Some((instance.generation, instance.revision))
+}
+
+fn stored<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -> Option<StoredInstance> {
+    let (cell, _) = store.open(id::<T>(store, index)?)?;
+    let held = cell.load();
+    let Instance { generation, revision, origin, .. } = &**held.as_ref()?;
+    Some(StoredInstance { generation: *generation, revision: *revision, origin: origin.clone() })
+}
+
+impl Store {
+    /// Describes the instance in the cell of a service. It may have failed already.
+    pub(crate) fn stored(&self, index: ServiceIndex) -> Option<StoredInstance> {
+        (self.service(index).operations.stored)(self, index)
+    }
+
+    /// Returns the state of a service, and the revision of its current instance; 0 if there is
+    /// none. The two are of one instant.
+    pub(crate) fn state_and_revision(&self, index: ServiceIndex) -> (Tag, u64) {
+        let slot = self.slot(index);
+        loop {
+            let state = slot.state.load();
+            if state.phase() != Phase::Ready {
+                return (state, 0);
+            }
+            // As a read: an instance whose tag is the state after its load is current (A2). If it
+            // is not, the state has changed since the load above.
+            let stored = self.stored(index);
+            let current = stored.filter(|found| Tag::ready(found.generation) == state);
+            if let Some(current) = current.filter(|_| slot.state.load() == state) {
+                return (state, current.revision);
+            }
+        }
     }
 }

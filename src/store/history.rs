@@ -63,6 +63,8 @@ struct Record {
     /// The last failed attempt.
     attempt: SomeCause,
     replacements: Replaced,
+    /// The number of replacements of all generations.
+    replaced: u64,
 }
 
 /// The replacements of the instances of one generation.
@@ -176,6 +178,11 @@ impl History {
 
     // Replacements.
 
+    /// Returns how often the value was replaced.
+    pub(crate) fn replaced(&self) -> u64 {
+        self.open().as_ref().map_or(0, |record| record.replaced)
+    }
+
     /// Decides a replacement of the instance of `generation`, and returns the new instance. Returns
     /// `None`, and does not call `instance`, if a cascade that began at this service has condemned
     /// the generation, or if a later one has been replaced already.
@@ -194,6 +201,7 @@ impl History {
         }
         let revision = record.replacements.of(generation) + 1;
         let instance = instance(revision)?;
+        record.replaced += 1;
         let pending: AnyInstance = Arc::clone(&instance) as _;
         let old = std::mem::replace(
             &mut record.replacements,

@@ -49,6 +49,7 @@ mod publish;
 mod quiet;
 mod slot;
 mod state;
+mod status;
 mod topology;
 #[cfg_attr(not(feature = "supervise"), path = "tracker_disabled.rs")]
 mod tracker;
@@ -66,8 +67,9 @@ pub(crate) use self::{
     publish::Refused,
     slot::Slot,
     state::{Replacements, Tag},
+    status::{AttemptWait, Awaited},
     tracker::InstanceTracker,
-    used_edges::UsedEdges,
+    used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
 pub use self::{graph::DependencyKind, state::Phase};
@@ -79,6 +81,7 @@ use self::{
     precomputed::ClosureCell,
     quiet::{Begun, QuietSince},
     state::{Abandoned, fence_before_check},
+    status::StatusData,
     topology::{Discovered, Slots, Topology},
 };
 use crate::{
@@ -110,6 +113,10 @@ pub(crate) struct Service {
     discovered: Count,
     /// The number of waiters that wait until this service is ready.
     pub(crate) waiters: Count,
+    /// The number of waiters that wait for any change of the state: they are notified of an attempt
+    /// that begins.
+    pub(crate) change_waiters: Count,
+    status: StatusData,
     /// The number of cascades that have reached the service while it was down.
     #[cfg(feature = "supervise")]
     passed: Count,
@@ -196,6 +203,8 @@ impl Store {
             operations: Operations::of::<T>(),
             discovered: Count::new(),
             waiters: Count::new(),
+            change_waiters: Count::new(),
+            status: StatusData::new(),
             #[cfg(feature = "supervise")]
             passed: Count::new(),
             closure: ClosureCell::new(),
@@ -296,6 +305,12 @@ impl Store {
         let current = slot.state.load() == Tag::ready(instance.generation);
         let usable = current && slot.condemned.load() == instance.generation;
         usable.then_some(instance)
+    }
+
+    /// As [`read_to_build`](Self::read_to_build), for a service of any type. Returns what identifies
+    /// the instance.
+    pub(crate) fn read_any_to_build(&self, index: ServiceIndex) -> Option<Received> {
+        (self.service(index).operations.read_to_build)(self, index)
     }
 
     pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {

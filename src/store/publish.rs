@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::RefusedValue,
     failure::Reason,
-    instance::{BuiltFrom, Instance},
+    instance::{Instance, Origin},
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
     store::Edge,
@@ -59,8 +59,20 @@ impl Store {
             }
             // A compare-and-swap: of several attempts that begin at the same time one succeeds.
             // If it fails, the state has changed since the load, and the loop checks the new one.
-            if slot.state.transition_keeping_waiters(seen, Tag::starting(generation)).is_ok() {
+            let begins = slot.state.transition_keeping_waiters(seen, Tag::starting(generation));
+            if let Ok(transition) = begins {
                 self.begun.increment();
+                let service = self.service(index);
+                service.status.set_begun();
+                // Few waiters wait for an attempt to begin. Each of them is counted before it sets
+                // the waiter bit. So if the transition has found its bit, this load finds its
+                // count, because the transition is an Acquire (W). The count must not be read
+                // before the transition: the bit may have been set for another waiter, and then a
+                // waiter that is counted in between changes nothing that the compare-and-swap
+                // compares.
+                if transition.had_waiters && service.change_waiters.get() > 0 {
+                    self.wake(index);
+                }
                 return Some(generation);
             }
         }
@@ -87,7 +99,7 @@ impl Store {
         id: ServiceId<T>,
         generation: Generation,
         value: T,
-        built_from: Option<Arc<[BuiltFrom]>>,
+        origin: Origin,
         used: &UsedEdges,
         tracker: &InstanceTracker<T>,
     ) -> Result<(), Refused<T>> {
@@ -103,7 +115,7 @@ impl Store {
             generation,
             revision: 0,
             service: id.into(),
-            built_from,
+            origin,
             value: Shielded::new(value),
             _drop_notice: tracker.drop_notice(),
         });
@@ -168,7 +180,7 @@ impl Store {
         id: ServiceId<T>,
         generation: Generation,
         value: T,
-        built_from: Option<Arc<[BuiltFrom]>>,
+        origin: Origin,
         tracker: &InstanceTracker<T>,
     ) -> Result<(), Refused<T>> {
         let index = id.index();
@@ -183,8 +195,7 @@ impl Store {
             let value = Shielded::new(value.take()?);
             let _drop_notice = tracker.drop_notice();
             let service = id.into();
-            let instance =
-                Instance { generation, revision, service, built_from, value, _drop_notice };
+            let instance = Instance { generation, revision, service, origin, value, _drop_notice };
             Some(Arc::new(instance))
         });
         let Some(instance) = decided else {

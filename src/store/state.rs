@@ -112,8 +112,8 @@ impl fmt::Debug for Tag {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Transition {
     pub(crate) from: Tag,
-    /// The waiter bit was set. The transition has cleared it, so its caller must notify the
-    /// waiters (W).
+    /// The waiter bit was set. A transition that has cleared it must be followed by a notification
+    /// of the waiters (W).
     pub(crate) had_waiters: bool,
 }
 
@@ -156,7 +156,7 @@ impl StateCell {
         self.exchange(from, to, 0)
     }
 
-    /// As `transition`, but keeps the waiter bit: no waiter waits for an attempt to begin.
+    /// As `transition`, but keeps the waiter bit: few waiters wait for an attempt to begin.
     pub(crate) fn transition_keeping_waiters(&self, from: Tag, to: Tag) -> Result<Transition, Tag> {
         self.exchange(from, to, WAITERS)
     }

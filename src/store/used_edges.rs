@@ -7,7 +7,7 @@ use std::{
 
 use super::{CyclePath, DependencyKind, Edge, Store, topology::Discovered};
 use crate::{
-    instance::{BuiltFrom, Instance},
+    instance::BuiltFrom,
     numbers::{Generation, ServiceIndex},
 };
 
@@ -34,7 +34,7 @@ struct UsedEdge {
 }
 
 /// The generation and the revision of an instance.
-type Received = (Generation, u64);
+pub(crate) type Received = (Generation, u64);
 
 impl UsedEdges {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<EdgeKey, UsedEdge>> {
@@ -59,11 +59,11 @@ impl UsedEdges {
     }
 
     /// Records that a wait returns an instance.
-    pub(crate) fn receive<T>(&self, instance: &Instance<T>, start_only: bool) {
+    pub(crate) fn receive(&self, dependency: ServiceIndex, instance: Received, start_only: bool) {
         let mut edges = self.lock();
-        let edge = edges.entry((instance.service.index, false)).or_default();
+        let edge = edges.entry((dependency, false)).or_default();
         let received = if start_only { &mut edge.start_only } else { &mut edge.hard };
-        *received = Some((instance.generation, instance.revision));
+        *received = Some(instance);
     }
 
     /// Takes over the edges that were recorded for the same attempt elsewhere.

@@ -1,6 +1,7 @@
 //! `Build`, the handle of one build that a builder receives.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,10 +15,12 @@ use crate::{
     error::{DependencyError, WaitForError},
     failure::Failure,
     numbers::{Generation, ServiceIndex},
-    provide::{Attempt, DependencyWait, GenerationEnded, Invalidated, Watch},
-    registry::{self, Registry},
-    service::{Instance, ServiceId},
-    store::{Edge, Store, UsedEdges},
+    provide::{
+        Attempt, DependencyId, DependencyWait, GenerationEnded, Invalidated, WaitingFor, Watch,
+    },
+    registry::Registry,
+    service::{AnyId, ServiceId},
+    store::{Store, UsedEdges},
     sync::{Flag, Mutex, Shielded, lock},
     waiting::{
         Wait,
@@ -67,38 +70,38 @@ pub struct Build<T: Send + Sync + 'static> {
 /// The wait of [`Build::wait_for`], [`Build::wait_to_start`] and [`Build::wait_with_grace`].
 ///
 /// It borrows the build, which records the edge.
-pub type BuildWaitFor<'a, D> = Wait<BuildWait<'a, D>>;
+pub type BuildWaitFor<'a, D> = Wait<BuildWait<'a, ServiceId<D>>>;
+
+/// The wait of [`Build::wait_for_any`] and [`Build::wait_to_start_any`].
+///
+/// It borrows the build, which records the edge.
+pub type BuildWaitForAny<'a> = Wait<BuildWait<'a, AnyId>>;
 
 /// The condition of a build's wait for a dependency.
 ///
 /// It adds three things to the wait of an attempt: it ends with the build, it pauses the build
 /// timer, and it records a grace period.
-pub struct BuildWait<'a, D> {
-    wait: DependencyWait<'a, D>,
+pub struct BuildWait<'a, I> {
+    wait: DependencyWait<'a, I>,
     shared: &'a BuildShared,
     grace: Option<Duration>,
 }
 
-impl<D: Send + Sync + 'static> BuildWait<'_, D> {
+impl<I: DependencyId> BuildWait<'_, I> {
     /// Records the grace period, once: adds the soft edge that remains of this dependency when the
     /// publication removes the start-only edge.
     fn record_grace(&mut self, dependency: ServiceIndex) -> Result<(), WaitForError> {
-        // Not before the start-only edge is known: an attempt that is invalidated adds no edge.
-        let Some(period) = self.grace.filter(|_| self.wait.known) else { return Ok(()) };
-        self.grace = None;
-        let soft = Edge { soft: true, ..self.wait.edge(dependency) };
-        let (store, generation) = (self.wait.registry.store(), self.wait.generation);
-        self.wait
-            .edges
-            .discover(store, soft, generation, false)
-            .map_err(|cycle| registry::cycle_error(store, cycle))?;
-        lock(&self.shared.graces).push(Grace { dependency, period });
+        let Some(period) = self.grace else { return Ok(()) };
+        if self.wait.add_soft_edge()? {
+            self.grace = None;
+            lock(&self.shared.graces).push(Grace { dependency, period });
+        }
         Ok(())
     }
 }
 
-impl<D: Send + Sync + 'static> Condition for BuildWait<'_, D> {
-    type Output = Result<Arc<Instance<D>>, WaitForError>;
+impl<I: DependencyId> Condition for BuildWait<'_, I> {
+    type Output = Result<I::Instance, WaitForError>;
 
     fn check(&mut self) -> Option<Self::Output> {
         let dependency = match self.wait.registry.index(self.wait.id.into()) {
@@ -247,6 +250,68 @@ impl<T: Send + Sync + 'static> Build<T> {
         self.wait(dependency, true, None)
     }
 
+    /// Waits until a service of any type is ready, makes it a hard dependency, and returns what
+    /// identifies its instance.
+    ///
+    /// As [`wait_for`](Self::wait_for), by an untyped id ([`Attempt::wait_for_any`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let config = registry.register::<String>("config")?;
+    /// # let port = registry.register::<u64>("port")?;
+    /// let config_id = registry.find("config")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         let config = build.wait_for_any(config_id).wait_blocking()?;
+    ///         Ok::<_, mainstay::error::WaitForError>(80 + config.generation.get())
+    ///     })
+    /// });
+    /// let provider = registry.provide(config)?;
+    /// let _config = provider.begin().wait_blocking()?.ready("port = 80".to_string())?;
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for_any(&self, dependency: impl Into<AnyId>) -> BuildWaitForAny<'_> {
+        self.wait(dependency.into(), false, None)
+    }
+
+    /// Waits until a service of any type is ready, makes it a start-only dependency, and returns
+    /// what identifies its instance.
+    ///
+    /// As [`wait_to_start`](Self::wait_to_start), by an untyped id.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_for`](Self::wait_for).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let config = registry.register::<String>("config")?;
+    /// # let port = registry.register::<u64>("port")?;
+    /// let config_id = registry.find("config")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         let config = build.wait_to_start_any(config_id).wait_blocking()?;
+    ///         Ok::<_, mainstay::error::WaitForError>(80 + config.generation.get())
+    ///     })
+    /// });
+    /// let provider = registry.provide(config)?;
+    /// let _config = provider.begin().wait_blocking()?.ready("port = 80".to_string())?;
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_to_start_any(&self, dependency: impl Into<AnyId>) -> BuildWaitForAny<'_> {
+        self.wait(dependency.into(), true, None)
+    }
+
     /// Waits until a service is ready, and tolerates its absence later, for a grace period.
     ///
     /// If the dependency fails during the build, the build is invalidated. After the publication,
@@ -341,22 +406,56 @@ impl<T: Send + Sync + 'static> Build<T> {
         Watch::of_attempt(&self.registry, dependency, index, generation, &self.shared.edges)
     }
 
-    fn wait<D: Send + Sync + 'static>(
+    fn wait<I: DependencyId>(
         &self,
-        dependency: ServiceId<D>,
+        id: I,
         start_only: bool,
         grace: Option<Duration>,
-    ) -> BuildWaitFor<'_, D> {
-        let wait = DependencyWait {
-            registry: &self.registry,
-            dependent: self.id.index(),
-            generation: self.generation,
-            edges: &self.shared.edges,
-            id: dependency,
-            start_only,
-            known: false,
-        };
-        Wait::new(BuildWait { wait, shared: &self.shared, grace })
+    ) -> Wait<BuildWait<'_, I>> {
+        let Self { registry, shared, .. } = self;
+        let attempt = (self.id.index(), self.generation);
+        let wait = DependencyWait::new(registry, attempt, &shared.edges, id, start_only);
+        Wait::new(BuildWait { wait, shared, grace })
+    }
+
+    /// Shows in the status of the service what the build waits for, until the returned handle is
+    /// dropped or the build ends ([`ServiceStatus::waiting_for`]).
+    ///
+    /// As [`Attempt::waiting_for`]. The wait counts as build time.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// let supervisor = registry.supervise(port)?;
+    /// std::thread::spawn(move || {
+    ///     supervisor.run_blocking(|build| {
+    ///         let _waiting = build.waiting_for("the lease of the address");
+    ///         while build.generation() == 0 && !build.is_invalidated() {
+    ///             std::thread::yield_now();
+    ///         }
+    ///         Ok::<u16, std::io::Error>(80)
+    ///     })
+    /// });
+    /// while registry.status(port)?.waiting_for.as_deref() != Some("the lease of the address") {
+    ///     std::thread::yield_now();
+    /// }
+    /// registry.fail(port, "granted")?;
+    /// registry.wait_ready(port).wait_blocking()?;
+    /// assert!(registry.status(port)?.waiting_for.is_none());
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`ServiceStatus::waiting_for`]: crate::ServiceStatus::waiting_for
+    pub fn waiting_for(&self, what: impl Into<Cow<'static, str>>) -> WaitingFor<'_> {
+        let waiting =
+            WaitingFor::new(&self.registry, self.id.index(), self.generation, what.into());
+        // The end of a build sets the flag, and then ends all waits. So either it finds this wait,
+        // or this finds the flag: a `Build` that was kept shows nothing at a later attempt.
+        if self.shared.ended.is_set() {
+            waiting.end();
+        }
+        waiting
     }
 
     /// Returns whether the value of this build can no longer be published.

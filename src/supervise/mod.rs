@@ -163,7 +163,7 @@ mod supervisor;
 mod user_code;
 
 pub use self::{
-    build::{Build, BuildWaitFor},
+    build::{Build, BuildWaitFor, BuildWaitForAny},
     policy::RestartPolicy,
     shutdown::{ShutdownReport, StopTimeout},
     supervisor::Supervisor,

@@ -137,6 +137,28 @@ impl LockedNumber {
     }
 }
 
+/// A number that only a status shows. An atomic of std also in a model, because no decision depends
+/// on it. All its orderings are Relaxed.
+pub(crate) struct StatusNumber(std::sync::atomic::AtomicU64);
+
+impl StatusNumber {
+    pub(crate) fn new() -> Self {
+        Self(std::sync::atomic::AtomicU64::new(0))
+    }
+
+    pub(crate) fn add(&self, number: u64) {
+        self.0.fetch_add(number, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, number: u64) {
+        self.0.store(number, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
 /// A number for statistics, and for decisions that tolerate a stale value. All its orderings are
 /// Relaxed. If a decision needs an ordering, another word carries it.
 #[derive(Debug)]

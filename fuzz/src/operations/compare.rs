@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use mainstay::{DependencyKind, Guard, Phase, ServiceStatus};
 
 use super::{
-    model::{EdgeKey, EdgeSource, Model, RecordedEvent, Service},
+    model::{Awaited, EdgeKey, EdgeSource, Model, RecordedEvent, Service},
     op::Pick,
     outcome::{FailureSummary, Outcome},
     reading::instance_id,
     steps::is_soft,
+    waits::state_of,
     world::{Id, World},
 };
 
@@ -80,6 +81,37 @@ impl World {
             let model: BTreeSet<&str> =
                 self.model.services.iter().filter(has_edge).map(|other| &*other.name).collect();
             assert_eq!(model, dependents, "dependents of {} after {op:?}", status.name);
+        }
+
+        assert_eq!(
+            (expected.built, expected.failed, expected.replaced, self.model.state(service)),
+            (status.built, status.failed, status.replaced, state_of(status.state())),
+            "built, failed, replaced, state of {} in model and registry after {op:?}",
+            status.name,
+        );
+        let mut built_from = BTreeMap::new();
+        for from in &status.built_from {
+            let dependency = self.model.named(&from.name).expect("a service of the registry");
+            let start_only = from.kind == DependencyKind::StartOnly;
+            let listed = (from.generation.get(), from.revision);
+            let before = built_from.insert((dependency, start_only), listed);
+            assert_eq!(before, None, "each instance must be listed once");
+        }
+        let current = expected.phase == Phase::Ready;
+        let model = if current { expected.built_from.clone() } else { BTreeMap::new() };
+        assert_eq!(model, built_from, "built from, of {} after {op:?}", status.name);
+        let awaited = self.waits.iter().filter_map(|wait| match wait.awaited {
+            Awaited::Dependency { service: dependent, attempt, dependency, .. }
+                if dependent == service && self.model.is_current(service, attempt) =>
+            {
+                dependency
+            }
+            _ => None,
+        });
+        let awaited: Vec<String> = awaited.map(|dependency| self.model.name(dependency)).collect();
+        match &status.waiting_for {
+            Some(name) => assert!(awaited.contains(&name.to_string()), "waits for {name}"),
+            None => assert_eq!(awaited, [""; 0], "{} waits after {op:?}", status.name),
         }
 
         let failure = status.last_failure.as_ref().map(FailureSummary::from);

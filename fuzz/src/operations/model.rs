@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay::Phase;
 
-use super::outcome::{FailureSummary, InstanceId, Outcome, Refusal};
+use super::outcome::{FailureSummary, InstanceId, Outcome, Refusal, State};
 use crate::naive::NaiveGraph;
 
 /// The number of a handle: a provider, an attempt and the running handle of its instance, or a
@@ -62,8 +62,15 @@ pub(crate) struct Service {
     pub(crate) has_provider: bool,
     pub(crate) waiters: u32,
     pub(crate) edges: BTreeMap<EdgeKey, EdgeSource>,
-    /// The dependencies of which `wait_for` has returned an instance to the attempt.
-    received: BTreeSet<usize>,
+    /// The last instance that each wait of the attempt has returned: the dependency, and whether
+    /// the wait was start-only; the generation and the revision.
+    received: BTreeMap<(usize, bool), (u64, u64)>,
+    /// The same for the last published instance.
+    pub(crate) built_from: BTreeMap<(usize, bool), (u64, u64)>,
+    /// How often an instance was published, has failed, and was replaced.
+    pub(crate) built: u64,
+    pub(crate) failed: u64,
+    pub(crate) replaced: u64,
     /// The cause of the last cascade that began here and ended a generation of this service.
     cause: Option<Cause>,
     /// The cause of the last cascade that began here while the service was down, if it is newer.
@@ -104,6 +111,13 @@ pub(crate) enum Awaited {
         dependency: Option<usize>,
         /// Whether the edge is removed by the publication.
         start_only: bool,
+        /// Whether the id is untyped.
+        any: bool,
+    },
+    /// Another state than this one.
+    Change {
+        service: Option<usize>,
+        since: State,
     },
     Invalidated {
         service: usize,
@@ -141,7 +155,7 @@ impl Awaited {
             | Self::Invalidated { service, .. }
             | Self::Failed { service, .. }
             | Self::WatchEvent { service, .. } => Some(service),
-            Self::Ready { service } => service,
+            Self::Ready { service } | Self::Change { service, .. } => service,
             Self::Dependency { dependency, .. } => dependency,
         }
     }
@@ -168,7 +182,11 @@ impl Model {
             has_provider: false,
             waiters: 0,
             edges: BTreeMap::new(),
-            received: BTreeSet::new(),
+            received: BTreeMap::new(),
+            built_from: BTreeMap::new(),
+            built: 0,
+            failed: 0,
+            replaced: 0,
             cause: None,
             cause_while_down: None,
             failed_attempt: None,
@@ -234,9 +252,10 @@ impl Model {
 
     /// Records that a wait of an attempt has returned an instance.
     pub(crate) fn receive(&mut self, awaited: Awaited) {
-        if let Awaited::Dependency { service, dependency: Some(d), start_only: false, .. } = awaited
+        if let Awaited::Dependency { service, dependency: Some(d), start_only, .. } = awaited
+            && let Ok(InstanceId { generation, revision, .. }) = self.read(Some(d))
         {
-            self.services[service].received.insert(d);
+            self.services[service].received.insert((d, start_only), (generation, revision));
         }
     }
 
@@ -262,11 +281,13 @@ impl Model {
         let subject = &mut self.services[service];
         subject.phase = Phase::Ready;
         subject.published = Some(InstanceId { generation, revision: 0, serial });
+        subject.built += 1;
+        subject.built_from = subject.received.clone();
         let Service { edges, received, .. } = subject;
         edges.retain(|edge, source| match source {
             EdgeSource::Declared => true,
             EdgeSource::Discovered { attempt: last, .. } => {
-                *last == attempt && (edge.soft || received.contains(&edge.dependency))
+                *last == attempt && (edge.soft || received.contains_key(&(edge.dependency, false)))
             }
         });
         self.record_event(service, "ready");
@@ -308,6 +329,7 @@ impl Model {
         }
         let replaced = subject.published.map_or(0, |published| published.revision);
         subject.published = Some(InstanceId { generation, revision: replaced + 1, serial });
+        subject.replaced += 1;
         self.record_event(service, "replaced");
         Outcome::Done
     }
@@ -353,6 +375,7 @@ impl Model {
             match self.services[member].phase {
                 Phase::Ready => {
                     failed += 1;
+                    self.services[member].failed += 1;
                     self.record_event(member, "failed");
                 }
                 Phase::Starting => {
@@ -446,6 +469,12 @@ impl Model {
         }
     }
 
+    /// Returns the phase, the generation and the revision of a service.
+    pub(crate) fn state(&self, service: usize) -> State {
+        let Service { phase, generation, .. } = self.services[service];
+        (phase, generation, self.read(Some(service)).map_or(0, |instance| instance.revision))
+    }
+
     /// Returns the result of a wait before its edge is added, or `None` if it does not end yet.
     pub(crate) fn wait_result_before_edge(&self, awaited: Awaited) -> Option<Outcome> {
         let Some(subject) = awaited.subject() else {
@@ -454,6 +483,10 @@ impl Model {
         let closed = self.closed.then(|| Outcome::Refused(Refusal::Closed(self.name(subject))));
         match awaited {
             Awaited::Begin { .. } => closed,
+            Awaited::Change { since, .. } => {
+                let state = self.state(subject);
+                (state != since).then_some(Outcome::State(state)).or(closed)
+            }
             Awaited::Ready { service } => {
                 let instance =
                     self.read(service).ok().map(|instance| Outcome::Instances(vec![instance]));
@@ -505,8 +538,14 @@ impl Model {
                 let Service { phase, generation, .. } = self.services[service];
                 (phase == Phase::Down).then_some(Outcome::AttemptStarted { generation })
             }
-            Awaited::Dependency { dependency, .. } => {
-                self.read(dependency).ok().map(|instance| Outcome::Instances(vec![instance]))
+            Awaited::Dependency { dependency, any, .. } => {
+                self.read(dependency).ok().map(|instance| match any {
+                    false => Outcome::Instances(vec![instance]),
+                    true => {
+                        let InstanceId { generation, revision, .. } = instance;
+                        Outcome::AnyInstance { generation, revision }
+                    }
+                })
             }
             _ => None,
         })

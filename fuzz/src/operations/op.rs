@@ -88,6 +88,15 @@ pub(crate) enum Op {
         start_only: bool,
         mode: WaitMode,
     },
+    /// By an untyped id.
+    WaitForAny {
+        attempt: Pick,
+        dependency: Pick,
+        start_only: bool,
+        mode: WaitMode,
+    },
+    /// A wait for any change since the present state, by an untyped id.
+    WaitStateChanged(Pick, WaitMode),
     WaitReady(Pick, WaitMode),
     WaitInvalidated(Pick, WaitMode),
     WaitFailed(Pick, WaitMode),
@@ -187,6 +196,13 @@ impl Arbitrary<'_> for Op {
             220..=225 => Self::Watch { attempt: None, service: u.arbitrary()? },
             226..=251 => Self::WaitChanged(u.arbitrary()?, u.arbitrary()?),
             252 => Self::DropWatch(u.arbitrary()?),
+            253 => Self::WaitForAny {
+                attempt: u.arbitrary()?,
+                dependency: u.arbitrary()?,
+                start_only: u.arbitrary()?,
+                mode: u.arbitrary()?,
+            },
+            254 => Self::WaitStateChanged(u.arbitrary()?, u.arbitrary()?),
             _ => Self::Nothing,
         })
     }

@@ -19,6 +19,12 @@ pub(crate) enum Outcome {
         generation: u64,
     },
     Instances(Vec<InstanceId>),
+    /// A wait by an untyped id has returned an instance.
+    AnyInstance {
+        generation: u64,
+        revision: u64,
+    },
+    State(State),
     /// A watch reports another instance of the same generation.
     Replacement(InstanceId),
     /// An instance of a service with values of another type. It never occurs.
@@ -40,6 +46,9 @@ pub(crate) struct InstanceId {
     pub(crate) revision: u64,
     pub(crate) serial: u64,
 }
+
+/// The phase, the generation and the revision of a service.
+pub(crate) type State = (Phase, u64, u64);
 
 /// A failure without its time.
 #[derive(Debug, Clone, PartialEq, Eq)]

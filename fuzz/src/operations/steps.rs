@@ -43,6 +43,10 @@ impl World {
             Op::WaitFor { attempt, dependency, start_only, mode } => {
                 on_item!(self.attempts[attempt].wait_for(dependency, start_only, mode));
             }
+            Op::WaitForAny { attempt, dependency, start_only, mode } => {
+                on_item!(self.attempts[attempt].wait_for_any(dependency, start_only, mode));
+            }
+            Op::WaitStateChanged(pick, mode) => self.wait_state_changed(pick, mode),
             Op::WaitReady(pick, mode) => self.wait_ready(pick, mode),
             Op::WaitInvalidated(pick, mode) => on_item!(self.attempts[pick].wait_invalidated(mode)),
             Op::WaitFailed(pick, mode) => on_item!(self.running[pick].wait_failed(mode)),

@@ -11,14 +11,14 @@ use std::{
 };
 
 use mainstay::{
-    Attempt, Failure, Instance, Watch, WatchEvent,
+    Attempt, Failure, Instance, ServiceState, Watch, WatchEvent,
     error::{BeginError, WaitError, WaitForError, WatchError},
 };
 
 use super::{
     model::{Awaited, EdgeKey, EdgeSource, Number},
     op::{Pick, WaitMode},
-    outcome::{InstanceId, Outcome, Refusal},
+    outcome::{InstanceId, Outcome, Refusal, State},
     reading::instance_id,
     value::{Value, Woken},
     world::{Handle, HeldInstance, World},
@@ -48,6 +48,8 @@ pub(crate) enum WaitResult {
     Attempt(Result<Attempt<Value>, BeginError>),
     Reader(Result<Arc<Instance<Value>>, WaitError>),
     Dependency(Result<Arc<Instance<Value>>, WaitForError>),
+    AnyDependency(Result<mainstay::InstanceId, WaitForError>),
+    State(Result<ServiceState, WaitError>),
     Failure(Result<Failure, WaitError>),
     WatchEvent(Result<WatchEvent<Value>, WatchError>),
 }
@@ -65,6 +67,16 @@ impl WaitResult {
             Self::Reader(result) => Outcome::of(result.as_ref().map_err(Clone::clone), instance),
             Self::Dependency(result) => {
                 Outcome::of(result.as_ref().map_err(Clone::clone), instance)
+            }
+            Self::AnyDependency(result) => Outcome::of(result.clone(), |instance| {
+                let (generation, revision) = (instance.generation.get(), instance.revision);
+                Outcome::AnyInstance {
+                    generation,
+                    revision: revision.expect("a wait returns an exact instance"),
+                }
+            }),
+            Self::State(result) => {
+                Outcome::of(result.clone(), |state| Outcome::State(state_of(state)))
             }
             Self::Failure(result) => {
                 Outcome::of(result.as_ref().map_err(Clone::clone), |failure| {
@@ -125,8 +137,15 @@ impl World {
         let (dependency, id) = self.typed(dependency);
         let Handle { handle, service, generation, number } = &self.attempts[index];
         let (service, generation, number) = (*service, *generation, *number);
-        let awaited =
-            Awaited::Dependency { service, generation, attempt: number, dependency, start_only };
+        let any = false;
+        let awaited = Awaited::Dependency {
+            service,
+            generation,
+            attempt: number,
+            dependency,
+            start_only,
+            any,
+        };
         let attempt = Rc::clone(handle);
         let start = if start_only {
             start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_to_start(id))
@@ -134,6 +153,49 @@ impl World {
             start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_for(id))
         };
         self.first_check(awaited, Some(number), mode, start);
+    }
+
+    pub(crate) fn wait_for_any(
+        &mut self,
+        index: usize,
+        dependency: Pick,
+        start_only: bool,
+        mode: WaitMode,
+    ) {
+        let (dependency, id) = self.any(dependency);
+        let Handle { handle, service, generation, number } = &self.attempts[index];
+        let (service, generation, number) = (*service, *generation, *number);
+        let any = true;
+        let awaited = Awaited::Dependency {
+            service,
+            generation,
+            attempt: number,
+            dependency,
+            start_only,
+            any,
+        };
+        let attempt = Rc::clone(handle);
+        let start = if start_only {
+            start_wait!(mode, WaitResult::AnyDependency, attempt => attempt.wait_to_start_any(id))
+        } else {
+            start_wait!(mode, WaitResult::AnyDependency, attempt => attempt.wait_for_any(id))
+        };
+        self.first_check(awaited, Some(number), mode, start);
+    }
+
+    /// Waits for any change since the present state. A service of another registry has the state of
+    /// service 0 here, and is refused.
+    pub(crate) fn wait_state_changed(&mut self, pick: Pick, mode: WaitMode) {
+        let (service, id) = self.any(pick);
+        let Some(&of) = service.map_or(self.ids.first(), |service| self.ids.get(service)) else {
+            return;
+        };
+        let since = self.registry.status(of).expect("the id is of this registry").state();
+        let registry = self.registry.clone();
+        let start =
+            start_wait!(mode, WaitResult::State, registry => registry.wait_changed(id, since));
+        let awaited = Awaited::Change { service, since: state_of(since) };
+        self.first_check(awaited, None, mode, start);
     }
 
     pub(crate) fn wait_ready(&mut self, pick: Pick, mode: WaitMode) {
@@ -283,6 +345,7 @@ impl World {
                 let handle = Rc::new(attempt);
                 self.attempts.push(Handle { handle, service, generation, number });
             }
+            WaitResult::AnyDependency(Ok(_)) => self.model.receive(awaited),
             WaitResult::Reader(Ok(instance)) | WaitResult::Dependency(Ok(instance)) => {
                 self.model.receive(awaited);
                 let service =
@@ -338,6 +401,11 @@ impl World {
             self.drop_wait(index);
         }
     }
+}
+
+/// Returns the parts of a state.
+pub(crate) fn state_of(state: ServiceState) -> State {
+    (state.phase, state.generation.get(), state.revision)
 }
 
 fn poll(

@@ -1,5 +1,6 @@
 //! Dependencies between services: discovered and declared edges, their kinds, and cycles.
 
+mod any_type;
 mod built_from_recorded;
 mod cycles;
 mod discovered;

@@ -3,5 +3,6 @@
 
 mod blocking;
 mod events;
+mod lives;
 mod records;
 mod statuses;

@@ -152,10 +152,10 @@ fn the_listing_can_be_serialised_as_json() {
 #[test]
 fn the_listing_is_consistent_while_services_change() {
     let Program { registry, config, database, .. } = program();
-    let done = &AtomicBool::new(false);
+    let (done, listed) = (&AtomicBool::new(false), &AtomicBool::new(false));
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            let (mut listings, mut last) = (0, 0);
+            let mut last = 0;
             while !done.load(Ordering::Relaxed) {
                 let listing = registry.list();
                 assert_eq!(listing.services.len(), 4);
@@ -166,14 +166,16 @@ fn the_listing_is_consistent_while_services_change() {
                     assert_eq!(failure.service, "database");
                     assert!(["config", "database"].contains(&&*failure.root));
                 }
-                listings += usize::from(listing.to_dot().len() > 100);
+                assert!(listing.to_dot().len() > 100);
                 listing.blockers("cache");
+                listed.store(true, Ordering::Relaxed);
             }
-            listings
         });
         let provide_config = registry.provide(config).unwrap();
         let provider = registry.provide(database).unwrap();
-        for i in 0..500 {
+        // On a busy machine the reader may begin late.
+        let is_early = || !listed.load(Ordering::Relaxed) && !reader.is_finished();
+        for i in (0..).take_while(|&i| i < 500 || is_early()) {
             let running = publish(&provide_config, i);
             let _database = publish_from(&provider, config, i);
             drop(provide_config.begin());
@@ -181,6 +183,6 @@ fn the_listing_is_consistent_while_services_change() {
             drop(provider.begin().wait_blocking().unwrap());
         }
         done.store(true, Ordering::Relaxed);
-        assert!(reader.join().unwrap() > 0);
+        reader.join().unwrap();
     });
 }

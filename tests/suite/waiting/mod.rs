@@ -1,8 +1,10 @@
-//! Waits for services to be ready, for failures, and for holders; and what their wakers may do.
+//! Waits for services to be ready, for failures, for changes, and for holders; and what their
+//! wakers may do.
 
 // These waits are for supervisors, and exist with them only.
 #[cfg(feature = "supervise")]
 mod all_ready;
+mod changes;
 // Needs `VirtualClock`.
 #[cfg(feature = "test-kit")]
 mod clock_timeouts;

@@ -1,0 +1,146 @@
+//! What only the status of a service shows. The protocol does not depend on it, so its words are
+//! those of std, also in a model.
+
+use std::{
+    borrow::Cow,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use super::{Phase, Store, state::Tag};
+use crate::{
+    numbers::{Generation, ServiceIndex, UnixTime},
+    sync::StatusNumber,
+};
+
+/// What the status of one service shows, and no other part of the store needs.
+pub(super) struct StatusData {
+    /// The number of generations that have ended without an instance. So the number of instances
+    /// that have failed is that of all generations that have ended, minus this one: the failure of
+    /// an instance and a publication count nothing.
+    without_instance: StatusNumber,
+    /// The time at which the last attempt began, or the service was registered (`UnixTime`).
+    began_at: StatusNumber,
+    waits: Mutex<Vec<Arc<AttemptWait>>>,
+}
+
+/// One wait of an attempt, from its start to its end.
+pub(crate) struct AttemptWait {
+    generation: Generation,
+    what: Awaited,
+}
+
+/// What an attempt waits for.
+pub(crate) enum Awaited {
+    Dependency(ServiceIndex),
+    /// Something outside the registry, in the words of the provider.
+    Other(Cow<'static, str>),
+}
+
+impl StatusData {
+    pub(super) fn new() -> Self {
+        let data = Self {
+            without_instance: StatusNumber::new(),
+            began_at: StatusNumber::new(),
+            waits: Mutex::default(),
+        };
+        data.set_begun();
+        data
+    }
+
+    /// Stores the present time as that of the begin of an attempt.
+    pub(super) fn set_begun(&self) {
+        self.began_at.set(UnixTime::now().as_nanos());
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Vec<Arc<AttemptWait>>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Counts the generations that a cascade has ended, from the one of `from` to the one before
+    /// `to`, apart from that of an instance. So the failure of a ready service counts nothing, and
+    /// is recognised by one comparison: a cascade may take down many.
+    #[inline]
+    pub(super) fn count_ended(&self, index: ServiceIndex, from: Tag, to: Generation) {
+        if to.previous().map(Tag::ready) != Some(from) {
+            let ended = to.get() - from.generation().get();
+            let without_instance = ended - u64::from(from.phase() == Phase::Ready);
+            self.service(index).status.without_instance.add(without_instance);
+        }
+    }
+
+    /// Returns how often an instance of the service was published, and how often one has failed.
+    pub(crate) fn built_and_failed(&self, index: ServiceIndex) -> (u64, u64) {
+        let (slot, status) = (self.slot(index), &self.service(index).status);
+        loop {
+            let state = slot.state.load();
+            let without_instance = status.without_instance.get();
+            if slot.state.load() == state {
+                let failed = state.generation().get().saturating_sub(without_instance);
+                return (failed + u64::from(state.phase() == Phase::Ready), failed);
+            }
+        }
+    }
+
+    /// Returns how often the value of the service was replaced.
+    pub(crate) fn replaced(&self, index: ServiceIndex) -> u64 {
+        self.service(index).history.replaced()
+    }
+
+    /// Returns the time at which the last attempt began, or the service was registered.
+    pub(crate) fn began_at(&self, index: ServiceIndex) -> SystemTime {
+        UnixTime::from_nanos(self.service(index).status.began_at.get()).into()
+    }
+
+    /// Notes that the attempt of `generation` waits, until `wait_ended` is called with the result.
+    pub(crate) fn wait_started(
+        &self,
+        index: ServiceIndex,
+        generation: Generation,
+        what: Awaited,
+    ) -> Arc<AttemptWait> {
+        let wait = Arc::new(AttemptWait { generation, what });
+        let mut waits = self.service(index).status.waits();
+        // Nothing remains of earlier attempts, even if a wait was leaked.
+        waits.retain(|other| other.generation >= generation);
+        waits.push(Arc::clone(&wait));
+        wait
+    }
+
+    pub(crate) fn wait_ended(&self, index: ServiceIndex, wait: &Arc<AttemptWait>) {
+        self.retain_waits(index, |other| !Arc::ptr_eq(other, wait));
+    }
+
+    /// Ends all waits of an attempt. Called before the slot is free: the next attempt may have the
+    /// same generation.
+    pub(crate) fn end_waits(&self, index: ServiceIndex, generation: Generation) {
+        self.retain_waits(index, |other| other.generation > generation);
+    }
+
+    fn retain_waits(&self, index: ServiceIndex, keep: impl Fn(&Arc<AttemptWait>) -> bool) {
+        let mut waits = self.service(index).status.waits();
+        waits.retain(keep);
+        // A service that does not wait holds no memory for it.
+        if waits.is_empty() {
+            mem::take(&mut *waits);
+        }
+    }
+
+    /// Returns what the attempt of `generation` waits for: the last wait that has started of those
+    /// that have not ended.
+    pub(crate) fn waiting_for(
+        &self,
+        index: ServiceIndex,
+        generation: Generation,
+    ) -> Option<Cow<'static, str>> {
+        let waits = self.service(index).status.waits();
+        let last = waits.iter().rfind(|wait| wait.generation == generation)?;
+        Some(match &last.what {
+            Awaited::Dependency(dependency) => String::from(self.name(*dependency)).into(),
+            Awaited::Other(what) => what.clone(),
+        })
+    }
+}
