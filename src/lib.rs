@@ -252,7 +252,8 @@ pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{
-    Dependency, Depends, Listing, Observer, Registry, RegistryBuilder, ServiceStatus,
+    Dependency, Depends, Listing, Observer, ObserverHandle, Registry, RegistryBuilder,
+    ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use store::{DependencyKind, Phase};

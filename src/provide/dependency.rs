@@ -1,6 +1,9 @@
 //! The wait of an attempt for a dependency.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::WaitForError,
@@ -79,15 +82,15 @@ impl<D: Send + Sync + 'static> Condition for DependencyWait<'_, D> {
         Err(WaitForError::TimedOut { service, after })
     }
 
-    fn is_observed(&self) -> bool {
-        self.registry.is_observed()
+    fn now_if_observed(&self) -> Option<Instant> {
+        self.registry.now_if_observed()
     }
 
     fn on_start(&mut self) {
         self.registry.wait_started(self.id.index(), Some(self.dependent));
     }
 
-    fn on_end(&mut self, elapsed: Duration) {
-        self.registry.wait_ended(self.id.index(), Some(self.dependent), elapsed);
+    fn on_end(&mut self, started_at: Option<Instant>) {
+        self.registry.wait_ended(self.id.index(), Some(self.dependent), started_at);
     }
 }

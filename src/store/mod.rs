@@ -44,6 +44,7 @@ mod history;
 mod inspection;
 #[cfg(test)]
 mod last_generation;
+mod observed;
 mod precomputed;
 mod publish;
 mod quiet;
@@ -63,6 +64,7 @@ pub(crate) use self::{
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
     inspection::Inspected,
+    observed::{Listed, Observed},
     publish::Refused,
     slot::Slot,
     state::{Replacements, Tag},
@@ -129,6 +131,7 @@ pub struct Store {
     last_quiet: QuietSince,
     names: Mutex<HashMap<ServiceName, ServiceIndex>>,
     closed: Flag,
+    pub(crate) observed: Observed,
 }
 
 // A slot fills one cache line, and no cache line contains two slots.
@@ -158,6 +161,7 @@ impl Store {
             last_quiet: QuietSince::new(),
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
+            observed: Observed::new(),
         })
     }
 
