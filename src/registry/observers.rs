@@ -18,15 +18,18 @@
 //! 2. For each service, read a `Found`, the status, and a `Found` again, until both are the same:
 //!    no event lies between them, so the status is of the same instant as far as events can show.
 //! 3. Call `listing`.
-//! 4. Pass on the events that were kept since step 1, until none is left; then the observer is
-//!    live.
+//! 4. Pass on the events that were kept since the last reading of their services, until none is
+//!    left; then the observer is live.
 //!
-//! An event that took place after the read of its service reaches the observer, because its thread
-//! finds it in the list (`store/observed.rs`). An event that took place before may reach it, too,
-//! even much later: its thread may be slow. So each event is compared with the `Found` of its
-//! service, for as long as the observer exists (`Found::shows`).
+//! An event that took place after the reading of its service reaches the observer, because its
+//! thread finds it in the list (`store/observed.rs`). One that took place before may reach it, too:
 //!
-//! Starts and ends of waits are no part of a listing. They are passed on from step 1 on.
+//! - before the reading. Then it is dropped. The lock of `BeingListed` orders the two.
+//! - after the reading, even much later, because its thread is slow. So each event is compared with
+//!   the `Found` of its service when it reaches the observer, as long as that exists
+//!   (`Found::shows`).
+//!
+//! Starts and ends of waits are no part of a listing. They are passed on from the reading on.
 //!
 //! # User code
 //!
@@ -44,7 +47,7 @@ use std::{
 
 pub(super) use self::entry::{Entry, Observers};
 
-use self::happened::{Found, Happened};
+use self::happened::Happened;
 use super::{Listing, Registry, RegistryInner};
 use crate::{
     event::{Event, EventKind},
@@ -241,31 +244,28 @@ impl Registry {
         self.inner.observers.change(|list| list.push(Arc::clone(&entry)));
         // Before the first service is read (`store/observed.rs`).
         self.store().observed.add();
-        let (found, listing) = self.list_for_observer();
-        entry.start(self, found, listing);
+        let listing = self.list_for(&entry);
+        entry.start(self, listing);
         ObserverHandle { registry: Arc::downgrade(&self.inner), entry: Arc::downgrade(&entry) }
     }
 
-    fn list_for_observer(&self) -> (Vec<Found>, Listing) {
-        // A service that is registered after this has all its events after this.
-        let services = ServiceIndex::range(0..self.store().len());
-        let mut found: Vec<Found> = services.map(|index| Found::new(self, index)).collect();
+    fn list_for(&self, entry: &Entry) -> Listing {
+        let services = entry.listing(|being_listed| being_listed.count(self));
+        let read = |index| entry.listing(|being_listed| being_listed.read(self, index));
+        for index in ServiceIndex::range(0..services) {
+            read(index);
+        }
         let mut listing = self.list();
-        listing.services.truncate(found.len());
-        for (status, found) in listing.services.iter_mut().zip(&mut found) {
-            let index = status.id.index;
-            loop {
-                let now = Found::new(self, index);
-                if now.is_same(found) {
-                    break;
-                }
-                *found = now;
+        listing.services.truncate(services as usize);
+        for status in &mut listing.services {
+            // Until no event lies between two readings: the status is of the same instant.
+            while !read(status.id.index) {
                 if let Ok(now) = self.status(status.id) {
                     drop(Shielded::new(std::mem::replace(status, now)));
                 }
             }
         }
-        (found, listing)
+        listing
     }
 
     /// Returns whether the registry has an observer.

@@ -15,6 +15,8 @@ use crate::{
 /// What a listing has found at a service.
 pub(super) struct Found {
     listed: Listed,
+    /// How often it was read before.
+    pub(super) reading: u32,
     /// The number of the last time at which its supervisor has given up.
     #[cfg(feature = "supervise")]
     given_up: u32,
@@ -24,6 +26,7 @@ impl Found {
     pub(super) fn new(registry: &Registry, index: ServiceIndex) -> Self {
         Self {
             listed: registry.store().list_for_observer(index),
+            reading: 0,
             #[cfg(feature = "supervise")]
             given_up: registry.supervisors().given_up(index),
         }
@@ -38,7 +41,8 @@ impl Found {
         self.listed.is_same(&other.listed)
     }
 
-    /// Returns whether the event had happened when the service was read.
+    /// Returns whether the event had happened when the service was read. Called when the event
+    /// reaches the observer, which is after the reading.
     pub(super) fn shows(&self, event: &Happened<'_>) -> bool {
         let Listed { state, failed_attempts, revision, closed, .. } = self.listed;
         let is_earlier = event.generation < state.generation();
@@ -47,8 +51,11 @@ impl Found {
             EventKind::Registered => true,
             EventKind::WaitStarted { .. } | EventKind::WaitEnded { .. } => false,
             EventKind::AttemptStarted if is_same => match state.phase() {
+                // As below: there is no attempt of which the listing shows the begin.
                 Phase::Down => false,
-                // The attempt of the listing, or one that has begun after that one failed.
+                // Attempts that failed before the reading have been reported before it: their
+                // provider did not have them before. So this is the attempt of the listing, or one
+                // that has begun after that one failed.
                 Phase::Starting => {
                     !self.listed.failed_since.as_ref().is_some_and(|failed| failed.get())
                 }
@@ -86,6 +93,10 @@ pub(super) struct Happened<'a> {
 /// An event that is kept for an observer that is being listed.
 pub(super) struct Kept {
     event: Happened<'static>,
+    /// The reading of its service that it follows.
+    pub(super) reading: u32,
+    /// A later reading shows it.
+    pub(super) is_shown: bool,
     /// Replaces the kind of `event`.
     owned: Option<Owned>,
 }
@@ -97,7 +108,7 @@ enum Owned {
 }
 
 impl Kept {
-    pub(super) fn new(happened: &Happened<'_>) -> Self {
+    pub(super) fn new(happened: &Happened<'_>, reading: u32) -> Self {
         let failure = |failure: &Failure, kind: for<'a> fn(&'a Failure) -> EventKind<'a>| {
             Some(Owned::Failure(Shielded::new(failure.clone()), kind))
         };
@@ -130,10 +141,19 @@ impl Kept {
             EventKind::GivenUp(it) => (EventKind::Closed, failure(it, |it| EventKind::GivenUp(it))),
         };
         let Happened { index, generation, number, elapsed, .. } = *happened;
-        Self { event: Happened { index, generation, number, elapsed, kind }, owned }
+        let event = Happened { index, generation, number, elapsed, kind };
+        Self { event, reading, is_shown: false, owned }
     }
 
+    pub(super) fn index(&self) -> ServiceIndex {
+        self.event.index
+    }
+
+    /// Calls `f` with the event, unless a later reading shows it.
     pub(super) fn with(&self, f: impl FnOnce(&Happened<'_>)) {
+        if self.is_shown {
+            return;
+        }
         let Happened { index, generation, number, elapsed, ref kind } = self.event;
         let kind = match &self.owned {
             None => kind.clone(),
