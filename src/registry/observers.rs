@@ -4,11 +4,14 @@
 //!
 //! | state | an event |
 //! |---|---|
-//! | *being listed*: `observe` reads the services and calls `listing` | is kept |
+//! | *being listed*: `observe` reads the services | is dropped, or kept if its service was read |
+//! | *being started*: `observe` calls `listing`, then `event` with what was kept | is kept |
 //! | *live* | is passed on, by the thread that caused it |
 //! | *removed*: its handle was dropped | is dropped |
 //!
-//! An observer of the registry builder is live from the start.
+//! An observer of the registry builder is live from the start. The lock of `BeingListed` orders the
+//! first two states, and the flag `live` publishes the third one. The removal needs no order: it is
+//! a flag that each call checks first.
 //!
 //! # A listing, then every event after it, none twice
 //!
@@ -135,18 +138,28 @@ pub trait Observer: Send + Sync + 'static {
 /// itself is dropped when the last of these calls has ended.
 ///
 /// ```
-/// use mainstay::{Registry, test_kit::Recorder};
+/// use mainstay::{Event, Observer, Registry};
+/// use std::sync::mpsc;
+///
+/// struct Forward(mpsc::Sender<String>);
+///
+/// impl Observer for Forward {
+///     fn event(&self, _: &Registry, event: &Event<'_>) {
+///         self.0.send(event.kind.to_string()).ok();
+///     }
+/// }
 ///
 /// let registry = Registry::with_capacity(1)?;
 /// let port = registry.register::<u16>("port")?;
-/// let recorder = Recorder::default();
-/// let handle = registry.observe(recorder.clone());
+/// let (sender, events) = mpsc::channel();
+/// let handle = registry.observe(Forward(sender));
 ///
 /// let provider = registry.provide(port)?;
 /// let running = provider.begin().wait_blocking()?.ready(80)?;
 /// drop(handle);
 /// running.fail("closed");
-/// assert_eq!(recorder.take(), ["port 0: attempt started", "port 0: ready"]);
+/// // The loop ends, because the observer was dropped.
+/// assert_eq!(events.iter().collect::<Vec<_>>(), ["attempt started", "ready"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "the drop of the handle removes the observer; `detach` keeps it"]
@@ -199,7 +212,8 @@ impl Registry {
     /// event that the listing shows: for each service, the phase, the generation and the
     /// replacements in the listing, and then the events, are one sequence without a gap. Events
     /// that happen before this call returns are passed on by this call. The starts and ends of
-    /// waits are not part of a listing: the observer receives those that happen after it was added.
+    /// waits are not part of a listing: the observer receives those that are reported after the
+    /// listing has read the service, and `waiters` may count some of them already.
     ///
     /// [`Event::elapsed`] is zero if what the event ends had begun before the registry was observed.
     ///

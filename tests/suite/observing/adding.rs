@@ -20,7 +20,8 @@ use std::{
 
 use crate::support::{must_finish, publish, publish_from, up};
 use mainstay::{
-    Event, EventKind, Listing, Observer, ObserverHandle, Phase, Registry, Running, ServiceId,
+    Event, EventKind, Listing, Observer, ObserverHandle, Phase, Provider, Registry, Running,
+    ServiceId,
 };
 
 /// An observer that calls two closures.
@@ -210,23 +211,27 @@ fn assert_continues(all: &Record, late: &Record, service: usize) {
 
 /// Builds a service from the one below it, until `stop` is set. Some attempts fail, some instances
 /// are replaced, some fail at once.
-fn provide(registry: &Registry, ids: &[ServiceId<u64>], service: usize, stop: &AtomicBool) {
+fn provide(
+    provider: &Provider<u64>,
+    service: usize,
+    below: Option<ServiceId<u64>>,
+    stop: &AtomicBool,
+) {
     let mut random = fastrand::Rng::with_seed(service as u64);
-    let provider = registry.provide(ids[service]).unwrap();
     while !stop.load(Ordering::Relaxed) {
         let Ok(attempt) = provider.begin().wait_blocking() else { return };
         if random.u8(..3) == 0 {
             let _ = attempt.fail("not this time");
             continue;
         }
-        if service > 0 && attempt.wait_for(ids[service - 1]).wait_blocking().is_err() {
+        if below.is_some_and(|below| attempt.wait_for(below).wait_blocking().is_err()) {
             continue;
         }
         let Ok(running): Result<Running<u64>, _> = attempt.ready(0) else { continue };
         for value in 0..random.u64(..3) {
             let _ = running.replace(value);
         }
-        if service == 0 || random.bool() {
+        if below.is_none() || random.bool() {
             running.fail("over");
         }
     }
@@ -245,8 +250,9 @@ fn the_listing_and_the_events_are_one_sequence_while_services_fail_and_restart()
         thread::scope(|scope| {
             let providers: Vec<_> = (0..SERVICES)
                 .map(|service| {
-                    let (registry, ids, stop) = (&registry, &ids, &stop);
-                    scope.spawn(move || provide(registry, ids, service, stop))
+                    let (below, stop) = (service.checked_sub(1).map(|below| ids[below]), &stop);
+                    let provider = registry.provide(ids[service]).unwrap();
+                    scope.spawn(move || provide(&provider, service, below, stop))
                 })
                 .collect();
             let add = || {
