@@ -215,7 +215,7 @@ impl Registry {
     /// waits are not part of a listing: the observer receives those that are reported after the
     /// listing has read the service, and `waiters` may count some of them already.
     ///
-    /// [`Event::elapsed`] is zero if what the event ends had begun before the registry was observed.
+    /// [`Event::elapsed`] is zero if what the event ends began before the registry was observed.
     ///
     /// Blocking: it takes the locks of [`list`](Self::list), and reads those services again that
     /// change during the listing. Events are kept in memory until the observer has received the
