@@ -11,8 +11,8 @@ use crate::{
 /// Something that happened to one service.
 ///
 /// An [`Observer`](crate::Observer) receives it right after it happened, on the thread that caused
-/// it. Events of different threads may arrive in another order than they took place: compare their
-/// generations.
+/// it: the [status](crate::Registry::status) shows it already. Events of different threads may
+/// arrive in another order than they took place: compare their generations.
 ///
 /// ```
 /// use mainstay::{Event, Observer, Registry};
@@ -47,7 +47,9 @@ pub struct Event<'a> {
     pub id: AnyId,
     /// The generation of the service in which it happened.
     pub generation: Generation,
-    /// The duration that belongs to the event; each [`EventKind`] says which one it is.
+    /// The duration that belongs to the event; each [`EventKind`] says which one it is. It is
+    /// measured by the clock of the registry, if the feature `supervise` is on. It is zero if the
+    /// registry was not observed when this duration began.
     pub elapsed: Duration,
     /// The kind of the event.
     pub kind: EventKind<'a>,
@@ -57,15 +59,22 @@ pub struct Event<'a> {
 ///
 /// Each kind says what [`Event::elapsed`] is for it. If it says nothing, `elapsed` is zero.
 ///
+/// A service that is stopped, because the registry is shut down or was closed, has failed, too: the
+/// [reason](Failure::reason) says so. An observer that reacts to failures ignores these, or it
+/// takes down services whose turn to stop has not come.
+///
 /// ```
-/// use mainstay::{Event, EventKind, Observer, Registry};
+/// use mainstay::{Event, EventKind, Observer, Reason, Registry};
 ///
 /// /// Fails the service `whole` when the service `part` has failed.
 /// struct OneForAll;
 ///
 /// impl Observer for OneForAll {
 ///     fn event(&self, registry: &Registry, event: &Event<'_>) {
-///         if let (EventKind::Failed(failure), "part") = (&event.kind, &**event.service) {
+///         let (EventKind::Failed(failure), "part") = (&event.kind, &**event.service) else {
+///             return;
+///         };
+///         if !matches!(failure.reason, Reason::ShutDown | Reason::Closed) {
 ///             let whole = registry.find("whole").expect("it is registered");
 ///             let _ = registry.fail(whole, failure.to_string());
 ///         }
@@ -79,6 +88,13 @@ pub struct Event<'a> {
 /// let _whole = provide_whole.begin().wait_blocking()?.ready(2)?;
 /// registry.fail(part, "broken")?;
 /// assert!(registry.get(whole).is_err());
+///
+/// // The orderly end of `part` is no reason to fail `whole`.
+/// let part = provide_part.begin().wait_blocking()?.ready(3)?;
+/// let _whole = provide_whole.begin().wait_blocking()?.ready(4)?;
+/// registry.close();
+/// drop(part);
+/// assert!(registry.get(whole).is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -252,8 +252,8 @@ pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{
-    BuiltFromInstance, Dependency, Depends, Listing, Observer, Registry, RegistryBuilder,
-    ServiceState, ServiceStatus,
+    BuiltFromInstance, Dependency, Depends, Listing, Observer, ObserverHandle, Registry,
+    RegistryBuilder, ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use store::{DependencyKind, Phase};

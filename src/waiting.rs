@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(crate) mod sealed {
-    use super::{Duration, Store};
+    use super::{Duration, Instant, Store};
     use crate::numbers::ServiceIndex;
 
     /// The slots whose changes can make a condition hold: one or two.
@@ -55,16 +55,16 @@ pub(crate) mod sealed {
         /// Returns the error of a wait that has lasted for `after`.
         fn timed_out(&self, after: Duration) -> Self::Output;
 
-        /// Returns whether an observer needs the duration of the wait.
-        fn is_observed(&self) -> bool {
-            false
+        /// Returns the present time, if an observer needs the duration of the wait.
+        fn now_if_observed(&self) -> Option<Instant> {
+            None
         }
 
         /// Called once, after the first check has failed.
         fn on_start(&mut self) {}
 
         /// Called once after `on_start`, when the wait ends or is dropped.
-        fn on_end(&mut self, _elapsed: Duration) {}
+        fn on_end(&mut self, _started_at: Option<Instant>) {}
     }
 }
 
@@ -229,8 +229,7 @@ impl<C: Condition> Wait<C> {
     fn end(&mut self) {
         self.waiter.disarm();
         if mem::take(&mut self.started) {
-            let elapsed = self.started_at.map(|start| start.elapsed()).unwrap_or_default();
-            self.condition.on_end(elapsed);
+            self.condition.on_end(self.started_at);
         }
     }
 }
@@ -253,7 +252,7 @@ impl<C: Condition> Future for Wait<C> {
                 }
                 if !this.started {
                     this.started = true;
-                    this.started_at = this.condition.is_observed().then(Instant::now);
+                    this.started_at = this.condition.now_if_observed();
                     this.condition.on_start();
                 }
                 let slots = this.condition.slots();

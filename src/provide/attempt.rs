@@ -63,7 +63,7 @@ pub struct Attempt<T: Send + Sync + 'static> {
 impl<T: Send + Sync + 'static> Attempt<T> {
     /// The handle of an attempt that has just begun in the slot.
     pub(super) fn new(registry: &Registry, id: ServiceId<T>, generation: Generation) -> Self {
-        let started_at = registry.is_observed().then(Instant::now);
+        let started_at = registry.now_if_observed();
         let (registry, edges) = (registry.clone(), UsedEdges::default());
         Self { registry, id, generation, started_at, edges, ended: false }
     }
@@ -434,7 +434,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     }
 
     fn elapsed(&self) -> Duration {
-        self.started_at.map(|start| start.elapsed()).unwrap_or_default()
+        self.registry.elapsed_since(self.started_at)
     }
 
     /// Ends the attempt without a publication. Does nothing if it has already ended.
@@ -445,13 +445,13 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         self.ended = true;
         let (store, index) = (self.registry.store(), self.id.index());
         store.end_waits(index, self.generation);
-        if !store.fail_attempt(index, self.generation, reason, &self.edges) {
+        let Some(number) = store.fail_attempt(index, self.generation, reason, &self.edges) else {
             return Err(store.failure(index, self.generation));
-        }
+        };
         // The observer may fail the service, which makes `failure` the last owner of the reason.
         if let Some(failure) = store.last_failure(index).map(Shielded::new) {
-            let elapsed = self.elapsed();
-            self.registry.emit(index, self.generation, elapsed, EventKind::AttemptFailed(&failure));
+            let (elapsed, kind) = (self.elapsed(), EventKind::AttemptFailed(&failure));
+            self.registry.emit_numbered(index, self.generation, number, elapsed, kind);
         }
         Ok(())
     }

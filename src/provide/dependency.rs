@@ -1,6 +1,9 @@
 //! The wait of an attempt for a dependency, by a typed or an untyped id.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::WaitForError,
@@ -8,7 +11,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
     service::{AnyId, Instance, ServiceId},
-    store::{AttemptWait, Awaited, Edge, Received, Store, UsedEdges},
+    store::{Awaited, Edge, Received, Store, UsedEdges},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -65,7 +68,7 @@ pub struct DependencyWait<'a, I> {
     /// The edge has been published.
     known: bool,
     /// It has started, and the status of the dependent shows it.
-    shown: Option<Arc<AttemptWait>>,
+    shown: Option<u64>,
 }
 
 impl<'a, I: DependencyId> DependencyWait<'a, I> {
@@ -149,8 +152,8 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
         Err(WaitForError::TimedOut { service, after })
     }
 
-    fn is_observed(&self) -> bool {
-        self.registry.is_observed()
+    fn now_if_observed(&self) -> Option<Instant> {
+        self.registry.now_if_observed()
     }
 
     fn on_start(&mut self) {
@@ -160,10 +163,10 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
         self.registry.wait_started(dependency, Some(self.dependent));
     }
 
-    fn on_end(&mut self, elapsed: Duration) {
+    fn on_end(&mut self, started_at: Option<Instant>) {
         if let Some(shown) = self.shown.take() {
-            self.registry.store().wait_ended(self.dependent, &shown);
+            self.registry.store().wait_ended(self.dependent, shown);
         }
-        self.registry.wait_ended(self.dependency(), Some(self.dependent), elapsed);
+        self.registry.wait_ended(self.dependency(), Some(self.dependent), started_at);
     }
 }

@@ -194,7 +194,7 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
         if end_if_stopped(store, id.index(), generation) {
             return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
         }
-        let elapsed = self.started_at.map(|start| start.elapsed()).unwrap_or_default();
+        let elapsed = registry.elapsed_since(self.started_at);
         registry.emit(id.index(), generation, elapsed, EventKind::AttemptStarted);
         Some(Ok(Attempt::new(registry, *id, generation)))
     }
@@ -213,7 +213,7 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
     }
 
     fn on_start(&mut self) {
-        self.started_at = self.provider.registry.is_observed().then(Instant::now);
+        self.started_at = self.provider.registry.now_if_observed();
     }
 }
 

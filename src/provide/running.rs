@@ -129,8 +129,9 @@ impl<T: Send + Sync + 'static> Running<T> {
         let (store, index) = (self.registry.store(), self.id.index());
         let origin = self.origin.clone();
         match store.replace(self.id, self.generation, value, origin, &self.tracker) {
-            Ok(()) => {
-                self.registry.emit(index, self.generation, Duration::ZERO, EventKind::Replaced);
+            Ok(revision) => {
+                let (zero, kind) = (Duration::ZERO, EventKind::Replaced);
+                self.registry.emit_numbered(index, self.generation, revision, zero, kind);
                 Ok(())
             }
             Err(Refused(value)) => {

@@ -1,11 +1,11 @@
 //! What an attempt waits for, in the words of its provider.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt};
 
 use crate::{
     numbers::{Generation, ServiceIndex},
     registry::Registry,
-    store::{AttemptWait, Awaited},
+    store::Awaited,
 };
 
 /// The status of a service shows what its attempt waits for, until this is dropped.
@@ -29,7 +29,7 @@ use crate::{
 pub struct WaitingFor<'a> {
     registry: &'a Registry,
     service: ServiceIndex,
-    wait: Arc<AttemptWait>,
+    number: u64,
 }
 
 impl<'a> WaitingFor<'a> {
@@ -39,13 +39,13 @@ impl<'a> WaitingFor<'a> {
         generation: Generation,
         what: Cow<'static, str>,
     ) -> Self {
-        let wait = registry.store().wait_started(service, generation, Awaited::Other(what));
-        Self { registry, service, wait }
+        let number = registry.store().wait_started(service, generation, Awaited::Other(what));
+        Self { registry, service, number }
     }
 
     /// Removes the text from the status.
     pub(crate) fn end(&self) {
-        self.registry.store().wait_ended(self.service, &self.wait);
+        self.registry.store().wait_ended(self.service, self.number);
     }
 }
 

@@ -6,7 +6,12 @@ mod reader;
 
 pub use self::{cached::Cached, reader::Reader};
 
-use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::{ForeignIdError, GetAllError, GetError, NotReadyError, WaitError},
@@ -503,16 +508,16 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
     }
 
-    fn is_observed(&self) -> bool {
-        self.registry.is_observed()
+    fn now_if_observed(&self) -> Option<Instant> {
+        self.registry.now_if_observed()
     }
 
     fn on_start(&mut self) {
         self.registry.wait_started(self.id.index(), None);
     }
 
-    fn on_end(&mut self, elapsed: Duration) {
-        self.registry.wait_ended(self.id.index(), None, elapsed);
+    fn on_end(&mut self, started_at: Option<Instant>) {
+        self.registry.wait_ended(self.id.index(), None, started_at);
     }
 }
 

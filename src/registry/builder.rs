@@ -1,17 +1,22 @@
-//! `RegistryBuilder`: the observer, the clock, and the services that are known beforehand.
+//! `RegistryBuilder`: the observers, the clock, and the services that are known beforehand.
+
+use std::sync::Arc;
 
 use crate::{
     error::{RegisterError, RegistryError},
-    registry::{self, Observer, Registry, RegistryInner},
+    registry::{
+        self, Observer, Registry, RegistryInner,
+        observers::{Entry, Observers},
+    },
     service::ServiceId,
     store::Store,
-    sync::{Shielded, slab::NoSlab},
+    sync::slab::NoSlab,
 };
 
-/// Configures a new registry: its observer, its clock, and services and edges known beforehand.
+/// Configures a new registry: its observers, its clock, and services and edges known beforehand.
 ///
-/// Returned by [`Registry::builder`]. Services and edges can also be added to a running registry;
-/// the observer and the clock cannot.
+/// Returned by [`Registry::builder`]. Services, edges and observers can also be added to a running
+/// registry; the clock cannot be changed.
 ///
 /// ```
 /// use mainstay::{Event, EventKind, Observer, Registry};
@@ -39,7 +44,7 @@ use crate::{
 /// ```
 pub struct RegistryBuilder {
     store: Store,
-    observer: Option<Box<dyn Observer>>,
+    observers: Vec<Arc<Entry>>,
     #[cfg(feature = "supervise")]
     pub(super) supervisors: super::Supervisors,
 }
@@ -65,7 +70,7 @@ impl Registry {
 
     /// Returns a builder for a registry of at most `capacity` services.
     ///
-    /// Use it to set an observer or a clock, or to register services and edges beforehand.
+    /// Use it to add observers, to set a clock, or to register services and edges beforehand.
     ///
     /// # Errors
     ///
@@ -93,7 +98,7 @@ impl RegistryBuilder {
         match Store::new(capacity) {
             Ok(store) => Ok(Self {
                 store,
-                observer: None,
+                observers: Vec::new(),
                 #[cfg(feature = "supervise")]
                 supervisors: super::Supervisors::default(),
             }),
@@ -102,11 +107,13 @@ impl RegistryBuilder {
         }
     }
 
-    /// Sets the observer of the registry, which receives each event after it has happened.
+    /// Adds an observer, which receives each event after it has happened, as long as the registry
+    /// exists.
     ///
-    /// A registry has at most one observer, which cannot be changed later: a registry without one
-    /// pays nothing for events. A second call replaces the observer of the first one. The observer
-    /// receives no event for the services that are registered on this builder.
+    /// Several observers are called in the order in which they were added. They receive no event
+    /// for the services that are registered on this builder, and no [listing](Observer::listing).
+    /// To add and remove observers later, use [`Registry::observe`]. A registry without an observer
+    /// pays one relaxed load for each event.
     ///
     /// ```
     /// use mainstay::{Event, Observer, Registry};
@@ -124,8 +131,9 @@ impl RegistryBuilder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn observer(self, observer: impl Observer) -> Self {
-        Self { observer: Some(Box::new(observer)), ..self }
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Arc::new(Entry::permanent(Box::new(observer))));
+        self
     }
 
     /// Registers a service, as [`Registry::register`] does.
@@ -162,9 +170,10 @@ impl RegistryBuilder {
     #[must_use]
     pub fn build(self) -> Registry {
         self.store.compute_all_closures();
+        self.observers.iter().for_each(|_| self.store.observed.add());
         Registry::new(RegistryInner {
             store: self.store,
-            observer: Shielded::new(self.observer),
+            observers: Observers::new(self.observers),
             #[cfg(feature = "supervise")]
             supervisors: self.supervisors,
         })

@@ -1,6 +1,6 @@
 //! The state of a service, and the wait for any change of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Registry;
 use crate::{
@@ -125,7 +125,7 @@ impl Condition for StateDiffers {
         self.store().service(self.id.index).change_waiters.fetch_add(1);
     }
 
-    fn on_end(&mut self, _elapsed: Duration) {
+    fn on_end(&mut self, _started_at: Option<Instant>) {
         self.store().service(self.id.index).change_waiters.fetch_sub(1);
     }
 }

@@ -104,7 +104,7 @@ impl Registry {
         let reason = Reason::error(reason);
         let ids = ids.into_iter().map(|id| self.index(id.into()));
         let ids = ids.collect::<Result<Vec<ServiceIndex>, _>>()?;
-        let begun = self.is_observed().then(Instant::now);
+        let begun = self.now_if_observed();
         let result = self.store().fail_all(&ids.iter().copied().collect(), &reason);
         let was: HashMap<ServiceIndex, Phase> =
             result.failed_slots.iter().map(|slot| (slot.index, slot.was.phase())).collect();
@@ -174,7 +174,7 @@ impl Registry {
         })
     }
 
-    /// Runs a cascade, and then reports its failures to the observer. Returns an error if the
+    /// Runs a cascade, and then reports its failures to the observers. Returns an error if the
     /// target is an instance that is not current.
     pub(crate) fn cascade(
         &self,
@@ -182,16 +182,19 @@ impl Registry {
         target: Target,
         reason: Shielded<Reason>,
     ) -> Result<Cascade, NotFailed> {
-        let begun = self.is_observed().then(Instant::now);
-        let result = self.store().fail(index, target, reason, begun.is_some())?;
+        let begun = self.now_if_observed();
+        let result = self.store().fail(index, target, reason)?;
         Ok(self.report(result, begun))
     }
 
-    /// Reports the failures of a cascade to the observer, if there was one at `begun`.
+    /// Reports the failures of a cascade to the observers. `begun` is `None` if there was none when
+    /// it began.
     fn report(&self, result: CascadeResult, begun: Option<Instant>) -> Cascade {
         let CascadeResult { counts, failed_slots } = result;
-        let Some(begun) = begun else { return counts };
-        let elapsed = begun.elapsed();
+        if failed_slots.is_empty() || !self.is_observed() {
+            return counts;
+        }
+        let elapsed = self.elapsed_since(begun);
         for slot in failed_slots {
             let generation = slot.was.generation();
             // Shielded: the observer may fail the service again. Then this is the last owner of the

@@ -1,4 +1,4 @@
-//! `Registry`: services by name and id, the observer, and closing.
+//! `Registry`: services by name and id, and closing.
 //!
 //! The other methods of `Registry` are in the files of their topics:
 //!
@@ -8,6 +8,7 @@
 //! | `depends.rs` | `depends` |
 //! | `fail.rs` | `fail`, `fail_instance` |
 //! | `inspect.rs` | `status`, `list` |
+//! | `observers.rs` | `observe` |
 //! | `all_ready.rs` | `wait_all_ready` |
 //! | `changed.rs` | `wait_changed` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
@@ -17,7 +18,8 @@
 //! `status.rs` is the status of one service.
 //!
 //! `supervisors.rs` holds the shared state of the supervisors and the clock. Its `progress.rs`
-//! counts the supervisors that have stopped. `trace.rs` is an observer.
+//! counts the supervisors that have stopped. `trace.rs` is an observer. `observers.rs` also passes
+//! the events to all observers.
 
 mod all_ready;
 mod builder;
@@ -25,6 +27,7 @@ mod changed;
 mod depends;
 mod fail;
 mod inspect;
+mod observers;
 mod status;
 #[cfg(feature = "supervise")]
 mod supervisors;
@@ -43,24 +46,25 @@ pub use self::{
     changed::{ServiceState, WaitChanged},
     depends::Depends,
     inspect::Listing,
+    observers::{Observer, ObserverHandle},
     status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
 
+use self::observers::Observers;
 use std::{
     any::type_name,
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     error::{CycleError, ForeignIdError, LookupError, RegisterError},
-    event::{Event, EventKind},
+    event::EventKind,
     numbers::{Generation, ServiceIndex},
     service::{AnyId, ServiceId, ServiceName},
     store::{self, NotRegistered, Store},
-    sync::{Shielded, shielded},
 };
 
 /// A set of services that depend on each other.
@@ -74,7 +78,7 @@ use crate::{
 ///   [`wait_changed`](Self::wait_changed).
 /// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`.
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
-/// - Inspecting: [`status`](Self::status), [`list`](Self::list).
+/// - Inspecting: [`status`](Self::status), [`list`](Self::list), [`observe`](Self::observe).
 /// - Ending: [`close`](Self::close); gracefully, `shutdown`.
 ///
 /// ```
@@ -97,51 +101,11 @@ pub struct Registry {
     inner: Arc<RegistryInner>,
 }
 
-/// User code that receives each event of a registry, for logs, metrics and alerts.
-///
-/// The thread that caused an event calls the observer immediately after the event has happened, so
-/// a slow observer delays that thread. Several threads may call it at the same time. It is never
-/// called during a cascade or under a lock, and it may call the registry: if it fails services, the
-/// failures are events, too. If it panics, the panic hook reports the panic, and the caller
-/// continues.
-///
-/// It is set by [`RegistryBuilder::observer`](crate::RegistryBuilder::observer).
-/// `TracingObserver` (feature `tracing`) emits the events to `tracing`.
-///
-/// ```
-/// use mainstay::{Event, EventKind, Observer, Registry};
-/// use std::sync::atomic::{AtomicU32, Ordering};
-///
-/// static FAILURES: AtomicU32 = AtomicU32::new(0);
-///
-/// struct Count;
-///
-/// impl Observer for Count {
-///     fn event(&self, _: &Registry, event: &Event<'_>) {
-///         if let EventKind::Failed(_) = event.kind {
-///             FAILURES.fetch_add(1, Ordering::Relaxed);
-///         }
-///     }
-/// }
-///
-/// let registry = Registry::builder(1)?.observer(Count).build();
-/// let port = registry.register::<u16>("port")?;
-/// let provider = registry.provide(port)?;
-/// let _running = provider.begin().wait_blocking()?.ready(80)?;
-/// registry.fail(port, "closed")?;
-/// assert_eq!(FAILURES.load(Ordering::Relaxed), 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub trait Observer: Send + Sync + 'static {
-    /// Receives one event.
-    fn event(&self, registry: &Registry, event: &Event<'_>);
-}
-
 pub(crate) struct RegistryInner {
     pub(crate) store: Store,
     #[cfg(feature = "supervise")]
     pub(crate) supervisors: Supervisors,
-    pub(crate) observer: Shielded<Option<Box<dyn Observer>>>,
+    observers: Observers,
 }
 
 impl Registry {
@@ -160,11 +124,6 @@ impl Registry {
     #[inline]
     pub(crate) fn store(&self) -> &Store {
         &self.inner.store
-    }
-
-    /// Returns whether the registry has an observer.
-    pub(crate) fn is_observed(&self) -> bool {
-        self.inner.observer.is_some()
     }
 
     // Names, ids and edges.
@@ -345,19 +304,6 @@ impl fmt::Debug for Registry {
 // Events.
 
 impl Registry {
-    /// Passes an event to the observer, if there is one.
-    pub(crate) fn emit(
-        &self,
-        index: ServiceIndex,
-        generation: Generation,
-        elapsed: Duration,
-        kind: EventKind<'_>,
-    ) {
-        let Some(observer) = &*self.inner.observer else { return };
-        let (service, id) = (&self.store().service(index).name, self.store().id(index));
-        shielded(|| observer.event(self, &Event { service, id, generation, elapsed, kind }));
-    }
-
     /// Counts and reports the start of a wait for `service` to be ready. `dependent` is the service
     /// whose attempt waits; a reader has none.
     pub(crate) fn wait_started(&self, service: ServiceIndex, dependent: Option<ServiceIndex>) {
@@ -372,9 +318,10 @@ impl Registry {
         &self,
         service: ServiceIndex,
         dependent: Option<ServiceIndex>,
-        elapsed: Duration,
+        started_at: Option<Instant>,
     ) {
         self.store().service(service).waiters.fetch_sub(1);
+        let elapsed = self.elapsed_since(started_at);
         self.emit_wait(service, dependent, elapsed, |dependent| EventKind::WaitEnded { dependent });
     }
 
@@ -385,6 +332,9 @@ impl Registry {
         elapsed: Duration,
         kind: impl Fn(Option<&'a ServiceName>) -> EventKind<'a>,
     ) {
+        if !self.is_observed() {
+            return;
+        }
         let generation = self.store().slot(service).state.load().generation();
         let dependent = dependent.map(|dependent| &self.store().service(dependent).name);
         self.emit(service, generation, elapsed, kind(dependent));

@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, SystemClock},
     numbers::ServiceIndex,
     store::Store,
-    sync::{Mutex, lock},
+    sync::{Count, Mutex, lock},
     waiting::sealed::{Condition, WaitSlots},
 };
 
@@ -165,6 +165,8 @@ pub struct SupervisorStatus {
 pub(crate) struct Supervisors {
     pub(crate) clock: Arc<dyn Clock>,
     services: Mutex<HashMap<ServiceIndex, Arc<Control>>>,
+    /// The number of times at which a supervisor has given up.
+    given_up: Count,
     /// Counts a step when a supervisor ends, so that a shutdown checks which services are next.
     pub(crate) progress: Progress,
 }
@@ -172,7 +174,7 @@ pub(crate) struct Supervisors {
 impl Default for Supervisors {
     fn default() -> Self {
         let (services, progress) = (Mutex::default(), Progress::default());
-        Self { clock: Arc::new(SystemClock), services, progress }
+        Self { clock: Arc::new(SystemClock), services, given_up: Count::new(), progress }
     }
 }
 
@@ -196,6 +198,22 @@ impl Supervisors {
 
     pub(crate) fn control(&self, index: ServiceIndex) -> Option<Arc<Control>> {
         lock(&self.services).get(&index).cloned()
+    }
+
+    /// Reports that a supervisor has given up, after this number of failures. Returns the number of
+    /// the event: those of one service grow.
+    pub(crate) fn give_up(&self, control: &Control, failures: u32) -> u32 {
+        let mut control = lock(&control.0);
+        let number = self.given_up.fetch_add(1) + 1;
+        (control.state, control.failures) = (SupervisorState::GivenUp, failures);
+        (control.backoff_end, control.given_up) = (None, number);
+        number
+    }
+
+    /// Returns the number of the last time at which the supervisor of the service has given up, or
+    /// 0.
+    pub(super) fn given_up(&self, index: ServiceIndex) -> u32 {
+        self.control(index).map_or(0, |control| lock(&control.0).given_up)
     }
 
     pub(crate) fn status(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
@@ -225,6 +243,8 @@ struct ControlState {
     failures: u32,
     /// While backing off.
     backoff_end: Option<Instant>,
+    /// The number of the last time at which it has given up.
+    given_up: u32,
     /// The limit for stopping the service.
     stop_timeout: Duration,
     // Commands to the supervisor.
@@ -238,6 +258,7 @@ impl Default for ControlState {
             state: SupervisorState::NotRunning,
             failures: 0,
             backoff_end: None,
+            given_up: 0,
             stop_timeout: Duration::ZERO,
             reset_requested: false,
             stop_requested: false,

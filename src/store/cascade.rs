@@ -72,7 +72,8 @@ pub(crate) struct FailedSlot {
 #[derive(Default)]
 pub(crate) struct CascadeResult {
     pub(crate) counts: Cascade,
-    /// The failed slots, dependencies first. Empty unless the caller has asked for them.
+    /// The failed slots, dependencies first. Empty unless the caller has asked for them, or the
+    /// registry is observed.
     pub(crate) failed_slots: Vec<FailedSlot>,
 }
 
@@ -101,9 +102,9 @@ impl Condemned {
 }
 
 impl Store {
-    /// Fails `root` and all services that transitively depend on it. If `record` is set, the result
-    /// contains the failed slots. Returns an error if the target is an instance that is not
-    /// current.
+    /// Fails `root` and all services that transitively depend on it. If the registry is observed,
+    /// the result contains the failed slots. Returns an error if the target is an instance that is
+    /// not current.
     ///
     /// Lock-free over the slots. It takes the lock of the history of the root for an exchange of
     /// pointers. At its end it wakes the waiters, which takes a short lock for each slot that has
@@ -113,7 +114,6 @@ impl Store {
         root: ServiceIndex,
         target: Target,
         reason: Shielded<Reason>,
-        record: bool,
     ) -> Result<CascadeResult, NotFailed> {
         let (slot, history) = (self.slot(root), &self.service(root).history);
         let mut start = Member::new(self, root);
@@ -124,7 +124,7 @@ impl Store {
             Target::Any if slot.state.load().phase() == Phase::Down => {
                 let condemned = self.condemn(&[start]);
                 let deferred = self.blame(&[start], condemned.members(), |_| root, &reason);
-                let result = self.take_down(&[start], &condemned, |_| root, record);
+                let result = self.take_down(&[start], &condemned, |_| root, false);
                 drop(deferred);
                 return Ok(result);
             }
@@ -147,7 +147,7 @@ impl Store {
             }
         };
         let condemned = self.condemn(&[start]);
-        let result = self.take_down(&[start], &condemned, |_| root, record);
+        let result = self.take_down(&[start], &condemned, |_| root, false);
         drop(deferred);
         // Last, because no waiter needs it.
         if let Condemned::Closure { members, is_walk: true, .. } = &condemned {
@@ -370,7 +370,8 @@ impl Store {
     }
 
     /// Takes all condemned slots down, dependents before dependencies. Then wakes their waiters,
-    /// dependencies first. `root_of` names the root over which a service was reached.
+    /// dependencies first. `root_of` names the root over which a service was reached. The failed
+    /// slots are recorded if `record` is set, or if the registry is observed.
     pub(super) fn take_down(
         &self,
         roots: &[Member],
@@ -402,7 +403,8 @@ impl Store {
                 // changed.
                 Phase::Down => continue,
             }
-            if record {
+            // After the transition: the listing of an observer added since then showed the old one.
+            if record || self.observed.get() {
                 result.failed_slots.push(FailedSlot { index: service, was: transition.from });
             }
         }

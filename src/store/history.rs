@@ -12,11 +12,14 @@
 use std::{
     any::Any,
     cmp::Ordering::{Equal, Greater, Less},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::SystemTime,
 };
 
-use super::state::CondemnedCell;
+use super::{
+    observed::{FailedSince, Listed},
+    state::{CondemnedCell, Phase, Tag, Transition},
+};
 use crate::{
     failure::Reason,
     instance::Instance,
@@ -62,6 +65,9 @@ struct Record {
     while_down: SomeCause,
     /// The last failed attempt.
     attempt: SomeCause,
+    failed_attempts: u64,
+    /// The listings that have found the present attempt.
+    listings: Vec<Weak<FailedSince>>,
     replacements: Replaced,
     /// The number of replacements of all generations.
     replaced: u64,
@@ -155,9 +161,40 @@ impl History {
         [record.while_down.replace(cause), None]
     }
 
-    /// Stores the cause of a failed attempt. The caller drops the old one.
-    pub(crate) fn fail_attempt(&self, cause: Shielded<Cause>) -> SomeCause {
-        self.open().get_or_insert_default().attempt.replace(cause)
+    /// Ends an attempt by `end`, stores its cause, and counts it. Returns the transition, and the
+    /// number of failed attempts; `None` if a cascade has ended the generation before.
+    ///
+    /// One step for `list`. The caller drops the cause that is returned.
+    pub(crate) fn fail_attempt(
+        &self,
+        cause: Shielded<Cause>,
+        end: impl FnOnce() -> Result<Transition, Tag>,
+    ) -> (Option<(Transition, u64)>, SomeCause) {
+        let mut open = self.open();
+        let record = open.get_or_insert_default();
+        for listing in record.listings.drain(..).filter_map(|listing| listing.upgrade()) {
+            listing.set(cause.generation);
+        }
+        let Ok(transition) = end() else { return (None, Some(cause)) };
+        record.failed_attempts += 1;
+        (Some((transition, record.failed_attempts)), record.attempt.replace(cause))
+    }
+
+    /// Returns what a listing for a new observer shows. `state` reads the state of the service.
+    pub(crate) fn list(&self, state: impl FnOnce() -> Tag) -> Listed {
+        let mut open = self.open();
+        let state = state();
+        let failed_since = (state.phase() == Phase::Starting).then(|| {
+            let listings = &mut open.get_or_insert_default().listings;
+            listings.retain(|listing| listing.strong_count() > 0);
+            let failed_since = FailedSince::new(state.generation());
+            listings.push(Arc::downgrade(&failed_since));
+            failed_since
+        });
+        let of_record =
+            |record: &Record| (record.failed_attempts, record.replacements.of(state.generation()));
+        let (failed_attempts, revision) = open.as_deref().map(of_record).unwrap_or_default();
+        Listed { state, failed_attempts, revision, closed: false, failed_since }
     }
 
     /// Returns the cause of the last cascade that began here. For the service itself, only of those

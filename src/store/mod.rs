@@ -44,6 +44,7 @@ mod history;
 mod inspection;
 #[cfg(test)]
 mod last_generation;
+mod observed;
 mod precomputed;
 mod publish;
 mod quiet;
@@ -64,10 +65,11 @@ pub(crate) use self::{
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
     inspection::Inspected,
+    observed::{Listed, Observed},
     publish::Refused,
     slot::Slot,
     state::{Replacements, Tag},
-    status::{AttemptWait, Awaited},
+    status::Awaited,
     tracker::InstanceTracker,
     used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
@@ -136,6 +138,7 @@ pub struct Store {
     last_quiet: QuietSince,
     names: Mutex<HashMap<ServiceName, ServiceIndex>>,
     closed: Flag,
+    pub(crate) observed: Observed,
 }
 
 // A slot fills one cache line, and no cache line contains two slots.
@@ -165,6 +168,7 @@ impl Store {
             last_quiet: QuietSince::new(),
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
+            observed: Observed::new(),
         })
     }
 
@@ -307,8 +311,8 @@ impl Store {
         usable.then_some(instance)
     }
 
-    /// As [`read_to_build`](Self::read_to_build), for a service of any type. Returns what identifies
-    /// the instance.
+    /// As [`read_to_build`](Self::read_to_build), for a service of any type. Returns what
+    /// identifies the instance.
     pub(crate) fn read_any_to_build(&self, index: ServiceIndex) -> Option<Received> {
         (self.service(index).operations.read_to_build)(self, index)
     }

@@ -164,7 +164,7 @@ impl Store {
     /// that began at it has condemned it.
     ///
     /// It takes the lock of the history for an exchange of pointers. Then it wakes the waiters,
-    /// because some of them may watch the service.
+    /// because some of them may watch the service. Returns the revision of the new instance.
     ///
     /// # The race with a failure of exactly the old instance
     ///
@@ -182,7 +182,7 @@ impl Store {
         value: T,
         origin: Origin,
         tracker: &InstanceTracker<T>,
-    ) -> Result<(), Refused<T>> {
+    ) -> Result<u64, Refused<T>> {
         let index = id.index();
         // If the id is of another registry, or the generation has ended: at this instant, the value
         // is refused. If the state moves later, the replacement linearizes at this check: no reader
@@ -208,7 +208,7 @@ impl Store {
         self.install_replacement(id, &instance);
         self.service(index).history.forget_pending(&*instance);
         self.wake(index);
-        Ok(())
+        Ok(instance.revision)
     }
 
     /// Puts an instance that was decided to replace the present one into the cell, unless a newer
@@ -228,15 +228,15 @@ impl Store {
         drop(old);
     }
 
-    /// Ends an attempt without a publication: it has failed, or was dropped. Returns false if a
-    /// cascade has invalidated it.
+    /// Ends an attempt without a publication: it has failed, or was dropped. Returns the number of
+    /// failed attempts at the service, or `None` if a cascade has invalidated this one.
     pub(crate) fn fail_attempt(
         &self,
         index: ServiceIndex,
         generation: Generation,
         reason: Shielded<Reason>,
         used: &UsedEdges,
-    ) -> bool {
+    ) -> Option<u64> {
         // Before the slot is free: the next attempt may have the same generation, and must not
         // lose the edges that it uses.
         if used.any_discovered() {
@@ -244,22 +244,23 @@ impl Store {
         }
         // A cascade has ended the generation, and its cause is the one to report.
         if !self.is_starting(index, generation) {
-            return false;
+            return None;
         }
-        // Before the slot is free, so that the cause of the next attempt is stored after this
-        // one. If a cascade ends the generation in between, `last_failure` ignores this cause.
-        drop(self.service(index).history.fail_attempt(Cause::new(generation, reason)));
-        match self.slot(index).state.transition(Tag::starting(generation), Tag::down(generation)) {
-            Ok(transition) => {
-                self.notify(index, transition);
-                if used.any_added() {
-                    self.topology.compute_closures(self);
-                }
-                true
-            }
-            // A cascade was faster than this transition.
-            Err(_) => false,
+        // In one step, so that the causes and the numbers of attempts are in the order of the
+        // attempts. A thread that finds the slot free finds the cause, too: it waits for the lock.
+        let cause = Cause::new(generation, reason);
+        let slot = self.slot(index);
+        // Dropped at the end: a reason is a value of the user.
+        let (ended, _unused) = self.service(index).history.fail_attempt(cause, || {
+            slot.state.transition(Tag::starting(generation), Tag::down(generation))
+        });
+        // A cascade was faster than this transition.
+        let (transition, number) = ended?;
+        self.notify(index, transition);
+        if used.any_added() {
+            self.topology.compute_closures(self);
         }
+        Some(number)
     }
 
     /// Removes the value of a failed generation from its slot, so that the value lives only as

@@ -3,8 +3,8 @@
 
 use std::{
     borrow::Cow,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -22,13 +22,14 @@ pub(super) struct StatusData {
     without_instance: StatusNumber,
     /// The time at which the last attempt began, or the service was registered (`UnixTime`).
     began_at: StatusNumber,
-    waits: Mutex<Vec<Arc<AttemptWait>>>,
+    waits: Mutex<AttemptWaits>,
 }
 
-/// One wait of an attempt, from its start to its end.
-pub(crate) struct AttemptWait {
-    generation: Generation,
-    what: Awaited,
+/// The waits of the attempts at one service that have not ended, by their numbers.
+#[derive(Default)]
+struct AttemptWaits {
+    next: u64,
+    started: BTreeMap<u64, (Generation, Awaited)>,
 }
 
 /// What an attempt waits for.
@@ -54,7 +55,7 @@ impl StatusData {
         self.began_at.set(UnixTime::now().as_nanos());
     }
 
-    fn waits(&self) -> MutexGuard<'_, Vec<Arc<AttemptWait>>> {
+    fn waits(&self) -> MutexGuard<'_, AttemptWaits> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -95,38 +96,36 @@ impl Store {
         UnixTime::from_nanos(self.service(index).status.began_at.get()).into()
     }
 
-    /// Notes that the attempt of `generation` waits, until `wait_ended` is called with the result.
+    /// Notes that the attempt of `generation` waits, and returns the number of the wait. It lasts
+    /// until `wait_ended` is called.
     pub(crate) fn wait_started(
         &self,
         index: ServiceIndex,
         generation: Generation,
         what: Awaited,
-    ) -> Arc<AttemptWait> {
-        let wait = Arc::new(AttemptWait { generation, what });
-        let mut waits = self.service(index).status.waits();
+    ) -> u64 {
+        let waits = &mut *self.service(index).status.waits();
         // Nothing remains of earlier attempts, even if a wait was leaked.
-        waits.retain(|other| other.generation >= generation);
-        waits.push(Arc::clone(&wait));
-        wait
+        while let Some(first) = waits.started.first_entry() {
+            if first.get().0 >= generation {
+                break;
+            }
+            first.remove();
+        }
+        let number = waits.next;
+        waits.next += 1;
+        waits.started.insert(number, (generation, what));
+        number
     }
 
-    pub(crate) fn wait_ended(&self, index: ServiceIndex, wait: &Arc<AttemptWait>) {
-        self.retain_waits(index, |other| !Arc::ptr_eq(other, wait));
+    pub(crate) fn wait_ended(&self, index: ServiceIndex, number: u64) {
+        self.service(index).status.waits().started.remove(&number);
     }
 
     /// Ends all waits of an attempt. Called before the slot is free: the next attempt may have the
     /// same generation.
     pub(crate) fn end_waits(&self, index: ServiceIndex, generation: Generation) {
-        self.retain_waits(index, |other| other.generation > generation);
-    }
-
-    fn retain_waits(&self, index: ServiceIndex, keep: impl Fn(&Arc<AttemptWait>) -> bool) {
-        let mut waits = self.service(index).status.waits();
-        waits.retain(keep);
-        // A service that does not wait holds no memory for it.
-        if waits.is_empty() {
-            mem::take(&mut *waits);
-        }
+        self.service(index).status.waits().started.retain(|_, (other, _)| *other > generation);
     }
 
     /// Returns what the attempt of `generation` waits for: the last wait that has started of those
@@ -137,8 +136,8 @@ impl Store {
         generation: Generation,
     ) -> Option<Cow<'static, str>> {
         let waits = self.service(index).status.waits();
-        let last = waits.iter().rfind(|wait| wait.generation == generation)?;
-        Some(match &last.what {
+        let (_, last) = waits.started.values().rfind(|(other, _)| *other == generation)?;
+        Some(match last {
             Awaited::Dependency(dependency) => String::from(self.name(*dependency)).into(),
             Awaited::Other(what) => what.clone(),
         })

@@ -132,8 +132,8 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
         self.wait.timed_out(after)
     }
 
-    fn is_observed(&self) -> bool {
-        self.wait.is_observed()
+    fn now_if_observed(&self) -> Option<Instant> {
+        self.wait.now_if_observed()
     }
 
     fn on_start(&mut self) {
@@ -141,9 +141,9 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
         self.wait.on_start();
     }
 
-    fn on_end(&mut self, elapsed: Duration) {
+    fn on_end(&mut self, started_at: Option<Instant>) {
         self.shared.timer.resume(self.wait.registry.clock().now());
-        self.wait.on_end(elapsed);
+        self.wait.on_end(started_at);
     }
 }
 

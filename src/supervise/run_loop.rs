@@ -23,7 +23,6 @@ use crate::{
     error::ReadyError,
     event::EventKind,
     failure::{Failure, Reason},
-    numbers::Generation,
     provide::{Attempt, Running},
     registry::{Command, CommandWait},
     store::Target,
@@ -100,8 +99,12 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             match verdict {
                 Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
                 Verdict::GiveUp => {
-                    self.emit(failed.generation, EventKind::GivenUp(&failed));
-                    self.control.set_state(SupervisorState::GivenUp, counter.failures(), None);
+                    // Before the event, which the status shows.
+                    let number =
+                        self.registry().supervisors().give_up(&self.control, counter.failures());
+                    let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
+                    let (registry, zero) = (self.registry(), Duration::ZERO);
+                    registry.emit_numbered(index, failed.generation, number.into(), zero, kind);
                     // The user's reason must not live as long as the service stays down.
                     drop(failed);
                     if Wait::new(self.command_wait()).await == Command::Stop {
@@ -318,10 +321,6 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         let (store, index) = (self.registry().store(), self.id().index());
         let control = &self.control;
         CommandWait { store, index, control, accept_reset: true, passed: None }
-    }
-
-    fn emit(&self, generation: Generation, kind: EventKind<'_>) {
-        self.registry().emit(self.id().index(), generation, Duration::ZERO, kind);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a program can observe of a registry: the events, the statuses of the services and what
 //! blocks them, and the records of failures.
 
+mod adding;
 mod blocking;
 mod events;
 mod lives;
