@@ -18,6 +18,7 @@ mod plant;
 mod table;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Mutex,
@@ -47,6 +48,9 @@ struct Options {
     /// Write the table of all faults
     #[arg(long, conflicts_with_all = ["short", "kept", "names"])]
     table: bool,
+    /// Plant the faults that are not in the table, and write the table with them
+    #[arg(long, conflicts_with_all = ["short", "kept", "names", "table"])]
+    update: bool,
     /// Print the faults, and run nothing
     #[arg(long)]
     list: bool,
@@ -62,7 +66,11 @@ fn main() -> Result<()> {
     if options.short {
         table::assert_complete(&root, &all)?;
     }
-    let jobs = choose(&all, &options);
+    let mut jobs = choose(&all, &options);
+    let rows = table::rows(&root)?;
+    if options.update {
+        jobs.retain(|(fault, _)| !rows.contains_key(&fault.name));
+    }
     ensure!(!jobs.is_empty(), "there is no such fault");
     if options.list {
         for (fault, catchers) in &jobs {
@@ -76,7 +84,10 @@ fn main() -> Result<()> {
     let (faults, pairs) = (jobs.len(), outcomes.iter().map(Vec::len).sum::<usize>());
     println!("{faults} faults, {pairs} runs, {failed} not as expected");
     if options.table {
-        table::write(&root, &all, &jobs, &outcomes)?;
+        table::write(&root, &all, &jobs, &outcomes, &BTreeMap::new())?;
+    }
+    if options.update {
+        table::write(&root, &all, &jobs, &outcomes, &rows)?;
     }
     ensure!(failed == 0, "{failed} not as expected");
     Ok(())

@@ -1,6 +1,6 @@
 //! Generates the table of all faults, a page of the documentation.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
@@ -29,17 +29,40 @@ pub(crate) fn write(
     all: &[Fault],
     jobs: &[Job<'_>],
     outcomes: &[Vec<Outcome>],
+    earlier: &Rows,
 ) -> Result<()> {
     let mut page = HEAD.to_string();
-    let caught = outcomes.iter().flatten().filter(|outcome| outcome.verdict == Verdict::Caught);
+    let mut rows = Rows::new();
+    for ((fault, _), outcomes) in jobs.iter().zip(outcomes) {
+        let (mut name, mut what) = (format!("`{}`", fault.name), fault.what.as_str());
+        let lines: &mut Vec<String> = rows.entry(fault.name.clone()).or_default();
+        for Outcome { by, verdict, seconds, .. } in outcomes {
+            let by = match verdict {
+                Verdict::Caught => format!("`{by}`"),
+                verdict => verdict.to_string(),
+            };
+            lines.push(format!("| {name} | {what} | {by} | {seconds:.1} |"));
+            (name, what) = (String::new(), "");
+        }
+    }
+    for fault in all.iter().filter(|fault| kept(fault).is_none()) {
+        if let (None, Some(lines)) = (rows.get(&fault.name), earlier.get(&fault.name)) {
+            rows.insert(fault.name.clone(), lines.clone());
+        }
+    }
+    let pairs: Vec<&String> = rows.values().flatten().collect();
+    // The third cell of a row is a name in backquotes, or why nothing was caught.
+    let is_caught =
+        |line: &&&String| line.rsplit(" | ").nth(1).is_some_and(|by| by.starts_with('`'));
+    let caught = pairs.iter().filter(is_caught);
     let kept: Vec<_> = all.iter().filter_map(kept).collect();
     writeln!(
         page,
         "{} faults, and {} pairs of a fault and a model or test that must catch it: {} are caught. \
          {} more faults cannot be caught; the last table says why their code is kept.\n\n\
          Generated on {} with {}. The times are those of the model or test, without its build.\n",
-        jobs.len(),
-        outcomes.iter().map(Vec::len).sum::<usize>(),
+        rows.len(),
+        pairs.len(),
         caught.count(),
         kept.len(),
         said(Command::new("date").args(["-u", "+%Y-%m-%d"]))?,
@@ -47,18 +70,9 @@ pub(crate) fn write(
     )?;
     for (title, orderings) in [("Steps", false), ("Orderings and fences", true)] {
         writeln!(page, "## {title}\n\n| name | fault | caught by | seconds |\n|---|---|---|---|")?;
-        for ((fault, _), outcomes) in jobs.iter().zip(outcomes) {
-            if is_ordering(fault) != orderings {
-                continue;
-            }
-            let (mut name, mut what) = (format!("`{}`", fault.name), fault.what.as_str());
-            for Outcome { by, verdict, seconds, .. } in outcomes {
-                let by = match verdict {
-                    Verdict::Caught => format!("`{by}`"),
-                    verdict => verdict.to_string(),
-                };
-                writeln!(page, "| {name} | {what} | {by} | {seconds:.1} |")?;
-                (name, what) = (String::new(), "");
+        for fault in all.iter().filter(|fault| is_ordering(fault) == orderings) {
+            for line in rows.get(&fault.name).into_iter().flatten() {
+                writeln!(page, "{line}")?;
             }
         }
         page.push('\n');
@@ -78,6 +92,24 @@ pub(crate) fn write(
     }
     fs::write(root.join(PAGE), page)?;
     Ok(())
+}
+
+/// The rows of each fault, as lines of the page.
+pub(crate) type Rows = BTreeMap<String, Vec<String>>;
+
+/// Returns the rows of the present page.
+pub(crate) fn rows(root: &Path) -> Result<Rows> {
+    let page = fs::read_to_string(root.join(PAGE))?;
+    let (mut rows, mut name) = (Rows::new(), String::new());
+    for line in page.lines() {
+        if let Some((first, _)) = line.strip_prefix("| `").and_then(|row| row.split_once("` | ")) {
+            name = first.to_string();
+        } else if !line.starts_with("|  | ") {
+            continue;
+        }
+        rows.entry(name.clone()).or_default().push(line.to_string());
+    }
+    Ok(rows)
 }
 
 /// Checks that the page is up to date: it names all faults of this source, and no other.
