@@ -81,7 +81,7 @@ fn an_edge_discovered_during_a_walk_is_not_missed() {
 }
 
 /// An attempt is invalidated while it publishes an edge, and the next attempt uses the same edge.
-/// (Preemption bound: 2.)
+/// (Preemption bound: 1.)
 ///
 /// ```text
 /// first:    publish the edge d -> x |
@@ -90,7 +90,7 @@ fn an_edge_discovered_during_a_walk_is_not_missed() {
 /// ```
 #[test]
 fn an_edge_that_the_previous_attempt_discovers_is_not_missed() {
-    model("an edge that the previous attempt discovers is not missed", Some(2), || {
+    model("an edge that the previous attempt discovers is not missed", Some(1), || {
         let (registry, ids @ [x, d, _], [x_provider, d_provider, _other]) = services(&[(2, 0)]);
         let x_running = x_provider.start(&[]);
         let first = d_provider.attempt();

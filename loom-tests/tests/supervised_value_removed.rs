@@ -122,13 +122,22 @@ fn an_attempt_finds_what_the_drop_of_an_abandoned_value_wrote() {
             let registry = registry.clone();
             move || registry.fail(config, "edited").map(drop).unwrap()
         });
-        let dropper = spawn(move || drop(running));
-        // Another thread than the one that drops the handle: it knows only what it reads.
+        let has_let_go = Arc::new(AtomicBool::new(false));
+        let dropper = spawn({
+            let has_let_go = Arc::clone(&has_let_go);
+            move || {
+                drop(running);
+                has_let_go.store(true, Ordering::Release);
+            }
+        });
+        // Another thread than the one that drops the handle, and than the one that drops the value.
         let beginner = spawn(move || {
-            let attempt = now_or_never(server_provider.begin());
-            let is_free = free.load(Ordering::Relaxed);
-            assert!(attempt.is_none() || is_free, "the value has not been dropped");
-            drop(attempt);
+            if has_let_go.load(Ordering::Acquire) {
+                let attempt = now_or_never(server_provider.begin());
+                let is_free = free.load(Ordering::Relaxed);
+                assert!(attempt.is_none() || is_free, "the value has not been dropped");
+                drop(attempt);
+            }
             server_provider
         });
         join(failer);
