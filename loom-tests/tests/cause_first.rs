@@ -162,6 +162,35 @@ fn two_failures_of_one_service_leave_the_later_cause() {
     });
 }
 
+/// Of two roots, `x` depends on `y`, and both are down. An attempt begins at `x`, so a later pass
+/// condemns `x`, and the cause is stored after that. A failure of `x` may come in between. In the
+/// end the cause is that of the later failure. (Preemption bound: 2.)
+#[test]
+fn a_cause_that_is_stored_late_leaves_the_later_one() {
+    model("a cause that is stored late leaves the later one", Some(2), || {
+        let (registry, [y, x], [_y_provider, x_provider]) = services(&[(1, 0)]);
+
+        let roots = spawn({
+            let registry = registry.clone();
+            move || registry.fail_all([y, x], "both").map(drop).unwrap()
+        });
+        let beginner = spawn(move || (now_or_never(x_provider.begin()), x_provider));
+        let failer = spawn({
+            let registry = registry.clone();
+            move || registry.fail(x, "alone").map(drop).unwrap()
+        });
+        join(roots);
+        join(failer);
+        let attempt = join(beginner);
+        let status = registry.status(x).unwrap();
+        if let Some(failure) = status.last_failure {
+            let next = failure.root_generation.get() + 1;
+            assert_eq!(status.generation, next, "the cause of an older failure");
+        }
+        drop(attempt);
+    });
+}
+
 /// Two attempts of one generation fail, one after the other. In the end the reason is the second
 /// one.
 #[test]

@@ -5,42 +5,43 @@
 //! order in which the slots could be taken down.
 //!
 //! ```text
-//! cascade:  lists of x: a; of a: b |                                        | of b: a
-//! others:                            build b without a: remove the edge,
-//!                                    build a from b
-//! reader:                                                      read b: it has failed | read a
+//! cascade:  lists of x: a; of a: b |                           | of b: a. Take down b |
+//! others:                          | build b without a: remove |                      | read b: it
+//!                                  | the edge, build a from b  |                      | has failed. a?
 //! ```
 //!
-//! The services are numbered so that the walk must go depth first.
+//! What must not happen: the cascade takes its slots down in the order of such a walk. Its check of
+//! the lists prevents this, because one of them has changed.
+//!
+//! The services are numbered so that the walk must go depth first. The cascade walks, because an
+//! attempt at a fourth service has discovered an edge to `x` and is still in progress.
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay_loom_tests::{join, model, read_state, services, try_publish};
+use mainstay_loom_tests::{join, model, now_or_never, read_state, services, try_publish};
 
-/// Preemption bound: 2.
+/// The thread that has built the services reads them. (Preemption bound: 3.)
 #[test]
 fn a_walk_over_an_edge_that_is_reversed_keeps_i1() {
-    model("a walk over an edge that is reversed keeps i1", Some(2), || {
-        let (registry, [x, b, a], [x_provider, b_provider, a_provider]) = services(&[(2, 0)]);
+    model("a walk over an edge that is reversed keeps i1", Some(3), || {
+        let (registry, [x, b, a, _], providers) = services(&[(2, 0)]);
+        let [x_provider, b_provider, a_provider, other_provider] = providers;
         let x_running = x_provider.start(&[]);
         let a_running = a_provider.start(&[x]);
         drop(b_provider.start(&[a]));
         drop(a_running);
         let (a_first, b_first) = (a_provider.attempt(), b_provider.attempt());
+        let other = other_provider.attempt();
+        assert!(now_or_never(other.wait_for(x)).is_some(), "x is ready");
 
         let failer = spawn({
             let registry = registry.clone();
             move || registry.fail(x, "gone").map(drop).unwrap()
         });
         let others = spawn(move || {
-            let b_running = try_publish(b_first, &[]);
-            (b_running, try_publish(a_first, &[b]))
-        });
-        let reader = spawn({
-            let registry = registry.clone();
-            move || {
-                let (current, _) = read_state(&registry, b);
-                let Ok(a) = registry.get(a) else { return };
+            let running = (try_publish(b_first, &[]), try_publish(a_first, &[b]));
+            let (current, _) = read_state(&registry, b);
+            if let Ok(a) = registry.get(a) {
                 for &(_, generation) in &a.built_from {
                     assert!(
                         current <= generation,
@@ -48,9 +49,9 @@ fn a_walk_over_an_edge_that_is_reversed_keeps_i1() {
                     );
                 }
             }
+            running
         });
         join(failer);
-        join(reader);
-        drop((join(others), x_running));
+        drop((join(others), x_running, other));
     });
 }

@@ -112,13 +112,18 @@ fn a_dropped_attempt_wakes_begin() {
     });
 }
 
-/// `db` is down, and condemned for some time.
+/// The attempt at `db` fails by itself after the cascade has condemned it. So `db` is down, and
+/// condemned until the cascade takes it down. (Preemption bound: 3.)
 #[test]
 fn the_end_of_a_cascade_wakes_begin() {
-    model("the end of a cascade wakes begin", None, || {
+    model("the end of a cascade wakes begin", Some(3), || {
         let (registry, [config, _], [config_provider, db_provider]) = services(&[(1, 0)]);
         let running = config_provider.start(&[]);
-        let waiter = spawn(move || (db_provider.begin().wait_blocking().is_ok(), db_provider));
+        let attempt = db_provider.attempt();
+        let waiter = spawn(move || {
+            drop(attempt);
+            (db_provider.begin().wait_blocking().is_ok(), db_provider)
+        });
         let notifier = spawn(move || registry.fail(config, "edited").unwrap());
         join(notifier);
         drop((join(waiter), running));
