@@ -16,6 +16,8 @@ pub(crate) mod slab;
 
 #[cfg(not(loom))]
 mod arc_cell;
+#[cfg(not(loom))]
+mod collector;
 #[cfg(loom)]
 mod model;
 #[cfg(not(loom))]
