@@ -88,8 +88,9 @@ use self::{
 };
 use crate::{
     failure::{Failure, Reason},
+    instance::Instance,
     numbers::{Generation, ServiceIndex},
-    service::{AnyId, Instance, ServiceId, ServiceName},
+    service::{AnyId, ServiceId, ServiceName},
     sync::{
         self, ArcCell, Budget, Count, Flag, Mutex,
         slab::{NoSlab, Slab},
