@@ -65,8 +65,8 @@ impl RegistryBuilder {
 /// for a dependency that is declared as start-only, the edge is hard until an attempt is published
 /// that has not received an instance by such a wait. If it [waits to
 /// start](crate::Attempt::wait_to_start) for one that is declared as hard, the edge stays hard. A
-/// [watch](crate::Attempt::watch) adds a soft edge beside the declared one, unless that one is soft,
-/// too.
+/// [watch](crate::Attempt::watch) adds a soft edge beside the declared one, unless that one is
+/// soft, too.
 ///
 /// ```
 /// use mainstay::DependencyKind;
@@ -116,11 +116,12 @@ impl Depends<'_> {
     /// progress, the attempt is invalidated, whether it has waited for the dependency or not. A
     /// failure does not affect the service while it is ready.
     ///
-    /// The edge stays after a publication, and counts again for the next attempt. If a failure and a
-    /// publication take place at the same time, the failure may still take the new instance down.
+    /// The edge stays after a publication, and counts again for the next attempt. If a failure and
+    /// a publication take place at the same time, the failure may still take the new instance down.
     ///
-    /// A failure of a service in whose closure there is such an edge searches the closure each time,
-    /// because it depends on which services are ready. No search is kept for the next failure.
+    /// A failure of a service in whose closure there is such an edge searches the closure each
+    /// time, because it depends on which services are ready. No search is kept for the next
+    /// failure.
     ///
     /// # Errors
     ///
@@ -152,9 +153,9 @@ impl Depends<'_> {
         self.declare(dependency.into(), DependencyKind::StartOnly, None)
     }
 
-    /// Declares a start-only edge with a grace period: as [`to_start_on`](Self::to_start_on), and in
-    /// addition the supervisor of the service fails it as soon as `dependency` has been absent for
-    /// the whole period.
+    /// Declares a start-only edge with a grace period: as [`to_start_on`](Self::to_start_on), and
+    /// in addition the supervisor of the service fails it as soon as `dependency` has been absent
+    /// for the whole period.
     ///
     /// As [`Build::wait_with_grace`](crate::supervise::Build::wait_with_grace), for every instance
     /// of the service, also for the present one. A period begins when the dependency, which was

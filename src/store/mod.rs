@@ -116,7 +116,8 @@ pub(crate) struct Service {
     abandoned: Abandoned,
     operations: &'static Operations,
     /// The number of discovered edges of this service to its dependencies, including those that
-    /// were declared since its last publication, and of declared ones that attempts made hard. Written under the lock of the topology.
+    /// were declared since its last publication, and of declared ones that attempts made hard.
+    /// Written under the lock of the topology.
     discovered: Count,
     /// The number of waiters that wait until this service is ready.
     pub(crate) waiters: Count,

@@ -2,8 +2,8 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
-/// Whether a service has a provider, whether that one is a supervisor, and whether a grace period is
-/// declared for the service, which only a supervisor enforces. All in one word: so of a provider
+/// Whether a service has a provider, whether that one is a supervisor, and whether a grace period
+/// is declared for the service, which only a supervisor enforces. All in one word: so of a provider
 /// that takes the role and a declaration at the same time, one comes first, and the other one is
 /// refused if the two do not fit.
 pub(crate) struct Role(AtomicU32);

@@ -82,7 +82,8 @@ pub(crate) trait Slots {
     fn slot(&self, service: ServiceIndex) -> &Slot;
 
     /// Returns the number of discovered edges of a service to its dependencies, and of declared
-    /// ones that attempts have made hard. An attempt that has used the same number has none to drop.
+    /// ones that attempts have made hard. An attempt that has used the same number has none to
+    /// drop.
     fn discovered(&self, service: ServiceIndex) -> &Count;
 
     /// Returns the precomputed closure of a service.
@@ -140,7 +141,9 @@ impl Topology {
             (_, Some(EdgeSource::DeclaredToStart { hard })) => EdgeSource::DeclaredToStart { hard },
             // The attempt that waits for the dependency, or the instance that was built from it,
             // still needs the hard edge.
-            (_, Some(EdgeSource::Discovered { attempt, start_only: false })) => {
+            (_, Some(found @ EdgeSource::Discovered { attempt, start_only: false }))
+                if !is_dead(slots, edge, found) =>
+            {
                 EdgeSource::DeclaredToStart { hard: attempt }
             }
             (_, Some(EdgeSource::Discovered { .. }) | None) => {
@@ -346,18 +349,8 @@ impl Topology {
 
     /// Ensures that an edge would close no cycle. If it would close cycles, and each of them has
     /// dead edges, removes these. If not, returns the path of a cycle.
-    ///
-    /// A dead edge is one that only attempts have used that can no longer be published. No current
-    /// instance was built over it. So a service whose dependency was reversed must not be refused
-    /// because of one.
     fn admit(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) -> Result<(), CyclePath> {
-        let is_dead = |edge: Edge, source| match source {
-            EdgeSource::Declared | EdgeSource::DeclaredToStart { .. } => false,
-            // An attempt of an earlier generation than this one can no longer be published.
-            EdgeSource::Discovered { attempt, .. } => attempt.is_none_or(|attempt| {
-                attempt < slots.slot(edge.dependent).state.load().generation()
-            }),
-        };
+        let is_dead = |edge, source| is_dead(slots, edge, source);
         while graph.order_for(edge).is_err() {
             if let Some(cycle) = graph.shortest_cycle(edge, |edge, source| !is_dead(edge, source)) {
                 return Err(cycle);
@@ -431,5 +424,17 @@ impl Topology {
         if dependents.remove(place, &pin) {
             dependents.copy(&graph.renumber_places(edge.dependency), &pin);
         }
+    }
+}
+
+/// Returns whether an edge is dead: only attempts have used it that can no longer be published. No
+/// current instance was built over it. So a service whose dependency was reversed must not be
+/// refused because of it.
+fn is_dead(slots: &impl Slots, edge: Edge, source: EdgeSource) -> bool {
+    match source {
+        EdgeSource::Declared | EdgeSource::DeclaredToStart { .. } => false,
+        // An attempt of an earlier generation than this one can no longer be published.
+        EdgeSource::Discovered { attempt, .. } => attempt
+            .is_none_or(|attempt| attempt < slots.slot(edge.dependent).state.load().generation()),
     }
 }

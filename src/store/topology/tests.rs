@@ -141,7 +141,8 @@ impl World {
                 }
                 self.adopt_dropped_edges();
                 let before = self.edges.get(&key).copied();
-                self.edges.insert(key, merged(before, source));
+                let is_dead = before.is_some_and(|before| self.is_dead(key, before));
+                self.edges.insert(key, merged(before, source, is_dead));
             }
             Err(cycle) => {
                 let cycle: Vec<u32> = cycle.into_iter().map(ServiceIndex::get).collect();
@@ -329,7 +330,7 @@ impl World {
 }
 
 /// The source of an edge after one more use.
-fn merged(before: Option<EdgeSource>, now: EdgeSource) -> EdgeSource {
+fn merged(before: Option<EdgeSource>, now: EdgeSource, was_dead: bool) -> EdgeSource {
     use EdgeSource::{Declared, DeclaredToStart, Discovered};
     match (before, now) {
         (Some(Declared), _) | (_, Declared) => Declared,
@@ -338,7 +339,7 @@ fn merged(before: Option<EdgeSource>, now: EdgeSource) -> EdgeSource {
             DeclaredToStart { hard: hard.max(attempt) }
         }
         (Some(DeclaredToStart { hard }), _) => DeclaredToStart { hard },
-        (Some(Discovered { attempt, start_only: false }), DeclaredToStart { .. }) => {
+        (Some(Discovered { attempt, start_only: false }), DeclaredToStart { .. }) if !was_dead => {
             DeclaredToStart { hard: attempt }
         }
         // The same attempt has used it before: it is start-only if both uses are.

@@ -1,7 +1,8 @@
 //! Grace periods that are declared, not waited for.
 //!
-//! - Only a supervisor provides a service with a declared grace period: another provider is refused,
-//!   and a declaration is refused if the service has another provider. Both errors say what to do.
+//! - Only a supervisor provides a service with a declared grace period: another provider is
+//!   refused, and a declaration is refused if the service has another provider. Both errors say
+//!   what to do.
 //! - The period is enforced for every instance: whether its build has used the dependency or not,
 //!   and also if it is declared while the instance is up.
 //! - Absence begins when the dependency was ready and is not any more.
