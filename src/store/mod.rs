@@ -348,6 +348,7 @@ impl Store {
         (self.service(index).operations.read_to_build)(self, index)
     }
 
+    #[cfg(feature = "supervise")]
     pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
         self.topology.read(|graph| graph.dependencies(index).collect())
     }
