@@ -2,7 +2,7 @@
 //! happens to a service after the listing has read it.
 //!
 //! ```text
-//! observe:     count the observer | read the service, twice | pass the listing | pass what was kept
+//! observe:     count the observer | read the service, twice | call `listing` | pass what was kept
 //! operation:                             transition | observed? pass the event on
 //! ```
 //!
