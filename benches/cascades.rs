@@ -6,8 +6,8 @@
 //! before; all wakers must have been called after the failure. "Walked" is the first failure since
 //! an edge of the closure changed: in a registry with more than 1,024 services the cascade walks,
 //! in a smaller one the closure was computed by the change, which is not part of the measured time.
-//! The floor and the channels receive the list of the services to take down; the others search for
-//! them.
+//! "Edge elsewhere" is the first failure since an unrelated edge changed. The floor and the
+//! channels receive the list of the services to take down; the others search for them.
 //!
 //! With `-- --test` the largest closures are left out.
 
@@ -172,6 +172,9 @@ fn cascades(c: &mut Criterion) {
             bench("mainstay", &|| mainstay(Tree::new(services, &edges), services));
             bench("mainstay, waited for", &|| {
                 mainstay_waited_for(Tree::new(services, &edges), services)
+            });
+            bench("mainstay, edge elsewhere", &|| {
+                mainstay(Tree::changing_elsewhere(services, &edges), services)
             });
             // A single service has no edge that could change.
             if services > 1 {

@@ -111,7 +111,7 @@ fn fail_of_1(tree: Tree) -> Tree {
     tree
 }
 
-#[library_benchmark(config = at_most_instructions(97_000))]
+#[library_benchmark(config = at_most_instructions(100_400))]
 #[bench::one(chain(1_000))]
 fn fail_of_1000(tree: Tree) -> Tree {
     assert_eq!(tree.fail(), 1_000);
@@ -167,14 +167,14 @@ const fn by_feature(supervise: u64, none: u64) -> u64 {
     if cfg!(feature = "supervise") { supervise } else { none }
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(1_730, 1_530)))]
+#[library_benchmark(config = at_most_instructions(by_feature(2_050, 1_820)))]
 #[bench::one(down())]
 fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
     let running = published(&provider);
     (provider, running)
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(1_690, 1_320)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_690, 1_190)))]
 #[bench::one(published(&down()))]
 fn replace(running: Running<u64>) -> Running<u64> {
     running.replace(ANSWER).unwrap();

@@ -1,9 +1,9 @@
-//! The cost of a publication, by the number of threads that have ever read.
+//! The cost of a publication and of a failure, by the number of threads that have ever read.
 //!
 //! arc-swap keeps a node for each thread that has read anything by it, and each store visits all
 //! nodes. mainstay stores its values in cells of arc-swap, so each publication has this cost, too.
 //! It is compared with the part that mainstay cannot avoid: a store to the cell, and one
-//! compare-and-swap of a state word.
+//! compare-and-swap of a state word. A failure touches no cell of arc-swap.
 //!
 //! The nodes belong to the process and remain when their threads end; a new thread takes a free
 //! node. Therefore all readers of one measurement are alive at the same time: each reads once, and
@@ -82,6 +82,19 @@ impl Services {
         })
     }
 
+    /// Measures the failures of services that are ready.
+    fn time_failures(&self, n: u64) -> Duration {
+        in_batches(n, |first, count| {
+            let running: Vec<_> =
+                (0..count).zip(first..).map(|(i, value)| self.publish(i, value)).collect();
+            let fail =
+                |i, _| assert_eq!(self.registry.fail(self.ids[i], "bench").unwrap().failed, 1);
+            let elapsed = time(first, count, fail);
+            drop(running);
+            elapsed
+        })
+    }
+
     fn time_replacements(&self, n: u64) -> Duration {
         let running: Vec<_> = (0..BATCH as usize).map(|i| self.publish(i, 0)).collect();
         in_batches(n, |first, count| {
@@ -151,8 +164,6 @@ fn publication(c: &mut Criterion) {
     let services = Services::new();
     let lines: Vec<Line> = (0..BATCH).map(|_| Line::new()).collect();
 
-    let mut group = c.benchmark_group("publication");
-    group.sampling_mode(SamplingMode::Flat);
     for threads in READERS {
         let running = services.publish(0, 0);
         lines[0].store(0);
@@ -161,6 +172,8 @@ fn publication(c: &mut Criterion) {
             assert_eq!(**lines[0].cell.load(), 0);
         });
         drop(running);
+        let mut group = c.benchmark_group("publication");
+        group.sampling_mode(SamplingMode::Flat);
         let mut bench = |name: &str, time: &dyn Fn(u64) -> Duration| {
             group.bench_function(BenchmarkId::new(name, threads), |b| b.iter_custom(time));
         };
@@ -170,8 +183,14 @@ fn publication(c: &mut Criterion) {
         bench("arc-swap compare_and_swap and a CAS", &|n| {
             time_lines(&lines, n, Line::compare_and_swap)
         });
+        group.finish();
+        let mut group = c.benchmark_group("failure by readers");
+        group.sampling_mode(SamplingMode::Flat);
+        group.bench_function(BenchmarkId::new("mainstay fail", threads), |b| {
+            b.iter_custom(|n| services.time_failures(n));
+        });
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group! {

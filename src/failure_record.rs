@@ -32,7 +32,7 @@ use crate::{
 /// With the feature `serde`, a [`Failure`] and its record have the same serialised form, which can
 /// be deserialised as a record. It has the fields of the record, with the same names: `service` and
 /// `root` are strings, `generation` and `root_generation` are numbers, `reason` is a string, and
-/// `causes` is a list of strings. `at` has the fields `secs` and `nanos`: the number of whole
+/// `sources` is a list of strings. `at` has the fields `secs` and `nanos`: the number of whole
 /// seconds since 1970 (rounded down, so it is negative for an earlier time), and the nanoseconds
 /// since that second. No number is rounded, so a record is equal after it was written and read back
 /// on systems whose clock has the same resolution. A time that such a pair or [`SystemTime`] cannot
@@ -72,8 +72,8 @@ pub struct FailureRecord {
     /// that one, and so on; at most 64 texts. Empty if the reason has no source.
     ///
     /// If a grace period has expired, the reason contains the text of the failure of the
-    /// dependency, and these are the causes of that failure.
-    pub causes: Vec<String>,
+    /// dependency, and these are the sources of that failure.
+    pub sources: Vec<String>,
     /// The time of the failure, by the system's clock.
     #[cfg_attr(feature = "serde", serde(with = "unix_time"))]
     pub at: SystemTime,
@@ -89,14 +89,14 @@ impl From<&Failure> for FailureRecord {
             root: failure.root.clone(),
             root_generation: failure.root_generation,
             reason: failure.reason.to_string(),
-            causes: causes(&failure.reason),
+            sources: sources(&failure.reason),
             at: failure.at,
         }
     }
 }
 
 /// Returns the texts of the errors that caused this reason.
-fn causes(reason: &Reason) -> Vec<String> {
+fn sources(reason: &Reason) -> Vec<String> {
     // An error may be its own source, by mistake. Without a limit, the list would not end.
     const MOST: usize = 64;
     let last = successors(Some(reason), |reason| match reason {

@@ -139,7 +139,7 @@
 //!   and the error contains the path.
 //! - The **kind** of an edge ([`DependencyKind`]) is *hard*, *start-only* (needed only [to
 //!   start](Attempt::wait_to_start)), or *soft* ([watched](Attempt::watch): failures are reported,
-//!   and fail nothing).
+//!   and fail nothing). [`Depends`] declares edges of each kind.
 //! - A **cascade** is the failure of one service together with everything that depends on it.
 //!
 //! # Guarantees

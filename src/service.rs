@@ -10,8 +10,7 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use crate::instance::Instance;
-use crate::{numbers::ServiceIndex, sync::slab::Key};
+use crate::{instance::Instance, numbers::ServiceIndex, sync::slab::Key};
 
 /// The typed id of a service whose values have the type `T`. It is `Copy`, and has eight bytes.
 ///

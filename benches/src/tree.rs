@@ -13,12 +13,34 @@ pub struct Tree {
     running: Vec<Running<u64>>,
     /// The dependencies that the last service discovers at each start.
     discovered: Vec<ServiceId<u64>>,
+    /// Two more services, of which the second one discovers an edge to the first one at each start.
+    elsewhere: Option<Elsewhere>,
+}
+
+struct Elsewhere {
+    dependency: ServiceId<u64>,
+    dependent: Provider<u64>,
+    _running: Running<u64>,
 }
 
 impl Tree {
     /// Creates services with declared edges only.
     pub fn new(services: usize, edges: &[Edge]) -> Self {
         Self::with_discovered(services, edges, &[])
+    }
+
+    /// Creates services with declared edges only, and two more outside of their closure. Each start
+    /// removes the edge between these two and adds it again, so each failure is the first one since
+    /// an unrelated edge changed.
+    pub fn changing_elsewhere(services: usize, edges: &[Edge]) -> Self {
+        let mut tree = Self::with_capacity(services + 2, services, edges, &[]);
+        let [dependency, dependent] = ["dependency", "dependent"].map(|name| {
+            let id = tree.registry.register(name).unwrap();
+            tree.registry.provide(id).unwrap()
+        });
+        let _running = publish(&dependency, &[]);
+        tree.elsewhere = Some(Elsewhere { dependency: dependency.id(), dependent, _running });
+        tree
     }
 
     /// Creates services of which the last one discovers its edges. Each start removes these edges
@@ -30,7 +52,16 @@ impl Tree {
     }
 
     fn with_discovered(services: usize, declared: &[Edge], discovered: &[Edge]) -> Self {
-        let mut builder = Registry::builder(services).unwrap();
+        Self::with_capacity(services, services, declared, discovered)
+    }
+
+    fn with_capacity(
+        capacity: usize,
+        services: usize,
+        declared: &[Edge],
+        discovered: &[Edge],
+    ) -> Self {
+        let mut builder = Registry::builder(capacity).unwrap();
         let ids: Vec<ServiceId<u64>> =
             (0..services).map(|i| builder.register(&format!("service {i}")).unwrap()).collect();
         for &(dependent, dependency) in declared {
@@ -39,7 +70,8 @@ impl Tree {
         let registry = builder.build();
         let providers = ids.iter().map(|&id| registry.provide(id).unwrap()).collect();
         let discovered = discovered.iter().map(|&(_, dependency)| ids[dependency]).collect();
-        Self { registry, providers, running: Vec::with_capacity(services), discovered }
+        let running = Vec::with_capacity(services);
+        Self { registry, providers, running, discovered, elsewhere: None }
     }
 
     /// Makes all services ready.
@@ -52,6 +84,10 @@ impl Tree {
             assert_eq!(publish(last, &[]).fail("its edges are removed").failed, 1);
         }
         self.running.push(publish(last, &self.discovered));
+        if let Some(Elsewhere { dependency, dependent, .. }) = &self.elsewhere {
+            drop(publish(dependent, &[]));
+            drop(publish(dependent, &[*dependency]));
+        }
     }
 
     pub fn running(&self) -> &[Running<u64>] {

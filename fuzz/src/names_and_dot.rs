@@ -257,6 +257,7 @@ fn check_json(listing: &Listing) {
                 ("name", Value::from(&*edge.name)),
                 ("declared", Value::from(edge.declared)),
                 ("kind", Value::from(edge.kind.to_string())),
+                ("grace", serde_json::json!(edge.grace)),
             ])
         };
         let dependencies: Vec<BTreeMap<&str, Value>> =

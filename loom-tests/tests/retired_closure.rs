@@ -21,6 +21,10 @@ mod snapshot;
 /// What `snapshot.rs` imports from its parent module.
 mod sync {
     pub(crate) fn schedule_point() {}
+
+    pub(crate) mod collector {
+        pub(crate) use crossbeam_epoch::pin;
+    }
 }
 
 use std::sync::{

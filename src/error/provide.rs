@@ -34,6 +34,16 @@ pub enum ProvideError {
         /// The service.
         service: ServiceName,
     },
+    /// A grace period is declared for the service, and the provider would not be a supervisor, so
+    /// nothing would enforce it. Call `Registry::supervise`, or declare another kind of dependency.
+    #[error(
+        "{service} cannot be provided without a supervisor: a grace period is declared for it; \
+         call Registry::supervise, or declare another kind of dependency"
+    )]
+    NeedsSupervisor {
+        /// The service.
+        service: ServiceName,
+    },
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),

@@ -155,7 +155,7 @@ impl fmt::Display for Arrows<'_> {
     }
 }
 
-/// The error of declaring an edge ([`Depends::on`](crate::Depends::on)) and of
+/// The error of declaring an edge ([`Depends`](crate::Depends)) and of
 /// [`Attempt::watch`](crate::Attempt::watch).
 ///
 /// ```
@@ -174,6 +174,19 @@ pub enum DependencyError {
     /// The edge would close a cycle.
     #[error(transparent)]
     Cycle(#[from] CycleError),
+    /// A grace period was declared for a service whose provider is not a supervisor, so nothing
+    /// would enforce it. Provide the service by `Registry::supervise`, or declare another kind of
+    /// dependency.
+    #[error(
+        "{service} cannot have a grace period for {dependency}: its provider is not a supervisor; \
+         call Registry::supervise, or declare another kind of dependency"
+    )]
+    NeedsSupervisor {
+        /// The dependent.
+        service: ServiceName,
+        /// The dependency.
+        dependency: ServiceName,
+    },
     /// One of the ids belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),

@@ -137,8 +137,9 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     ///
     /// The publication of the attempt removes the edge, which locks the topology for a short time.
     /// A failure between the publication and the removal may still take the new instance down. If
-    /// the attempt also [waits](Self::wait_for) for the same service, or if the edge is declared,
-    /// the edge is hard.
+    /// the attempt also [waits](Self::wait_for) for the same service, or if a hard edge is
+    /// declared, the edge is hard. A start-only edge that is
+    /// [declared](crate::Depends::to_start_on) stays.
     ///
     /// Progress and cancel safety are those of [`wait_for`](Self::wait_for).
     ///

@@ -7,10 +7,10 @@ use std::{
 
 use crate::{
     error::WaitForError,
-    instance::InstanceId,
+    instance::{Instance, InstanceId},
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
-    service::{AnyId, Instance, ServiceId},
+    service::{AnyId, ServiceId},
     store::{Awaited, Edge, Received, Store, UsedEdges},
     waiting::{
         Wait,

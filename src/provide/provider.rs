@@ -10,7 +10,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     registry::Registry,
     service::ServiceId,
-    store::{Store, Target, UsedEdges},
+    store::{RoleRefused, Store, Target, UsedEdges},
     sync::Shielded,
     waiting::{
         Wait,
@@ -87,11 +87,13 @@ pub struct Provider<T: Send + Sync + 'static> {
 impl Registry {
     /// Takes the exclusive role of providing a service.
     ///
-    /// Wait-free.
+    /// Lock-free.
     ///
     /// # Errors
     ///
     /// - [`ProvideError::AlreadyProvided`]: another provider owns the role.
+    /// - [`ProvideError::NeedsSupervisor`]: a grace period is declared for the service
+    ///   (`Depends::with_grace_on`), which only a supervisor enforces. Call `Registry::supervise`.
     /// - [`ProvideError::Closed`]: the registry is closed.
     /// - [`ProvideError::ForeignId`]: the id belongs to another registry.
     ///
@@ -108,15 +110,27 @@ impl Registry {
         &self,
         id: ServiceId<T>,
     ) -> Result<Provider<T>, ProvideError> {
+        self.take_role(id, false)
+    }
+
+    /// Takes the role of providing a service, for a supervisor or for another provider.
+    pub(crate) fn take_role<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        supervised: bool,
+    ) -> Result<Provider<T>, ProvideError> {
         let index = self.index(id.into())?;
-        let service = self.store().service(index);
+        let name = || self.store().name(index);
         if self.is_closed() {
-            return Err(ProvideError::Closed { service: service.name.clone() });
+            return Err(ProvideError::Closed { service: name() });
         }
-        if !service.provided.set() {
-            return Err(ProvideError::AlreadyProvided { service: service.name.clone() });
+        match self.store().service(index).role.take(supervised) {
+            Ok(()) => Ok(Provider { registry: self.clone(), id }),
+            Err(RoleRefused::Taken) => Err(ProvideError::AlreadyProvided { service: name() }),
+            Err(RoleRefused::NeedsSupervisor) => {
+                Err(ProvideError::NeedsSupervisor { service: name() })
+            }
         }
-        Ok(Provider { registry: self.clone(), id })
     }
 }
 
@@ -166,7 +180,7 @@ impl<T: Send + Sync + 'static> Drop for Provider<T> {
     fn drop(&mut self) {
         let reason = Reason::dropped(self.registry.is_closed(), Reason::ProviderDropped);
         let _ = self.registry.cascade(self.id.index(), Target::Any, reason);
-        self.registry.store().service(self.id.index()).provided.unset();
+        self.registry.store().service(self.id.index()).role.release();
     }
 }
 

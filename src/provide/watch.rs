@@ -9,9 +9,10 @@ use std::{
 use crate::{
     error::{DependencyError, ForeignIdError, WatchError},
     failure::Failure,
+    instance::Instance,
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
-    service::{Instance, ServiceId},
+    service::ServiceId,
     store::{Edge, Store, UsedEdges},
     sync::Shielded,
     waiting::{

@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use super::{Guard, find_current, not_ready};
 use crate::{
     error::{ForeignIdError, GetError},
+    instance::Instance,
     registry::{Registry, RegistryInner},
-    service::{Instance, ServiceId},
+    service::ServiceId,
     store::{Replacements, Slot, Tag},
     sync::{shielded, slab::SlotHandle},
 };

@@ -15,9 +15,10 @@ use std::{
 
 use crate::{
     error::{ForeignIdError, GetAllError, GetError, NotReadyError, WaitError},
+    instance::Instance,
     numbers::Generation,
     registry::Registry,
-    service::{AnyId, Instance, ServiceId},
+    service::{AnyId, ServiceId},
     store::{Phase, Slot, Store, Tag},
     sync::{ArcCell, Held, Shielded, into_arc, shielded},
     waiting::{

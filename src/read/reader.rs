@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use super::{Guard, find_current, find_current_arc, not_ready};
 use crate::{
     error::{ForeignIdError, GetError},
+    instance::Instance,
     registry::{Registry, RegistryInner},
-    service::{Instance, ServiceId},
+    service::ServiceId,
     store::Slot,
     sync::slab::SlotHandle,
 };

@@ -188,6 +188,7 @@ impl Listing {
             for dependency in &service.dependencies {
                 let style = match dependency.kind {
                     DependencyKind::Soft => "dotted",
+                    DependencyKind::StartOnly if dependency.declared => "solid, label=\"to start\"",
                     DependencyKind::StartOnly => "dashed, label=\"to start\"",
                     DependencyKind::Hard if dependency.declared => "solid",
                     DependencyKind::Hard => "dashed",

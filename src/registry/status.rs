@@ -1,6 +1,9 @@
 //! The status of one service.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use super::{RegistryInner, ServiceState};
 #[cfg(feature = "serde")]
@@ -10,7 +13,7 @@ use crate::{
     instance::BuiltFrom,
     numbers::Generation,
     service::{AnyId, ServiceName},
-    store::{DependencyKind, Edge, EdgeSource, Inspected, Phase, Tag},
+    store::{DependencyKind, Edge, EdgeSource, Inspected, InspectedEdge, Phase, Tag},
 };
 
 /// The status of one service; returned by [`Registry::status`](crate::Registry::status).
@@ -82,7 +85,7 @@ pub struct ServiceStatus {
     pub waiters: u32,
     /// Its edges to the services that it depends on, in the order in which these were registered.
     pub dependencies: Vec<Dependency>,
-    /// The services that are built from it, and fail with it, in the order of registration.
+    /// The services that depend on it over a hard or start-only edge, in the order of registration.
     pub dependents: Vec<ServiceName>,
     /// The services that watch it over a soft edge, in the order of registration: they are notified
     /// when it fails or is replaced, and do not fail with it.
@@ -133,8 +136,12 @@ pub struct Dependency {
     /// Whether the edge was [declared](crate::Registry::depends) and is permanent. Otherwise an
     /// attempt has discovered it, by waiting for the dependency or by watching it.
     pub declared: bool,
-    /// The effect that a failure of the dependency has.
+    /// The effect that a failure of the dependency has. A declared start-only edge is hard as long
+    /// as an attempt, or the instance that it has published, needs it as a hard one.
     pub kind: DependencyKind,
+    /// The declared grace period: how long the service, when it is ready, tolerates that the
+    /// dependency is not ready (`Depends::with_grace_on`).
+    pub grace: Option<Duration>,
 }
 
 /// An instance from which the current instance of a service was built
@@ -193,15 +200,17 @@ impl ServiceStatus {
     pub(super) fn of(inner: &RegistryInner, inspected: Inspected) -> Self {
         let Inspected { index, state, dependencies, dependents, blocked_by } = inspected;
         let (store, service) = (&inner.store, inner.store.service(index));
-        let dependency = |(edge, source): (Edge, EdgeSource)| Dependency {
+        let dependency = |(edge, source, grace): InspectedEdge| Dependency {
             id: store.id(edge.dependency),
             name: store.name(edge.dependency),
-            declared: source == EdgeSource::Declared,
+            declared: source.is_declared(),
             kind: match source {
                 _ if edge.soft => DependencyKind::Soft,
-                EdgeSource::Discovered { start_only: true, .. } => DependencyKind::StartOnly,
+                EdgeSource::Discovered { start_only: true, .. }
+                | EdgeSource::DeclaredToStart { hard: None } => DependencyKind::StartOnly,
                 _ => DependencyKind::Hard,
             },
+            grace,
         };
         let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =
             dependents.into_iter().partition(|edge| edge.soft);
@@ -239,7 +248,7 @@ impl ServiceStatus {
             built,
             failed,
             replaced: store.replaced(index),
-            has_provider: service.provided.is_set(),
+            has_provider: service.role.is_provided(),
             waiters: service.waiters.get(),
             dependencies: dependencies.into_iter().map(dependency).collect(),
             dependents: names(dependents),

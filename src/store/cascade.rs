@@ -226,6 +226,11 @@ impl Store {
     /// still down, an attempt that begins later executes its fence after Fk (case 3). If an
     /// attempt has begun, `condemn_again` condemns the slot.
     ///
+    /// If the edge is declared as start-only, a walk does not follow it if it finds `d` ready. `d`
+    /// may then fail, and begin an attempt that receives the instance of `c`. In case 1 the check
+    /// after Fk finds `d` starting, because the attempt began before Fd, and `condemn_again` walks
+    /// again. If the check finds `d` ready, the attempt was published before `c` is taken down.
+    ///
     /// A restart of `d` needs no case here. Assume that this cascade has condemned `d`, that
     /// another cascade then takes `d` down, and that a new attempt begins at `d`. The first pass
     /// condemns `c` before `d`, and the attempt acquires `condemned(d)` when it begins. So it
@@ -291,11 +296,13 @@ impl Store {
             None => {
                 members.iter().all(|member| member.is_unchanged(self))
                     && walk.pruned_at.is_none_or(|activity| self.activity() == activity)
+                    && !walk.has_passed_over_an_attempt(self)
             }
         };
         let is_missed = |member: &Member| self.is_missed(&walk, member);
         if is_complete && !(any_to_check && members.iter().any(is_missed)) {
-            let is_walk = one.is_some() && computed.is_none() && walk.pruned_at.is_none();
+            let is_complete = walk.pruned_at.is_none() && !walk.is_conditional();
+            let is_walk = one.is_some() && computed.is_none() && is_complete;
             return Condemned::Closure { members, is_walk, activity };
         }
         let members = self.condemn_again(roots, &members, pin);
@@ -362,6 +369,7 @@ impl Store {
             // condemn the slots that this change concerns.
             if members.iter().all(|member| member.is_unchanged(self))
                 && walk.pruned_at.is_none_or(|activity| self.activity() == activity)
+                && !walk.has_passed_over_an_attempt(self)
                 && !members.iter().any(|member| self.is_missed(&walk, member))
             {
                 return members;

@@ -19,8 +19,9 @@ use crate::sync::{AtomicU32, LockedNumber, Ordering, Pin, Snapshot};
 pub(crate) struct List(Snapshot<Places>);
 
 impl List {
-    /// The largest number of services: every index must be below the two special values of a place.
-    pub(crate) const MAX_SERVICES: u32 = Place::REMOVED;
+    /// The largest number of services: an index leaves room for the mark of an entry, and so does
+    /// the number of a place, of which a list may have one and a half for each dependent.
+    pub(crate) const MAX_SERVICES: u32 = 1 << 30;
 
     pub(crate) fn new() -> Self {
         Self(Snapshot::empty())
@@ -32,6 +33,16 @@ impl List {
             None => Iter { places: &[], spilled: &[] },
         }
     }
+}
+
+/// A dependent in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) dependent: ServiceIndex,
+    /// A cascade follows the entry only if it finds the dependent not ready: the edge is declared
+    /// as start-only. An edge that an attempt has discovered has an entry only as long as it is
+    /// followed in any phase.
+    pub(crate) unless_ready: bool,
 }
 
 /// The content of a list. The first places are inline: most services have no more dependents than
@@ -48,9 +59,9 @@ struct Places {
 const INLINE: usize = 4;
 
 impl Places {
-    fn new(dependents: &[ServiceIndex]) -> Self {
+    fn new(dependents: &[Entry]) -> Self {
         let (first, rest) = dependents.split_at(dependents.len().min(INLINE));
-        let place = |dependent: Option<&ServiceIndex>| dependent.map_or(Place::empty(), Place::of);
+        let place = |entry: Option<&Entry>| Place::new(entry.map_or(Place::EMPTY, Place::word_of));
         let inline = std::array::from_fn(|number| place(first.get(number)));
         // Half as many free places as dependents. So at least this number of dependents is added
         // before the next copy, which makes the cost of a copy constant for each of them.
@@ -100,14 +111,23 @@ impl Dependents<'_> {
 
     /// Adds a dependent that is not in the list, and returns its place. Returns `None` if the list
     /// is full: then the caller calls `copy`. The caller holds the lock of the topology.
-    pub(crate) fn insert(self, dependent: ServiceIndex, pin: &Pin) -> Option<PlaceNumber> {
+    pub(crate) fn insert(self, entry: Entry, pin: &Pin) -> Option<PlaceNumber> {
         let places = self.list.0.load(pin)?;
         let number = places.used.get();
-        places.place(number)?.set(dependent.get());
+        places.place(number)?.set(Place::word_of(&entry));
         places.used.set(number + 1);
         places.present.set(places.present.get() + 1);
         self.version.increment();
         Some(number)
+    }
+
+    /// Changes whether the entry in this place is followed while the dependent is ready. The caller
+    /// holds the lock of the topology.
+    pub(crate) fn change(self, number: PlaceNumber, entry: Entry, pin: &Pin) {
+        if let Some(place) = self.list.0.load(pin).and_then(|places| places.place(number)) {
+            place.set(Place::word_of(&entry));
+        }
+        self.version.increment();
     }
 
     /// Crosses out the dependent in this place. Returns whether most places are crossed out: then
@@ -123,7 +143,7 @@ impl Dependents<'_> {
 
     /// Replaces the list by one of these dependents, whose places are numbered from 0 on. Linear
     /// in their number. The caller holds the lock of the topology.
-    pub(crate) fn copy(self, dependents: &[ServiceIndex], pin: &Pin) {
+    pub(crate) fn copy(self, dependents: &[Entry], pin: &Pin) {
         self.list.0.publish(Places::new(dependents), pin);
         self.version.increment();
     }
@@ -132,9 +152,8 @@ impl Dependents<'_> {
 #[cfg(test)]
 impl Dependents<'_> {
     /// Returns the dependent in a place.
-    pub(crate) fn dependent_at(self, number: PlaceNumber, pin: &Pin) -> Option<ServiceIndex> {
-        let dependent = self.list.0.load(pin)?.place(number)?.get();
-        (dependent < List::MAX_SERVICES).then(|| ServiceIndex::new(dependent))
+    pub(crate) fn entry_at(self, number: PlaceNumber, pin: &Pin) -> Option<Entry> {
+        Place::entry(self.list.0.load(pin)?.place(number)?.get())
     }
 
     /// Returns whether the list has no more places than it needs.
@@ -143,7 +162,8 @@ impl Dependents<'_> {
     }
 }
 
-/// One place of a list: the index of a service, or one of two values that no index has.
+/// One place of a list: the index of a service, with a mark if its entry is not followed while the
+/// service is ready; or one of two values that no entry has.
 struct Place(AtomicU32);
 
 impl Place {
@@ -151,13 +171,27 @@ impl Place {
     const EMPTY: u32 = u32::MAX;
     /// A dependent that was crossed out.
     const REMOVED: u32 = u32::MAX - 1;
+    /// The entry is not followed while the dependent is ready. All words below this one are entries
+    /// that are always followed.
+    const UNLESS_READY: u32 = 1 << 31;
 
-    fn empty() -> Self {
-        Self(AtomicU32::new(Self::EMPTY))
+    fn new(word: u32) -> Self {
+        Self(AtomicU32::new(word))
     }
 
-    fn of(dependent: &ServiceIndex) -> Self {
-        Self(AtomicU32::new(dependent.get()))
+    fn word_of(entry: &Entry) -> u32 {
+        entry.dependent.get() | if entry.unless_ready { Self::UNLESS_READY } else { 0 }
+    }
+
+    /// Returns the entry of a word, or `None` if the place is free or was crossed out.
+    #[inline]
+    fn entry(word: u32) -> Option<Entry> {
+        if word < Self::UNLESS_READY {
+            return Some(Entry { dependent: ServiceIndex::new(word), unless_ready: false });
+        }
+        let dependent = word - Self::UNLESS_READY;
+        let is_entry = dependent < List::MAX_SERVICES;
+        is_entry.then(|| Entry { dependent: ServiceIndex::new(dependent), unless_ready: true })
     }
 
     /// Relaxed: a new dependent is ordered by the version (`Version`). A removed one is ordered by
@@ -168,9 +202,9 @@ impl Place {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Release: pairs with that fence. Before a dependent is crossed out, the generation that
-    /// used the edge has ended. A cascade that reads the crossed-out place takes its slots down
-    /// after that end (I1).
+    /// Release: pairs with that fence. Before a dependent is crossed out, or its entry is followed
+    /// no more while it is ready, the generation that used the edge has ended, or has published an
+    /// instance without it. A cascade that reads the new word takes its slots down after that (I1).
     fn set(&self, word: u32) {
         self.0.store(word, Ordering::Release);
     }
@@ -211,10 +245,10 @@ pub(crate) struct Iter<'p> {
 }
 
 impl Iterator for Iter<'_> {
-    type Item = ServiceIndex;
+    type Item = Entry;
 
     #[inline]
-    fn next(&mut self) -> Option<ServiceIndex> {
+    fn next(&mut self) -> Option<Entry> {
         loop {
             let Some((place, rest)) = self.places.split_first() else {
                 if self.spilled.is_empty() {
@@ -223,14 +257,13 @@ impl Iterator for Iter<'_> {
                 self.places = std::mem::take(&mut self.spilled);
                 continue;
             };
-            match place.get() {
-                Place::EMPTY => return None,
-                dependent => {
-                    self.places = rest;
-                    if dependent != Place::REMOVED {
-                        return Some(ServiceIndex::new(dependent));
-                    }
-                }
+            let word = place.get();
+            if word == Place::EMPTY {
+                return None;
+            }
+            self.places = rest;
+            if let Some(entry) = Place::entry(word) {
+                return Some(entry);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{
     Phase, Store,
     cascade::{CascadeResult, Condemned},
-    walk::Member,
+    walk::{Member, is_followed},
 };
 use crate::{
     failure::Reason,
@@ -62,8 +62,9 @@ impl Store {
         // Each member before its dependents.
         for member in condemned.members() {
             let Some(&root) = root_of.get(&member.service) else { continue };
-            for dependent in self.slot(member.service).dependents().iter(&pin) {
-                root_of.entry(dependent).or_insert(root);
+            let list = self.slot(member.service).dependents().iter(&pin);
+            for entry in list.filter(|&entry| is_followed(self, entry)) {
+                root_of.entry(entry.dependent).or_insert(root);
             }
         }
         root_of

@@ -9,16 +9,17 @@ mod order;
 mod search;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map},
     fmt,
+    time::Duration,
 };
 
 use self::{
     links::{LinkKey, Links},
     order::Order,
-    search::{ClosesCycle, Marks},
+    search::Marks,
 };
-use super::topology::Outdated;
+use super::{dependents::Entry, topology::Outdated};
 use crate::numbers::{Generation, ServiceIndex};
 
 /// The kind of a dependency: which effect its failure has on the dependent.
@@ -45,19 +46,23 @@ use crate::numbers::{Generation, ServiceIndex};
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum DependencyKind {
     /// A failure of the dependency fails the dependent. [`Attempt::wait_for`] adds such an edge,
-    /// and every declared edge is one.
+    /// and [`Depends::on`] declares one.
     ///
     /// [`Attempt::wait_for`]: crate::Attempt::wait_for
+    /// [`Depends::on`]: crate::Depends::on
     Hard,
     /// A failure of the dependency invalidates an attempt at the dependent, but does not affect an
-    /// instance that is published. [`Attempt::wait_to_start`] adds such an edge.
+    /// instance that is published. [`Attempt::wait_to_start`] adds such an edge, and
+    /// [`Depends::to_start_on`] declares one.
     ///
     /// [`Attempt::wait_to_start`]: crate::Attempt::wait_to_start
+    /// [`Depends::to_start_on`]: crate::Depends::to_start_on
     StartOnly,
     /// A failure or a replacement of the dependency is reported to the dependent, and fails
-    /// nothing. [`Attempt::watch`] adds such an edge.
+    /// nothing. [`Attempt::watch`] adds such an edge, and [`Depends::soft_on`] declares one.
     ///
     /// [`Attempt::watch`]: crate::Attempt::watch
+    /// [`Depends::soft_on`]: crate::Depends::soft_on
     Soft,
 }
 
@@ -85,8 +90,14 @@ pub(crate) struct Edge {
 /// The source of an edge: how it was added, and therefore when it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EdgeSource {
-    /// The user has added it. It is permanent.
+    /// The user has declared it, as hard or as soft. It is permanent.
     Declared,
+    /// The user has declared it as start-only. It is permanent.
+    DeclaredToStart {
+        /// The generation of the last attempt that has waited for the dependency as for a hard one.
+        /// Until the publication of an attempt that does not, the edge is hard.
+        hard: Option<Generation>,
+    },
     /// An attempt has added it, by waiting for the dependency or by watching it.
     Discovered {
         /// The generation of the last attempt that used the edge. `None` if that attempt has
@@ -98,26 +109,48 @@ pub(crate) enum EdgeSource {
     },
 }
 
+impl EdgeSource {
+    /// Returns whether the user has declared the edge.
+    pub(crate) fn is_declared(self) -> bool {
+        !matches!(self, Self::Discovered { .. })
+    }
+
+    /// Returns whether an attempt has discovered the edge, or has made a declared one hard. A
+    /// publication that does not need it then removes the edge, or makes it start-only again.
+    pub(super) fn is_discovered(self) -> bool {
+        matches!(self, Self::Discovered { .. } | Self::DeclaredToStart { hard: Some(_) })
+    }
+
+    /// Returns whether a cascade follows the edge only if the dependent is not ready.
+    pub(super) fn unless_ready(self) -> bool {
+        self == Self::DeclaredToStart { hard: None }
+    }
+}
+
 /// The services of a cycle: each depends on the next one, and the last one is the first one again.
 pub(crate) type CyclePath = Vec<ServiceIndex>;
 
-/// An `EdgeSource` in one word: the generation and whether it is start-only, or a value that no
-/// generation has.
+/// An `EdgeSource` in one word: the generation, and three marks beside it; or a value that none of
+/// these is.
 #[derive(Clone, Copy)]
 struct PackedSource(u64);
 
 impl PackedSource {
     const DECLARED: u64 = u64::MAX;
     const START_ONLY: u64 = 1;
+    const DECLARED_TO_START: u64 = 1 << 62;
     /// No attempt uses the edge. A generation has 61 bits.
     const UNUSED: u64 = 1 << 63;
 
     fn new(source: EdgeSource) -> Self {
+        let word = |attempt: Option<Generation>| {
+            attempt.map_or(Self::UNUSED, |attempt| attempt.get() << 1)
+        };
         match source {
             EdgeSource::Declared => Self(Self::DECLARED),
+            EdgeSource::DeclaredToStart { hard } => Self(word(hard) | Self::DECLARED_TO_START),
             EdgeSource::Discovered { attempt, start_only } => {
-                let attempt = attempt.map_or(Self::UNUSED, |attempt| attempt.get() << 1);
-                Self(attempt | u64::from(start_only))
+                Self(word(attempt) | u64::from(start_only))
             }
         }
     }
@@ -126,7 +159,11 @@ impl PackedSource {
         if self.0 == Self::DECLARED {
             return EdgeSource::Declared;
         }
-        let attempt = (self.0 & Self::UNUSED == 0).then(|| Generation::new(self.0 >> 1));
+        let generation = (self.0 & !Self::DECLARED_TO_START) >> 1;
+        let attempt = (self.0 & Self::UNUSED == 0).then(|| Generation::new(generation));
+        if self.0 & Self::DECLARED_TO_START != 0 {
+            return EdgeSource::DeclaredToStart { hard: attempt };
+        }
         EdgeSource::Discovered { attempt, start_only: self.0 & Self::START_ONLY != 0 }
     }
 }
@@ -134,7 +171,29 @@ impl PackedSource {
 /// The number of a place in the list of dependents of a service. A soft edge has none.
 pub(crate) type PlaceNumber = u32;
 
-const NO_PLACE: PlaceNumber = PlaceNumber::MAX;
+/// The place of an edge in the list of its dependency, and the mark of its entry, in one word.
+#[derive(Clone, Copy)]
+struct PackedPlace(u32);
+
+impl PackedPlace {
+    /// A list has fewer places (`List::MAX_SERVICES`).
+    const NONE: u32 = Self::UNLESS_READY - 1;
+    const UNLESS_READY: u32 = 1 << 31;
+
+    fn new(place: Option<PlaceNumber>, unless_ready: bool) -> Self {
+        let mark = if unless_ready { Self::UNLESS_READY } else { 0 };
+        Self(place.unwrap_or(Self::NONE) | mark)
+    }
+
+    fn place(self) -> Option<PlaceNumber> {
+        let place = self.0 & !Self::UNLESS_READY;
+        (place != Self::NONE).then_some(place)
+    }
+
+    fn unless_ready(self) -> bool {
+        self.0 & Self::UNLESS_READY != 0
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct Graph {
@@ -144,13 +203,15 @@ pub(crate) struct Graph {
     /// The services whose precomputed closures are not valid (`topology/closures.rs`). It is here,
     /// because it is behind the same lock.
     pub(super) outdated: Outdated,
+    /// The grace periods that were declared: for a dependent and its dependency, the period.
+    graces: BTreeMap<(ServiceIndex, ServiceIndex), Duration>,
 }
 
 /// The edges of one service.
 struct ServiceLinks {
     dependencies: Links<PackedSource>,
     /// Each with the place of the dependent in the list of this service.
-    dependents: Links<PlaceNumber>,
+    dependents: Links<PackedPlace>,
 }
 
 impl Edge {
@@ -187,28 +248,34 @@ impl Graph {
         links.get(edge.dependency_key()).map(|source| source.get())
     }
 
-    /// Adds an edge that the graph does not contain, and which has no place yet. Adds nothing if it
-    /// would close a cycle. `graph/search.rs` states the cost.
-    pub(crate) fn add_edge(&mut self, edge: Edge, source: EdgeSource) -> Result<(), ClosesCycle> {
+    /// Adds an edge that the graph does not contain, and which has no place yet. The order already
+    /// agrees with it (`order_for`).
+    pub(crate) fn add_edge(&mut self, edge: Edge, source: EdgeSource) {
         debug_assert!(self.find(edge).is_none());
-        self.order_for(edge)?;
+        debug_assert!(self.rank(edge.dependency) < self.rank(edge.dependent));
+        let place = PackedPlace::new(None, source.unless_ready());
         let source = PackedSource::new(source);
         self.links_mut(edge.dependent).dependencies.insert(edge.dependency_key(), source);
-        self.links_mut(edge.dependency).dependents.insert(edge.dependent_key(), NO_PLACE);
-        Ok(())
+        self.links_mut(edge.dependency).dependents.insert(edge.dependent_key(), place);
     }
 
-    /// Changes the source of an edge. Does nothing if the edge is declared or is not in the graph.
-    pub(crate) fn mark(&mut self, edge: Edge, source: EdgeSource) {
+    /// Changes the source of an edge. If its entry in the list of the dependency must be changed,
+    /// too, returns the place of the entry, and the new entry.
+    pub(crate) fn mark(&mut self, edge: Edge, source: EdgeSource) -> Option<(PlaceNumber, Entry)> {
         let links = &mut self.links_mut(edge.dependent).dependencies;
-        if let Some(known) = links.get_mut(edge.dependency_key()) {
-            if known.get() != EdgeSource::Declared {
-                *known = PackedSource::new(source);
-            }
+        *links.get_mut(edge.dependency_key())? = PackedSource::new(source);
+        let links = &mut self.links_mut(edge.dependency).dependents;
+        let known = links.get_mut(edge.dependent_key())?;
+        let unless_ready = source.unless_ready();
+        if known.unless_ready() == unless_ready {
+            return None;
         }
+        *known = PackedPlace::new(known.place(), unless_ready);
+        Some((known.place()?, Entry { dependent: edge.dependent, unless_ready }))
     }
 
-    /// Replaces the source of each edge from a service to its dependencies.
+    /// Replaces the source of each edge from a service to its dependencies, by one with the same
+    /// entry in the list of the dependency.
     pub(crate) fn mark_all(
         &mut self,
         dependent: ServiceIndex,
@@ -221,32 +288,32 @@ impl Graph {
     /// Removes an edge, and returns its place.
     pub(crate) fn remove_edge(&mut self, edge: Edge) -> Option<PlaceNumber> {
         self.links_mut(edge.dependent).dependencies.remove(edge.dependency_key());
-        let place = self.links_mut(edge.dependency).dependents.remove(edge.dependent_key());
-        place.filter(|&place| place != NO_PLACE)
+        self.links_mut(edge.dependency).dependents.remove(edge.dependent_key())?.place()
     }
 
     /// Returns the place of an edge in the list of its dependency.
     #[cfg(test)]
     pub(crate) fn place(&self, edge: Edge) -> Option<PlaceNumber> {
-        self.links(edge.dependency).dependents.get(edge.dependent_key()).copied()
+        self.links(edge.dependency).dependents.get(edge.dependent_key())?.place()
     }
 
     /// Stores the place of an edge in the list of its dependency.
     pub(crate) fn set_place(&mut self, edge: Edge, place: PlaceNumber) {
         let links = &mut self.links_mut(edge.dependency).dependents;
         if let Some(known) = links.get_mut(edge.dependent_key()) {
-            *known = place;
+            *known = PackedPlace::new(Some(place), known.unless_ready());
         }
     }
 
     /// Gives the edges to a service new places, from 0 on in ascending order, and returns their
-    /// dependents in this order. Soft edges have no place.
-    pub(crate) fn renumber_places(&mut self, dependency: ServiceIndex) -> Vec<ServiceIndex> {
+    /// entries in this order. Soft edges have no place.
+    pub(crate) fn renumber_places(&mut self, dependency: ServiceIndex) -> Vec<Entry> {
         let mut dependents = Vec::new();
         self.links_mut(dependency).dependents.for_each_mut(|key, place| {
             if !key.soft {
-                *place = dependents.len() as PlaceNumber;
-                dependents.push(key.service);
+                let unless_ready = place.unless_ready();
+                *place = PackedPlace::new(Some(dependents.len() as PlaceNumber), unless_ready);
+                dependents.push(Entry { dependent: key.service, unless_ready });
             }
         });
         dependents
@@ -278,6 +345,43 @@ impl Graph {
         })
     }
 
+    /// Returns the entries in the list of a service, in ascending order of the dependents.
+    pub(crate) fn entries(&self, service: ServiceIndex) -> impl Iterator<Item = Entry> {
+        let links = self.links(service).dependents.iter().filter(|(key, _)| !key.soft);
+        links.map(|(key, place)| Entry {
+            dependent: key.service,
+            unless_ready: place.unless_ready(),
+        })
+    }
+
+    /// Declares a grace period. Of two for one pair of services the shorter one counts.
+    pub(crate) fn add_grace(&mut self, edge: Edge, period: Duration) {
+        let known = self.graces.entry((edge.dependent, edge.dependency)).or_insert(period);
+        *known = period.min(*known);
+    }
+
+    /// Removes the grace period of an edge. Returns whether the dependent has no other one.
+    pub(crate) fn remove_grace(&mut self, edge: Edge) -> bool {
+        self.graces.remove(&(edge.dependent, edge.dependency));
+        self.graces(edge.dependent).next().is_none()
+    }
+
+    /// Returns the declared grace period of an edge.
+    pub(crate) fn grace(&self, edge: Edge) -> Option<Duration> {
+        let is_start_only = !edge.soft;
+        let period = is_start_only.then(|| self.graces.get(&(edge.dependent, edge.dependency)));
+        period.flatten().copied()
+    }
+
+    /// Returns the declared grace periods of a service, each with its dependency.
+    pub(crate) fn graces(
+        &self,
+        dependent: ServiceIndex,
+    ) -> impl Iterator<Item = (ServiceIndex, Duration)> {
+        let all = (dependent, ServiceIndex::new(0))..=(dependent, ServiceIndex::new(u32::MAX));
+        self.graces.range(all).map(|(&(_, dependency), &period)| (dependency, period))
+    }
+
     /// Returns the shortest cycle that `edge` would close over edges for which `follow` returns
     /// true: the edge itself, then the shortest path by which its dependency already depends on
     /// its dependent.
@@ -305,7 +409,7 @@ impl Graph {
             for (edge, source) in self.dependencies(service) {
                 let next = edge.dependency;
                 if self.order.rank(next) >= lowest && follow(edge, source) {
-                    if let Entry::Vacant(entry) = reached_from.entry(next) {
+                    if let hash_map::Entry::Vacant(entry) = reached_from.entry(next) {
                         entry.insert(service);
                         queue.push_back(next);
                     }

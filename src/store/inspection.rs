@@ -1,16 +1,19 @@
 //! Inspection: the state of services, their edges, and what keeps them from being ready.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
-use super::{Edge, EdgeSource, Phase, Store, Tag};
+use super::{Edge, EdgeSource, Phase, Store, Tag, graph::Graph};
 use crate::numbers::ServiceIndex;
+
+/// An edge, its source, and its declared grace period.
+pub(crate) type InspectedEdge = (Edge, EdgeSource, Option<Duration>);
 
 /// What an inspection found about one service.
 pub(crate) struct Inspected {
     pub(crate) index: ServiceIndex,
     pub(crate) state: Tag,
     /// The edges to its dependencies, in the order in which these were registered.
-    pub(crate) dependencies: Vec<(Edge, EdgeSource)>,
+    pub(crate) dependencies: Vec<InspectedEdge>,
     /// The edges from its dependents, in the order in which these were registered.
     pub(crate) dependents: Vec<Edge>,
     /// See [`Store::blocked_by`].
@@ -21,7 +24,7 @@ pub(crate) struct Inspected {
 pub(crate) struct Inspection {
     states: Vec<Tag>,
     /// All edges, by their dependent.
-    dependencies: Vec<(Edge, EdgeSource)>,
+    dependencies: Vec<InspectedEdge>,
     /// All edges, by their dependency.
     dependents: Vec<Edge>,
     /// For each service, its first dependency that blocks it.
@@ -30,7 +33,9 @@ pub(crate) struct Inspection {
 
 impl Store {
     pub(crate) fn inspect(&self, index: ServiceIndex) -> Inspected {
-        let (mut dependencies, mut dependents) = (self.dependencies(index), self.dependents(index));
+        let mut dependencies: Vec<InspectedEdge> =
+            self.topology.read(|graph| inspected_edges(graph, index).collect());
+        let mut dependents = self.dependents(index);
         dependencies.sort_unstable_by_key(by_dependent);
         dependents.sort_unstable_by_key(by_dependency);
         let state = self.slot(index).state.load();
@@ -49,19 +54,19 @@ impl Store {
         // Before the lock of the topology is taken: a registration takes the two locks in this
         // order.
         let services = self.services();
-        let mut dependencies: Vec<(Edge, EdgeSource)> = self
+        let mut dependencies: Vec<InspectedEdge> = self
             .topology
-            .read(|graph| services.flat_map(|index| graph.dependencies(index)).collect());
+            .read(|graph| services.flat_map(|index| inspected_edges(graph, index)).collect());
         // Counted after the edges are copied, so that the services of each edge are among them.
         let states: Vec<Tag> = self.services().map(|index| self.slot(index).state.load()).collect();
 
         dependencies.sort_unstable_by_key(by_dependent);
-        let mut dependents: Vec<Edge> = dependencies.iter().map(|(edge, _)| *edge).collect();
+        let mut dependents: Vec<Edge> = dependencies.iter().map(|(edge, ..)| *edge).collect();
         dependents.sort_unstable_by_key(by_dependency);
 
         let is_ready = |index: ServiceIndex| states[index.as_usize()].phase() == Phase::Ready;
         let mut first_blocking = vec![None; states.len()];
-        for (edge, _) in &dependencies {
+        for (edge, ..) in &dependencies {
             if blocks(edge, is_ready) && !is_ready(edge.dependent) {
                 first_blocking[edge.dependent.as_usize()].get_or_insert(edge.dependency);
             }
@@ -98,11 +103,16 @@ impl Inspection {
         ServiceIndex::range(0..self.states.len() as u32).map(|index| Inspected {
             index,
             state: self.states[index.as_usize()],
-            dependencies: part(&self.dependencies, |(edge, _)| edge.dependent.cmp(&index)).to_vec(),
+            dependencies: part(&self.dependencies, |(edge, ..)| edge.dependent.cmp(&index))
+                .to_vec(),
             dependents: part(&self.dependents, |edge| edge.dependency.cmp(&index)).to_vec(),
             blocked_by: path(index, |index| self.first_blocking[index.as_usize()]),
         })
     }
+}
+
+fn inspected_edges(graph: &Graph, dependent: ServiceIndex) -> impl Iterator<Item = InspectedEdge> {
+    graph.dependencies(dependent).map(|(edge, source)| (edge, source, graph.grace(edge)))
 }
 
 /// The limit of a path. A listing contains one path for each service, so without a limit the
@@ -132,7 +142,7 @@ fn blocks(edge: &Edge, is_ready: impl Fn(ServiceIndex) -> bool) -> bool {
 
 /// The order of the edges of one dependent. The index of a service is the number of services that
 /// were registered before it. A soft edge comes after the other edge of the same pair.
-fn by_dependent((edge, _): &(Edge, EdgeSource)) -> (ServiceIndex, ServiceIndex, bool) {
+fn by_dependent((edge, ..): &InspectedEdge) -> (ServiceIndex, ServiceIndex, bool) {
     (edge.dependent, edge.dependency, edge.soft)
 }
 

@@ -48,6 +48,7 @@ mod observed;
 mod precomputed;
 mod publish;
 mod quiet;
+mod role;
 mod slot;
 mod state;
 mod status;
@@ -58,18 +59,22 @@ mod used_edges;
 mod wait_point;
 mod walk;
 
+#[cfg(feature = "supervise")]
+use std::time::Duration;
 use std::{any::type_name, collections::HashMap, sync::Arc};
 
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
-    inspection::Inspected,
+    inspection::{Inspected, InspectedEdge},
     observed::{Listed, Observed},
     publish::Refused,
+    role::RoleRefused,
     slot::Slot,
     state::{Replacements, Tag},
     status::Awaited,
+    topology::{Declaration, NotDeclared},
     tracker::InstanceTracker,
     used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
@@ -82,14 +87,16 @@ use self::{
     history::{Cause, History, SomeCause},
     precomputed::ClosureCell,
     quiet::{Begun, QuietSince},
+    role::Role,
     state::{Abandoned, fence_before_check},
     status::StatusData,
     topology::{Discovered, Slots, Topology},
 };
 use crate::{
     failure::{Failure, Reason},
+    instance::Instance,
     numbers::{Generation, ServiceIndex},
-    service::{AnyId, Instance, ServiceId, ServiceName},
+    service::{AnyId, ServiceId, ServiceName},
     sync::{
         self, ArcCell, Budget, Count, Flag, Mutex,
         slab::{NoSlab, Slab},
@@ -102,8 +109,7 @@ pub(crate) struct Service {
     pub(crate) type_name: &'static str,
     /// The waiters for a change of the state.
     pub(crate) changed: WaitPoint,
-    /// Set while the service has a provider.
-    pub(crate) provided: Flag,
+    pub(crate) role: Role,
     /// Set by a shutdown when it is the turn of the service to stop. An attempt that begins after
     /// that ends at once.
     pub(crate) stopped: Flag,
@@ -111,7 +117,8 @@ pub(crate) struct Service {
     abandoned: Abandoned,
     operations: &'static Operations,
     /// The number of discovered edges of this service to its dependencies, including those that
-    /// were declared since its last publication. Written under the lock of the topology.
+    /// were declared since its last publication, and of declared ones that attempts made hard.
+    /// Written under the lock of the topology.
     discovered: Count,
     /// The number of waiters that wait until this service is ready.
     pub(crate) waiters: Count,
@@ -122,6 +129,9 @@ pub(crate) struct Service {
     /// The number of cascades that have reached the service while it was down.
     #[cfg(feature = "supervise")]
     passed: Count,
+    /// How often a grace period was declared.
+    #[cfg(feature = "supervise")]
+    graces_declared: Count,
     closure: ClosureCell,
     quiet_since: QuietSince,
 }
@@ -200,7 +210,7 @@ impl Store {
             name: ServiceName::new(name),
             type_name: type_name::<T>(),
             changed: WaitPoint::new(),
-            provided: Flag::new(),
+            role: Role::new(),
             stopped: Flag::new(),
             history: History::new(),
             abandoned: Abandoned::new(),
@@ -211,6 +221,8 @@ impl Store {
             status: StatusData::new(),
             #[cfg(feature = "supervise")]
             passed: Count::new(),
+            #[cfg(feature = "supervise")]
+            graces_declared: Count::new(),
             closure: ClosureCell::new(),
             quiet_since: QuietSince::new(),
         };
@@ -275,9 +287,28 @@ impl Store {
 
     // Edges.
 
-    /// Adds a declared edge. If it would close a cycle, returns the path of the cycle.
-    pub(crate) fn declare(&self, edge: Edge) -> Result<(), CyclePath> {
-        self.topology.declare(self, edge)
+    /// Declares an edge.
+    pub(crate) fn declare(&self, declaration: Declaration) -> Result<(), NotDeclared> {
+        self.topology.declare(self, declaration)?;
+        #[cfg(feature = "supervise")]
+        if declaration.grace.is_some() {
+            // Before the waiters are woken: the supervisor checks this number (W).
+            self.service(declaration.dependent).graces_declared.fetch_add(1);
+            self.wake(declaration.dependent);
+        }
+        Ok(())
+    }
+
+    /// Returns how many grace periods were declared for a service.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn graces_declared(&self, dependent: ServiceIndex) -> u32 {
+        self.service(dependent).graces_declared.get()
+    }
+
+    /// Returns the declared grace periods of a service, each with its dependency.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn graces(&self, dependent: ServiceIndex) -> Vec<(ServiceIndex, Duration)> {
+        self.topology.read(|graph| graph.graces(dependent).collect())
     }
 
     /// Computes all closures, whatever it costs: the registry is built.
@@ -416,6 +447,10 @@ impl Slots for Store {
 
     fn discovered(&self, service: ServiceIndex) -> &Count {
         &self.service(service).discovered
+    }
+
+    fn role(&self, service: ServiceIndex) -> &Role {
+        &self.service(service).role
     }
 
     fn closure(&self, service: ServiceIndex) -> &ClosureCell {

@@ -20,6 +20,9 @@ use crate::{
 pub(crate) struct ClosureCell {
     validity: Validity,
     closure: Snapshot<Precomputed>,
+    /// 1 if the closure depends on the phases of services, so that it cannot be precomputed. Known
+    /// only while the closure is valid.
+    conditional: LockedNumber,
 }
 
 /// Whether the precomputed closure of a service is valid. Each change of the word increments it:
@@ -70,7 +73,8 @@ pub(crate) struct ValidityNumber(u32);
 
 impl ClosureCell {
     pub(crate) fn new() -> Self {
-        Self { validity: Validity::new(), closure: Snapshot::empty() }
+        let conditional = LockedNumber::new(0);
+        Self { validity: Validity::new(), closure: Snapshot::empty(), conditional }
     }
 
     /// Returns the precomputed closure, if there is one and it is valid.
@@ -108,7 +112,20 @@ impl ClosureCell {
             // If there is none, the old one must not become valid again.
             self.closure.publish(closure.unwrap_or_default(), pin);
         }
+        self.conditional.set(0);
         self.validity.set(true);
+    }
+
+    /// Marks the closure as valid, and as one that depends on the phases of services: cascades
+    /// walk.
+    pub(crate) fn store_conditional(&self, pin: &Pin) {
+        self.store(None, pin);
+        self.conditional.set(1);
+    }
+
+    /// Returns whether the closure, as it was last computed, depends on the phases of services.
+    pub(crate) fn is_conditional(&self) -> bool {
+        self.is_valid() && self.conditional.get() == 1
     }
 
     /// Returns how often the closure has become valid again.

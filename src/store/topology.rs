@@ -8,12 +8,14 @@ mod closures;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub(super) use self::closures::{Outdated, budget};
 use super::{
-    graph::{CyclePath, Edge, EdgeSource, Graph, PlaceNumber},
+    dependents::Entry,
+    graph::{CyclePath, DependencyKind, Edge, EdgeSource, Graph, PlaceNumber},
     precomputed::ClosureCell,
+    role::Role,
     slot::Slot,
     state::Tag,
     walk::Member,
@@ -38,6 +40,26 @@ pub(crate) enum Discovered {
     Added,
 }
 
+/// A declaration of an edge by the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Declaration {
+    pub(crate) dependent: ServiceIndex,
+    pub(crate) dependency: ServiceIndex,
+    pub(crate) kind: DependencyKind,
+    /// Only for a start-only edge: how long a ready dependent tolerates that the dependency is not
+    /// ready.
+    pub(crate) grace: Option<Duration>,
+}
+
+/// Why an edge was not declared.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotDeclared {
+    Cycle(CyclePath),
+    /// The declaration has a grace period, and the dependent has a provider that is not a
+    /// supervisor.
+    Unsupervised,
+}
+
 /// The number of edge changes: how many edges that are not soft were added or removed.
 struct Changes(AtomicU64);
 
@@ -59,12 +81,16 @@ pub(crate) trait Slots {
     /// Returns the slot of a service.
     fn slot(&self, service: ServiceIndex) -> &Slot;
 
-    /// Returns the number of discovered edges of a service to its dependencies. An attempt that has
-    /// used the same number has none to drop.
+    /// Returns the number of discovered edges of a service to its dependencies, and of declared
+    /// ones that attempts have made hard. An attempt that has used the same number has none to
+    /// drop.
     fn discovered(&self, service: ServiceIndex) -> &Count;
 
     /// Returns the precomputed closure of a service.
     fn closure(&self, service: ServiceIndex) -> &ClosureCell;
+
+    /// Returns the role of providing a service.
+    fn role(&self, service: ServiceIndex) -> &Role;
 
     /// Returns the limit for all precomputed closures together.
     fn budget(&self) -> &Arc<Budget>;
@@ -91,23 +117,85 @@ impl Topology {
         sync::lock(&self.graph).add_service()
     }
 
-    /// Adds a declared edge, or makes a discovered edge a declared one. If the edge would close a
-    /// cycle, returns the path of the cycle.
-    pub(crate) fn declare(&self, slots: &impl Slots, edge: Edge) -> Result<(), CyclePath> {
+    /// Adds a declared edge, or makes a discovered edge a declared one. Of several declarations for
+    /// one pair of services the hardest one counts. A declaration that is refused changes nothing.
+    pub(crate) fn declare(
+        &self,
+        slots: &impl Slots,
+        declaration: Declaration,
+    ) -> Result<(), NotDeclared> {
+        let Declaration { dependent, dependency, kind, grace } = declaration;
+        let [edge, soft_edge] = [false, true].map(|soft| Edge { dependent, dependency, soft });
         let mut graph = sync::lock(&self.graph);
+        if kind == DependencyKind::Soft {
+            // A declared edge of a harder kind has every effect that this one would have.
+            if !graph.find(edge).is_some_and(EdgeSource::is_declared) {
+                self.set_source(&mut graph, slots, soft_edge, EdgeSource::Declared)
+                    .map_err(NotDeclared::Cycle)?;
+            }
+            return Ok(());
+        }
+        let before = graph.find(edge);
+        let source = match (kind, before) {
+            (DependencyKind::Hard, _) | (_, Some(EdgeSource::Declared)) => EdgeSource::Declared,
+            (_, Some(EdgeSource::DeclaredToStart { hard })) => EdgeSource::DeclaredToStart { hard },
+            // The attempt that waits for the dependency, or the instance that was built from it,
+            // still needs the hard edge.
+            (_, Some(found @ EdgeSource::Discovered { attempt, start_only: false }))
+                if !is_dead(slots, edge, found) =>
+            {
+                EdgeSource::DeclaredToStart { hard: attempt }
+            }
+            (_, Some(EdgeSource::Discovered { .. }) | None) => {
+                EdgeSource::DeclaredToStart { hard: None }
+            }
+        };
+        let grace = grace.filter(|_| source != EdgeSource::Declared);
+        // Refused before anything has changed.
+        self.admit(&mut graph, slots, edge).map_err(NotDeclared::Cycle)?;
+        if let Some(period) = grace {
+            if !slots.role(dependent).declare_grace() {
+                return Err(NotDeclared::Unsupervised);
+            }
+            graph.add_grace(edge, period);
+        }
+        self.set_source(&mut graph, slots, edge, source).map_err(NotDeclared::Cycle)?;
+        if source == EdgeSource::Declared && graph.remove_grace(edge) {
+            slots.role(dependent).forget_grace();
+        }
+        if graph.find(soft_edge) == Some(EdgeSource::Declared) {
+            // `Slots::discovered` may still count it, if an attempt had discovered it before: the
+            // next publication sets the number anew.
+            graph.remove_edge(soft_edge);
+        }
+        closures::compute(&mut graph, slots, false);
+        Ok(())
+    }
+
+    /// Gives an edge a declared source, and adds it if the graph does not contain it.
+    ///
+    /// If it was discovered, `Slots::discovered` still counts it, because an attempt in progress
+    /// may have counted it as used. The next publication sets the number anew.
+    fn set_source(
+        &self,
+        graph: &mut Graph,
+        slots: &impl Slots,
+        edge: Edge,
+        source: EdgeSource,
+    ) -> Result<(), CyclePath> {
         match graph.find(edge) {
-            Some(EdgeSource::Declared) => Ok(()),
-            Some(EdgeSource::Discovered { .. }) => {
-                // `Slots::discovered` still counts it, because an attempt in progress may have
-                // counted it as used. The next publication sets the number anew.
-                graph.mark(edge, EdgeSource::Declared);
-                Ok(())
-            }
-            None => {
-                self.add(&mut graph, slots, edge, EdgeSource::Declared)?;
-                closures::compute(&mut graph, slots, false);
-                Ok(())
-            }
+            Some(_) => self.mark(graph, slots, edge, source),
+            None => self.add(graph, slots, edge, source)?,
+        }
+        Ok(())
+    }
+
+    /// Changes the source of an edge, and its entry in the list of dependents if it depends on the
+    /// source.
+    fn mark(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge, source: EdgeSource) {
+        if let Some((place, entry)) = graph.mark(edge, source) {
+            slots.slot(edge.dependency).dependents().change(place, entry, &pin());
+            self.list_changed(graph, slots, edge.dependency);
         }
     }
 
@@ -127,6 +215,18 @@ impl Topology {
         match graph.find(edge) {
             // A declared edge is permanent, so it needs no mark.
             Some(EdgeSource::Declared) => Ok(Discovered::Known),
+            // Nor does a declared start-only edge, which is followed while the attempt is in
+            // progress, or one that this attempt or a later one has made hard.
+            Some(EdgeSource::DeclaredToStart { hard })
+                if start_only || hard.is_some_and(|attempt| attempt >= generation) =>
+            {
+                Ok(Discovered::Known)
+            }
+            Some(EdgeSource::DeclaredToStart { hard: Some(_) }) => {
+                let hard = Some(generation);
+                self.mark(&mut graph, slots, edge, EdgeSource::DeclaredToStart { hard });
+                Ok(Discovered::Used)
+            }
             // A later attempt uses the edge, so this one is invalidated. The mark of the later
             // one must stay: it prevents that the edge is removed.
             Some(EdgeSource::Discovered { attempt: Some(attempt), .. }) if attempt > generation => {
@@ -137,15 +237,16 @@ impl Topology {
             {
                 // This attempt has used the edge before. If one of its uses is not start-only,
                 // the edge is hard.
-                graph.mark(edge, used(before && start_only));
+                self.mark(&mut graph, slots, edge, used(before && start_only));
                 Ok(Discovered::Known)
             }
             // Only earlier attempts have used the edge, or a failed attempt of the same generation.
             Some(EdgeSource::Discovered { .. }) => {
-                graph.mark(edge, used(start_only));
+                self.mark(&mut graph, slots, edge, used(start_only));
                 Ok(Discovered::Used)
             }
-            None => {
+            // The edge is new, or is hard from now on.
+            None | Some(EdgeSource::DeclaredToStart { hard: None }) => {
                 // The edge is counted before the state is confirmed. A later attempt is
                 // published, which moves the state, before it compares the count. So either this
                 // attempt sees that it is invalidated, or the later one sees the count and
@@ -155,6 +256,11 @@ impl Topology {
                 if !slots.slot(edge.dependent).state.confirm(Tag::starting(generation)) {
                     count.fetch_sub(1);
                     return Ok(Discovered::Known);
+                }
+                if graph.find(edge).is_some() {
+                    let hard = Some(generation);
+                    self.mark(&mut graph, slots, edge, EdgeSource::DeclaredToStart { hard });
+                    return Ok(Discovered::Added);
                 }
                 let added = self.add(&mut graph, slots, edge, used(start_only));
                 if added.is_err() {
@@ -179,7 +285,8 @@ impl Topology {
 
     /// Removes the edges that the published attempt of `generation` does not need: those that
     /// only earlier attempts used, its own start-only edges, and its own edges over which it `took`
-    /// no instance. A soft edge is kept if the attempt has used it, because a watch takes none.
+    /// no instance. A soft edge is kept if the attempt has used it, because a watch takes none. A
+    /// declared start-only edge that was hard for one of these reasons is start-only again.
     ///
     /// `took` must not run user code.
     pub(crate) fn drop_unused_edges(
@@ -191,7 +298,10 @@ impl Topology {
     ) {
         let mut graph = sync::lock(&self.graph);
         let is_unused = |&(edge, source): &(Edge, EdgeSource)| match source {
-            EdgeSource::Declared => false,
+            EdgeSource::Declared | EdgeSource::DeclaredToStart { hard: None } => false,
+            EdgeSource::DeclaredToStart { hard: Some(attempt) } => {
+                attempt < generation || attempt == generation && !took(edge)
+            }
             // This attempt has used the edge.
             EdgeSource::Discovered { attempt, start_only } if attempt == Some(generation) => {
                 start_only || !(edge.soft || took(edge))
@@ -203,23 +313,23 @@ impl Topology {
             }
         };
         let unused: Vec<_> = graph.dependencies(dependent).filter(is_unused).collect();
-        for (edge, _) in unused {
-            self.remove(&mut graph, slots, edge);
+        for (edge, source) in unused {
+            if source.is_declared() {
+                self.mark(&mut graph, slots, edge, EdgeSource::DeclaredToStart { hard: None });
+            } else {
+                self.remove(&mut graph, slots, edge);
+            }
         }
         closures::compute(&mut graph, slots, false);
         // The number is set anew: edges that were declared since the last publication are no longer
         // counted.
         let left = graph.dependencies(dependent);
-        let left = left.filter(|(_, source)| *source != EdgeSource::Declared).count();
+        let left = left.filter(|(_, source)| source.is_discovered()).count();
         slots.discovered(dependent).set(left as u32);
     }
 
     /// Adds an edge to the graph and to the list of dependents. If it would close cycles, and each
     /// of them has dead edges, removes these first.
-    ///
-    /// A dead edge is one that only attempts have used that can no longer be published. No current
-    /// instance was built over it. So a service whose dependency was reversed must not be refused
-    /// because of one.
     fn add(
         &self,
         graph: &mut Graph,
@@ -227,14 +337,21 @@ impl Topology {
         edge: Edge,
         source: EdgeSource,
     ) -> Result<(), CyclePath> {
-        let is_dead = |edge: Edge, source| match source {
-            EdgeSource::Declared => false,
-            // An attempt of an earlier generation than this one can no longer be published.
-            EdgeSource::Discovered { attempt, .. } => attempt.is_none_or(|attempt| {
-                attempt < slots.slot(edge.dependent).state.load().generation()
-            }),
-        };
-        while graph.add_edge(edge, source).is_err() {
+        self.admit(graph, slots, edge)?;
+        graph.add_edge(edge, source);
+        // A cascade does not follow soft edges, so no list contains them.
+        if !edge.soft {
+            self.list(graph, slots, edge, source);
+            self.list_changed(graph, slots, edge.dependency);
+        }
+        Ok(())
+    }
+
+    /// Ensures that an edge would close no cycle. If it would close cycles, and each of them has
+    /// dead edges, removes these. If not, returns the path of a cycle.
+    fn admit(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) -> Result<(), CyclePath> {
+        let is_dead = |edge, source| is_dead(slots, edge, source);
+        while graph.order_for(edge).is_err() {
             if let Some(cycle) = graph.shortest_cycle(edge, |edge, source| !is_dead(edge, source)) {
                 return Err(cycle);
             }
@@ -245,11 +362,6 @@ impl Topology {
                     self.remove(graph, slots, edge);
                 }
             }
-        }
-        // A cascade does not follow soft edges, so no list contains them.
-        if !edge.soft {
-            self.list(graph, slots, edge);
-            self.list_changed(graph, slots, edge.dependency);
         }
         Ok(())
     }
@@ -296,9 +408,10 @@ impl Topology {
     }
 
     /// Adds the dependent of an edge to the list of its dependency.
-    fn list(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge) {
+    fn list(&self, graph: &mut Graph, slots: &impl Slots, edge: Edge, source: EdgeSource) {
         let (dependents, pin) = (slots.slot(edge.dependency).dependents(), pin());
-        match dependents.insert(edge.dependent, &pin) {
+        let entry = Entry { dependent: edge.dependent, unless_ready: source.unless_ready() };
+        match dependents.insert(entry, &pin) {
             Some(place) => graph.set_place(edge, place),
             // The list is full. The graph already contains the edge.
             None => dependents.copy(&graph.renumber_places(edge.dependency), &pin),
@@ -311,5 +424,17 @@ impl Topology {
         if dependents.remove(place, &pin) {
             dependents.copy(&graph.renumber_places(edge.dependency), &pin);
         }
+    }
+}
+
+/// Returns whether an edge is dead: only attempts have used it that can no longer be published. No
+/// current instance was built over it. So a service whose dependency was reversed must not be
+/// refused because of it.
+fn is_dead(slots: &impl Slots, edge: Edge, source: EdgeSource) -> bool {
+    match source {
+        EdgeSource::Declared | EdgeSource::DeclaredToStart { .. } => false,
+        // An attempt of an earlier generation than this one can no longer be published.
+        EdgeSource::Discovered { attempt, .. } => attempt
+            .is_none_or(|attempt| attempt < slots.slot(edge.dependent).state.load().generation()),
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     alive::{AliveCount, DropNotice, Wakes},
+    instance::Instance,
     numbers::ServiceIndex,
-    service::Instance,
     sync::{Mutex, lock},
 };
 

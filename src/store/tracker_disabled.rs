@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use crate::{alive::DropNotice, service::Instance};
+use crate::{alive::DropNotice, instance::Instance};
 
 /// As `InstanceTracker` of `tracker.rs`, but records nothing.
 pub(crate) struct InstanceTracker<T>(PhantomData<fn(T)>);

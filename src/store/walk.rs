@@ -1,7 +1,13 @@
 //! A walk: finds the closure of some services by following the lists of their dependents, without a
 //! lock, while edges may change.
 
-use super::{dependents::Iter, precomputed::Precomputed, quiet::Activity, topology::Slots};
+use super::{
+    Phase,
+    dependents::{Entry, Iter},
+    precomputed::Precomputed,
+    quiet::Activity,
+    topology::Slots,
+};
 use crate::{
     numbers::{Generation, ServiceIndex},
     sync::Pin,
@@ -15,6 +21,9 @@ pub(super) struct Walk {
     /// The dependents of some member were not followed: they are down as long as this is the
     /// activity.
     pub(super) pruned_at: Option<Activity>,
+    /// The dependents of the entries that are followed unless the dependent is ready, and whether
+    /// each was followed.
+    unless_ready: Vec<(ServiceIndex, bool)>,
 }
 
 /// The members that are a dependent of another member.
@@ -72,7 +81,7 @@ impl Walk {
         quiet_at: impl Fn(ServiceIndex) -> Option<Activity>,
         pin: &Pin,
     ) -> Option<Self> {
-        let mut pruned_at = None;
+        let (mut pruned_at, mut unless_ready) = (None, Vec::new());
         let mut visit = |service: ServiceIndex| {
             let member = Member::new(slots, service);
             if let Some(activity) = quiet_at(service) {
@@ -82,9 +91,37 @@ impl Walk {
             }
             (member, slots.slot(service).dependents().iter(pin))
         };
-        let walk =
-            in_index_order(starts, &mut visit).or_else(|| depth_first(starts, &mut visit))?;
-        Some(Self { pruned_at, ..walk })
+        let mut follow = |entry: Entry| {
+            if !entry.unless_ready {
+                return Some(entry.dependent);
+            }
+            let followed = is_followed(slots, entry);
+            unless_ready.push((entry.dependent, followed));
+            followed.then_some(entry.dependent)
+        };
+        let walk = in_index_order(starts, &mut visit, &mut follow)
+            .or_else(|| depth_first(starts, &mut visit, &mut follow))?;
+        Some(Self { pruned_at, unless_ready, ..walk })
+    }
+
+    /// Returns whether a dependent that was not followed, because it was ready, is starting now:
+    /// its attempt may have received an instance of a member. Then the caller walks again.
+    ///
+    /// Called after the fence of the cascade.
+    pub(super) fn has_passed_over_an_attempt(&self, slots: &impl Slots) -> bool {
+        self.unless_ready.iter().any(|&(dependent, followed)| {
+            !followed && slots.slot(dependent).state.load().phase() == Phase::Starting
+        })
+    }
+
+    /// Returns whether the walk would find other members in other phases of its services.
+    pub(super) fn is_conditional(&self) -> bool {
+        !self.unless_ready.is_empty()
+    }
+
+    fn of(members: Vec<Member>, dependents: ServiceSet) -> Self {
+        let dependents = DependentMembers::Set(dependents);
+        Self { members, dependents, pruned_at: None, unless_ready: Vec::new() }
     }
 
     /// Creates the walk that would find the precomputed closure of `root`.
@@ -94,7 +131,8 @@ impl Walk {
         closure.for_each(|service| {
             members.push(Member { service, version: 0, to: Generation::FIRST });
         });
-        Self { members, dependents: DependentMembers::AllBut(root), pruned_at: None }
+        let dependents = DependentMembers::AllBut(root);
+        Self { members, dependents, pruned_at: None, unless_ready: Vec::new() }
     }
 
     /// Returns whether the walk has reached a service over an edge, not only as one of its starts.
@@ -106,16 +144,23 @@ impl Walk {
     }
 }
 
+/// Returns whether a cascade follows an entry now.
+pub(super) fn is_followed(slots: &impl Slots, entry: Entry) -> bool {
+    !entry.unless_ready || slots.slot(entry.dependent).state.load().phase() != Phase::Ready
+}
+
 /// Walks in the order of the indices, which is the order of the slots in memory. In a large closure
 /// this is many times faster than any other order.
 ///
 /// Returns `None` if a dependent has a smaller index than its dependency. Most services are
 /// registered after their dependencies, so this is rare.
 ///
-/// `visit` returns the entry of a service for the walk, and the dependents that must be followed.
+/// `visit` returns a service as a member of the walk, and its list of dependents. `follow` returns
+/// the dependent of an entry if it must be followed.
 fn in_index_order<'p>(
     starts: &[ServiceIndex],
     mut visit: impl FnMut(ServiceIndex) -> (Member, Iter<'p>),
+    mut follow: impl FnMut(Entry) -> Option<ServiceIndex>,
 ) -> Option<Walk> {
     let mut starts = starts.to_vec();
     starts.sort_unstable();
@@ -133,7 +178,7 @@ fn in_index_order<'p>(
         from = service.get() + 1;
         let (member, list) = visit(service);
         members.push(member);
-        for dependent in list {
+        for dependent in list.filter_map(&mut follow) {
             // This order has passed the dependent already. A depth-first walk must find the order.
             if dependent < service {
                 return None;
@@ -141,13 +186,14 @@ fn in_index_order<'p>(
             dependents.insert(dependent);
         }
     }
-    Some(Walk { members, dependents: DependentMembers::Set(dependents), pruned_at: None })
+    Some(Walk::of(members, dependents))
 }
 
 /// Walks depth first, which finds an order for every acyclic graph. Returns `None` for a cycle.
 fn depth_first<'p>(
     starts: &[ServiceIndex],
     mut visit: impl FnMut(ServiceIndex) -> (Member, Iter<'p>),
+    mut follow: impl FnMut(Entry) -> Option<ServiceIndex>,
 ) -> Option<Walk> {
     let (mut reached, mut done) = (ServiceSet::default(), ServiceSet::default());
     let mut dependents = ServiceSet::default();
@@ -169,7 +215,7 @@ fn depth_first<'p>(
             }
             // The path is empty: all that is reachable from this start was followed.
             let Some((member, list)) = path.last_mut() else { break };
-            next = list.next();
+            next = list.find_map(&mut follow);
             match next {
                 Some(dependent) => {
                     dependents.insert(dependent);
@@ -184,7 +230,7 @@ fn depth_first<'p>(
     }
     // Each service was added after all its dependents.
     members.reverse();
-    Some(Walk { members, dependents: DependentMembers::Set(dependents), pruned_at: None })
+    Some(Walk::of(members, dependents))
 }
 
 /// A set of services, stored as bits in pages. A page without members is not allocated, so a walk

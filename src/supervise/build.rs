@@ -94,7 +94,7 @@ impl<I: DependencyId> BuildWait<'_, I> {
         let Some(period) = self.grace else { return Ok(()) };
         if self.wait.add_soft_edge()? {
             self.grace = None;
-            lock(&self.shared.graces).push(Grace { dependency, period });
+            lock(&self.shared.graces).push(Grace { dependency, period, was_ready: true });
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ impl Registry {
         &self,
         id: ServiceId<T>,
     ) -> Result<Supervisor<T>, ProvideError> {
-        let provider = self.provide(id)?;
+        let provider = self.take_role(id, true)?;
         Ok(Supervisor::new(provider, self.supervisors().add(id.index())))
     }
 

@@ -15,6 +15,9 @@ use crate::{
 pub(super) struct Grace {
     pub(super) dependency: ServiceIndex,
     pub(super) period: Duration,
+    /// Whether the dependency was ready when the service was built. If not, the service tolerates
+    /// that it is absent until it is ready for the first time.
+    pub(super) was_ready: bool,
 }
 
 /// The state that a `Build` shares with its `PendingAttempt`.

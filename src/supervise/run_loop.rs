@@ -59,7 +59,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     counter.record_up(self.now());
                     self.control.set_state(SupervisorState::Up, counter.failures(), None);
                     let failed = async { running.failed().await.ok().map(Shielded::new) };
-                    let enforce_graces = self.enforce_graces(graces, running.generation());
+                    let enforce_graces = self.enforce_graces(graces, &running);
                     // The service must stop. In a shutdown `stop` takes the instance down, after a
                     // close the drop of `running` does.
                     let Some(failed) = or(failed, or(self.must_stop(), enforce_graces)).await

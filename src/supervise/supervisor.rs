@@ -13,9 +13,10 @@ use std::{
 use super::{Build, Clock, RestartPolicy, user_code::UserBuilder};
 use crate::{
     clock::never,
+    instance::Instance,
     provide::Provider,
     registry::{Control, Registry},
-    service::{Instance, ServiceId},
+    service::ServiceId,
     sync::{self, Mutex, Shielded, block_until},
 };
 

@@ -16,6 +16,8 @@ pub(crate) mod slab;
 
 #[cfg(not(loom))]
 mod arc_cell;
+#[cfg(not(loom))]
+mod collector;
 #[cfg(loom)]
 mod model;
 #[cfg(not(loom))]
@@ -101,21 +103,14 @@ impl Flag {
         Self(AtomicBool::new(false))
     }
 
-    /// Returns whether the flag is set. Acquire: pairs with `set` and `unset`.
+    /// Returns whether the flag is set. Acquire: pairs with `set`.
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Sets the flag. Returns whether this call has set it. Acquire: pairs with `unset`. Release:
-    /// pairs with `is_set`.
+    /// Sets the flag. Returns whether this call has set it. Release: pairs with `is_set`.
     pub(crate) fn set(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
-    }
-
-    /// Unsets the flag. Release: pairs with `set`, whose next caller sees what was done while the
-    /// flag was set.
-    pub(crate) fn unset(&self) {
-        self.0.store(false, Ordering::Release);
+        !self.0.swap(true, Ordering::Release)
     }
 }
 

@@ -17,14 +17,15 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_epoch::{Atomic, Guard, Owned};
 
-use crate::sync::schedule_point;
+use crate::sync::{collector, schedule_point};
 
-/// A pin of the epoch. While it is held, no value is freed that a `Snapshot` has returned under it.
+/// A pin of the epoch of `collector.rs`, the only collector that is used here. While it is held, no
+/// value is freed that a `Snapshot` has returned under it.
 pub(crate) struct Pin(Guard);
 
 /// Pins the epoch. Wait-free. A thread may hold several pins.
 pub(crate) fn pin() -> Pin {
-    Pin(crossbeam_epoch::pin())
+    Pin(collector::pin())
 }
 
 /// A cell that is empty at first, and then contains a value that is replaced as a whole. A thread

@@ -60,7 +60,11 @@ impl World {
         assert_eq!(listed.len(), status.dependencies.len(), "each edge must be listed once");
         let kind = |edge: &EdgeKey, source: &EdgeSource| match source {
             EdgeSource::Discovered { .. } if edge.soft => (false, DependencyKind::Soft),
-            EdgeSource::Declared => (true, DependencyKind::Hard),
+            EdgeSource::Declared if edge.soft => (true, DependencyKind::Soft),
+            EdgeSource::Declared | EdgeSource::DeclaredToStart { hard: Some(_) } => {
+                (true, DependencyKind::Hard)
+            }
+            EdgeSource::DeclaredToStart { hard: None } => (true, DependencyKind::StartOnly),
             EdgeSource::Discovered { start_only: true, .. } => (false, DependencyKind::StartOnly),
             EdgeSource::Discovered { start_only: false, .. } => (false, DependencyKind::Hard),
         };
@@ -217,7 +221,7 @@ impl Model {
         for (index, &later) in failed.iter().enumerate() {
             for &earlier in &failed[..index] {
                 let reversed = earlier != later
-                    && self.with_failing_edges(|graph| graph.depends_on(earlier, later));
+                    && self.with_always_failing_edges(|graph| graph.depends_on(earlier, later));
                 assert!(
                     !reversed,
                     "the failure of {} was reported before that of its dependency",

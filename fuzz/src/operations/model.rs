@@ -30,14 +30,21 @@ impl EdgeKey {
 /// The source of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EdgeSource {
+    /// As hard, or as soft.
     Declared,
+    /// As start-only. `hard` is the last attempt that has waited as for a hard dependency: the edge
+    /// is hard until a publication that does not need this.
+    DeclaredToStart { hard: Option<Number> },
     /// The last attempt that used the edge. If it is neither in progress nor published, the edge is
     /// dead: it remains until the next publication, or until it would prevent another edge.
     /// `start_only` is unset if one of its waits, also one in vain, was not start-only.
-    Discovered {
-        attempt: Number,
-        start_only: bool,
-    },
+    Discovered { attempt: Number, start_only: bool },
+}
+
+impl EdgeSource {
+    pub(crate) fn is_declared(self) -> bool {
+        !matches!(self, Self::Discovered { .. })
+    }
 }
 
 /// The reason for the end of a generation, or of an attempt in it.
@@ -208,9 +215,24 @@ impl Model {
         self.with_edges(|_, _| true, search)
     }
 
-    /// Searches the graph of the edges along which a failure cascades.
+    /// Searches the graph of the edges along which a failure cascades now.
     pub(crate) fn with_failing_edges<R>(&self, search: impl FnOnce(NaiveGraph<'_>) -> R) -> R {
-        self.with_edges(|_, edge| !edge.soft, search)
+        let is_ready = |service: usize| self.services[service].phase == Phase::Ready;
+        let follows = |dependent, edge| self.always_fails(dependent, edge) || !is_ready(dependent);
+        self.with_edges(|dependent, edge| !edge.soft && follows(dependent, edge), search)
+    }
+
+    /// Searches the graph of the edges along which a failure cascades whatever the phases are.
+    pub(crate) fn with_always_failing_edges<R>(
+        &self,
+        search: impl FnOnce(NaiveGraph<'_>) -> R,
+    ) -> R {
+        self.with_edges(|dependent, edge| self.always_fails(dependent, edge), search)
+    }
+
+    fn always_fails(&self, dependent: usize, edge: EdgeKey) -> bool {
+        let source = self.services[dependent].edges.get(&edge);
+        !edge.soft && source != Some(&EdgeSource::DeclaredToStart { hard: None })
     }
 
     /// Searches the graph without the dead edges.
@@ -286,6 +308,11 @@ impl Model {
         let Service { edges, received, .. } = subject;
         edges.retain(|edge, source| match source {
             EdgeSource::Declared => true,
+            EdgeSource::DeclaredToStart { hard } => {
+                let took = received.contains_key(&(edge.dependency, false));
+                *hard = hard.filter(|&last| last == attempt && took);
+                true
+            }
             EdgeSource::Discovered { attempt: last, .. } => {
                 *last == attempt && (edge.soft || received.contains_key(&(edge.dependency, false)))
             }

@@ -79,6 +79,14 @@ pub(crate) enum Op {
         dependent: Pick,
         dependency: Pick,
     },
+    DeclareToStart {
+        dependent: Pick,
+        dependency: Pick,
+    },
+    DeclareSoft {
+        dependent: Pick,
+        dependency: Pick,
+    },
     Provide(Pick),
     DropProvider(Pick),
     Begin(Pick, WaitMode),
@@ -182,6 +190,12 @@ impl Arbitrary<'_> for Op {
             84 => match u.arbitrary::<u8>()? {
                 // Rare, because most operations are refused after it.
                 0..16 => Self::Close,
+                16..128 => {
+                    Self::DeclareToStart { dependent: u.arbitrary()?, dependency: u.arbitrary()? }
+                }
+                128..192 => {
+                    Self::DeclareSoft { dependent: u.arbitrary()?, dependency: u.arbitrary()? }
+                }
                 _ => Self::Nothing,
             },
             85..=88 => Self::BringUp { service: u.arbitrary()?, dependency: None },

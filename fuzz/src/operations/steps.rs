@@ -36,7 +36,15 @@ impl World {
             Op::Nothing => {}
             Op::Register { name, of_values } => self.register(name, of_values),
             Op::Find { name } => self.find(name),
-            Op::Declare { dependent, dependency } => self.declare(dependent, dependency),
+            Op::Declare { dependent, dependency } => {
+                self.declare(dependent, dependency, DependencyKind::Hard);
+            }
+            Op::DeclareToStart { dependent, dependency } => {
+                self.declare(dependent, dependency, DependencyKind::StartOnly);
+            }
+            Op::DeclareSoft { dependent, dependency } => {
+                self.declare(dependent, dependency, DependencyKind::Soft);
+            }
             Op::Provide(pick) => self.provide(self.typed(pick).0),
             Op::DropProvider(pick) => on_item!(self.providers[pick].drop_provider()),
             Op::Begin(pick, mode) => on_item!(self.providers[pick].begin(mode)),
@@ -144,13 +152,34 @@ impl World {
         }
     }
 
-    fn declare(&mut self, dependent: Pick, dependency: Pick) {
+    fn declare(&mut self, dependent: Pick, dependency: Pick, kind: DependencyKind) {
         let ((a, dependent), (b, dependency)) = (self.any(dependent), self.any(dependency));
-        let declared = self.registry.depends(dependent).on(dependency);
+        let depends = self.registry.depends(dependent);
+        let (soft, source, declared) = match kind {
+            DependencyKind::Soft => (true, EdgeSource::Declared, depends.soft_on(dependency)),
+            DependencyKind::StartOnly => {
+                let source = EdgeSource::DeclaredToStart { hard: None };
+                (false, source, depends.to_start_on(dependency))
+            }
+            _ => (false, EdgeSource::Declared, depends.on(dependency)),
+        };
         let actual = Outcome::of(declared, |_| Outcome::Done);
         match a.zip(b) {
             Some((a, b)) => {
-                if self.edge_added(a, EdgeKey::hard(b), EdgeSource::Declared, &actual) {
+                let edges = &mut self.model.services[a].edges;
+                let is_declared = |source: &EdgeSource| source.is_declared();
+                let soft_edge = EdgeKey { dependency: b, soft: true };
+                // Of two declarations for one pair the harder one counts.
+                if soft && edges.get(&EdgeKey::hard(b)).is_some_and(is_declared) {
+                    return self.compare(&Outcome::Done, &actual);
+                }
+                if !soft
+                    && actual == Outcome::Done
+                    && edges.get(&soft_edge).is_some_and(is_declared)
+                {
+                    edges.remove(&soft_edge);
+                }
+                if self.edge_added(a, EdgeKey { dependency: b, soft }, source, &actual) {
                     self.compare(&Outcome::Done, &actual);
                 }
             }
@@ -171,9 +200,23 @@ impl World {
         actual: &Outcome,
     ) -> bool {
         let b = edge.dependency;
+        let was_dead = self.model.is_dead(a, edge);
         if let Some(known) = self.model.services[a].edges.get_mut(&edge) {
             *known = match (*known, source) {
                 (EdgeSource::Declared, _) => EdgeSource::Declared,
+                (
+                    EdgeSource::DeclaredToStart { hard },
+                    EdgeSource::Discovered { attempt, start_only: false },
+                ) => EdgeSource::DeclaredToStart { hard: hard.max(Some(attempt)) },
+                (EdgeSource::DeclaredToStart { hard }, EdgeSource::Discovered { .. })
+                | (EdgeSource::DeclaredToStart { hard }, EdgeSource::DeclaredToStart { .. }) => {
+                    EdgeSource::DeclaredToStart { hard }
+                }
+                // The attempt, or its instance, still needs the hard edge.
+                (
+                    EdgeSource::Discovered { attempt, start_only: false },
+                    EdgeSource::DeclaredToStart { .. },
+                ) if !was_dead => EdgeSource::DeclaredToStart { hard: Some(attempt) },
                 // An invalidated attempt does not take an edge from a later attempt.
                 (
                     EdgeSource::Discovered { attempt: later, .. },

@@ -124,8 +124,9 @@ impl<I: Iterator<Item = ServiceIndex>> Side<I> {
 pub(crate) struct ClosesCycle;
 
 impl Graph {
-    /// Changes the order so that the dependency of `edge` comes before its dependent.
-    pub(super) fn order_for(&mut self, edge: Edge) -> Result<(), ClosesCycle> {
+    /// Changes the order so that the dependency of `edge` comes before its dependent. Changes
+    /// nothing if the edge would close a cycle.
+    pub(in crate::store) fn order_for(&mut self, edge: Edge) -> Result<(), ClosesCycle> {
         let Edge { dependent, dependency, .. } = edge;
         if dependent == dependency {
             return Err(ClosesCycle);

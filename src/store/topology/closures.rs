@@ -21,13 +21,17 @@
 //! If a service fails whose closure is still outdated, its cascade walks, and keeps the result
 //! after it has woken the waiters.
 //!
+//! A closure with an entry that is followed only while its dependent is not ready
+//! ([`Entry::unless_ready`]) depends on the phases of services, so it is not computed: the cascades
+//! of its service walk.
+//!
 //! In a larger registry all closures together would be too large: up to n^2 / 8 bytes. There, the
 //! first cascade of a service walks, and its result is kept as long as no edge of its closure
 //! changes.
 
 use std::{cmp::Reverse, sync::Arc};
 
-use super::{super::walk::Member, Edge, Graph, Slots};
+use super::{super::walk::Member, Entry, Graph, Slots};
 use crate::{
     numbers::ServiceIndex,
     store::precomputed::{Precomputed, set_bits},
@@ -100,7 +104,10 @@ pub(super) fn compute(graph: &mut Graph, slots: &impl Slots, whatever_it_costs: 
         let cell = slots.closure(service);
         if !cell.is_valid() {
             let (closure, took) = closure_of(graph, slots, service, &mut bits, &pin);
-            cell.store(closure, &pin);
+            match closure {
+                Some(closure) => cell.store(closure, &pin),
+                None => cell.store_conditional(&pin),
+            }
             computed += 1;
             steps += took;
         }
@@ -110,27 +117,28 @@ pub(super) fn compute(graph: &mut Graph, slots: &impl Slots, whatever_it_costs: 
     outdated.steps_of_one = steps.div_ceil(computed.max(1)).max(1);
 }
 
-/// Computes the closure of a service. Returns the number of steps, too. `bits` is a scratch bitmap
-/// with one bit for each service of the registry.
+/// Computes the closure of a service. The outer option is `None` if it depends on the phases of
+/// services, the inner one if it does not fit into the budget. Returns the number of steps, too.
+/// `bits` is a scratch bitmap with one bit for each service of the registry.
 fn closure_of(
     graph: &Graph,
     slots: &impl Slots,
     service: ServiceIndex,
     bits: &mut [u64],
     pin: &Pin,
-) -> (Option<Precomputed>, usize) {
+) -> (Option<Option<Precomputed>>, usize) {
     bits.fill(0);
     let mut steps = bits.len();
     let has = |bits: &[u64], of: ServiceIndex| bits[of.as_usize() / 64] >> (of.get() % 64) & 1 == 1;
-    let listed = |of: ServiceIndex| {
-        graph.dependents(of).filter(|edge| !edge.soft).map(|Edge { dependent, .. }| dependent)
-    };
     bits[service.as_usize() / 64] |= 1 << (service.get() % 64);
     let mut is_in_index_order = true;
-    let mut reached: Vec<(ServiceIndex, ServiceIndex)> =
-        listed(service).map(|dependent| (service, dependent)).collect();
-    while let Some((dependency, dependent)) = reached.pop() {
+    let mut reached: Vec<(ServiceIndex, Entry)> =
+        graph.entries(service).map(|entry| (service, entry)).collect();
+    while let Some((dependency, Entry { dependent, unless_ready })) = reached.pop() {
         steps += 1;
+        if unless_ready || slots.closure(dependent).is_conditional() {
+            return (None, steps);
+        }
         is_in_index_order &= dependency < dependent;
         if has(bits, dependent) {
             continue;
@@ -143,20 +151,21 @@ fn closure_of(
             // It has no dependents, or its closure did not fit into the budget.
             None => {
                 bits[dependent.as_usize() / 64] |= 1 << (dependent.get() % 64);
-                reached.extend(listed(dependent).map(|next| (dependent, next)));
+                reached.extend(graph.entries(dependent).map(|entry| (dependent, entry)));
             }
         }
     }
     if is_in_index_order {
-        return (Precomputed::in_index_order(bits, slots.budget()), steps + bits.len());
+        return (Some(Precomputed::in_index_order(bits, slots.budget())), steps + bits.len());
     }
     let mut members: Vec<ServiceIndex> = set_bits(bits).collect();
     members.sort_unstable_by_key(|&member| graph.rank(member));
     let steps = steps + members.len() * members.len().ilog2() as usize;
-    (Precomputed::new(&members, slots.budget()), steps)
+    (Some(Precomputed::new(&members, slots.budget())), steps)
 }
 
-/// Keeps the result of a walk from `root`, if no edge of its closure has changed since.
+/// Keeps the result of a walk from `root`, if no edge of its closure has changed since. The walk
+/// has met no entry that is followed only while its dependent is not ready.
 ///
 /// The caller holds the lock of the topology.
 pub(super) fn keep_walk(slots: &impl Slots, root: ServiceIndex, members: &[Member]) {

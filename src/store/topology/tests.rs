@@ -9,7 +9,10 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{Edge, EdgeSource, Slots, Topology};
+use super::{
+    CyclePath, Declaration, DependencyKind, Edge, EdgeSource, Entry, NotDeclared, Role, Slots,
+    Topology,
+};
 use crate::{
     numbers::{Generation, ServiceIndex},
     store::{precomputed::ClosureCell, slot::Slot, state::Tag, walk::Walk},
@@ -20,6 +23,7 @@ use crate::{
 struct World {
     topology: Topology,
     slots: Vec<(Slot, Count, ClosureCell)>,
+    role: Role,
     budget: Arc<Budget>,
     edges: BTreeMap<(u32, u32, bool), EdgeSource>,
 }
@@ -35,6 +39,10 @@ impl Slots for World {
 
     fn closure(&self, service: ServiceIndex) -> &ClosureCell {
         &self.slots[service.as_usize()].2
+    }
+
+    fn role(&self, _: ServiceIndex) -> &Role {
+        &self.role
     }
 
     fn budget(&self) -> &Arc<Budget> {
@@ -59,7 +67,8 @@ impl World {
                 (Slot::new(index(service)), Count::new(), ClosureCell::new())
             })
             .collect();
-        Self { topology, slots, budget: super::budget(0), edges: BTreeMap::new() }
+        let (role, budget) = (Role::new(), super::budget(0));
+        Self { topology, slots, role, budget, edges: BTreeMap::new() }
     }
 
     fn services(&self) -> u32 {
@@ -81,7 +90,7 @@ impl World {
     /// Whether only attempts have used the edge that can no longer be published.
     fn is_dead(&self, (dependent, ..): (u32, u32, bool), source: EdgeSource) -> bool {
         match source {
-            EdgeSource::Declared => false,
+            EdgeSource::Declared | EdgeSource::DeclaredToStart { .. } => false,
             EdgeSource::Discovered { attempt, .. } => {
                 attempt.is_none_or(|attempt| attempt < self.generation(dependent))
             }
@@ -111,17 +120,29 @@ impl World {
         let is_new = !self.edges.contains_key(&key);
         let generation = self.generation(dependent);
         let result = match source {
-            EdgeSource::Declared => self.topology.declare(self, edge(key)),
+            EdgeSource::Declared if key.2 => self.declare(key, DependencyKind::Soft),
+            EdgeSource::Declared => self.declare(key, DependencyKind::Hard),
+            EdgeSource::DeclaredToStart { .. } => self.declare(key, DependencyKind::StartOnly),
             EdgeSource::Discovered { start_only, .. } => {
                 self.topology.discover(self, edge(key), generation, start_only).map(|_| ())
             }
         };
         match result {
             Ok(()) => {
+                // A soft declaration beside a harder one adds nothing.
+                let other = self.edges.get(&(dependent, dependency, !key.2)).copied();
+                let is_declared = source.is_declared();
+                if key.2 && is_declared && other.is_some_and(EdgeSource::is_declared) {
+                    return;
+                }
                 assert!(!is_new || distance.is_none(), "{key:?} closes a cycle");
+                if !key.2 && is_declared && other == Some(EdgeSource::Declared) {
+                    self.edges.remove(&(dependent, dependency, true));
+                }
                 self.adopt_dropped_edges();
                 let before = self.edges.get(&key).copied();
-                self.edges.insert(key, merged(before, source));
+                let is_dead = before.is_some_and(|before| self.is_dead(key, before));
+                self.edges.insert(key, merged(before, source, is_dead));
             }
             Err(cycle) => {
                 let cycle: Vec<u32> = cycle.into_iter().map(ServiceIndex::get).collect();
@@ -135,6 +156,15 @@ impl World {
                 }
             }
         }
+    }
+
+    fn declare(&self, key: (u32, u32, bool), kind: DependencyKind) -> Result<(), CyclePath> {
+        let Edge { dependent, dependency, .. } = edge(key);
+        let declaration = Declaration { dependent, dependency, kind, grace: None };
+        self.topology.declare(self, declaration).map_err(|refused| match refused {
+            NotDeclared::Cycle(path) => path,
+            NotDeclared::Unsupervised => unreachable!("there is no grace period"),
+        })
     }
 
     /// Removes the dead edges that the topology has removed in favour of a new one.
@@ -166,15 +196,19 @@ impl World {
         let generation = self.generation(dependent);
         let took = |edge: Edge| edge.dependency != index(untaken);
         self.topology.drop_unused_edges(self, index(dependent), generation, took);
-        self.edges.retain(|&(from, to, soft), source| match *source {
+        self.edges.retain(|&(from, to, soft), source| match source {
             EdgeSource::Discovered { attempt, start_only } if from == dependent => {
                 let used = attempt.is_some_and(|attempt| attempt >= generation);
-                used && !start_only && (soft || to != untaken)
+                used && !*start_only && (soft || to != untaken)
+            }
+            EdgeSource::DeclaredToStart { hard } if from == dependent => {
+                *hard = hard.filter(|&attempt| attempt >= generation && to != untaken);
+                true
             }
             _ => true,
         });
         let left = self.edges.range((dependent, 0, false)..(dependent + 1, 0, false));
-        let left = left.filter(|(_, source)| **source != EdgeSource::Declared).count();
+        let left = left.filter(|(_, source)| source.is_discovered()).count();
         assert_eq!(self.discovered(index(dependent)).get() as usize, left);
     }
 
@@ -206,21 +240,27 @@ impl World {
             assert_eq!(dependents, expected, "dependents of {service}");
 
             let list = self.slot(index(service)).dependents();
-            let mut listed: Vec<ServiceIndex> = list.iter(&pin).collect();
-            for &edge in expected.iter().filter(|edge| !edge.soft) {
+            let mut listed: Vec<Entry> = list.iter(&pin).collect();
+            let mut entries = Vec::new();
+            for (&(dependent, ..), source) in
+                self.edges.iter().filter(|(key, _)| key.1 == service && !key.2)
+            {
+                let unless_ready = *source == EdgeSource::DeclaredToStart { hard: None };
+                let entry = Entry { dependent: index(dependent), unless_ready };
                 assert_eq!(
-                    graph.place(edge).and_then(|place| list.dependent_at(place, &pin)),
-                    Some(edge.dependent),
-                    "the place of {edge:?}"
+                    graph
+                        .place(edge((dependent, service, false)))
+                        .and_then(|place| list.entry_at(place, &pin)),
+                    Some(entry),
+                    "the place of {dependent} -> {service}"
                 );
+                entries.push(entry);
             }
-            listed.sort_unstable();
-            let hard: Vec<ServiceIndex> =
-                expected.iter().filter(|edge| !edge.soft).map(|edge| edge.dependent).collect();
-            assert_eq!(listed, hard, "the list of {service}");
+            listed.sort_unstable_by_key(|entry| entry.dependent);
+            assert_eq!(listed, entries, "the list of {service}");
             assert!(list.is_dense(&pin), "the list of {service}");
             let version = list.version();
-            assert!(hard.is_empty() || version > 0, "{service} has had a dependent");
+            assert!(entries.is_empty() || version > 0, "{service} has had a dependent");
         }
     }
 }
@@ -265,7 +305,12 @@ impl World {
             assert_eq!(set, self.closure_in_model(service), "the closure of {service}");
             assert_eq!(set.len(), members.len(), "each member once");
             let place: BTreeMap<u32, usize> = members.iter().copied().zip(0..).collect();
-            for &(dependent, dependency, soft) in self.edges.keys() {
+            for (&(dependent, dependency, soft), source) in &self.edges {
+                let unless_ready = *source == EdgeSource::DeclaredToStart { hard: None };
+                assert!(
+                    !unless_ready || !place.contains_key(&dependency),
+                    "the closure of {service} depends on the phase of {dependent}"
+                );
                 if let (false, Some(first), Some(second)) =
                     (soft, place.get(&dependency), place.get(&dependent))
                 {
@@ -278,15 +323,25 @@ impl World {
 
     fn walk_and_keep(&self, root: u32) {
         let walk = Walk::new(self, &[index(root)], |_| None, &pin()).expect("one thread");
-        self.topology.keep_walk(self, index(root), &walk.members);
+        if !walk.is_conditional() {
+            self.topology.keep_walk(self, index(root), &walk.members);
+        }
     }
 }
 
 /// The source of an edge after one more use.
-fn merged(before: Option<EdgeSource>, now: EdgeSource) -> EdgeSource {
-    use EdgeSource::{Declared, Discovered};
+fn merged(before: Option<EdgeSource>, now: EdgeSource, was_dead: bool) -> EdgeSource {
+    use EdgeSource::{Declared, DeclaredToStart, Discovered};
     match (before, now) {
         (Some(Declared), _) | (_, Declared) => Declared,
+        // Made hard by the attempt, unless a later one has done so.
+        (Some(DeclaredToStart { hard }), Discovered { attempt, start_only: false }) => {
+            DeclaredToStart { hard: hard.max(attempt) }
+        }
+        (Some(DeclaredToStart { hard }), _) => DeclaredToStart { hard },
+        (Some(Discovered { attempt, start_only: false }), DeclaredToStart { .. }) if !was_dead => {
+            DeclaredToStart { hard: attempt }
+        }
         // The same attempt has used it before: it is start-only if both uses are.
         (Some(Discovered { attempt: before, start_only: false }), Discovered { attempt, .. })
             if before == attempt =>
@@ -312,7 +367,9 @@ fn random_changes_agree_with_a_plain_set_of_edges() {
             let mut service = || if rng.u8(..4) == 0 { hub } else { rng.u32(..services) };
             let key = (service(), service(), rng.u8(..5) == 0);
             match rng.u8(..20) {
-                0 => world.add(key, EdgeSource::Declared),
+                0 if rng.bool() => world.add(key, EdgeSource::Declared),
+                // A soft edge is not start-only.
+                0 => world.add((key.0, key.1, false), EdgeSource::DeclaredToStart { hard: None }),
                 1..=12 => {
                     let attempt = Some(world.generation(key.0));
                     let start_only = !key.2 && rng.u8(..3) == 0;
@@ -448,4 +505,30 @@ fn an_edge_over_which_no_instance_was_taken_is_dropped() {
     world.edges.retain(|key, _| left.contains(key));
     assert_eq!(world.edges.len(), 3);
     world.check();
+}
+
+#[test]
+fn the_hardest_of_several_declarations_counts_in_any_order() {
+    use DependencyKind::{Hard, Soft, StartOnly};
+    let harder = |kind: DependencyKind, than: DependencyKind| {
+        let rank = |kind| [Soft, StartOnly, Hard].iter().position(|&ranked| ranked == kind);
+        if rank(kind) < rank(than) { than } else { kind }
+    };
+    for (first, second) in [Hard, StartOnly, Soft]
+        .into_iter()
+        .flat_map(|first| [Hard, StartOnly, Soft].into_iter().map(move |second| (first, second)))
+    {
+        let world = World::new(2);
+        for kind in [first, second] {
+            world.declare((1, 0, false), kind).unwrap();
+        }
+        let graph = world.topology.graph.lock().unwrap();
+        let edges: Vec<_> = graph.dependencies(index(1)).collect();
+        let expected = match harder(first, second) {
+            Hard => (edge((1, 0, false)), EdgeSource::Declared),
+            StartOnly => (edge((1, 0, false)), EdgeSource::DeclaredToStart { hard: None }),
+            Soft => (edge((1, 0, true)), EdgeSource::Declared),
+        };
+        assert_eq!(edges, [expected], "{first}, then {second}");
+    }
 }

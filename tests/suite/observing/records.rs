@@ -1,7 +1,7 @@
 //! Records of failures.
 //!
-//! - A record has the parts of its failure, the text of the reason, and the texts of its causes: at
-//!   most 64, so also if an error is its own source.
+//! - A record has the parts of its failure, the text of the reason, and the texts of its sources:
+//!   at most 64, so also if an error is its own source.
 //! - A record and its failure have the same text.
 //! - A failure and its record have the same serialised form. It can be read back as a record that
 //!   is equal, with the exact time. A form that is no record is refused.
@@ -73,7 +73,7 @@ fn a_record_has_the_parts_and_the_text_of_its_failure() {
         assert_eq!((&record.service, &record.root), (&failure.service, &failure.root));
         assert_eq!((record.generation, record.root_generation.get()), (failure.generation, 1));
         assert_eq!(record.reason, "line 3: \"no\" \u{e9}");
-        assert_eq!(record.causes, [""; 0]);
+        assert_eq!(record.sources, [""; 0]);
         assert_eq!(record.at, failure.at);
         assert_eq!(record.to_string(), failure.to_string());
     }
@@ -87,17 +87,17 @@ fn a_record_has_the_texts_of_all_causes_up_to_a_limit() {
     let [failure, _] = failures(Nested::new(3));
     let record = FailureRecord::from(&failure);
     assert_eq!(record.reason, "depth 3");
-    assert_eq!(record.causes, ["depth 2", "depth 1", "depth 0"]);
+    assert_eq!(record.sources, ["depth 2", "depth 1", "depth 0"]);
 
     let [failure, _] = failures(Nested::new(100));
-    let causes = FailureRecord::from(&failure).causes;
-    assert_eq!((causes.len(), &*causes[0], &*causes[63]), (64, "depth 99", "depth 36"));
+    let sources = FailureRecord::from(&failure).sources;
+    assert_eq!((sources.len(), &*sources[0], &*sources[63]), (64, "depth 99", "depth 36"));
     let [failure, _] = failures(Endless);
-    assert_eq!(FailureRecord::from(&failure).causes, ["again"; 64]);
+    assert_eq!(FailureRecord::from(&failure).sources, ["again"; 64]);
 }
 
 #[test]
-fn a_record_of_a_reason_that_is_no_error_has_no_causes() {
+fn a_record_of_a_reason_that_is_no_error_has_no_sources() {
     let registry = Registry::with_capacity(1).unwrap();
     let id = registry.register::<u32>("service").unwrap();
     let (_provider, running) = up(&registry, id, 1);
@@ -105,7 +105,7 @@ fn a_record_of_a_reason_that_is_no_error_has_no_causes() {
     let failure = registry.status(id).unwrap().last_failure.unwrap();
     let record = FailureRecord::from(&failure);
     assert_eq!(record.reason, "the running handle was dropped");
-    assert_eq!(record.causes, [""; 0]);
+    assert_eq!(record.sources, [""; 0]);
     assert!(record.at <= SystemTime::now());
 }
 
@@ -125,7 +125,7 @@ fn a_record_of_an_expired_grace_period_has_the_causes_of_the_failure_of_the_depe
     let failure = expired(expired(failure));
     let record = FailureRecord::from(&failure);
     assert_eq!(record.reason, failure.reason.to_string());
-    assert_eq!(record.causes, ["depth 1", "depth 0"]);
+    assert_eq!(record.sources, ["depth 1", "depth 0"]);
 }
 
 #[cfg(feature = "serde")]
@@ -158,7 +158,7 @@ mod serialised {
             "root": "config",
             "root_generation": 1,
             "reason": "depth 1",
-            "causes": ["depth 0"],
+            "sources": ["depth 0"],
             "at": { "secs": 1_700_000_000, "nanos": 123_456_789 },
         });
         assert_eq!(serde_json::to_value(&failure).unwrap(), expected);

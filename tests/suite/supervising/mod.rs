@@ -3,6 +3,7 @@
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;
+mod declared_graces;
 mod draining;
 mod graces;
 mod panics;

@@ -269,6 +269,10 @@ impl Sections<'_> {
             let columns = Column::by_value(self.results, group, false);
             text += &table(self.results, "threads that have read", &columns);
         }
+        let columns = Column::by_value(self.results, "failure by readers", false);
+        if !columns.is_empty() {
+            text += &table(self.results, "a failure, threads that have read", &columns);
+        }
         let about = "Time of one publication, and the ratio to the part that mainstay cannot \
                      avoid: a store to the cell of arc-swap, and one compare-and-swap.";
         Ok(section("Publication", about, &of, text))

@@ -20,7 +20,7 @@ fn base(group: &str) -> Option<&'static str> {
 /// Returns the variant of a function. A failure with waiters, or after a change of the edges, has
 /// more to do than one without; only the same variants are compared.
 pub fn variant(function: &str) -> &str {
-    ["waited for", "walked"]
+    ["waited for", "walked", "edge elsewhere"]
         .into_iter()
         .find(|variant| function.ends_with(variant))
         .unwrap_or_default()
