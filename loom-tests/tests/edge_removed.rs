@@ -17,10 +17,11 @@
 use loom::thread::spawn;
 use mainstay_loom_tests::{assert_i2, join, model, read_state, services, try_publish};
 
-/// Preemption bound: 2.
+/// One thread publishes both, because `e` can be built only when `d` is ready. (Preemption bound:
+/// 3.)
 #[test]
 fn a_service_that_leaves_the_closure_is_still_taken_down() {
-    model("a service that leaves the closure is still taken down", Some(2), || {
+    model("a service that leaves the closure is still taken down", Some(3), || {
         let (registry, ids @ [x, d, _, _], [x_provider, d_provider, e_provider, probe_provider]) =
             services(&[]);
         let x_running = x_provider.start(&[]);
@@ -32,10 +33,9 @@ fn a_service_that_leaves_the_closure_is_still_taken_down() {
             let registry = registry.clone();
             move || registry.fail(x, "gone").unwrap()
         });
-        let d_running = spawn(move || try_publish(d_again, &[]));
-        let e_running = spawn(move || try_publish(e_first, &[d]));
+        let others = spawn(move || (try_publish(d_again, &[]), try_publish(e_first, &[d])));
         join(failer);
-        let (d_running, e_running) = (join(d_running), join(e_running));
+        let (d_running, e_running) = join(others);
         assert_i2(&registry, &ids);
 
         // d is not condemned: if it is down, an attempt begins; if it is ready, it can be used.
@@ -47,8 +47,8 @@ fn a_service_that_leaves_the_closure_is_still_taken_down() {
     });
 }
 
-/// The same, but the cascade may use the closure that was computed when `d` was published.
-/// (Preemption bound: 1.)
+/// The same, with a thread for each of `d` and `e`, and the cascade may use the closure that was
+/// computed when `d` was published. (Preemption bound: 1.)
 #[test]
 fn a_service_that_leaves_a_precomputed_closure_keeps_i2() {
     model("a service that leaves a precomputed closure keeps i2", Some(1), || {

@@ -20,10 +20,10 @@
 use loom::thread::spawn;
 use mainstay_loom_tests::{join, model, now_or_never, read_state, services, try_publish};
 
-/// The thread that has built the services reads them. (Preemption bound: 3.)
+/// The thread that has built the services reads them. (Preemption bound: 2.)
 #[test]
 fn a_walk_over_an_edge_that_is_reversed_keeps_i1() {
-    model("a walk over an edge that is reversed keeps i1", Some(3), || {
+    model("a walk over an edge that is reversed keeps i1", Some(2), || {
         let (registry, [x, b, a, _], providers) = services(&[(2, 0)]);
         let [x_provider, b_provider, a_provider, other_provider] = providers;
         let x_running = x_provider.start(&[]);

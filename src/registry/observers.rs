@@ -18,8 +18,9 @@
 //! `observe` executes these steps:
 //!
 //! 1. Add the observer to the list, and count it (`Observed`).
-//! 2. For each service, read a `Found`, the status, and a `Found` again, until both are the same:
-//!    no event lies between them, so the status is of the same instant as far as events can show.
+//! 2. For each service, read a `Found`, complete a replacement that was decided before, read the
+//!    status, and read a `Found` again, until both are the same: no event lies between them, so the
+//!    status is of the same instant as far as events can show.
 //! 3. Call `listing`.
 //! 4. Pass on the events that were kept since the last reading of their services, until none is
 //!    left; then the observer is live.
@@ -265,7 +266,12 @@ impl Registry {
 
     fn list_for(&self, entry: &Entry) -> Listing {
         let services = entry.listing(|being_listed| being_listed.count(self));
-        let read = |index| entry.listing(|being_listed| being_listed.read(self, index));
+        let read = |index| {
+            let is_same = entry.listing(|being_listed| being_listed.read(self, index));
+            // Without the lock, because a value may be dropped.
+            self.store().complete_replacement(index);
+            is_same
+        };
         for index in ServiceIndex::range(0..services) {
             read(index);
         }

@@ -250,6 +250,11 @@ impl History {
         Some(instance)
     }
 
+    /// Returns the instance of the last replacement, if it is not in its cell yet.
+    pub(crate) fn pending(&self) -> Option<AnyInstance> {
+        self.open().as_ref()?.replacements.pending.clone()
+    }
+
     /// Forgets a pending instance: it is in its cell, or its generation has ended.
     pub(crate) fn forget_pending<T>(&self, instance: &Instance<T>) {
         let mut open = self.open();

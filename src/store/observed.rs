@@ -110,4 +110,14 @@ impl Store {
         listed.closed = self.is_closed();
         listed
     }
+
+    /// Puts the instance of the last replacement into its cell, if it is not there yet: a listing
+    /// counts a replacement from its decision on, and a status shows the instance in the cell. May
+    /// drop the old value.
+    pub(crate) fn complete_replacement(&self, index: ServiceIndex) {
+        let service = self.service(index);
+        if let Some(pending) = service.history.pending() {
+            (service.operations.install)(self, index, pending);
+        }
+    }
 }
