@@ -18,7 +18,8 @@ pub struct Tree {
 }
 
 struct Elsewhere {
-    dependency: ServiceId<u64>,
+    /// Its drop would fail the service.
+    dependency: Provider<u64>,
     dependent: Provider<u64>,
     _running: Running<u64>,
 }
@@ -39,7 +40,7 @@ impl Tree {
             tree.registry.provide(id).unwrap()
         });
         let _running = publish(&dependency, &[]);
-        tree.elsewhere = Some(Elsewhere { dependency: dependency.id(), dependent, _running });
+        tree.elsewhere = Some(Elsewhere { dependency, dependent, _running });
         tree
     }
 
@@ -86,7 +87,7 @@ impl Tree {
         self.running.push(publish(last, &self.discovered));
         if let Some(Elsewhere { dependency, dependent, .. }) = &self.elsewhere {
             drop(publish(dependent, &[]));
-            drop(publish(dependent, &[*dependency]));
+            drop(publish(dependent, &[dependency.id()]));
         }
     }
 
