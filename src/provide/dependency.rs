@@ -144,12 +144,7 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        let service = match self.registry.index(self.id.into()) {
-            Ok(dependency) => self.registry.store().name(dependency),
-            // The wait has returned this error already, and is waited for again.
-            Err(foreign) => return Err(foreign.into()),
-        };
-        Err(WaitForError::TimedOut { service, after })
+        Err(WaitForError::TimedOut { service: self.registry.name_of(self.id)?, after })
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

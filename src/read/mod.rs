@@ -506,7 +506,7 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        Err(WaitError::TimedOut { service: self.registry.store().name(self.id.index()), after })
+        Err(WaitError::TimedOut { service: self.registry.name_of(self.id)?, after })
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

@@ -111,12 +111,7 @@ impl Condition for StateDiffers {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        let service = match self.registry.index(self.id) {
-            Ok(index) => self.registry.store().name(index),
-            // The wait has returned this error already, and is waited for again.
-            Err(foreign) => return Err(foreign.into()),
-        };
-        Err(WaitError::TimedOut { service, after })
+        Err(WaitError::TimedOut { service: self.registry.name_of(self.id)?, after })
     }
 
     /// Before the waiter bit is set: an attempt that begins and finds the bit then finds the count

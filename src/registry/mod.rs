@@ -283,6 +283,12 @@ impl Registry {
     pub(crate) fn index(&self, id: AnyId) -> Result<ServiceIndex, ForeignIdError> {
         self.store().index(id).ok_or(ForeignIdError { id })
     }
+
+    /// Returns the name of a service. A wait calls this when its time is over: one that has
+    /// returned the error of a foreign id already can still be waited for again.
+    pub(crate) fn name_of(&self, id: impl Into<AnyId>) -> Result<ServiceName, ForeignIdError> {
+        Ok(self.store().name(self.index(id.into())?))
+    }
 }
 
 // User code never runs under a lock or between two steps of the store, and locks ignore poisoning.

@@ -152,6 +152,10 @@ fn close_timeout_and_a_foreign_id_end_the_wait() {
     // It has ended, so only the timeout is left.
     let ended = wait.wait_blocking_timeout(MOMENT);
     assert!(matches!(ended, Err(WaitError::ForeignId(_))));
+    let mut ready = registry.wait_ready(foreign);
+    assert!(matches!(poll_once(&mut ready), Poll::Ready(Err(WaitError::ForeignId(_)))));
+    let ended = ready.wait_blocking_timeout(MOMENT);
+    assert!(matches!(ended, Err(WaitError::ForeignId(_))));
     drop(other);
 
     let mut wait = registry.wait_changed(service, down);
