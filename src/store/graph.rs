@@ -368,9 +368,9 @@ impl Graph {
 
     /// Returns the declared grace period of an edge.
     pub(crate) fn grace(&self, edge: Edge) -> Option<Duration> {
-        let is_start_only = !edge.soft;
-        let period = is_start_only.then(|| self.graces.get(&(edge.dependent, edge.dependency)));
-        period.flatten().copied()
+        // A soft edge beside it has none.
+        let period = self.graces.get(&(edge.dependent, edge.dependency));
+        period.filter(|_| !edge.soft).copied()
     }
 
     /// Returns the declared grace periods of a service, each with its dependency.

@@ -49,10 +49,10 @@ impl World {
             Op::DropProvider(pick) => on_item!(self.providers[pick].drop_provider()),
             Op::Begin(pick, mode) => on_item!(self.providers[pick].begin(mode)),
             Op::WaitFor { attempt, dependency, start_only, mode } => {
-                on_item!(self.attempts[attempt].wait_for(dependency, start_only, mode));
+                on_item!(self.attempts[attempt].wait_for(dependency, start_only, false, mode));
             }
             Op::WaitForAny { attempt, dependency, start_only, mode } => {
-                on_item!(self.attempts[attempt].wait_for_any(dependency, start_only, mode));
+                on_item!(self.attempts[attempt].wait_for(dependency, start_only, true, mode));
             }
             Op::WaitStateChanged(pick, mode) => self.wait_state_changed(pick, mode),
             Op::WaitReady(pick, mode) => self.wait_ready(pick, mode),
@@ -424,7 +424,7 @@ impl World {
         self.begin(provider, WaitMode::Drop);
         if self.attempts.len() > attempts {
             if let Some(dependency) = dependency {
-                self.wait_for(attempts, dependency, false, WaitMode::Drop);
+                self.wait_for(attempts, dependency, false, false, WaitMode::Drop);
             }
             self.ready(attempts);
         }

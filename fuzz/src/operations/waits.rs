@@ -127,17 +127,36 @@ impl World {
         self.first_check(awaited, Some(owner), mode, start);
     }
 
+    /// Waits for a dependency, by its typed or its untyped id.
     pub(crate) fn wait_for(
         &mut self,
         index: usize,
         dependency: Pick,
         start_only: bool,
+        any: bool,
         mode: WaitMode,
     ) {
-        let (dependency, id) = self.typed(dependency);
         let Handle { handle, service, generation, number } = &self.attempts[index];
         let (service, generation, number) = (*service, *generation, *number);
-        let any = false;
+        let attempt = Rc::clone(handle);
+        let (dependency, start) = if any {
+            use WaitResult::AnyDependency;
+            let (dependency, id) = self.any(dependency);
+            let start = if start_only {
+                start_wait!(mode, AnyDependency, attempt => attempt.wait_to_start_any(id))
+            } else {
+                start_wait!(mode, AnyDependency, attempt => attempt.wait_for_any(id))
+            };
+            (dependency, start)
+        } else {
+            let (dependency, id) = self.typed(dependency);
+            let start = if start_only {
+                start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_to_start(id))
+            } else {
+                start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_for(id))
+            };
+            (dependency, start)
+        };
         let awaited = Awaited::Dependency {
             service,
             generation,
@@ -145,40 +164,6 @@ impl World {
             dependency,
             start_only,
             any,
-        };
-        let attempt = Rc::clone(handle);
-        let start = if start_only {
-            start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_to_start(id))
-        } else {
-            start_wait!(mode, WaitResult::Dependency, attempt => attempt.wait_for(id))
-        };
-        self.first_check(awaited, Some(number), mode, start);
-    }
-
-    pub(crate) fn wait_for_any(
-        &mut self,
-        index: usize,
-        dependency: Pick,
-        start_only: bool,
-        mode: WaitMode,
-    ) {
-        let (dependency, id) = self.any(dependency);
-        let Handle { handle, service, generation, number } = &self.attempts[index];
-        let (service, generation, number) = (*service, *generation, *number);
-        let any = true;
-        let awaited = Awaited::Dependency {
-            service,
-            generation,
-            attempt: number,
-            dependency,
-            start_only,
-            any,
-        };
-        let attempt = Rc::clone(handle);
-        let start = if start_only {
-            start_wait!(mode, WaitResult::AnyDependency, attempt => attempt.wait_to_start_any(id))
-        } else {
-            start_wait!(mode, WaitResult::AnyDependency, attempt => attempt.wait_for_any(id))
         };
         self.first_check(awaited, Some(number), mode, start);
     }
