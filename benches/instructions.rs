@@ -111,7 +111,7 @@ fn fail_of_1(tree: Tree) -> Tree {
     tree
 }
 
-#[library_benchmark(config = at_most_instructions(100_400))]
+#[library_benchmark(config = at_most_instructions(85_800))]
 #[bench::one(chain(1_000))]
 fn fail_of_1000(tree: Tree) -> Tree {
     assert_eq!(tree.fail(), 1_000);

@@ -28,6 +28,7 @@ use super::{
     Phase, Store,
     history::{Cause, Exactly, NotCondemned, OldCauses},
     quiet::{Activity, LARGE},
+    slot::Slot,
     state::{Tag, Transition, fence_before_check},
     walk::{Member, Walk},
 };
@@ -257,38 +258,39 @@ impl Store {
             // If nothing has begun since services were marked as quiet, a walk may have much less
             // to visit than a large closure has members.
             let prefers_walk = closure.len() >= LARGE && self.any_quiet();
-            (!prefers_walk).then(|| (root, number, Walk::precomputed(root.service, closure)))
+            (!prefers_walk).then_some((root, number, closure))
         });
-        let (computed, mut walk) = match precomputed {
-            Some((root, number, walk)) => (Some((root, number)), walk),
-            None => {
-                let starts: Vec<ServiceIndex> = roots.iter().map(|root| root.service).collect();
-                (None, self.walk(&starts, pin))
-            }
-        };
-        let mut members = std::mem::take(&mut walk.members);
-        let activity = self.activity_for(&members);
-        let to_of_root = |service| match one {
-            Some(root) => (root.service == service).then_some(root.to),
-            None => {
-                let at = roots.binary_search_by_key(&service, |root| root.service);
-                at.ok().map(|at| roots[at].to)
-            }
-        };
         // Whether a member must be read again after the fence.
         let mut any_to_check = false;
-        for member in &mut members {
-            if let Some(to) = to_of_root(member.service) {
-                member.to = to;
-                any_to_check |= walk.is_dependent(member.service);
-                continue;
-            }
-            let slot = self.slot(member.service);
+        let slots = self.slots();
+        let mut condemn = |member: &mut Member| {
+            let slot = slots(member.service);
             match slot.state.load().phase() {
                 Phase::Down => any_to_check = true,
                 Phase::Starting | Phase::Ready => member.to = slot.condemned.increment(),
             }
-        }
+        };
+        let (computed, activity, mut walk) = match precomputed {
+            Some((root, number, closure)) => {
+                let activity = self.activity_for(closure.len());
+                (Some((root, number)), activity, Walk::precomputed(root, closure, condemn))
+            }
+            None => {
+                let starts: Vec<ServiceIndex> = roots.iter().map(|root| root.service).collect();
+                let mut walk = self.walk(&starts, pin);
+                let activity = self.activity_for(walk.members.len());
+                for member in &mut walk.members {
+                    match roots.binary_search_by_key(&member.service, |root| root.service) {
+                        Ok(at) => member.to = roots[at].to,
+                        Err(_) => condemn(member),
+                    }
+                }
+                // One of several roots may be a dependent of another one.
+                any_to_check |= one.is_none();
+                (None, activity, walk)
+            }
+        };
+        let members = std::mem::take(&mut walk.members);
         fence_before_check();
         // Cases 1 and 3: no list of the closure has changed.
         let is_complete = match computed {
@@ -389,6 +391,7 @@ impl Store {
     ) -> CascadeResult {
         let mut result = CascadeResult::default();
         let mut had_waiters = Vec::new();
+        let slots = self.slots();
         for &Member { service, to, .. } in condemned.members().iter().rev() {
             let root = root_of(service);
             if to == Generation::FIRST {
@@ -399,7 +402,7 @@ impl Store {
             }
             // If another cascade has taken the slot down, that one counts it and notifies its
             // waiters.
-            let Some(transition) = self.take_down_slot(service, to, root) else { continue };
+            let Some(transition) = take_down_slot(slots(service), to, root) else { continue };
             self.count_ended(service, transition.from, to);
             if transition.had_waiters {
                 had_waiters.push(service);
@@ -441,47 +444,32 @@ impl Store {
     fn pass(&self, _service: ServiceIndex) -> bool {
         false
     }
+}
 
-    /// Moves a slot to the generation to which this cascade has condemned it, and to `Down`.
-    /// Returns `None` if the slot has already reached that generation.
-    ///
-    /// # Overlapping cascades
-    ///
-    /// Each increment of `condemned` has a different result. So if two cascades K and K' have
-    /// condemned the slot, one of them, say K', has the higher generation: `K(s) < K'(s)`.
-    ///
-    ///  1. K comes first. It takes the slot down to `K(s)`, and K' takes it down again later. No
-    ///     attempt begins in between, because the state is below `condemned` (A1).
-    ///  2. K' comes first. The state is beyond `K(s)`, and K leaves the slot as it is. K' has
-    ///     taken all dependents down before it, and K observes this by the Acquire of its load.
-    ///  3. Both try at the same time. One of the two compare-and-swaps fails and reads the new
-    ///     state. This leads to case 1 or 2.
-    ///  4. K' came first, and the slot has restarted since. K leaves it as it is, too. If the new
-    ///     attempt may have used a member of K, then a pass of K has condemned the slot again, and
-    ///     `K(s)` is beyond the generation of this attempt.
-    ///
-    /// K never takes the slot down to `K'(s)`, although it could read this value in `condemned`.
-    /// K' may not have taken the dependents of the slot down yet, and a thread could observe the
-    /// failure of the slot before theirs (I1).
-    fn take_down_slot(
-        &self,
-        service: ServiceIndex,
-        to: Generation,
-        root: ServiceIndex,
-    ) -> Option<Transition> {
-        let slot = self.slot(service);
-        let mut seen = slot.state.load();
-        while seen.generation() < to {
-            // Before the transition, so that a thread that observes the failure finds a root. If
-            // K and K' both store their root here, the slot names one of them.
-            slot.failed_by.set(root);
-            match slot.state.transition(seen, Tag::down(to)) {
-                Ok(transition) => return Some(transition),
-                // Another cascade took the slot down, or an attempt began, was published or failed.
-                Err(now) => seen = now,
-            }
-        }
-        // Cases 2 and 4: another cascade has taken the slot down.
-        None
-    }
+/// Moves a slot to the generation to which this cascade has condemned it, and to `Down`. Returns
+/// `None` if the slot has already reached that generation.
+///
+/// # Overlapping cascades
+///
+/// Each increment of `condemned` has a different result. So if two cascades K and K' have
+/// condemned the slot, one of them, say K', has the higher generation: `K(s) < K'(s)`.
+///
+///  1. K comes first. It takes the slot down to `K(s)`, and K' takes it down again later. No
+///     attempt begins in between, because the state is below `condemned` (A1).
+///  2. K' comes first. The state is beyond `K(s)`, and K leaves the slot as it is. K' has
+///     taken all dependents down before it, and K observes this by the Acquire of its load.
+///  3. Both try at the same time. One of the two compare-and-swaps fails and reads the new
+///     state. This leads to case 1 or 2.
+///  4. K' came first, and the slot has restarted since. K leaves it as it is, too. If the new
+///     attempt may have used a member of K, then a pass of K has condemned the slot again, and
+///     `K(s)` is beyond the generation of this attempt.
+///
+/// K never takes the slot down to `K'(s)`, although it could read this value in `condemned`.
+/// K' may not have taken the dependents of the slot down yet, and a thread could observe the
+/// failure of the slot before theirs (I1).
+#[inline]
+fn take_down_slot(slot: &Slot, to: Generation, root: ServiceIndex) -> Option<Transition> {
+    // Before the transition, so that a thread that observes the failure finds a root. If K and
+    // K' both store their root here, the slot names one of them.
+    slot.state.take_down(to, || slot.failed_by.set(root))
 }

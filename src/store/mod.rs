@@ -273,6 +273,11 @@ impl Store {
         self.slab.slot(index)
     }
 
+    /// As `slot`, for a loop over many services.
+    pub(super) fn slots<'a>(&'a self) -> impl Fn(ServiceIndex) -> &'a Slot {
+        self.slab.slots()
+    }
+
     pub(crate) fn is_ready(&self, index: ServiceIndex) -> bool {
         self.slot(index).state.load().phase() == Phase::Ready
     }

@@ -71,11 +71,11 @@ impl Store {
         Activity(self.topology.changes().wrapping_add(self.begun.load()))
     }
 
-    /// Returns the activity, if the closure with these members is large enough to be marked.
+    /// Returns the activity, if a closure of this size is large enough to be marked.
     ///
     /// Read before the members are condemned: all of them are down at some time after this.
-    pub(super) fn activity_for(&self, members: &[Member]) -> Option<Activity> {
-        (members.len() >= LARGE).then(|| self.activity())
+    pub(super) fn activity_for(&self, members: usize) -> Option<Activity> {
+        (members >= LARGE).then(|| self.activity())
     }
 
     /// Returns the present activity, if everything that depends on the service is down as long as

@@ -161,6 +161,29 @@ impl StateCell {
         self.exchange(from, to, WAITERS)
     }
 
+    /// Moves the state to `Down` in the generation `to` and clears the waiter bit, unless the state
+    /// has reached this generation. Calls `before` before each try.
+    ///
+    /// Acquire, also if nothing changes: the cascade that was faster has taken the dependents down
+    /// before. The orderings of the exchange are as in `transition`.
+    #[inline]
+    pub(crate) fn take_down(&self, to: Generation, before: impl Fn()) -> Option<Transition> {
+        let to = Tag::down(to).0;
+        let mut seen = self.0.load(Ordering::Acquire);
+        // `Down` is the lowest tag of a generation.
+        while seen < to {
+            before();
+            match self.0.compare_exchange(seen, to, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let had_waiters = has_waiters(seen);
+                    return Some(Transition { from: Tag(seen & !WAITERS), had_waiters });
+                }
+                Err(now) => seen = now,
+            }
+        }
+        None
+    }
+
     fn exchange(&self, from: Tag, to: Tag, keep: u64) -> Result<Transition, Tag> {
         // Relaxed: the caller has written or read `from`, so a state that differs is a later one. A
         // state that is equal is only a guess, which the compare-and-swap verifies.

@@ -124,14 +124,25 @@ impl Walk {
         Self { members, dependents, pruned_at: None, unless_ready: Vec::new() }
     }
 
-    /// Creates the walk that would find the precomputed closure of `root`.
-    pub(super) fn precomputed(root: ServiceIndex, closure: &Precomputed) -> Self {
+    /// Creates the walk that would find the precomputed closure of `root`. Calls `with` for each
+    /// other member.
+    #[inline]
+    pub(super) fn precomputed(
+        root: Member,
+        closure: &Precomputed,
+        mut with: impl FnMut(&mut Member),
+    ) -> Self {
         let mut members = Vec::with_capacity(closure.len());
-        // No list was read: the closure is checked as a whole.
         closure.for_each(|service| {
-            members.push(Member { service, version: 0, to: Generation::FIRST });
+            // No list was read: the closure is checked as a whole.
+            let mut member = Member { service, version: 0, ..root };
+            if service != root.service {
+                member.to = Generation::FIRST;
+                with(&mut member);
+            }
+            members.push(member);
         });
-        let dependents = DependentMembers::AllBut(root);
+        let dependents = DependentMembers::AllBut(root.service);
         Self { members, dependents, pruned_at: None, unless_ready: Vec::new() }
     }
 

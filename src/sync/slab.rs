@@ -220,7 +220,16 @@ impl<S, M> Slab<S, M> {
     /// Returns the slot of an entry. Panics if there is no such entry.
     #[inline]
     pub(crate) fn slot(&self, index: ServiceIndex) -> &S {
-        &self.entries[index.as_usize()].slot
+        self.slots()(index)
+    }
+
+    /// Returns a function that returns the slot of an entry, as `slot`, for a loop over many
+    /// entries: the loop does not load the address of the entries again after each atomic
+    /// operation.
+    #[inline]
+    pub(crate) fn slots<'a>(&'a self) -> impl Fn(ServiceIndex) -> &'a S {
+        let entries = &*self.entries;
+        move |index| &entries[index.as_usize()].slot
     }
 
     /// Returns the `M` of an entry, or `None` if the entry is not registered.
