@@ -2,8 +2,8 @@
 //!
 //! arc-swap keeps a node for each thread that has read anything by it, and each store visits all
 //! nodes. mainstay stores its values in cells of arc-swap, so each publication has this cost, too.
-//! It is compared with the part that mainstay cannot avoid: a store to the cell, and one
-//! compare-and-swap of a state word. A failure touches no cell of arc-swap.
+//! It is compared with a store to the cell and one compare-and-swap of a state word; and with the
+//! part that mainstay cannot avoid (`limits.rs`). A failure touches no cell of arc-swap.
 //!
 //! The nodes belong to the process and remain when their threads end; a new thread takes a free
 //! node. Therefore all readers of one measurement are alive at the same time: each reads once, and
@@ -21,7 +21,10 @@ use std::{
 use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use mainstay::{Provider, Registry, Running, ServiceId};
-use mainstay_benches::features::criterion;
+use mainstay_benches::{
+    features::criterion,
+    rivals::limits::{Published, PublishedCell},
+};
 
 /// The number of publications, each of another service, between two reads of the clock.
 const BATCH: u64 = 64;
@@ -147,6 +150,19 @@ fn time_lines(lines: &[Line], n: u64, publish: impl Fn(&Line, u64)) -> Duration 
     })
 }
 
+/// As `Services::time_publications`.
+fn time_limit(cells: &[PublishedCell], n: u64) -> Duration {
+    let mut published: Vec<Published> = Vec::with_capacity(BATCH as usize);
+    in_batches(n, |first, count| {
+        let elapsed = time(first, count, |i, value| published.push(cells[i].publish(value)));
+        for ((cell, value), published) in cells.iter().zip(first..).zip(published.drain(..)) {
+            assert_eq!(cell.load(), Some(value));
+            cell.fail(published);
+        }
+        elapsed
+    })
+}
+
 /// Reads on this number of threads at the same time; this thread is one of them.
 fn read_on(threads: usize, read: impl Fn() + Sync) {
     let all = Barrier::new(threads);
@@ -163,6 +179,7 @@ fn read_on(threads: usize, read: impl Fn() + Sync) {
 fn publication(c: &mut Criterion) {
     let services = Services::new();
     let lines: Vec<Line> = (0..BATCH).map(|_| Line::new()).collect();
+    let cells: Vec<PublishedCell> = (0..BATCH).map(|_| PublishedCell::default()).collect();
 
     for threads in READERS {
         let running = services.publish(0, 0);
@@ -179,6 +196,7 @@ fn publication(c: &mut Criterion) {
         };
         bench("mainstay begin and ready", &|n| services.time_publications(n));
         bench("mainstay replace", &|n| services.time_replacements(n));
+        bench("limit: attempt and instance", &|n| time_limit(&cells, n));
         bench("arc-swap store and a CAS", &|n| time_lines(&lines, n, Line::store));
         bench("arc-swap compare_and_swap and a CAS", &|n| {
             time_lines(&lines, n, Line::compare_and_swap)

@@ -169,7 +169,7 @@ impl RegistryBuilder {
     /// ```
     #[must_use]
     pub fn build(self) -> Registry {
-        self.store.compute_all_closures();
+        self.store.build();
         self.observers.iter().for_each(|_| self.store.observed.add());
         Registry::new(RegistryInner {
             store: self.store,

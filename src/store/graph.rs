@@ -203,6 +203,8 @@ pub(crate) struct Graph {
     /// The services whose precomputed closures are not valid (`topology/closures.rs`). It is here,
     /// because it is behind the same lock.
     pub(super) outdated: Outdated,
+    /// The registry is built. Before, no list of dependents is published (`Topology::build`).
+    pub(super) is_built: bool,
     /// The grace periods that were declared: for a dependent and its dependency, the period.
     graces: BTreeMap<(ServiceIndex, ServiceIndex), Duration>,
 }

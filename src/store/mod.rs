@@ -316,9 +316,9 @@ impl Store {
         self.topology.read(|graph| graph.graces(dependent).collect())
     }
 
-    /// Computes all closures, whatever it costs: the registry is built.
-    pub(crate) fn compute_all_closures(&self) {
-        self.topology.compute_all_closures(self);
+    /// Called once, when the registry is built.
+    pub(crate) fn build(&self) {
+        self.topology.build(self);
     }
 
     /// Publishes an edge that an attempt of the dependent uses.

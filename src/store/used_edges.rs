@@ -101,6 +101,10 @@ impl UsedEdges {
     /// Returns the instances that the attempt has received, or `None` if there are none.
     pub(crate) fn built_from(&self, store: &Store) -> Option<Arc<[BuiltFrom]>> {
         let edges = self.lock();
+        // Most services of a server with many of them depend on nothing.
+        if edges.is_empty() {
+            return None;
+        }
         let received = edges.iter().flat_map(|(&(dependency, _), edge)| {
             let service = store.id(dependency);
             let from = move |kind, received: Option<Received>| {

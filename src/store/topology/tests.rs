@@ -60,6 +60,12 @@ fn edge((dependent, dependency, soft): (u32, u32, bool)) -> Edge {
 
 impl World {
     fn new(services: u32) -> Self {
+        let world = Self::unbuilt(services);
+        world.topology.build(&world);
+        world
+    }
+
+    fn unbuilt(services: u32) -> Self {
         let topology = Topology::new();
         let slots = (0..services)
             .map(|service| {
@@ -389,7 +395,7 @@ fn random_changes_agree_with_a_plain_set_of_edges() {
             }
             match rng.u8(..8) {
                 0..=2 => world.topology.compute_closures(&world),
-                3 if rng.bool() => world.topology.compute_all_closures(&world),
+                3 if rng.bool() => world.topology.build(&world),
                 3 => world.walk_and_keep(key.0),
                 _ => {}
             }
@@ -399,11 +405,42 @@ fn random_changes_agree_with_a_plain_set_of_edges() {
             }
         }
         world.check();
-        world.topology.compute_all_closures(&world);
+        world.topology.build(&world);
         for service in 0..services {
             assert!(world.closure(index(service)).is_valid());
         }
         assert!(world.check_closures() > 0);
+    }
+}
+
+#[test]
+fn edges_that_were_declared_before_are_listed_when_the_registry_is_built() {
+    for seed in 0..40 {
+        let mut rng = Rng::with_seed(seed);
+        // Above 1,024, closures are not computed ahead.
+        let services = if seed % 8 == 0 { 1_100 } else { rng.u32(2..60) };
+        let mut world = World::unbuilt(services);
+        for _ in 0..services {
+            let service = |rng: &mut Rng| rng.u32(..services.min(30));
+            let key = (service(&mut rng), service(&mut rng), rng.u8(..5) == 0);
+            match rng.u8(..5) {
+                0 => world.add((key.0, key.1, false), EdgeSource::DeclaredToStart { hard: None }),
+                _ => world.add(key, EdgeSource::Declared),
+            }
+        }
+        let pin = pin();
+        for service in 0..services {
+            let dependents = world.slot(index(service)).dependents();
+            assert!(dependents.version() == 0 && dependents.iter(&pin).next().is_none());
+        }
+        world.topology.build(&world);
+        world.check();
+        world.check_closures();
+        let has_dependents = |service| world.edges.keys().any(|key| key.1 == service && !key.2);
+        for service in 0..services {
+            let is_valid = world.closure(index(service)).is_valid();
+            assert_eq!(is_valid, services <= 1_024 || !has_dependents(service), "{service}");
+        }
     }
 }
 

@@ -51,8 +51,9 @@ fn main() -> Result<()> {
         "The limits show which part of a cost cannot be avoided. `pointer and state` and `arc-swap \
          load and state` are reads that check a state word; `floor, remembered` is a floor that \
          also stores the reason of the failure, names it at each slot, and takes each slot down \
-         only if it is up and below the generation to which it was condemned; `relayed` calls \
-         wakers after the lock of event-listener is released.\n\n",
+         only if it is up and below the generation to which it was condemned; `attempt and \
+         instance` begins an attempt and publishes an instance that knows its generation and its \
+         times; `relayed` calls wakers after the lock of event-listener is released.\n\n",
         &limits::tables(&results),
         "## Where it loses\n\n",
         "Each alternative with a lower median than the operation of mainstay with the same effect, \
