@@ -167,7 +167,7 @@ const fn by_feature(supervise: u64, none: u64) -> u64 {
     if cfg!(feature = "supervise") { supervise } else { none }
 }
 
-#[library_benchmark(config = at_most_instructions(by_feature(2_050, 1_820)))]
+#[library_benchmark(config = at_most_instructions(by_feature(1_950, 1_720)))]
 #[bench::one(down())]
 fn publish(provider: Provider<u64>) -> (Provider<u64>, Running<u64>) {
     let running = published(&provider);
