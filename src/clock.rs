@@ -130,10 +130,10 @@ fn left(deadline: Instant) -> Option<std::time::Duration> {
 ///
 /// [`is_real`](Clock::is_real) returns `false` on a thread whose runtime is paused, so a blocking
 /// supervisor there sleeps until the test has advanced the time. It also returns `false` after the
-/// time was resumed, because this time is late by the duration of the pause. tokio cannot be asked
-/// whether its time is paused; this clock compares the time of tokio with that of the system. If
-/// the time is paused while a thread is parked, the thread notices this at the deadline of its
-/// present sleep. So pause the time before the first blocking call.
+/// time was resumed, because from then on it differs from the time of the system. tokio cannot be
+/// asked whether its time is paused, so this clock compares the two times. If the time is paused
+/// while a thread is parked, the thread notices this when it is woken, or at its deadline. So pause
+/// the time before the first blocking call.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
