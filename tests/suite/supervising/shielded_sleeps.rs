@@ -38,7 +38,7 @@ struct Panics {
 
 impl Panics {
     /// The waker, and the number of its panics.
-    fn new(in_drop: bool) -> (Waker, Arc<AtomicUsize>) {
+    fn waker(in_drop: bool) -> (Waker, Arc<AtomicUsize>) {
         let panics = Arc::<AtomicUsize>::default();
         (Arc::new(Self { in_drop, panics: Arc::clone(&panics) }).into(), panics)
     }
@@ -74,7 +74,7 @@ fn by_every_clock<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Clock>) -> F) {
 fn a_waker_that_panics_when_it_is_called_ends_no_other_sleep() {
     by_every_clock(|clock| async move {
         let begun = clock.now();
-        let (waker, panics) = Panics::new(false);
+        let (waker, panics) = Panics::waker(false);
         let mut panicking = clock.sleep_until(begun + ms(5));
         assert!(poll_with(&mut panicking, &waker).is_pending());
         // One that exists, and one that begins later.
@@ -91,7 +91,7 @@ fn a_waker_that_panics_when_it_is_dropped_ends_no_other_sleep() {
     by_every_clock(|clock| async move {
         let begun = clock.now();
         // The sleep and its timer are the last owners of the waker. It is dropped after its call.
-        let (waker, panics) = Panics::new(true);
+        let (waker, panics) = Panics::waker(true);
         let mut called = clock.sleep_until(begun + ms(5));
         assert!(poll_with(&mut called, &waker).is_pending());
         drop(waker);
@@ -99,7 +99,7 @@ fn a_waker_that_panics_when_it_is_dropped_ends_no_other_sleep() {
         assert_eq!(panics.load(Ordering::SeqCst), 1);
         assert!(poll_once(&mut called).is_ready());
         // It is dropped with its sleep.
-        let (waker, panics) = Panics::new(true);
+        let (waker, panics) = Panics::waker(true);
         let mut dropped = clock.sleep_until(begun + HOUR);
         assert!(poll_with(&mut dropped, &waker).is_pending());
         drop(waker);
@@ -127,7 +127,7 @@ fn panicking_wakers_do_not_affect_the_advance_of_a_virtual_clock() {
         assert!(poll_with(&mut sleep, waker).is_pending());
         sleep
     };
-    let [(called, calls), (dropped, drops)] = [false, true].map(Panics::new);
+    let [(called, calls), (dropped, drops)] = [false, true].map(Panics::waker);
     let (wakes, waker) = Wakes::new();
     let mut sleeps = [sleep(&called), sleep(&dropped), sleep(&waker)];
     drop(dropped);
@@ -137,11 +137,11 @@ fn panicking_wakers_do_not_affect_the_advance_of_a_virtual_clock() {
     assert!(sleeps.iter_mut().all(|sleep| poll_once(sleep).is_ready()));
 
     // A waker that is replaced, and one that is dropped with its sleep.
-    let (dropped, drops) = Panics::new(true);
+    let (dropped, drops) = Panics::waker(true);
     let mut replaced = sleep(&dropped);
     drop(dropped);
     assert!(poll_with(&mut replaced, &waker).is_pending());
-    let (dropped, drops_with_sleep) = Panics::new(true);
+    let (dropped, drops_with_sleep) = Panics::waker(true);
     let with_sleep = sleep(&dropped);
     drop(dropped);
     drop(with_sleep);
@@ -261,7 +261,7 @@ fn a_clock_of_the_user_gets_no_waker_that_panics() {
     let clock = PlainClock::new();
     let registry = Registry::builder(2).unwrap().clock(clock.clone()).build();
     let [a, b] = ["a", "b"].map(|name| registry.register::<u32>(name).unwrap());
-    let (waker, panics) = Panics::new(false);
+    let (waker, panics) = Panics::waker(false);
     let mut context = Context::from_waker(&waker);
 
     // A wait with a timeout, and a supervisor that backs off.
