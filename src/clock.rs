@@ -1,9 +1,13 @@
 //! Clocks: the present time, and futures that complete at a given time.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
-    time::Instant,
+mod shield;
+mod wake_source;
+
+use std::{future::Future, pin::Pin, time::Instant};
+
+pub(crate) use self::{
+    shield::ShieldedSleep,
+    wake_source::{WakeSource, block_on},
 };
 
 /// A future that completes at a given time; returned by [`Clock::sleep_until`].
@@ -50,12 +54,20 @@ pub trait Clock: Send + Sync + 'static {
     /// Returns a future that completes once `now` has reached the deadline.
     ///
     /// Callers may drop it at any time, and poll it from different tasks.
+    ///
+    /// A waker that supervisors, shutdowns and [`Wait::timeout`](crate::wait::Wait::timeout) pass
+    /// to this future does not panic when it is called, cloned or dropped: it catches the panic of
+    /// the task's own waker. The futures of the clocks of this crate do the same with the waker of
+    /// any caller. The task's waker still runs on the thread that wakes the future: if it blocks
+    /// this thread, it delays the other futures that this thread wakes.
     fn sleep_until(&self, deadline: Instant) -> Sleep;
 
-    /// Returns whether the times of this clock are those of [`Instant::now`].
+    /// Returns whether the times of this clock are those of [`Instant::now`] on this thread.
     ///
-    /// If so, a supervisor that runs on a thread of its own parks this thread until the deadline,
-    /// and does not call `sleep_until`.
+    /// If so, [`Supervisor::run_blocking`](crate::supervise::Supervisor::run_blocking) and
+    /// [`Registry::shutdown_blocking`](crate::Registry::shutdown_blocking) park their thread until
+    /// the deadline, and do not call `sleep_until`. If not, they poll the future of `sleep_until`
+    /// on their thread. They ask before each sleep and after each wake-up: the answer may change.
     fn is_real(&self) -> bool {
         false
     }
@@ -63,9 +75,9 @@ pub trait Clock: Send + Sync + 'static {
 
 /// The system's monotonic clock, for any executor and for plain threads. The default.
 ///
-/// A supervisor on a plain thread parks its thread. Futures are woken by a timer thread, one for
+/// A blocking supervisor or shutdown parks its thread. Futures are woken by a timer thread, one for
 /// the whole process: [futures-timer](https://docs.rs/futures-timer) starts it when the first
-/// future sleeps.
+/// future sleeps. A waker that panics on this thread is caught; the panic hook reports it.
 ///
 /// ```
 /// use mainstay::supervise::{Clock, SystemClock};
@@ -84,12 +96,13 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Box::pin(async move {
+        // A panic on the timer thread would end all timers of the process.
+        Box::pin(ShieldedSleep::new(Box::pin(async move {
             // A loop, as the delay may end a little early.
             while let Some(left) = left(deadline) {
                 futures_timer::Delay::new(left).await;
             }
-        })
+        })))
     }
 
     fn is_real(&self) -> bool {
@@ -105,9 +118,22 @@ fn left(deadline: Instant) -> Option<std::time::Duration> {
 
 /// The clock of tokio.
 ///
-/// Futures that sleep by it must be polled in a tokio runtime with an enabled timer; plain threads
-/// need no runtime. If a test has [paused](https://docs.rs/tokio/latest/tokio/time/fn.pause.html)
-/// the time of its runtime, this clock is paused within that runtime, too.
+/// The runtime of a future that sleeps by this clock must have an enabled timer. A future whose
+/// first poll is outside of a runtime sleeps by the [`SystemClock`], and a blocking supervisor or
+/// shutdown parks its thread: both need no runtime.
+///
+/// # Paused time
+///
+/// A test can [pause](https://docs.rs/tokio/latest/tokio/time/fn.pause.html) the time of its
+/// runtime. Then this clock is paused, too, on every thread of that runtime, including those of
+/// `spawn_blocking`. On all other threads it is the clock of the system.
+///
+/// [`is_real`](Clock::is_real) returns `false` on a thread whose runtime is paused, so a blocking
+/// supervisor there sleeps until the test has advanced the time. It also returns `false` after the
+/// time was resumed, because from then on it differs from the time of the system. tokio cannot be
+/// asked whether its time is paused, so this clock compares the two times. If the time is paused
+/// while a thread is parked, the thread notices this when it is woken, or at its deadline. So pause
+/// the time before the first blocking call.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -131,12 +157,23 @@ impl Clock for TokioClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        // tokio's timer is created in the first poll, because the caller may be outside a runtime.
-        Box::pin(async move { tokio::time::sleep_until(deadline.into()).await })
+        // The timer of tokio is created in the first poll, because the caller of this method may be
+        // outside of a runtime. A panic of a waker would end the thread that drives the runtime.
+        Box::pin(ShieldedSleep::new(Box::pin(async move {
+            match tokio::runtime::Handle::try_current() {
+                Ok(_) => tokio::time::sleep_until(deadline.into()).await,
+                Err(_) => SystemClock.sleep_until(deadline).await,
+            }
+        })))
     }
 
     fn is_real(&self) -> bool {
-        true
+        // Real time is between two readings of the clock of the system. Paused time is before them,
+        // or after them if it was advanced. If it is between them by chance, a thread parks for one
+        // sleep, and asks again.
+        let before = Instant::now();
+        let now = self.now();
+        before <= now && now <= Instant::now()
     }
 }
 
@@ -161,17 +198,13 @@ impl Clock for SmolClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Box::pin(async move {
+        // async-io drops wakers under a lock, which a panic would poison for all timers.
+        Box::pin(ShieldedSleep::new(Box::pin(async move {
             async_io::Timer::at(deadline).await;
-        })
+        })))
     }
 
     fn is_real(&self) -> bool {
         true
     }
-}
-
-/// Returns a future that never completes, for a deadline beyond the range of `Instant`.
-pub(crate) fn never() -> Sleep {
-    Box::pin(poll_fn(|_| std::task::Poll::Pending))
 }

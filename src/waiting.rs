@@ -143,7 +143,9 @@ impl<C: Condition> Wait<C> {
     /// Blocks this thread until the wait ends, but at most for `timeout`. If the timeout expires,
     /// it returns the error `TimedOut` of the wait.
     ///
-    /// With a timeout of zero, it only checks whether the condition holds.
+    /// The timeout is measured by [`Instant::now`], whatever the clock of the registry: a thread
+    /// can park only by real time. [`timeout`](Self::timeout) takes a clock. With a timeout of
+    /// zero, it only checks whether the condition holds.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -161,7 +163,8 @@ impl<C: Condition> Wait<C> {
     /// Blocks this thread until the wait ends, but at most until `deadline`. After the deadline it
     /// returns the error `TimedOut` of the wait.
     ///
-    /// With a deadline in the past, it only checks whether the condition holds.
+    /// The deadline is a time of [`Instant::now`], whatever the clock of the registry. With a
+    /// deadline in the past, it only checks whether the condition holds.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -206,7 +209,8 @@ impl<C: Condition> Wait<C> {
         let Some(deadline) = start.checked_add(timeout) else { return self.await };
         let output = async { Some((&mut self).await) };
         let expired = async {
-            clock.sleep_until(deadline).await;
+            // The clock may be one of the user, and its timer may be shared with others.
+            crate::clock::ShieldedSleep::new(clock.sleep_until(deadline)).await;
             None
         };
         match futures_lite::future::or(output, expired).await {

@@ -157,7 +157,8 @@ pub struct SupervisorStatus {
     /// The number of failures counted against the service since the last
     /// [stable](crate::supervise::RestartPolicy::reset_after) instance or reset.
     pub failures: u32,
-    /// While backing off: the time until the next build.
+    /// While backing off: the time until the next build, by the clock of the registry. `None` if
+    /// the end of the backoff is beyond the range of [`Instant`].
     pub next_try_in: Option<Duration>,
 }
 

@@ -119,7 +119,7 @@
 //
 // | file                         | content                                                       |
 // |------------------------------|---------------------------------------------------------------|
-// | `supervisor.rs`              | `Supervisor`: the public handle, and how it sleeps            |
+// | `supervisor.rs`              | `Supervisor`: the public handle                               |
 // | `run_loop.rs`                | the loop of one supervisor; stopping its service (S1, S4)     |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its verdicts (S1)      |
 // | `build.rs`                   | `Build`, which a builder receives, and its waits              |
@@ -133,6 +133,7 @@
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
 // | `../clock.rs`                | clocks                                                        |
+// | `../clock/`                  | sleeping by a clock or on a thread; shielding users' wakers   |
 //
 // The rules, by the numbers that the code and the models use. docs/supervision.md explains them,
 // and why they hold.

@@ -24,13 +24,13 @@ use futures_lite::future::or;
 
 use super::SupervisorState;
 use crate::{
-    clock::never,
+    clock::{WakeSource, block_on},
     failure::Reason,
     numbers::ServiceIndex,
     registry::{Control, Registry},
     service::ServiceName,
     store::{Edge, Phase, Target},
-    sync::{Shielded, block_until},
+    sync::Shielded,
 };
 
 /// The result of a graceful shutdown; returned by [`Registry::shutdown`].
@@ -167,37 +167,14 @@ impl Registry {
         &self,
         timeout: Duration,
     ) -> impl Future<Output = ShutdownReport> + Send + use<> {
-        let registry = self.clone();
-        async move {
-            let (clock, progress) =
-                (&registry.supervisors().clock, &registry.supervisors().progress);
-            let end = clock.now().checked_add(timeout);
-            let mut run = ShutdownRun::new(&registry);
-            loop {
-                // Before the states are read, so that a supervisor that ends after `run.step` has
-                // read its state ends the wait below.
-                let steps = progress.steps();
-                let now = clock.now();
-                let next_limit = run.step(now);
-                // S6: also if the time is over, whatever the supervisors do.
-                if run.all_stopped() || end.is_some_and(|end| now >= end) {
-                    break;
-                }
-                let wake_at = [next_limit, end].into_iter().flatten().min();
-                or(
-                    progress.after(steps),
-                    wake_at.map_or_else(never, |wake_at| clock.sleep_until(wake_at)),
-                )
-                .await;
-            }
-            let stop_timeouts = run.finish();
-            // Last: `close` ends the waits of supervisors that did not stop.
-            registry.close();
-            ShutdownReport { stop_timeouts }
-        }
+        shut_down(self.clone(), timeout, WakeSource::Clock)
     }
 
     /// Graceful shutdown that blocks this thread until it ends; as [`shutdown`](Self::shutdown).
+    ///
+    /// It works on any thread, and needs no runtime. Times are those of the registry's clock: if
+    /// it is [real](crate::supervise::Clock::is_real), this thread parks until the next limit, and
+    /// uses no timer. If not, such as with a virtual clock, another thread must advance the time.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
@@ -211,12 +188,36 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shutdown_blocking(&self, timeout: Duration) -> ShutdownReport {
-        let mut shutdown = Box::pin(self.shutdown(timeout));
-        match block_until(&mut shutdown, || None) {
-            Some(report) => report,
-            None => unreachable!("`block_until` without a deadline returns an output"),
-        }
+        block_on(|wake_source| shut_down(self.clone(), timeout, wake_source))
     }
+}
+
+async fn shut_down(
+    registry: Registry,
+    timeout: Duration,
+    wake_source: WakeSource,
+) -> ShutdownReport {
+    let (clock, progress) = (registry.clock(), &registry.supervisors().progress);
+    // `None`, which is no limit, if the end is beyond the range of `Instant`.
+    let end = clock.now().checked_add(timeout);
+    let mut run = ShutdownRun::new(&registry);
+    loop {
+        // Before the states are read, so that a supervisor that ends after `run.step` has read its
+        // state ends the wait below.
+        let steps = progress.steps();
+        let now = clock.now();
+        let next_limit = run.step(now);
+        // S6: also if the time is over, whatever the supervisors do.
+        if run.all_stopped() || end.is_some_and(|end| now >= end) {
+            break;
+        }
+        let wake_at = [next_limit, end].into_iter().flatten().min();
+        or(progress.after(steps), wake_source.sleep_until(clock, wake_at)).await;
+    }
+    let stop_timeouts = run.finish();
+    // Last: `close` ends the waits of supervisors that did not stop.
+    registry.close();
+    ShutdownReport { stop_timeouts }
 }
 
 /// A shutdown in progress.

@@ -1,23 +1,22 @@
-//! `Supervisor`: its configuration, how it is run, and how it sleeps.
+//! `Supervisor`: its configuration, and how it is run.
 
 use std::{
     error::Error,
     fmt,
-    future::{Future, poll_fn, ready},
-    pin::{Pin, pin},
+    future::{Future, ready},
+    pin::Pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use super::{Build, Clock, RestartPolicy, user_code::UserBuilder};
 use crate::{
-    clock::never,
+    clock::{WakeSource, block_on},
     instance::Instance,
     provide::Provider,
     registry::{Control, Registry},
     service::ServiceId,
-    sync::{self, Mutex, Shielded, block_until},
+    sync::{self, Mutex, Shielded},
 };
 
 /// A provider whose loop is already written; returned by [`Registry::supervise`].
@@ -76,15 +75,6 @@ type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The limit for the draining of a service without a stop hook.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What wakes a supervisor that sleeps until a time.
-enum WakeSource {
-    /// Futures of the registry's clock.
-    Clock,
-    /// The thread on which the supervisor runs. It parks until the time that is stored here: the
-    /// earliest one at which a part of the supervisor must be polled again.
-    Thread(Arc<Mutex<Option<Instant>>>),
-}
 
 impl<T: Send + Sync + 'static> Supervisor<T> {
     pub(super) fn new(provider: Provider<T>, control: Arc<Control>) -> Self {
@@ -219,6 +209,10 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// invalidated, exceeds its timeout, or must stop. It can check [`Build::is_invalidated`], and
     /// its result is dropped when it returns.
     ///
+    /// It works on any thread, and needs no runtime. Times are those of the registry's clock: if it
+    /// is [real](Clock::is_real), this thread parks until the next time, and uses no timer. If not,
+    /// such as with a virtual clock, another thread must advance the time.
+    ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
@@ -234,14 +228,10 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         F: FnMut(&Build<T>) -> Result<T, E>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let wake_at = Arc::<Mutex<Option<Instant>>>::default();
-        // The times of a clock that is not real mean nothing to a parked thread.
-        if self.clock().is_real() {
-            self.wake_source = WakeSource::Thread(Arc::clone(&wake_at));
-        }
-        let mut run = pin!(self.run(|build| ready(builder(&build))));
-        // `take`, because each poll stores anew the time at which the next poll is due.
-        while block_until(&mut run, || sync::lock(&wake_at).take()).is_none() {}
+        block_on(|wake_source| {
+            self.wake_source = wake_source;
+            self.run(move |build| ready(builder(&build)))
+        });
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -258,20 +248,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
     /// Sleeps until the deadline. Never completes if there is none.
     pub(super) async fn sleep_until(&self, deadline: Option<Instant>) {
-        let Some(deadline) = deadline else { return never().await };
-        let WakeSource::Thread(wake_at) = &self.wake_source else {
-            return self.clock().sleep_until(deadline).await;
-        };
-        poll_fn(|_| {
-            if self.now() >= deadline {
-                return Poll::Ready(());
-            }
-            // Several parts of the supervisor may sleep at the same time: the earliest one counts.
-            let mut wake_at = sync::lock(wake_at);
-            *wake_at = Some(wake_at.map_or(deadline, |wake_at| wake_at.min(deadline)));
-            Poll::Pending
-        })
-        .await;
+        self.wake_source.sleep_until(self.clock(), deadline).await;
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Wake, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Recorder, VirtualClock};
@@ -63,6 +63,9 @@ pub struct TestRuntime {
     pub tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
     woken: Arc<Woken>,
 }
+
+/// The number of rounds after which the tasks of a test are considered endless.
+const MAX_ROUNDS: u32 = 100_000;
 
 /// The waker of all tasks: records that at least one of them was woken. Relaxed is sufficient: the
 /// flag only decides about another round, and a wake-up from another thread is not waited for.
@@ -126,26 +129,28 @@ impl TestRuntime {
     /// ```
     #[track_caller]
     pub fn run_until_idle(&mut self) {
-        const ROUNDS: u32 = 100_000;
         let waker = Waker::from(Arc::clone(&self.woken));
         let mut context = Context::from_waker(&waker);
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             self.woken.0.store(false, Ordering::Relaxed);
             self.tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
             if !self.woken.0.load(Ordering::Relaxed) {
                 return;
             }
         }
-        panic!("the runtime does not become idle: a task is still woken after {ROUNDS} rounds");
+        panic!("the runtime does not become idle: a task is still woken after {MAX_ROUNDS} rounds");
     }
 
     /// Advances the clock by `time`, in steps, and runs the tasks until idle after each step.
     ///
-    /// Each step ends at the next time for which a task sleeps.
+    /// Each step ends at the next time for which a task sleeps. If the end is beyond the range of
+    /// [`Instant`], as with [`Duration::MAX`], the time passes until no task sleeps any more, and
+    /// the clock stops there.
     ///
     /// # Panics
     ///
-    /// As [`run_until_idle`](Self::run_until_idle).
+    /// As [`run_until_idle`](Self::run_until_idle). Also if the end is beyond the range of
+    /// [`Instant`], and a task still sleeps after 100,000 steps: some tasks sleep again and again.
     ///
     /// ```
     /// use mainstay::supervise::Clock;
@@ -166,17 +171,14 @@ impl TestRuntime {
     /// ```
     #[track_caller]
     pub fn advance(&mut self, time: Duration) {
-        let end = self.clock.now().checked_add(time);
+        let mut end = End::after(time, self.clock.now());
         self.run_until_idle();
-        while let Some(left) = end.map(|end| end.saturating_duration_since(self.clock.now())) {
-            match self.clock.next_in() {
-                Some(next) if next <= left => self.clock.advance(next),
-                // No task sleeps for a time within the remaining part.
-                _ => {
-                    self.clock.advance(left);
-                    return self.run_until_idle();
-                }
-            }
+        while self.advance_to_next(&mut end) {
+            self.run_until_idle();
+        }
+        // No task sleeps for a time within the remaining part.
+        if let End::At(end) = end {
+            self.clock.advance(end.saturating_duration_since(self.clock.now()));
             self.run_until_idle();
         }
     }
@@ -185,11 +187,11 @@ impl TestRuntime {
     ///
     /// The condition is checked at each time for which a task sleeps, after the tasks have run
     /// until idle. The clock stops at the time at which the condition holds, or at the last such
-    /// time.
+    /// time. So with [`Duration::MAX`] it returns `false` when no task sleeps any more.
     ///
     /// # Panics
     ///
-    /// As [`run_until_idle`](Self::run_until_idle).
+    /// As [`advance`](Self::advance).
     ///
     /// ```
     /// use mainstay::test_kit::{BuildOutcome, Script};
@@ -211,19 +213,53 @@ impl TestRuntime {
         within: Duration,
         mut holds: impl FnMut(&Registry) -> bool,
     ) -> bool {
-        let end = self.clock.now().checked_add(within);
+        let mut end = End::after(within, self.clock.now());
         loop {
             self.run_until_idle();
             if holds(&self.registry) {
                 return true;
             }
-            let left = end.map(|end| end.saturating_duration_since(self.clock.now()));
-            match self.clock.next_in() {
-                Some(next) if left.is_none_or(|left| next <= left) => self.clock.advance(next),
-                // Nothing can change before the end.
-                _ => return false,
+            // If no task sleeps until the end, nothing can change before it.
+            if !self.advance_to_next(&mut end) {
+                return false;
             }
         }
+    }
+
+    /// Advances the clock to the next time for which a task sleeps. Returns `false`, without an
+    /// advance, if no task sleeps for a time until the end.
+    #[track_caller]
+    fn advance_to_next(&self, end: &mut End) -> bool {
+        let Some(next) = self.clock.next_in() else { return false };
+        match end {
+            End::At(end) => {
+                if next > end.saturating_duration_since(self.clock.now()) {
+                    return false;
+                }
+            }
+            End::LastSleeper { steps: MAX_ROUNDS } => {
+                panic!("the tasks do not stop sleeping: one still sleeps after {MAX_ROUNDS} steps")
+            }
+            End::LastSleeper { steps } => *steps += 1,
+        }
+        self.clock.advance(next);
+        true
+    }
+}
+
+/// How far a call advances the time.
+enum End {
+    At(Instant),
+    /// Until no task sleeps, because the end is beyond the range of `Instant`. The steps are
+    /// counted: a task that sleeps again and again would take forever.
+    LastSleeper {
+        steps: u32,
+    },
+}
+
+impl End {
+    fn after(time: Duration, now: Instant) -> Self {
+        now.checked_add(time).map_or(Self::LastSleeper { steps: 0 }, Self::At)
     }
 }
 

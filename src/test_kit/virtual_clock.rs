@@ -12,8 +12,9 @@ use std::{
 };
 
 use crate::{
+    clock::ShieldedSleep,
     supervise::{Clock, Sleep},
-    sync::{Mutex, lock, shielded},
+    sync::{Mutex, lock},
 };
 
 /// A clock that advances only when a test calls [`advance`](Self::advance).
@@ -51,7 +52,8 @@ pub struct VirtualClock(Arc<Mutex<State>>);
 struct State {
     now: Instant,
     /// The wakers of the sleeping futures, by deadline. The number distinguishes futures with the
-    /// same deadline.
+    /// same deadline. Each future is in a `ShieldedSleep`, so no clone or drop of its waker is user
+    /// code.
     sleepers: BTreeMap<(Instant, u64), Waker>,
     last_number: u64,
 }
@@ -74,6 +76,9 @@ impl VirtualClock {
     /// Advances the time, and wakes all futures whose deadline has been reached, the earliest
     /// first.
     ///
+    /// If the new time is beyond the range of [`Instant`], as with [`Duration::MAX`], the time
+    /// advances to the last deadline, so all sleeping futures are woken.
+    ///
     /// The time advances in one step. A task that sleeps several times within it is woken only
     /// once: use [`advance_to_next`](Self::advance_to_next), or
     /// [`TestRuntime::advance`](super::TestRuntime::advance).
@@ -90,16 +95,14 @@ impl VirtualClock {
     pub fn advance(&self, time: Duration) {
         let woken = {
             let mut state = lock(&self.0);
-            // A time beyond the range of `Instant` is not reached: the clock does not advance.
-            state.now = state.now.checked_add(time).unwrap_or(state.now);
-            let now = state.now;
+            let last = state.sleepers.last_key_value().map(|((deadline, _), _)| *deadline);
+            let now = state.now.checked_add(time).or(last).unwrap_or(state.now);
+            state.now = now;
             let later = state.sleepers.split_off(&(now, u64::MAX));
             mem::replace(&mut state.sleepers, later)
         };
-        // Wakers are user code, which does not run under the lock.
-        for waker in woken.into_values() {
-            shielded(|| waker.wake());
-        }
+        // After the lock is released: a waker may run its task in place.
+        woken.into_values().for_each(Waker::wake);
     }
 
     /// Advances the time to the next deadline, and wakes the futures with this deadline.
@@ -171,7 +174,7 @@ impl Clock for VirtualClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Box::pin(Sleeper { clock: self.clone(), deadline, number: None })
+        Box::pin(ShieldedSleep::new(Sleeper { clock: self.clone(), deadline, number: None }))
     }
 }
 
@@ -193,21 +196,16 @@ impl Future for Sleeper {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // Wakers are user code: this one is cloned before the lock is taken, and the one that it
-        // replaces is dropped after it is released.
-        let waker = context.waker().clone();
-        let _replaced = {
-            let clock = Arc::clone(&self.clock.0);
-            let mut state = lock(&clock);
-            if state.now >= self.deadline {
-                return Poll::Ready(());
-            }
-            let number = *self.number.get_or_insert_with(|| {
-                state.last_number += 1;
-                state.last_number
-            });
-            state.sleepers.insert((self.deadline, number), waker)
-        };
+        let clock = Arc::clone(&self.clock.0);
+        let mut state = lock(&clock);
+        if state.now >= self.deadline {
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            state.last_number += 1;
+            state.last_number
+        });
+        state.sleepers.insert((self.deadline, number), context.waker().clone());
         Poll::Pending
     }
 }
@@ -215,7 +213,6 @@ impl Future for Sleeper {
 impl Drop for Sleeper {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        let waker = lock(&self.clock.0).sleepers.remove(&(self.deadline, number));
-        shielded(|| drop(waker));
+        lock(&self.clock.0).sleepers.remove(&(self.deadline, number));
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! - A stage runs until it is idle: each effect of one task on another is visible, in any order of
 //!   the tasks. It panics if the tasks never become idle.
-//! - Time moves from one sleeper to the next, and no further than requested.
+//! - Time moves from one sleeper to the next, and no further than requested. If the requested end
+//!   is beyond the range of `Instant`, it moves to the last sleeper. If there is always another
+//!   one, the test runtime panics.
 //! - The outcomes of a script come in their order, one for each build. After them the builder
 //!   runs.
 //! - A record contains the events in order. If an expected event is missing, the panic names it,
@@ -84,6 +86,68 @@ fn time_moves_no_further_than_requested() {
     let holds = late(&runtime);
     assert!(runtime.advance_until(Duration::from_secs(60), holds));
     assert_eq!(passed(&runtime), 42);
+}
+
+#[test]
+fn an_endless_time_moves_to_the_last_sleeper() {
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let begun = runtime.clock.now();
+    let clock = runtime.clock.clone();
+    runtime.spawn(async move {
+        for hours in [1, 2, 3] {
+            clock.sleep_until(clock.now() + hours * Duration::from_secs(3_600)).await;
+        }
+    });
+    let hours = |runtime: &TestRuntime| (runtime.clock.now() - begun).as_secs_f64() / 3_600.0;
+    let (clock, second) = (runtime.clock.clone(), Duration::from_secs(3 * 3_600));
+    assert!(runtime.advance_until(Duration::MAX, |_| clock.now() - begun == second));
+    assert_eq!((runtime.tasks.len(), hours(&runtime)), (1, 3.0));
+    runtime.advance(Duration::MAX);
+    assert_eq!((runtime.tasks.len(), hours(&runtime)), (0, 6.0));
+    // No task sleeps.
+    runtime.advance(Duration::MAX);
+    assert!(!runtime.advance_until(Duration::MAX, |_| false));
+    assert_eq!(hours(&runtime), 6.0);
+}
+
+#[test]
+fn an_endless_time_panics_if_a_task_sleeps_again_and_again() {
+    fn sleeps_forever() -> TestRuntime {
+        let mut runtime = TestRuntime::new(1).unwrap();
+        let clock = runtime.clock.clone();
+        runtime.spawn(async move {
+            loop {
+                clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
+            }
+        });
+        runtime
+    }
+    let expected = "the tasks do not stop sleeping: one still sleeps after 100000 steps";
+    assert_eq!(panic_message(|| sleeps_forever().advance(Duration::MAX)), expected);
+    let message = panic_message(|| {
+        sleeps_forever().advance_until(Duration::MAX, |_| false);
+    });
+    assert_eq!(message, expected);
+    // A time with an end has no such limit.
+    let mut runtime = sleeps_forever();
+    let begun = runtime.clock.now();
+    runtime.advance(Duration::from_secs(100_001));
+    assert_eq!(runtime.clock.now() - begun, Duration::from_secs(100_001));
+}
+
+#[test]
+fn an_endless_advance_of_a_virtual_clock_wakes_all_sleepers() {
+    let clock = VirtualClock::new();
+    let (begun, second) = (clock.now(), Duration::from_secs(1));
+    let mut sleeps = [1, 3, 2].map(|seconds| clock.sleep_until(clock.now() + seconds * second));
+    for sleep in &mut sleeps {
+        assert!(poll_once(sleep).is_pending());
+    }
+    clock.advance(Duration::MAX);
+    assert_eq!((clock.sleepers(), clock.now() - begun), (0, 3 * second));
+    assert!(sleeps.iter_mut().all(|sleep| poll_once(sleep).is_ready()));
+    clock.advance(Duration::MAX);
+    assert_eq!(clock.now() - begun, 3 * second);
 }
 
 #[test]

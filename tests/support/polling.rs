@@ -1,13 +1,14 @@
-//! A poll with a given waker, and a waker that counts.
+//! A poll with a given waker, a waker that counts, and one that cannot be cloned.
 
 use std::{
     future::Future,
     pin::Pin,
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker},
 };
 
 pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
@@ -33,4 +34,15 @@ impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// A waker that panics when it is cloned.
+#[allow(unsafe_code)]
+pub(crate) fn unclonable() -> Waker {
+    fn clone(_: *const ()) -> RawWaker {
+        panic!("a waker that cannot be cloned")
+    }
+    static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
+    // SAFETY: no function of the table uses the pointer.
+    unsafe { Waker::new(ptr::null(), &VTABLE) }
 }

@@ -1,5 +1,8 @@
-//! Supervisors: restarts and backoffs, single builds, grace periods, drains, and the shutdown.
+//! Supervisors: restarts and backoffs, single builds, grace periods, drains, the shutdown, and
+//! clocks.
 
+#[cfg(all(feature = "smol", feature = "tokio"))]
+mod blocking;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;
@@ -9,6 +12,8 @@ mod graces;
 mod panics;
 mod restarting;
 mod runtime;
+#[cfg(all(feature = "smol", feature = "tokio"))]
+mod shielded_sleeps;
 mod shutting_down;
 mod threads;
 mod two_hours;

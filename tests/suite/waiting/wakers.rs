@@ -2,6 +2,8 @@
 //!
 //! - If a waker panics, when it is called or dropped, the change is complete and the other waiters
 //!   are woken.
+//! - If a waker panics when it is cloned, only that poll panics. The wait continues in the next
+//!   poll.
 //! - A waker may run its task in place. The task may wait, provide and fail, and so run further
 //!   wakers.
 //! - A waker runs after the cascade that called it has ended.
@@ -13,6 +15,7 @@
 use std::{
     cell::RefCell,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -22,7 +25,9 @@ use std::{
     thread,
 };
 
-use crate::support::{LONG, Wakes, must_finish, poll_once, poll_with, publish, registry_of, up};
+use crate::support::{
+    LONG, Wakes, must_finish, poll_once, poll_with, publish, registry_of, unclonable, up,
+};
 use mainstay::{Phase, Registry, Running, ServiceId, error::WaitForError};
 
 fn two() -> (Registry, ServiceId<u32>, ServiceId<u32>) {
@@ -141,6 +146,21 @@ fn a_waker_that_panics_in_its_drop_does_not_affect_other_waiters() {
     assert_eq!(registry.status(id).unwrap().waiters, 1);
     let _running = publish(&provider, 1);
     assert!(poll_once(&mut other).is_ready());
+}
+
+#[test]
+fn a_waker_that_panics_when_it_is_cloned_ends_only_its_poll() {
+    let (registry, id, _) = two();
+    let mut wait = registry.wait_ready(id);
+    let mut other = registry.wait_ready(id);
+    let poll = AssertUnwindSafe(|| drop(poll_with(&mut wait, &unclonable())));
+    assert!(catch_unwind(poll).is_err());
+    let [(wakes, waker), (others_wakes, others_waker)] = [Wakes::new(), Wakes::new()];
+    assert!(poll_with(&mut other, &others_waker).is_pending());
+    assert!(poll_with(&mut wait, &waker).is_pending());
+    let _service = up(&registry, id, 1);
+    assert!(wakes.count() > 0 && others_wakes.count() > 0, "a waiter was not woken");
+    assert!(poll_once(&mut wait).is_ready() && poll_once(&mut other).is_ready());
 }
 
 /// The provider of `second` runs inside of the calls that provide `first`.

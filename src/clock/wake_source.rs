@@ -1,0 +1,66 @@
+//! How a supervisor or a shutdown sleeps until a time: by a future of the clock, or by parking the
+//! thread that it blocks.
+
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
+
+use super::{Clock, ShieldedSleep};
+use crate::sync::{Mutex, block_until, lock};
+
+/// What wakes a future that sleeps until a time.
+pub(crate) enum WakeSource {
+    /// The futures of the clock.
+    Clock,
+    /// The thread that [`block_on`] blocks, if the clock is real. It parks until the time that is
+    /// stored here: the earliest one at which a part of the future must be polled again.
+    Thread(Arc<Mutex<Option<Instant>>>),
+}
+
+impl WakeSource {
+    /// Sleeps until the clock has reached the deadline. Never completes if there is none.
+    pub(crate) async fn sleep_until(&self, clock: &dyn Clock, deadline: Option<Instant>) {
+        let Some(deadline) = deadline else { return pending().await };
+        let mut sleep = None;
+        poll_fn(|context| {
+            match self {
+                // Asked in each poll, because the time of a runtime may be paused between them. The
+                // times of a clock that is not real mean nothing to a parked thread.
+                Self::Thread(wake_at) if clock.is_real() => {
+                    if clock.now() >= deadline {
+                        return Poll::Ready(());
+                    }
+                    // Several parts of the future may sleep at the same time: the earliest one
+                    // counts.
+                    let mut wake_at = lock(wake_at);
+                    *wake_at = Some(wake_at.map_or(deadline, |wake_at| wake_at.min(deadline)));
+                    Poll::Pending
+                }
+                // The clock may be one of the user, and its timer may be shared with others.
+                _ => {
+                    let sleep = sleep
+                        .get_or_insert_with(|| ShieldedSleep::new(clock.sleep_until(deadline)));
+                    Pin::new(sleep).poll(context)
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// Blocks this thread until the future completes. The future must sleep by the wake source with
+/// which it is created.
+pub(crate) fn block_on<F: Future>(future: impl FnOnce(WakeSource) -> F) -> F::Output {
+    let wake_at = Arc::<Mutex<Option<Instant>>>::default();
+    let mut future = pin!(future(WakeSource::Thread(Arc::clone(&wake_at))));
+    loop {
+        // `take`, because each poll stores anew the time at which the next poll is due.
+        if let Some(output) = block_until(&mut future, || lock(&wake_at).take()) {
+            return output;
+        }
+    }
+}
