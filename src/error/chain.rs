@@ -9,7 +9,7 @@ const MOST_TEXTS: usize = 64;
 /// Returns the text of an error and of all its [sources](Error::source), joined by ": ".
 ///
 /// The `Display` of an error of this crate does not contain the texts of its sources, so each text
-/// occurs once (see the [module](self#texts)). At most 64 sources are written, also if an error is
+/// occurs once (see the [module](super#texts)). At most 64 sources are written, also if an error is
 /// its own source.
 ///
 /// `Display` calls the `Display` and the `source` of the errors: if one of them panics, so does it.
