@@ -332,3 +332,15 @@ fn it_is_found_below_many_contexts() {
     }
     assert_eq!(DependencyUnavailable::find(&*error).unwrap().service, "service");
 }
+
+/// A read returns its error by value, and so does every caller of it.
+#[test]
+fn the_errors_of_reads_and_waits_are_small() {
+    use mainstay::error::{GetAllError, GetError, WaitReadyError};
+
+    assert!(size_of::<DependencyUnavailable>() <= 48);
+    assert!(size_of::<GetError>() <= 48 && size_of::<GetAllError>() <= 48);
+    assert!(size_of::<WaitReadyError>() <= 48);
+    // The limit of clippy's `result_large_err`.
+    assert!(size_of::<WaitForError>() < 128 && size_of::<Failure>() < 128);
+}
