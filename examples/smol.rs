@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{Registry, ServiceId, supervise::SmolClock};
+use mainstay::{Registry, ServiceId, error::chain, supervise::SmolClock};
 use smol::{
     Task, Unblock,
     channel::{self, Receiver, Sender},
@@ -133,7 +133,7 @@ async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
     });
     let limit = Duration::from_secs(3);
     if let Err(error) = registry.wait_all_ready().timeout(limit, &SmolClock).await {
-        eprintln!("{error}"); // the server continues: its supervisors retry
+        eprintln!("{}", chain(&error)); // the server continues: its supervisors retry
     }
     stopped.recv().await?;
     drop(input);
@@ -294,7 +294,7 @@ fn answer(line: &str, services: &Services) -> String {
                 Some(country) => country.clone(),
                 None => format!("unknown country: {code:?}"),
             },
-            Err(error) => format!("not ready: {error}"),
+            Err(error) => chain(&error).to_string(),
         },
         _ => "send a country code, `status`, `fail SERVICE` or `stop`".into(),
     }

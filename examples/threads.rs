@@ -37,7 +37,7 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{Registry, ServiceId, supervise::Supervisor};
+use mainstay::{Registry, ServiceId, error::chain, supervise::Supervisor};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -123,7 +123,7 @@ fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
         let _ = stop.send(());
     });
     if let Err(error) = registry.wait_all_ready().wait_blocking_timeout(Duration::from_secs(3)) {
-        eprintln!("{error}"); // the server continues: its supervisors retry
+        eprintln!("{}", chain(&error)); // the server continues: its supervisors retry
     }
     stopped.recv()?;
 
@@ -291,7 +291,7 @@ fn answer(line: &str, services: &Services) -> String {
                 Some(country) => country.clone(),
                 None => format!("unknown country: {code:?}"),
             },
-            Err(error) => format!("not ready: {error}"),
+            Err(error) => chain(&error).to_string(),
         },
         _ => "send a country code, `status`, `fail SERVICE` or `stop`".into(),
     }

@@ -64,7 +64,7 @@ pub struct Event<'a> {
 /// takes down services whose turn to stop has not come.
 ///
 /// ```
-/// use mainstay::{Event, EventKind, Observer, Reason, Registry};
+/// use mainstay::{Event, EventKind, Failure, Observer, Reason, Registry};
 ///
 /// /// Fails the service `whole` when the service `part` has failed.
 /// struct OneForAll;
@@ -76,7 +76,7 @@ pub struct Event<'a> {
 ///         };
 ///         if !matches!(failure.reason, Reason::ShutDown | Reason::Closed) {
 ///             let whole = registry.find("whole").expect("it is registered");
-///             let _ = registry.fail(whole, failure.to_string());
+///             let _ = registry.fail(whole, Failure::clone(failure));
 ///         }
 ///     }
 /// }

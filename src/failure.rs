@@ -3,12 +3,14 @@
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
 use crate::{
-    failure_record::write_failure, numbers::Generation, service::ServiceName, sync::Shielded,
+    error::Joined, failure_record::write_failure, numbers::Generation, service::ServiceName,
+    sync::Shielded,
 };
 
 /// The reason for a failure.
 ///
-/// `Display` writes one short phrase, without the name of the service.
+/// `Display` writes one short phrase, without the name of the service, and then all sources of it,
+/// joined by ": " (at most 64).
 ///
 /// ```
 /// use mainstay::{Reason, Registry};
@@ -45,8 +47,8 @@ pub enum Reason {
     /// period](crate::supervise::Build::wait_with_grace) that the service declared for it.
     #[cfg(feature = "supervise")]
     GraceExpired {
-        /// The failure of the dependency.
-        failure: Arc<Failure>,
+        /// The dependency, with its failure.
+        missing: Arc<crate::error::DependencyUnavailable>,
         /// The grace period.
         grace: std::time::Duration,
     },
@@ -70,21 +72,52 @@ impl Reason {
             otherwise
         })
     }
+
+    /// Returns the error that this reason is or contains: the source of a failure.
+    fn as_error(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Error(error) => Some(&**error),
+            #[cfg(feature = "supervise")]
+            Self::GraceExpired { missing, .. } => Some(&**missing),
+            _ => None,
+        }
+    }
+
+    /// Returns the source of the phrase of this reason.
+    pub(crate) fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Error(error) => error.source(),
+            _ => self.as_error(),
+        }
+    }
+
+    /// Returns the text of this reason without its sources.
+    pub(crate) fn phrase(&self) -> impl fmt::Display + '_ {
+        Phrase(self)
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Error(error) => error.fmt(f),
-            Self::Panicked => f.write_str("its provider panicked"),
-            Self::AttemptDropped => f.write_str("the attempt was dropped"),
-            Self::RunningDropped => f.write_str("the running handle was dropped"),
-            Self::ProviderDropped => f.write_str("the provider was dropped"),
-            Self::Closed => f.write_str("the registry was closed"),
-            Self::ShutDown => f.write_str("the registry is shutting down"),
+        Joined { first: self.phrase(), source: self.source() }.fmt(f)
+    }
+}
+
+struct Phrase<'a>(&'a Reason);
+
+impl fmt::Display for Phrase<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Reason::Error(error) => write!(f, "{error}"),
+            Reason::Panicked => f.write_str("its provider panicked"),
+            Reason::AttemptDropped => f.write_str("the attempt was dropped"),
+            Reason::RunningDropped => f.write_str("the running handle was dropped"),
+            Reason::ProviderDropped => f.write_str("the provider was dropped"),
+            Reason::Closed => f.write_str("the registry was closed"),
+            Reason::ShutDown => f.write_str("the registry is shutting down"),
             #[cfg(feature = "supervise")]
-            Self::GraceExpired { failure, grace } => {
-                write!(f, "{} was not ready again within {grace:?}: {failure}", failure.service)
+            Reason::GraceExpired { missing, grace } => {
+                write!(f, "{} was not ready again within {grace:?}", missing.service)
             }
         }
     }
@@ -102,6 +135,12 @@ impl serde::Serialize for Reason {
 /// If several cascades reach a service at the same time, the failure names one of them. A cascade
 /// stores its reason once, at its root. If the root has failed *again* since then, the failure of a
 /// dependent contains the newer reason.
+///
+/// As an [`Error`], it has the user's error as its source, with all sources of that one. As for all
+/// errors of this crate, `Display` does not contain the source.
+/// [`error::chain`](crate::error::chain) writes both; the `Display` of the reason writes the source
+/// and its sources. After an expired grace period, the source is a
+/// [`DependencyUnavailable`](crate::error::DependencyUnavailable).
 ///
 /// A [`FailureRecord`](crate::FailureRecord) is a copy without the errors. With the feature
 /// `serde`, a failure is serialised as its record.
@@ -123,7 +162,9 @@ impl serde::Serialize for Reason {
 /// assert_eq!(failure.service, "port");
 /// assert_eq!(failure.root, "config");
 /// assert_eq!(failure.reason.to_string(), "edited");
-/// assert_eq!(failure.to_string(), "port failed because config failed: edited");
+/// assert_eq!(failure.to_string(), "port failed because config failed");
+/// let text = mainstay::error::chain(&failure).to_string();
+/// assert_eq!(text, "port failed because config failed: edited");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -145,16 +186,18 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_failure(f, &self.service, &self.root, &self.reason)
+        write_failure(f, &self.service, &self.root)?;
+        match &self.reason {
+            // It is the source.
+            Reason::Error(_) => Ok(()),
+            reason => write!(f, ": {}", reason.phrase()),
+        }
     }
 }
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.reason {
-            Reason::Error(error) => Some(&**error),
-            _ => None,
-        }
+        self.reason.as_error()
     }
 }
 

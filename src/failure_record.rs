@@ -1,17 +1,14 @@
 //! `FailureRecord`: a failure as plain data, and the serialised form of failures.
 
-use std::{error::Error, fmt, iter::successors, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
-use crate::{
-    failure::{Failure, Reason},
-    numbers::Generation,
-    service::ServiceName,
-};
+use crate::{error::texts, failure::Failure, numbers::Generation, service::ServiceName};
 
 /// A [`Failure`] as plain data: each error is replaced by its text.
 ///
 /// For logs, admin pages and other processes: a record can be compared, stored and sent, and it
-/// keeps no error of the program alive. `Display` writes the same text as that of the failure.
+/// keeps no error of the program alive. `Display` writes the text of the failure and of all its
+/// sources, as [`error::chain`](crate::error::chain) does.
 ///
 /// ```
 /// use mainstay::{FailureRecord, Registry};
@@ -23,7 +20,7 @@ use crate::{
 /// let failure = registry.status(port)?.last_failure.unwrap();
 /// let record = FailureRecord::from(&failure);
 /// assert_eq!(record.reason, "no port is free");
-/// assert_eq!(record.to_string(), failure.to_string());
+/// assert_eq!(record.to_string(), "port failed: no port is free");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -66,13 +63,13 @@ pub struct FailureRecord {
     pub root: ServiceName,
     /// The generation of the root that ended.
     pub root_generation: Generation,
-    /// The text of the reason for the failure of the root.
+    /// The text of the reason for the failure of the root, without its sources.
     pub reason: String,
-    /// The texts of the errors that caused the reason: its [source](Error::source), the source of
-    /// that one, and so on; at most 64 texts. Empty if the reason has no source.
+    /// The texts of the errors that caused the reason: its [source](std::error::Error::source), the
+    /// source of that one, and so on; at most 64 texts. Empty if the reason has no source.
     ///
-    /// If a grace period has expired, the reason contains the text of the failure of the
-    /// dependency, and these are the sources of that failure.
+    /// If a grace period has expired, they begin with the
+    /// [dependency](crate::error::DependencyUnavailable) that was absent, and its failure.
     pub sources: Vec<String>,
     /// The time of the failure, by the system's clock.
     #[cfg_attr(feature = "serde", serde(with = "unix_time"))]
@@ -88,47 +85,31 @@ impl From<&Failure> for FailureRecord {
             generation: failure.generation,
             root: failure.root.clone(),
             root_generation: failure.root_generation,
-            reason: failure.reason.to_string(),
-            sources: sources(&failure.reason),
+            reason: failure.reason.phrase().to_string(),
+            sources: texts(failure.reason.source()).collect(),
             at: failure.at,
         }
     }
 }
 
-/// Returns the texts of the errors that caused this reason.
-fn sources(reason: &Reason) -> Vec<String> {
-    // An error may be its own source, by mistake. Without a limit, the list would not end.
-    const MOST: usize = 64;
-    let last = successors(Some(reason), |reason| match reason {
-        #[cfg(feature = "supervise")]
-        Reason::GraceExpired { failure, .. } => Some(&failure.reason),
-        _ => None,
-    })
-    .last();
-    let source = match last {
-        Some(Reason::Error(error)) => error.source(),
-        _ => None,
-    };
-    successors(source, |&error| error.source()).take(MOST).map(ToString::to_string).collect()
-}
-
 impl fmt::Display for FailureRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_failure(f, &self.service, &self.root, &self.reason)
+        write_failure(f, &self.service, &self.root)?;
+        write!(f, ": {}", self.reason)?;
+        self.sources.iter().try_for_each(|source| write!(f, ": {source}"))
     }
 }
 
-/// Writes the text of a failure and of its record.
+/// Writes which service failed, and because of which one.
 pub(crate) fn write_failure(
     f: &mut fmt::Formatter<'_>,
     service: &ServiceName,
     root: &ServiceName,
-    reason: &dyn fmt::Display,
 ) -> fmt::Result {
     if service == root {
-        write!(f, "{service} failed: {reason}")
+        write!(f, "{service} failed")
     } else {
-        write!(f, "{service} failed because {root} failed: {reason}")
+        write!(f, "{service} failed because {root} failed")
     }
 }
 

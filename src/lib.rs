@@ -75,7 +75,10 @@
 //! feature.
 //!
 //! ```
-//! use mainstay::{Registry, error::WaitForError};
+//! use mainstay::{
+//!     Registry,
+//!     error::{self, WaitForError},
+//! };
 //!
 //! let registry = Registry::with_capacity(2)?;
 //! let config = registry.register::<u16>("config")?;
@@ -103,7 +106,7 @@
 //!         };
 //!         let Ok(running) = attempt.ready(format!("localhost:{}", **port)) else { continue };
 //!         if let Ok(failure) = running.failed().wait_blocking() {
-//!             eprintln!("{failure}");
+//!             eprintln!("{}", error::chain(&failure));
 //!         }
 //!     }
 //!     Ok(())

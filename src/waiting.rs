@@ -184,7 +184,7 @@ impl<C: Condition> Wait<C> {
     /// It is cancel-safe, as the wait itself.
     ///
     /// ```
-    /// use mainstay::{error::WaitError, supervise::SystemClock};
+    /// use mainstay::{error::{Unavailable, WaitReadyError}, supervise::SystemClock};
     /// use std::time::Duration;
     ///
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -192,7 +192,10 @@ impl<C: Condition> Wait<C> {
     /// # pollster::block_on(async {
     /// let timeout = Duration::from_millis(1);
     /// match registry.wait_ready(port).timeout(timeout, &SystemClock).await {
-    ///     Err(WaitError::TimedOut { after, .. }) => assert!(after >= timeout),
+    ///     Err(WaitReadyError::TimedOut(missing)) => match missing.kind {
+    ///         Unavailable::TimedOut { after, .. } => assert!(after >= timeout),
+    ///         other => unreachable!("{other:?}"),
+    ///     },
     ///     _ => unreachable!("no thread provides it"),
     /// }
     /// # });

@@ -9,7 +9,7 @@ use axum::{
 };
 use mainstay::{
     Guard, Phase,
-    error::{GetAllError, NotReadyError},
+    error::{DependencyUnavailable, GetAllError, Unavailable},
     test_kit::BuildOutcome,
 };
 use serde_json::{Value, json};
@@ -149,11 +149,11 @@ enum Problem {
 
 impl Problem {
     fn reading(services: &Services, error: GetAllError) -> Self {
-        match error {
-            GetAllError::NotReady(NotReadyError { service, phase, .. }) => {
-                Self::unavailable(services, &service, phase)
-            }
-            other => Self::Unavailable(json!({ "unavailable": other.to_string(), "blockers": [] })),
+        match DependencyUnavailable::find(&error) {
+            Some(DependencyUnavailable {
+                service, kind: Unavailable::NotReady { phase }, ..
+            }) => Self::unavailable(services, service, *phase),
+            _ => Self::Unavailable(json!({ "unavailable": error.to_string(), "blockers": [] })),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use arbitrary::{Arbitrary, Unstructured};
 use mainstay::{
     AnyId, Attempt, FailureRecord, Listing, Phase, Provider, Registry, Running,
-    error::{LookupError, RegisterError},
+    error::{self, LookupError, RegisterError},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -274,7 +274,7 @@ fn check_json(listing: &Listing) {
                 assert_eq!(json["reason"], failure.reason.to_string());
                 let record = FailureRecord::deserialize(json).expect("a failure can be read back");
                 assert_eq!(record, FailureRecord::from(failure));
-                assert_eq!(record.to_string(), failure.to_string());
+                assert_eq!(record.to_string(), error::chain(failure).to_string());
             }
         }
     }

@@ -14,7 +14,7 @@
 use std::sync::{Arc, Mutex};
 
 use loom::thread::spawn;
-use mainstay::{Event, Listing, Observer, ObserverHandle, Registry, ServiceStatus};
+use mainstay::{Event, Listing, Observer, ObserverHandle, Registry, ServiceStatus, error::chain};
 use mainstay_loom_tests::{join, model, now_or_never, services};
 
 /// What an observer has received of each service. Its mutex is of std: it is no step of the model.
@@ -38,7 +38,8 @@ impl Observer for Record {
 
     fn listing(&self, _: &Registry, listing: &Listing) {
         let received = listing.services.iter().map(|service| {
-            let failure = service.last_failure.as_ref().map(|failure| format!(", {failure}"));
+            let failure =
+                service.last_failure.as_ref().map(|failure| format!(", {}", chain(failure)));
             let ServiceStatus { phase, generation, revision, .. } = service;
             let listed = format!("{phase} @{generation}.{revision}{}", failure.unwrap_or_default());
             Received { listed, events: Vec::new() }

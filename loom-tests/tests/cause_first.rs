@@ -84,7 +84,8 @@ fn a_refused_replacement_returns_the_cause() {
         let failer = spawn(move || registry.fail(config, "new").unwrap());
         let observer = spawn(move || {
             if let Err(error) = db_running.replace(Value::new(1)) {
-                assert_eq!(cause(&error.failure), ("0", 1, "new".into()), "the cause of db");
+                let failure = error.missing.failure().expect("the instance has failed");
+                assert_eq!(cause(failure), ("0", 1, "new".into()), "the cause of db");
             }
             db_running
         });

@@ -17,7 +17,9 @@ use loom::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread::spawn,
 };
-use mainstay::error::{BeginError, ProvideError, ReadyError, WaitError, WaitForError};
+use mainstay::error::{
+    BeginError, ProvideError, ReadyError, WaitError, WaitForError, WaitReadyError,
+};
 use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services};
 
 /// The waiter holds an attempt. (Preemption bound: 3.)
@@ -116,7 +118,7 @@ fn ready_during_close_publishes_or_returns_the_value() {
             let registry = registry.clone();
             move || match registry.wait_ready(x).wait_blocking() {
                 Ok(instance) => Some(instance.version),
-                Err(WaitError::Closed { .. }) => None,
+                Err(WaitReadyError::Closed { .. }) => None,
                 Err(error) => unreachable!("{error}"),
             }
         });

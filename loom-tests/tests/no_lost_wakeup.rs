@@ -11,7 +11,7 @@
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay::error::{BeginError, WaitError, WaitForError};
+use mainstay::error::{BeginError, WaitForError, WaitReadyError};
 use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services, try_publish};
 
 #[test]
@@ -196,7 +196,7 @@ fn close_wakes_wait_ready() {
             let registry = registry.clone();
             move || {
                 let closed = registry.wait_ready(x).wait_blocking();
-                assert!(matches!(closed, Err(WaitError::Closed { .. })));
+                assert!(matches!(closed, Err(WaitReadyError::Closed { .. })));
             }
         });
         let notifier = spawn(move || registry.close());

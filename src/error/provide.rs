@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{CycleError, ForeignIdError, RefusedValue};
+use super::{CycleError, DependencyUnavailable, ForeignIdError, RefusedValue};
 use crate::{failure::Failure, service::ServiceName};
 
 /// The error of [`Registry::provide`](crate::Registry::provide): the role was refused.
@@ -113,8 +113,8 @@ pub enum BeginError {
 #[non_exhaustive]
 pub enum WaitForError {
     /// A failure has invalidated the attempt: drop it and begin a new one.
-    #[error("the attempt was invalidated: {0}")]
-    Invalidated(Failure),
+    #[error("the attempt at {} was invalidated", .0.service)]
+    Invalidated(#[source] Failure),
     /// The dependency depends on the service that waits. A new attempt would get the same error.
     #[error(transparent)]
     Cycle(#[from] CycleError),
@@ -132,13 +132,8 @@ pub enum WaitForError {
         service: ServiceName,
     },
     /// The dependency was not ready before the timeout expired.
-    #[error("{service} was not ready within {after:?}")]
-    TimedOut {
-        /// The dependency.
-        service: ServiceName,
-        /// The duration of the wait.
-        after: Duration,
-    },
+    #[error("the attempt did not get {}", .0.service)]
+    TimedOut(#[source] DependencyUnavailable),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -168,8 +163,8 @@ pub enum WaitForError {
 #[non_exhaustive]
 pub enum WatchError {
     /// The service that watches has failed, and the watch ends with its generation.
-    #[error("the watch has ended: {0}")]
-    DependentFailed(Failure),
+    #[error("the watch has ended")]
+    DependentFailed(#[source] Failure),
     /// The registry is closed.
     #[error("the watch of {service} has ended: the registry is closed")]
     Closed {
@@ -200,7 +195,7 @@ pub enum WatchError {
 /// match attempt.ready(80) {
 ///     Err(ReadyError::Invalidated { value, failure }) => {
 ///         assert_eq!(*value, 80);
-///         assert_eq!(failure.to_string(), "port failed: start again");
+///         assert_eq!(failure.reason.to_string(), "start again");
 ///     }
 ///     _ => unreachable!(),
 /// }
@@ -210,11 +205,12 @@ pub enum WatchError {
 #[non_exhaustive]
 pub enum ReadyError<T> {
     /// A failure has invalidated the attempt, of the service itself or of a dependency.
-    #[error("not published: {failure}")]
+    #[error("{} was not published", .failure.service)]
     Invalidated {
         /// The value.
         value: RefusedValue<T>,
         /// The failure that invalidated the attempt.
+        #[source]
         failure: Failure,
     },
     /// The registry is closed.
@@ -249,7 +245,12 @@ impl<T> ReadyError<T> {
 // Not derived: the value need not implement `Debug`.
 impl<T> fmt::Debug for ReadyError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReadyError({self})")
+        match self {
+            Self::Invalidated { failure, .. } => {
+                f.debug_tuple("Invalidated").field(failure).finish()
+            }
+            Self::Closed { service, .. } => f.debug_tuple("Closed").field(service).finish(),
+        }
     }
 }
 
@@ -264,21 +265,26 @@ impl<T> fmt::Debug for ReadyError<T> {
 /// registry.fail(port, "closed")?;
 /// let refused = running.replace(81).unwrap_err();
 /// assert_eq!(*refused.value, 81);
-/// assert_eq!(refused.to_string(), "not replaced: port failed: closed");
+/// assert_eq!(refused.to_string(), "port was not replaced");
+/// assert_eq!(refused.missing.failure().unwrap().to_string(), "port failed");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, thiserror::Error)]
-#[error("not replaced: {failure}")]
+#[error("{service} was not replaced")]
 pub struct ReplaceError<T> {
     /// The new value.
     pub value: RefusedValue<T>,
-    /// The failure of the instance.
-    pub failure: Failure,
+    /// The service.
+    pub service: ServiceName,
+    /// The service with which the failure of the instance began: the service itself, or one on
+    /// which it depends. It contains the failure.
+    #[source]
+    pub missing: DependencyUnavailable,
 }
 
 impl<T> fmt::Debug for ReplaceError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReplaceError({self})")
+        f.debug_tuple("ReplaceError").field(&self.missing).finish()
     }
 }
 

@@ -2,12 +2,47 @@
 
 use std::{fmt, time::Duration};
 
-use super::ForeignIdError;
+use super::{DependencyUnavailable, ForeignIdError, chain::chain};
 use crate::{failure::Failure, numbers::Generation, service::ServiceName, store::Phase};
 
-/// The error of a wait for one service: until it is [ready](crate::Registry::wait_ready), until its
-/// instance has [failed](crate::Running::failed), until an attempt is
-/// [invalidated](crate::Attempt::invalidated).
+/// The error of [`Registry::wait_ready`](crate::Registry::wait_ready).
+///
+/// ```
+/// use mainstay::{Registry, error::WaitReadyError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// match registry.wait_ready(port).wait_blocking_timeout(Duration::from_millis(1)) {
+///     Err(WaitReadyError::TimedOut(missing)) => assert_eq!(missing.service, "port"),
+///     other => unreachable!("{other:?}"),
+/// }
+/// registry.close();
+/// let closed = registry.wait_ready(port).wait_blocking();
+/// assert!(matches!(closed, Err(WaitReadyError::Closed { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitReadyError {
+    /// The registry is closed, and the service is not ready.
+    #[error("{service} will not become ready: the registry is closed")]
+    Closed {
+        /// The service.
+        service: ServiceName,
+    },
+    /// The service was not ready before the timeout expired.
+    #[error("the wait for {} has timed out", .0.service)]
+    TimedOut(#[source] DependencyUnavailable),
+    /// The id belongs to another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignIdError),
+}
+
+/// The error of a wait for a change of one service: until its instance has
+/// [failed](crate::Running::failed), until an attempt is
+/// [invalidated](crate::Attempt::invalidated), until its state has
+/// [changed](crate::Registry::wait_changed).
 ///
 /// ```
 /// use mainstay::{Registry, error::WaitError};
@@ -15,10 +50,12 @@ use crate::{failure::Failure, numbers::Generation, service::ServiceName, store::
 ///
 /// let registry = Registry::with_capacity(1)?;
 /// let port = registry.register::<u16>("port")?;
-/// let waited = registry.wait_ready(port).wait_blocking_timeout(Duration::from_millis(1));
+/// let provider = registry.provide(port)?;
+/// let running = provider.begin().wait_blocking()?.ready(80)?;
+/// let waited = running.failed().wait_blocking_timeout(Duration::from_millis(1));
 /// assert!(matches!(waited, Err(WaitError::TimedOut { .. })));
 /// registry.close();
-/// assert!(matches!(registry.wait_ready(port).wait_blocking(), Err(WaitError::Closed { .. })));
+/// assert!(matches!(running.failed().wait_blocking(), Err(WaitError::Closed { .. })));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,47 +80,30 @@ pub enum WaitError {
     ForeignId(#[from] ForeignIdError),
 }
 
-/// The service has no current instance.
-///
-/// ```
-/// use mainstay::{Registry, error::GetError};
-///
-/// let registry = Registry::with_capacity(1)?;
-/// let port = registry.register::<u16>("port")?;
-/// let Err(GetError::NotReady(error)) = registry.get(port) else { panic!("it has no provider") };
-/// assert_eq!(error.to_string(), "port is not ready: down in generation 0");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{service} is not ready: {phase} in generation {generation}")]
-pub struct NotReadyError {
-    /// The service.
-    pub service: ServiceName,
-    /// Its phase during the read. Never `Ready`.
-    pub phase: Phase,
-    /// Its generation during the read.
-    pub generation: Generation,
-}
-
 /// The error of [`Registry::get`](crate::Registry::get) and of the other reads of one service.
 ///
 /// ```
-/// use mainstay::{Phase, Registry, error::GetError};
+/// use mainstay::{Phase, Registry, error::{self, GetError, Unavailable}};
 ///
 /// let registry = Registry::with_capacity(1)?;
 /// let port = registry.register::<u16>("port")?;
-/// match registry.get(port) {
-///     Err(GetError::NotReady(error)) => assert_eq!(error.phase, Phase::Down),
+/// let error = registry.get(port).unwrap_err();
+/// assert_eq!(error.to_string(), "port is not ready");
+/// assert_eq!(error::chain(&error).to_string(), "port is not ready: port is down in generation 0");
+/// match error {
+///     GetError::NotReady(missing) => {
+///         assert!(matches!(missing.kind, Unavailable::NotReady { phase: Phase::Down }));
+///     }
 ///     _ => unreachable!(),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
     /// The service is not ready.
-    #[error(transparent)]
-    NotReady(#[from] NotReadyError),
+    #[error("{} is not ready", .0.service)]
+    NotReady(#[source] DependencyUnavailable),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -99,17 +119,17 @@ pub enum GetError {
 /// let provider = registry.provide(host)?;
 /// let _host = provider.begin().wait_blocking()?.ready("localhost".to_string())?;
 /// match registry.get_all((host, port)) {
-///     Err(GetAllError::NotReady(error)) => assert_eq!(error.service, "port"),
+///     Err(GetAllError::NotReady(missing)) => assert_eq!(missing.service, "port"),
 ///     _ => unreachable!(),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetAllError {
     /// One of the services is not ready.
-    #[error(transparent)]
-    NotReady(#[from] NotReadyError),
+    #[error("{} is not ready", .0.service)]
+    NotReady(#[source] DependencyUnavailable),
     /// At least one of the services changed in each round. A retry can succeed.
     #[error("no consistent read in {rounds} rounds: {service} or another service changed in each")]
     Contended {
@@ -126,8 +146,12 @@ pub enum GetAllError {
 /// The error of [`Registry::wait_all_ready`](crate::Registry::wait_all_ready): it lists the
 /// services that are not ready, and what blocks each of them.
 ///
+/// Its text contains the last failure of each service that no other one blocks, with all sources.
+/// Only the failure of the service that [`AllReadyError::TimedOut`] names is in the text of its
+/// source.
+///
 /// ```
-/// use mainstay::{Registry, error::AllReadyError};
+/// use mainstay::{Registry, error::{self, AllReadyError}};
 /// use std::time::Duration;
 ///
 /// let registry = Registry::with_capacity(2)?;
@@ -138,9 +162,10 @@ pub enum GetAllError {
 ///
 /// let wait = registry.wait_all_ready();
 /// let error = wait.wait_blocking_timeout(Duration::from_millis(1)).unwrap_err();
-/// let text = error.to_string();
-/// assert!(text.contains("config is down (config failed: line 3: no closing quote); "));
-/// assert!(text.ends_with("server is down, blocked by config"));
+/// let list = "config is down; server is down, blocked by config";
+/// assert_eq!(error.to_string(), format!("not all services are ready: {list}"));
+/// let text = error::chain(&error).to_string();
+/// assert!(text.ends_with(" in generation 0: config failed: line 3: no closing quote"), "{text}");
 /// let AllReadyError::TimedOut { not_ready, .. } = error else { unreachable!() };
 /// assert_eq!(not_ready[1].blocked_by, ["config"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -149,18 +174,22 @@ pub enum GetAllError {
 #[non_exhaustive]
 pub enum AllReadyError {
     /// The registry is closed.
-    #[error("the registry is closed: {}", List(.not_ready))]
+    #[error("the registry is closed: {}", List(.not_ready, None))]
     Closed {
         /// The services that were not ready at that time.
         not_ready: Vec<NotReadyService>,
     },
     /// The timeout expired.
-    #[error("not ready within {after:?}: {}", List(.not_ready))]
+    #[error("not all services are ready: {}", List(.not_ready, Some(&.missing.service)))]
     TimedOut {
         /// The services that were not ready at that time.
         not_ready: Vec<NotReadyService>,
         /// The duration of the wait.
         after: Duration,
+        /// The first service of `not_ready` that no other service blocks. If all services have
+        /// become ready just after the timeout, the one for which the wait waited.
+        #[source]
+        missing: DependencyUnavailable,
     },
 }
 
@@ -185,6 +214,8 @@ pub struct NotReadyService {
     pub service: ServiceName,
     /// Its phase: down or starting.
     pub phase: Phase,
+    /// The number of its failures.
+    pub generation: Generation,
     /// The path to the service that blocks this one: a dependency that is not ready, a dependency
     /// of that one, and so on; at most 64 services. Empty if all its dependencies are ready.
     pub blocked_by: Vec<ServiceName>,
@@ -194,24 +225,43 @@ pub struct NotReadyService {
 
 impl fmt::Display for NotReadyService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {}", self.service, self.phase)?;
-        for (i, name) in self.blocked_by.iter().enumerate() {
-            write!(f, "{}{name}", if i == 0 { ", blocked by " } else { " -> " })?;
-        }
-        match &self.last_failure {
-            Some(failure) => write!(f, " ({failure})"),
-            None => Ok(()),
-        }
+        self.write(f, self.last_failure.as_ref())
     }
 }
 
-/// Writes the services, separated by semicolons.
-struct List<'a>(&'a [NotReadyService]);
+impl NotReadyService {
+    fn write(&self, f: &mut fmt::Formatter<'_>, failure: Option<&Failure>) -> fmt::Result {
+        write_state(f, (&self.service, self.phase), &self.blocked_by, failure)
+    }
+}
+
+/// Writes the state of a service, and why it is not ready: what blocks it, or its failure.
+pub(crate) fn write_state(
+    f: &mut fmt::Formatter<'_>,
+    (service, phase): (&ServiceName, Phase),
+    blocked_by: &[ServiceName],
+    failure: Option<&Failure>,
+) -> fmt::Result {
+    write!(f, "{service} is {phase}")?;
+    for (i, name) in blocked_by.iter().enumerate() {
+        write!(f, "{}{name}", if i == 0 { ", blocked by " } else { " -> " })?;
+    }
+    match failure {
+        Some(failure) => write!(f, " ({})", chain(failure)),
+        None => Ok(()),
+    }
+}
+
+/// Writes the services, separated by semicolons, without the failure of the service that is named.
+struct List<'a>(&'a [NotReadyService], Option<&'a ServiceName>);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, not_ready) in self.0.iter().enumerate() {
-            write!(f, "{}{not_ready}", if i == 0 { "" } else { "; " })?;
+        let Self(services, named) = *self;
+        for (i, not_ready) in services.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { "; " })?;
+            let failure = not_ready.last_failure.as_ref();
+            not_ready.write(f, failure.filter(|_| named != Some(&not_ready.service)))?;
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ use crate::{
 ///     Err(error) => attempt.fail(error)?,
 /// }
 /// let failure = registry.status(port)?.last_failure.unwrap();
-/// assert_eq!(failure.to_string(), "port failed: invalid digit found in string");
+/// assert_eq!(failure.reason.to_string(), "invalid digit found in string");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Attempt<T: Send + Sync + 'static> {
@@ -427,7 +427,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// let provider = registry.provide(port)?;
     /// provider.begin().wait_blocking()?.fail("no such address")?;
     /// let failure = registry.status(port)?.last_failure.unwrap();
-    /// assert_eq!(failure.to_string(), "port failed: no such address");
+    /// assert_eq!(failure.reason.to_string(), "no such address");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fail(mut self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), Failure> {

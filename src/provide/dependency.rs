@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    error::WaitForError,
+    error::{DependencyUnavailable, WaitForError},
     instance::{Instance, InstanceId},
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
@@ -144,7 +144,10 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        Err(WaitForError::TimedOut { service: self.registry.name_of(self.id)?, after })
+        // A wait that has returned the error of a foreign id already can still be waited for again.
+        let index = self.registry.index(self.id.into())?;
+        let missing = DependencyUnavailable::timed_out(self.store(), index, after);
+        Err(WaitForError::TimedOut(missing))
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

@@ -35,7 +35,7 @@ use crate::{
 /// ```
 /// use mainstay::{
 ///     Registry, ServiceId,
-///     error::{BeginError, WaitForError},
+///     error::{self, BeginError, WaitForError},
 /// };
 /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
 ///
@@ -54,7 +54,7 @@ use crate::{
 ///         // An error if `name` has failed since it was read: begin a new attempt.
 ///         let Ok(running) = attempt.ready(format!("hello, {}", **name)) else { continue };
 ///         if let Ok(failure) = running.failed().await {
-///             eprintln!("{failure}");
+///             eprintln!("{}", error::chain(&failure));
 ///         }
 ///     }
 /// }

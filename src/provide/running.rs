@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use super::debug_by_service;
 use crate::{
-    error::{ReplaceError, WaitError},
+    error::{DependencyUnavailable, ReplaceError, Unavailable, WaitError},
     event::EventKind,
     failure::{Cascade, Failure, Reason},
     instance::{Instance, Origin},
@@ -136,7 +136,11 @@ impl<T: Send + Sync + 'static> Running<T> {
             }
             Err(Refused(value)) => {
                 let failure = store.failure(index, self.generation);
-                Err(ReplaceError { value, failure })
+                // The instance is missing because the root of its failure is.
+                let (service, generation) = (failure.root.clone(), failure.root_generation);
+                let kind = Unavailable::Failed(Arc::new(failure));
+                let missing = DependencyUnavailable { service, generation, kind };
+                Err(ReplaceError { value, service: store.name(index), missing })
             }
         }
     }

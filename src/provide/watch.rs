@@ -33,7 +33,7 @@ use crate::{
 /// let _running = provider.begin().wait_blocking()?.ready(80)?;
 /// match watch.changed().wait_blocking()? {
 ///     WatchEvent::Ready(port) | WatchEvent::Replaced(port) => assert_eq!(**port, 80),
-///     WatchEvent::Failed(failure) => println!("{failure}"),
+///     WatchEvent::Failed(failure) => println!("{}", failure.reason),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -14,7 +14,9 @@ use std::{
 };
 
 use crate::{
-    error::{ForeignIdError, GetAllError, GetError, NotReadyError, WaitError},
+    error::{
+        DependencyUnavailable, ForeignIdError, GetAllError, GetError, Unavailable, WaitReadyError,
+    },
     instance::Instance,
     numbers::Generation,
     registry::Registry,
@@ -264,9 +266,9 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// - [`WaitError::Closed`]: the registry is closed, and the service is not ready.
-    /// - [`WaitError::TimedOut`]: the timeout expired.
-    /// - [`WaitError::ForeignId`]: the id belongs to another registry.
+    /// - [`WaitReadyError::Closed`]: the registry is closed, and the service is not ready.
+    /// - [`WaitReadyError::TimedOut`]: the timeout expired.
+    /// - [`WaitReadyError::ForeignId`]: the id belongs to another registry.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
@@ -320,7 +322,8 @@ fn not_ready<F>(store: &Store, id: AnyId, stale: F) -> GetError {
         phase => phase,
     };
     let service = store.name(id.index);
-    GetError::NotReady(NotReadyError { service, phase, generation: state.generation() })
+    let kind = Unavailable::NotReady { phase };
+    GetError::NotReady(DependencyUnavailable { service, generation: state.generation(), kind })
 }
 
 /// Returns whether the instance that was read from the cell of a slot is current: whether its tag
@@ -477,7 +480,7 @@ pub struct ReadyCondition<T> {
 }
 
 impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
-    type Output = Result<Arc<Instance<T>>, WaitError>;
+    type Output = Result<Arc<Instance<T>>, WaitReadyError>;
 
     fn check(&mut self) -> Option<Self::Output> {
         let store = self.registry.store();
@@ -494,7 +497,8 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
                 Err(stale) => shielded(|| drop(stale)),
             }
         }
-        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
+        let service = || store.name(self.id.index());
+        store.is_closed().then(|| Err(WaitReadyError::Closed { service: service() }))
     }
 
     fn slots(&self) -> WaitSlots {
@@ -506,7 +510,9 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        Err(WaitError::TimedOut { service: self.registry.name_of(self.id)?, after })
+        // A wait that has returned the error of a foreign id already can still be waited for again.
+        let index = self.registry.index(self.id.into())?;
+        Err(WaitReadyError::TimedOut(DependencyUnavailable::timed_out(self.store(), index, after)))
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

@@ -1,10 +1,10 @@
 //! Waiting until all services are ready: the end of a server's start.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::Registry;
 use crate::{
-    error::{AllReadyError, NotReadyService},
+    error::{AllReadyError, DependencyUnavailable, NotReadyService, Unavailable},
     numbers::ServiceIndex,
     store::{Inspected, Phase, Store},
     waiting::{
@@ -67,6 +67,7 @@ impl AllReadyCondition {
             NotReadyService {
                 service: store.name(index),
                 phase: state.phase(),
+                generation: state.generation(),
                 blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
                 last_failure,
             }
@@ -104,6 +105,22 @@ impl Condition for AllReadyCondition {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        Err(AllReadyError::TimedOut { not_ready: self.all_not_ready(), after })
+        let not_ready = self.all_not_ready();
+        let missing = match not_ready.iter().find(|found| found.blocked_by.is_empty()) {
+            Some(found) => DependencyUnavailable {
+                service: found.service.clone(),
+                generation: found.generation,
+                kind: Unavailable::TimedOut {
+                    after,
+                    last_failure: found.last_failure.clone().map(Arc::new),
+                },
+            },
+            // All of them have become ready just now.
+            None => {
+                let next = ServiceIndex::new(self.next);
+                DependencyUnavailable::timed_out(self.store(), next, after)
+            }
+        };
+        Err(AllReadyError::TimedOut { not_ready, after, missing })
     }
 }

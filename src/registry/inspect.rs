@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Write,
+    fmt::{self, Write},
 };
 
 use super::{Registry, ServiceStatus};
@@ -66,7 +66,8 @@ impl Registry {
 /// The status of all services of a registry, in the order of registration.
 ///
 /// Returned by [`Registry::list`]. With the feature `serde` it is `Serialize`; the services and
-/// their edges are the whole graph.
+/// their edges are the whole graph. `Display` writes the line of each service
+/// ([`ServiceStatus`]), separated by line ends.
 ///
 /// ```
 /// let mut builder = mainstay::Registry::builder(2)?;
@@ -79,6 +80,7 @@ impl Registry {
 /// assert_eq!(listing.get("port").unwrap().dependencies[0].name, "config");
 /// assert!(listing.to_dot().contains(r#""port" -> "config""#));
 /// // `port` is not ready, because `config` is not.
+/// assert_eq!(listing.to_string(), "config is down\nport is down, blocked by config");
 /// assert_eq!(listing.blockers("port")[0].name, "config");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -88,6 +90,15 @@ impl Registry {
 pub struct Listing {
     /// The services.
     pub services: Vec<ServiceStatus>,
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, service) in self.services.iter().enumerate() {
+            write!(f, "{}{service}", if i == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
 }
 
 impl Listing {
@@ -121,7 +132,7 @@ impl Listing {
     /// let listing = registry.list();
     /// let blocker = listing.blockers("port")[0];
     /// let why = blocker.last_failure.as_ref().unwrap();
-    /// assert_eq!(why.to_string(), "config failed: line 3: no closing quote");
+    /// assert_eq!(why.reason.to_string(), "line 3: no closing quote");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn blockers(&self, name: &str) -> Vec<&ServiceStatus> {

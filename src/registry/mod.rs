@@ -93,7 +93,7 @@ use crate::{
 ///
 /// registry.fail(port, "the address is gone")?;
 /// assert!(registry.get(port).is_err());
-/// assert_eq!(running.failed().wait_blocking()?.to_string(), "port failed: the address is gone");
+/// assert_eq!(running.failed().wait_blocking()?.reason.to_string(), "the address is gone");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     time::{Duration, SystemTime},
 };
 
@@ -9,6 +10,7 @@ use super::{RegistryInner, ServiceState};
 #[cfg(feature = "serde")]
 use crate::failure_record::unix_time;
 use crate::{
+    error::write_state,
     failure::Failure,
     instance::BuiltFrom,
     numbers::Generation,
@@ -19,6 +21,9 @@ use crate::{
 /// The status of one service; returned by [`Registry::status`](crate::Registry::status).
 ///
 /// Its parts are read one after another, not at one instant.
+///
+/// `Display` writes one line for an operator: the phase, and, if the service is not ready, what
+/// blocks it, or its last failure with all sources.
 ///
 /// ```
 /// use mainstay::{Phase, Registry};
@@ -34,7 +39,8 @@ use crate::{
 /// assert_eq!(status.generation, 1);
 /// assert_eq!(status.type_name, "u16");
 /// assert!(status.has_provider);
-/// assert_eq!(status.last_failure.unwrap().to_string(), "port failed: closed");
+/// assert_eq!(status.to_string(), "port is down (port failed: closed)");
+/// assert_eq!(status.last_failure.unwrap().reason.to_string(), "closed");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -179,6 +185,15 @@ pub struct BuiltFromInstance {
     pub revision: u64,
     /// The kind of the edge over which the attempt received it: hard or start-only.
     pub kind: DependencyKind,
+}
+
+impl fmt::Display for ServiceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // If the service is ready or blocked, its last failure is not why it is in this phase.
+        let is_why = self.phase != Phase::Ready && self.blocked_by.is_empty();
+        let failure = self.last_failure.as_ref().filter(|_| is_why);
+        write_state(f, (&self.name, self.phase), &self.blocked_by, failure)
+    }
 }
 
 impl ServiceStatus {

@@ -144,7 +144,7 @@ impl fmt::Display for SupervisorState {
 /// while status().supervisor.unwrap().state != SupervisorState::GivenUp {
 ///     thread::yield_now();
 /// }
-/// assert_eq!(status().last_failure.unwrap().to_string(), "port failed: no port is free");
+/// assert_eq!(status().last_failure.unwrap().reason.to_string(), "no port is free");
 /// # registry.close();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -509,7 +509,7 @@ impl<T: Send + Sync + 'static> Build<T> {
     ///     supervisor.run_blocking(|build| {
     ///         if build.generation() == 0 {
     ///             let failure = build.invalidated().wait_blocking()?;
-    ///             assert_eq!(failure.to_string(), "port failed: edited");
+    ///             assert_eq!(failure.reason.to_string(), "edited");
     ///         }
     ///         Ok::<u16, mainstay::error::WaitError>(80)
     ///     })
@@ -600,9 +600,9 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// let supervisor = registry.supervise(port)?;
     /// std::thread::spawn(|| supervisor.run_blocking(|build| match build.last_failure() {
     ///     None => Err("no port is free"),
-    ///     Some(failure) => Ok(failure.to_string()),
+    ///     Some(failure) => Ok(format!("after: {}", failure.reason)),
     /// }));
-    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, "port failed: no port is free");
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, "after: no port is free");
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

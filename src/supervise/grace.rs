@@ -12,6 +12,7 @@ use futures_lite::future::or;
 
 use super::{Supervisor, pending_attempt::Grace};
 use crate::{
+    error::{DependencyUnavailable, Unavailable},
     failure::Reason,
     numbers::{Generation, ServiceIndex},
     provide::Running,
@@ -92,7 +93,12 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             // The dependency was ready before, and is not now: so it has failed, and the failure is
             // stored.
             let Some(failure) = registry.store().last_failure(dependency) else { continue };
-            let reason = Reason::GraceExpired { failure: Arc::new(failure), grace: period };
+            let missing = DependencyUnavailable {
+                service: failure.service.clone(),
+                generation: failure.generation,
+                kind: Unavailable::Failed(Arc::new(failure)),
+            };
+            let reason = Reason::GraceExpired { missing: Arc::new(missing), grace: period };
             // By generation, so that a later instance of this service is never affected.
             let target = Target::any_revision(generation);
             let _ = registry.cascade(self.id().index(), target, Shielded::new(reason));

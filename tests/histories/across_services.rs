@@ -13,7 +13,7 @@ use std::{mem, sync::Arc, task::Poll, time::Instant};
 use mainstay::{
     Attempt, Cached, FailOutcome, Guard, Instance, Phase, Provider, Registry, Running, ServiceId,
     Watch, WatchEvent,
-    error::{GetAllError, GetError, NotReadyError, WaitForError, WatchError},
+    error::{DependencyUnavailable, GetAllError, GetError, WaitForError, WatchError},
 };
 
 use super::{
@@ -125,7 +125,8 @@ impl World {
     }
 
     /// The event of a refused read.
-    fn refused(&self, NotReadyError { service, generation, .. }: NotReadyError) -> Event {
+    fn refused(&self, missing: DependencyUnavailable) -> Event {
+        let DependencyUnavailable { service, generation, .. } = missing;
         let service = service.parse().expect("services are named by their numbers");
         Event::Met { service, generation: generation.get() }
     }

@@ -16,7 +16,7 @@ use std::{
 use mainstay::{
     Attempt, Cached, Cascade, FailOutcome, Guard, Instance, InstanceId, Provider, Registry,
     Running, ServiceId,
-    error::{GetError, NotReadyError},
+    error::{DependencyUnavailable, GetError, Unavailable},
 };
 
 use super::{
@@ -141,7 +141,7 @@ impl<'a> Player<'a> {
 
     fn read(&mut self) {
         let World { registry, id, .. } = self.world;
-        type Read = Result<(u64, u64, Mark), Option<NotReadyError>>;
+        type Read = Result<(u64, u64, Mark), Option<DependencyUnavailable>>;
         let of = |instance: &Instance<Value>| {
             (Instance::generation(instance).get(), Instance::revision(instance), instance.mark)
         };
@@ -174,7 +174,12 @@ impl<'a> Player<'a> {
             }
             Err(why) => {
                 self.push(bounds, Call::Get, Answer::NotReady);
-                if let Some(NotReadyError { generation, phase, .. }) = why {
+                if let Some(DependencyUnavailable {
+                    generation,
+                    kind: Unavailable::NotReady { phase },
+                    ..
+                }) = why
+                {
                     self.push(
                         bounds,
                         Call::Why,

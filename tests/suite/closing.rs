@@ -20,7 +20,10 @@ use crate::support::{
 };
 use mainstay::{
     Event, Guard, Observer, Phase, Registry, ServiceId,
-    error::{BeginError, ProvideError, ReadyError, RegisterError, WaitError, WaitForError},
+    error::{
+        BeginError, ProvideError, ReadyError, RegisterError, WaitError, WaitForError,
+        WaitReadyError,
+    },
 };
 
 fn three() -> (Registry, [ServiceId<u32>; 3]) {
@@ -38,7 +41,7 @@ fn close_ends_every_wait_with_an_error_that_names_the_service() {
         let check = || {
             let named = |name: &str, service: &str| assert_eq!(name, service);
             match registry.wait_ready(down).wait_blocking() {
-                Err(WaitError::Closed { service }) => named(&service, "down"),
+                Err(WaitReadyError::Closed { service }) => named(&service, "down"),
                 other => panic!("{other:?}"),
             }
             match provide_ready.begin().wait_blocking() {
@@ -135,7 +138,10 @@ fn ready_services_stay_readable_after_close_until_their_handle_is_dropped() {
 
     drop(running);
     assert!(registry.get(ready).is_err() && cached.get().is_err());
-    assert!(matches!(registry.wait_ready(ready).wait_blocking(), Err(WaitError::Closed { .. })));
+    assert!(matches!(
+        registry.wait_ready(ready).wait_blocking(),
+        Err(WaitReadyError::Closed { .. })
+    ));
     assert_eq!((*guard, **instance), (1, 1), "holders keep the value");
     assert_eq!(registry.fail(ready, "after the close").unwrap().failed, 0);
 }

@@ -5,6 +5,7 @@
 //! - [`reading`]: `get`, `get_arc`, `get_all`, cached readers, and when a value is dropped
 //! - [`providing`]: the loop of a provider, on every executor; dropped and forgotten handles
 //! - [`edges`]: declared and discovered dependencies, their kinds, and cycles
+//! - [`errors`]: errors that say that a service was not there, and the texts of chains
 //! - [`failing`]: cascades, and reports of failures
 //! - [`cascades`]: what a cascade leaves alone, and what it leaves behind
 //! - [`waiting`]: futures and blocking waits, timeouts, and wakers
@@ -25,6 +26,7 @@ mod support;
 mod cascades;
 mod closing;
 mod edges;
+mod errors;
 mod failing;
 mod observing;
 mod providing;

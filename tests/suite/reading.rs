@@ -21,12 +21,19 @@ use std::{
 use crate::support::{Counted, Drops, MOMENT, publish, publish_from, registry_of, up};
 use mainstay::{
     Guard, Instance, Phase, Registry,
-    error::{GetAllError, GetError},
+    error::{DependencyUnavailable, GetAllError, GetError, Unavailable, chain},
 };
+
+fn found(missing: &DependencyUnavailable) -> (Phase, u64) {
+    match missing.kind {
+        Unavailable::NotReady { phase } => (phase, missing.generation.get()),
+        _ => panic!("{missing}"),
+    }
+}
 
 fn not_ready<T>(read: Result<T, GetError>) -> (Phase, u64) {
     match read {
-        Err(GetError::NotReady(why)) => (why.phase, why.generation.get()),
+        Err(GetError::NotReady(missing)) => found(&missing),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("the service is ready"),
     }
@@ -44,9 +51,9 @@ fn a_read_that_is_refused_returns_the_phase_and_the_generation() {
         assert_eq!(not_ready(registry.get_arc(id)), expected);
         assert_eq!(not_ready(cached.get()), expected);
         match registry.get_all((id,)) {
-            Err(GetAllError::NotReady(why)) => {
-                assert_eq!((why.phase, why.generation.get()), expected);
-                assert_eq!(why.service, "service");
+            Err(GetAllError::NotReady(missing)) => {
+                assert_eq!(found(&missing), expected);
+                assert_eq!(missing.service, "service");
             }
             _ => panic!("the service is not ready"),
         }
@@ -60,8 +67,8 @@ fn a_read_that_is_refused_returns_the_phase_and_the_generation() {
     let attempt = provider.begin().wait_blocking().unwrap();
     everywhere((Phase::Starting, 1));
     drop(attempt);
-    let text = registry.get(id).unwrap_err().to_string();
-    assert_eq!(text, "service is not ready: down in generation 1");
+    let text = chain(&registry.get(id).unwrap_err()).to_string();
+    assert_eq!(text, "service is not ready: service is down in generation 1");
 }
 
 #[test]
@@ -103,7 +110,7 @@ fn a_resolved_reader_keeps_its_registry_alive() {
     drop((running, provider, registry));
     assert_eq!(drops.count(), 1);
     let error = reader.get().unwrap_err();
-    assert_eq!(error.to_string(), "service is not ready: down in generation 1");
+    assert_eq!(error.to_string(), "service is not ready");
 }
 
 #[test]

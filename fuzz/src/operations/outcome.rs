@@ -3,9 +3,9 @@
 use mainstay::{
     Cascade, Failure, Phase, ServiceName,
     error::{
-        BeginError, CycleError, DependencyError, ForeignIdError, GetAllError, GetError,
-        LookupError, NotReadyError, ProvideError, RegisterError, WaitError, WaitForError,
-        WatchError,
+        BeginError, CycleError, DependencyError, DependencyUnavailable, ForeignIdError,
+        GetAllError, GetError, LookupError, ProvideError, RegisterError, Unavailable, WaitError,
+        WaitForError, WaitReadyError, WatchError,
     },
 };
 
@@ -129,9 +129,17 @@ impl From<Failure> for Refusal {
     }
 }
 
-impl From<NotReadyError> for Refusal {
-    fn from(NotReadyError { service, phase, generation }: NotReadyError) -> Self {
-        Self::NotReady { service: text(service), phase, generation: generation.get() }
+/// The error of a read, or of a wait that has timed out.
+impl From<DependencyUnavailable> for Refusal {
+    fn from(missing: DependencyUnavailable) -> Self {
+        let DependencyUnavailable { service, generation, kind, .. } = missing;
+        match kind {
+            Unavailable::NotReady { phase } => {
+                Self::NotReady { service: text(service), phase, generation: generation.get() }
+            }
+            Unavailable::TimedOut { .. } => Self::TimedOut(text(service)),
+            other => panic!("neither a read nor a wait: {other:?}"),
+        }
     }
 }
 
@@ -176,8 +184,13 @@ refusals! {
         WaitForError::Invalidated(failure) => Self::Invalidated((&failure).into()),
         WaitForError::Cycle(cycle) => cycle.into(),
         WaitForError::Closed { service } => Self::Closed(text(service)),
-        WaitForError::TimedOut { service, .. } => Self::TimedOut(text(service)),
+        WaitForError::TimedOut(missing) => missing.into(),
         WaitForError::ForeignId(foreign) => foreign.into(),
+    }
+    WaitReadyError {
+        WaitReadyError::Closed { service } => Self::Closed(text(service)),
+        WaitReadyError::TimedOut(missing) => missing.into(),
+        WaitReadyError::ForeignId(foreign) => foreign.into(),
     }
     WaitError {
         WaitError::Closed { service } => Self::Closed(text(service)),
@@ -190,11 +203,11 @@ refusals! {
         WatchError::TimedOut { service, .. } => Self::TimedOut(text(service)),
     }
     GetError {
-        GetError::NotReady(error) => error.into(),
+        GetError::NotReady(missing) => missing.into(),
         GetError::ForeignId(foreign) => foreign.into(),
     }
     GetAllError {
-        GetAllError::NotReady(error) => error.into(),
+        GetAllError::NotReady(missing) => missing.into(),
         GetAllError::Contended { service, .. } => Self::Contended(text(service)),
         GetAllError::ForeignId(foreign) => foreign.into(),
     }

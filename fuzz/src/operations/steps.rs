@@ -373,7 +373,9 @@ impl World {
             Ok(()) => Outcome::Done,
             Err(refused) => {
                 assert_eq!(refused.value.serial, serial, "the value must be returned");
-                Outcome::Refused(Refusal::Invalidated((&refused.failure).into()))
+                let failure = refused.missing.failure().expect("the instance has failed");
+                assert_eq!(refused.missing.service, failure.root, "the service that is missing");
+                Outcome::Refused(Refusal::Invalidated(failure.into()))
             }
         };
         self.compare(&expected, &actual);

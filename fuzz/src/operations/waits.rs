@@ -12,7 +12,7 @@ use std::{
 
 use mainstay::{
     Attempt, Failure, Instance, ServiceState, Watch, WatchEvent,
-    error::{BeginError, WaitError, WaitForError, WatchError},
+    error::{BeginError, WaitError, WaitForError, WaitReadyError, WatchError},
 };
 
 use super::{
@@ -46,7 +46,7 @@ pub(crate) struct WatchHandle {
 /// The result of a wait.
 pub(crate) enum WaitResult {
     Attempt(Result<Attempt<Value>, BeginError>),
-    Reader(Result<Arc<Instance<Value>>, WaitError>),
+    Reader(Result<Arc<Instance<Value>>, WaitReadyError>),
     Dependency(Result<Arc<Instance<Value>>, WaitForError>),
     AnyDependency(Result<mainstay::InstanceId, WaitForError>),
     State(Result<ServiceState, WaitError>),

@@ -8,7 +8,7 @@
 //! - An id of another registry is refused before anything fails.
 
 use crate::support::{publish, registry_of, up};
-use mainstay::{AnyId, FailAllOutcome, Phase, Registry, RootOutcome};
+use mainstay::{AnyId, FailAllOutcome, Phase, Registry, RootOutcome, error::chain};
 
 fn outcome(registry: &Registry, ids: &[AnyId]) -> FailAllOutcome {
     registry.fail_all(ids.iter().copied(), "rotated").unwrap()
@@ -67,9 +67,9 @@ fn roots_of_each_phase_have_their_outcome() {
     assert!(attempt.ready(1).is_err());
     let status = registry.status(down).unwrap();
     assert_eq!(status.generation, 0);
-    assert_eq!(status.last_failure.unwrap().to_string(), "down failed: no port is free");
+    assert_eq!(status.to_string(), "down is down (down failed: no port is free)");
     let failure = registry.status(dependent).unwrap().last_failure.unwrap();
-    assert_eq!(failure.to_string(), "dependent failed because down failed: rotated");
+    assert_eq!(chain(&failure).to_string(), "dependent failed because down failed: rotated");
 }
 
 #[test]

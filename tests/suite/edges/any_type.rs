@@ -99,7 +99,7 @@ fn errors_are_those_of_the_wait_by_a_typed_id() {
     let provider = registry.provide(b).unwrap();
     let attempt = provider.begin().wait_blocking().unwrap();
     match attempt.wait_for_any(a).wait_blocking_timeout(MOMENT) {
-        Err(WaitForError::TimedOut { service, .. }) => assert_eq!(service, "a"),
+        Err(WaitForError::TimedOut(missing)) => assert_eq!(missing.service, "a"),
         other => panic!("{other:?}"),
     }
     registry.close();

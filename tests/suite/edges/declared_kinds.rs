@@ -15,7 +15,7 @@ use mainstay::{
     Attempt, DependencyKind,
     DependencyKind::{Hard, Soft, StartOnly},
     Phase, Provider, Registry, ServiceId,
-    error::{DependencyError, WaitForError},
+    error::{DependencyError, WaitForError, chain},
 };
 
 fn attempt(provider: &Provider<u32>) -> Attempt<u32> {
@@ -56,7 +56,7 @@ fn a_failure_of_a_declared_start_only_dependency_invalidates_every_attempt() {
             let cascade = a_runs.fail("while b starts");
             assert_eq!((cascade.failed, cascade.invalidated), (1, 1));
             assert!(attempt.is_invalidated());
-            let failure = attempt.ready(1).unwrap_err().to_string();
+            let failure = chain(&attempt.ready(1).unwrap_err()).to_string();
             assert!(failure.contains("while b starts"), "{failure}");
 
             // It stays after the publication, and is not followed then.

@@ -16,7 +16,7 @@ use std::{sync::mpsc, thread, time::Duration};
 use crate::support::{LONG, registry_of, up};
 use mainstay::{
     Attempt, DependencyKind, Phase, Provider, Registry, ServiceId, Watch, WatchEvent,
-    error::{DependencyError, WaitForError, WatchError},
+    error::{DependencyError, WaitForError, WatchError, chain},
 };
 
 fn three() -> (Registry, [ServiceId<u32>; 3]) {
@@ -54,8 +54,8 @@ fn observe(watch: &mut Watch<u32>) -> Observed {
     match watch.changed().wait_blocking_timeout(Duration::ZERO) {
         Ok(WatchEvent::Ready(value)) => Observed::Ready(**value),
         Ok(WatchEvent::Replaced(value)) => Observed::Replaced(**value),
-        Ok(WatchEvent::Failed(failure)) => Observed::Failed(failure.to_string()),
-        Err(WatchError::DependentFailed(failure)) => Observed::Ended(failure.to_string()),
+        Ok(WatchEvent::Failed(failure)) => Observed::Failed(chain(&failure).to_string()),
+        Err(WatchError::DependentFailed(failure)) => Observed::Ended(chain(&failure).to_string()),
         Err(WatchError::Closed { .. }) => Observed::Closed,
         Err(WatchError::TimedOut { .. }) => Observed::Nothing,
         Err(other) => panic!("{other}"),
@@ -90,7 +90,7 @@ fn a_failure_of_a_start_only_dependency_invalidates_the_attempt() {
     assert!(starting.is_invalidated());
     match starting.wait_to_start(a).wait_blocking_timeout(LONG) {
         Err(WaitForError::Invalidated(failure)) => {
-            assert_eq!(failure.to_string(), "b failed because a failed: too early");
+            assert_eq!(chain(&failure).to_string(), "b failed because a failed: too early");
         }
         other => panic!("{other:?}"),
     }
@@ -222,8 +222,8 @@ fn a_blocked_watch_is_woken_by_every_kind_of_change() {
             let observed = match watch.changed().wait_blocking() {
                 Ok(WatchEvent::Ready(value)) => Observed::Ready(**value),
                 Ok(WatchEvent::Replaced(value)) => Observed::Replaced(**value),
-                Ok(WatchEvent::Failed(failure)) => Observed::Failed(failure.to_string()),
-                Err(WatchError::DependentFailed(failure)) => return failure.to_string(),
+                Ok(WatchEvent::Failed(failure)) => Observed::Failed(chain(&failure).to_string()),
+                Err(WatchError::DependentFailed(failure)) => return chain(&failure).to_string(),
                 Err(other) => panic!("{other}"),
             };
             sender.send(observed).unwrap();

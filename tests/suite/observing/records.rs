@@ -2,14 +2,14 @@
 //!
 //! - A record has the parts of its failure, the text of the reason, and the texts of its sources:
 //!   at most 64, so also if an error is its own source.
-//! - A record and its failure have the same text.
+//! - A record has the text of its failure and of all sources of it.
 //! - A failure and its record have the same serialised form. It can be read back as a record that
 //!   is equal, with the exact time. A form that is no record is refused.
 
 use std::{error::Error, fmt, time::SystemTime};
 
 use crate::support::{publish, registry_of, up};
-use mainstay::{Failure, FailureRecord, Registry};
+use mainstay::{Failure, FailureRecord, Registry, error::chain};
 
 /// An error with a source, if `depth` is above zero.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ fn a_record_has_the_parts_and_the_text_of_its_failure() {
         assert_eq!(record.reason, "line 3: \"no\" \u{e9}");
         assert_eq!(record.sources, [""; 0]);
         assert_eq!(record.at, failure.at);
-        assert_eq!(record.to_string(), failure.to_string());
+        assert_eq!(record.to_string(), chain(&failure).to_string());
     }
     let [_, failure] = failures("edited");
     let text = FailureRecord::from(&failure).to_string();
@@ -88,6 +88,7 @@ fn a_record_has_the_texts_of_all_causes_up_to_a_limit() {
     let record = FailureRecord::from(&failure);
     assert_eq!(record.reason, "depth 3");
     assert_eq!(record.sources, ["depth 2", "depth 1", "depth 0"]);
+    assert_eq!(record.to_string(), "config failed: depth 3: depth 2: depth 1: depth 0");
 
     let [failure, _] = failures(Nested::new(100));
     let sources = FailureRecord::from(&failure).sources;
@@ -112,20 +113,35 @@ fn a_record_of_a_reason_that_is_no_error_has_no_sources() {
 #[cfg(feature = "supervise")]
 #[test]
 fn a_record_of_an_expired_grace_period_has_the_causes_of_the_failure_of_the_dependency() {
-    use mainstay::Reason;
+    use mainstay::{
+        Reason,
+        error::{GetError, Unavailable},
+    };
     use std::{sync::Arc, time::Duration};
 
     let [_, failure] = failures(Nested::new(2));
     // As if two grace periods had expired, one because of the other.
     let expired = |dependency: Failure| {
+        let (registry, [id]) = registry_of::<u32, 1>(["service"]);
+        let Err(GetError::NotReady(mut missing)) = registry.get(id) else { panic!() };
+        (missing.service, missing.generation) = (dependency.service.clone(), dependency.generation);
         let (mut failure, grace) = (dependency.clone(), Duration::from_secs(3));
-        failure.reason = Reason::GraceExpired { failure: Arc::new(dependency), grace };
+        missing.kind = Unavailable::Failed(Arc::new(dependency));
+        failure.reason = Reason::GraceExpired { missing: Arc::new(missing), grace };
         failure
     };
     let failure = expired(expired(failure));
     let record = FailureRecord::from(&failure);
-    assert_eq!(record.reason, failure.reason.to_string());
-    assert_eq!(record.sources, ["depth 1", "depth 0"]);
+    assert_eq!(record.reason, "port was not ready again within 3s");
+    let once = [
+        "port has no current instance of generation 1",
+        "port failed because config failed: port was not ready again within 3s",
+        "port has no current instance of generation 1",
+        "port failed because config failed",
+    ];
+    assert_eq!(record.sources[..4], once);
+    assert_eq!(record.sources[4..], ["depth 2", "depth 1", "depth 0"]);
+    assert_eq!(record.to_string(), chain(&failure).to_string());
 }
 
 #[cfg(feature = "serde")]
@@ -143,7 +159,7 @@ mod serialised {
             let text = serde_json::to_string(&failure).unwrap();
             let record: FailureRecord = serde_json::from_str(&text).unwrap();
             assert_eq!(record, FailureRecord::from(&failure));
-            assert_eq!(record.to_string(), failure.to_string());
+            assert_eq!(record.to_string(), chain(&failure).to_string());
             assert_eq!(serde_json::to_string(&record).unwrap(), text);
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::support::{poll_once, publish, publish_from, up};
-use mainstay::{Phase, Registry, ServiceId};
+use mainstay::{Phase, Registry, ServiceId, error::chain};
 
 struct Program {
     registry: Registry,
@@ -74,7 +74,7 @@ fn the_listing_shows_phase_generation_edges_and_failure_of_each_service() {
 
     assert!(of("config").last_failure.is_none() && of("other").last_failure.is_none());
     let failure = of("cache").last_failure.as_ref().unwrap();
-    assert_eq!(failure.to_string(), "cache failed because database failed: lost");
+    assert_eq!(chain(failure).to_string(), "cache failed because database failed: lost");
     assert_eq!((failure.generation.get(), failure.root_generation.get()), (0, 0));
     assert!(before <= failure.at && failure.at <= SystemTime::now());
     drop((attempt, running_config));

@@ -24,7 +24,7 @@ use std::{
 use crate::support::{LONG, MOMENT, publish, registry_of, until, up};
 use mainstay::{
     Attempt, Instance, Phase, Reason, Registry, ServiceId,
-    error::{BeginError, ProvideError, WaitError, WaitForError},
+    error::{BeginError, ProvideError, WaitError, WaitForError, chain},
 };
 
 fn one() -> (Registry, ServiceId<u32>) {
@@ -207,7 +207,7 @@ fn the_reason_of_a_failed_attempt_is_shown_until_the_next_failure() {
     provider.begin().wait_blocking().unwrap().fail("first").unwrap();
     provider.begin().wait_blocking().unwrap().fail("second").unwrap();
     let failure = registry.status(id).unwrap().last_failure.unwrap();
-    assert_eq!(failure.to_string(), "service failed: second");
+    assert_eq!(chain(&failure).to_string(), "service failed: second");
     assert_eq!((failure.generation.get(), failure.root_generation.get()), (0, 0));
 
     let running = publish(&provider, 7);
@@ -258,8 +258,8 @@ fn an_invalidated_attempt_is_notified_and_its_value_is_returned() {
     assert!(matches!(waited, Err(WaitForError::Invalidated(failure)) if failure.root == "config"));
     let refused = attempt.ready(2).unwrap_err();
     assert_eq!(
-        refused.to_string(),
-        "not published: database failed because config failed: from below"
+        chain(&refused).to_string(),
+        "database was not published: database failed because config failed: from below"
     );
     assert_eq!(refused.into_value().into_inner(), 2);
     assert_eq!(*running_config.replace(3).unwrap_err().value, 3, "a failed instance is replaced");
@@ -267,7 +267,7 @@ fn an_invalidated_attempt_is_notified_and_its_value_is_returned() {
     let attempt = provider.begin().wait_blocking_timeout(LONG).unwrap();
     registry.fail(database, "sooner").unwrap();
     let invalidated = attempt.fail("after the invalidation").unwrap_err();
-    assert_eq!(invalidated.to_string(), "database failed: sooner");
+    assert_eq!(chain(&invalidated).to_string(), "database failed: sooner");
     assert_eq!(reason(&registry, database).to_string(), "sooner");
     assert!(provider.begin().wait_blocking_timeout(LONG).is_ok());
 }

@@ -40,9 +40,9 @@ fn refusals(drops: &Drops) -> [(&'static str, RefusedValue<Counted>); 3] {
 
     let running = publish(&provider, drops.value(0));
     registry.fail(id, "gone").unwrap();
-    let ReplaceError { value: not_replaced, failure, .. } =
+    let ReplaceError { value: not_replaced, missing, .. } =
         running.replace(drops.value(7)).unwrap_err();
-    assert_eq!(failure.reason.to_string(), "gone");
+    assert_eq!(missing.failure().unwrap().reason.to_string(), "gone");
 
     let attempt = provider.begin().wait_blocking_timeout(LONG).unwrap();
     registry.close();

@@ -7,7 +7,7 @@
 use crate::support::{LONG, poll_once, up};
 use mainstay::{
     AnyId, FailOutcome, Guard, Phase, Registry, ServiceId,
-    error::{DependencyError, GetAllError, GetError, ProvideError, WaitError, WaitForError},
+    error::{DependencyError, GetAllError, GetError, ProvideError, WaitForError, WaitReadyError},
 };
 
 #[test]
@@ -26,7 +26,7 @@ fn every_call_refuses_an_id_of_another_registry() {
     assert!(matches!(mine.get_all((id, foreign)), Err(GetAllError::ForeignId(_))));
     assert!(mine.cached(foreign).is_err());
     assert!(mine.reader(foreign).is_err());
-    assert!(matches!(mine.wait_ready(foreign).wait_blocking(), Err(WaitError::ForeignId(_))));
+    assert!(matches!(mine.wait_ready(foreign).wait_blocking(), Err(WaitReadyError::ForeignId(_))));
     assert!(matches!(mine.provide(foreign), Err(ProvideError::ForeignId(_))));
     assert!(mine.status(foreign).is_err() && mine.status(any).is_err());
     assert!(mine.fail(foreign, "no").is_err() && mine.fail(any, "no").is_err());
@@ -75,7 +75,10 @@ fn a_foreign_id_is_refused_among_valid_ids_and_changes_nothing() {
     assert!(matches!(registry.provide(theirs), Err(ProvideError::ForeignId(_))));
     let mut wait = registry.wait_ready(theirs);
     assert!(poll_once(&mut wait).is_ready() && poll_once(&mut wait).is_pending());
-    assert!(matches!(registry.wait_ready(theirs).wait_blocking(), Err(WaitError::ForeignId(_))));
+    assert!(matches!(
+        registry.wait_ready(theirs).wait_blocking(),
+        Err(WaitReadyError::ForeignId(_))
+    ));
     assert!(
         registry.fail_instance(Guard::instance(&foreign.get(theirs).unwrap()), "not mine").is_err()
     );
@@ -92,7 +95,10 @@ fn a_foreign_id_is_refused_among_valid_ids_and_changes_nothing() {
         matches!(registry.provide(theirs), Err(ProvideError::ForeignId(_))),
         "a foreign id is reported before the close"
     );
-    assert!(matches!(registry.wait_ready(theirs).wait_blocking(), Err(WaitError::ForeignId(_))));
+    assert!(matches!(
+        registry.wait_ready(theirs).wait_blocking(),
+        Err(WaitReadyError::ForeignId(_))
+    ));
 
     let untouched = foreign.status(theirs).unwrap();
     assert_eq!(

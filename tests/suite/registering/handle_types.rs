@@ -19,9 +19,9 @@ use mainstay::{
     Listing, Observer, Phase, Provider, Reader, Reason, Registry, RegistryBuilder, Running,
     ServiceId, ServiceName, ServiceStatus,
     error::{
-        BeginError, CycleError, DependencyError, ForeignIdError, GetAllError, GetError,
-        LookupError, NotReadyError, ProvideError, ReadyError, RegisterError, RegistryError,
-        ReplaceError, WaitError, WaitForError,
+        BeginError, CycleError, DependencyError, DependencyUnavailable, ForeignIdError,
+        GetAllError, GetError, LookupError, ProvideError, ReadyError, RegisterError, RegistryError,
+        ReplaceError, WaitError, WaitForError, WaitReadyError,
     },
     wait::{Failed, Invalidated, WaitAllReady, WaitReady},
 };
@@ -107,13 +107,14 @@ fn errors_and_data_are_clone_send_and_static() {
     error::<GetAllError>();
     error::<GetError>();
     error::<LookupError>();
-    error::<NotReadyError>();
     error::<ProvideError>();
     error::<ReadyError<Value>>();
     error::<RegisterError>();
     error::<ReplaceError<Value>>();
     error::<WaitError>();
     error::<WaitForError>();
+    error::<WaitReadyError>();
+    error::<DependencyUnavailable>();
     error::<Failure>();
     data::<Cascade>();
     data::<Dependency>();

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use super::runtime::{TestRuntime, exact, fails, ms};
 use mainstay::{
-    DependencyKind, Reason, ServiceId, WatchEvent, error::WaitForError, supervise::SupervisorState,
+    DependencyKind, Reason, ServiceId, WatchEvent,
+    error::{WaitForError, chain},
+    supervise::SupervisorState,
 };
 
 const GRACE: Duration = ms(50);
@@ -84,12 +86,13 @@ fn a_dependent_fails_at_the_end_of_the_grace_period_and_names_the_dependency() {
     let status = runtime.registry.status(pages).unwrap();
     let failure = status.last_failure.unwrap();
     assert_eq!(
-        failure.to_string(),
-        "pages failed: db was not ready again within 50ms: db failed: reset by peer"
+        chain(&failure).to_string(),
+        "pages failed: db was not ready again within 50ms: \
+         db has no current instance of generation 0: db failed: reset by peer"
     );
     match failure.reason {
-        Reason::GraceExpired { failure, grace } => {
-            assert_eq!((&*failure.service, grace), ("db", GRACE))
+        Reason::GraceExpired { missing, grace } => {
+            assert_eq!((&*missing.service, grace), ("db", GRACE));
         }
         other => panic!("{other}"),
     }

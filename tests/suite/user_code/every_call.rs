@@ -5,8 +5,8 @@ use std::{thread, time::Duration};
 use mainstay::{
     FailOutcome, Guard, Instance, Phase, Registry, ServiceId, WatchEvent,
     error::{
-        DependencyError, GetError, LookupError, ProvideError, RegisterError, WaitError,
-        WaitForError, WatchError,
+        DependencyError, GetError, LookupError, ProvideError, RegisterError, WaitForError,
+        WaitReadyError, WatchError,
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) fn every_call(registry: &Registry) {
     assert!(registry.get_arc(top).is_err() && registry.get_all((base, top)).is_err());
     assert!(cached.get().is_err());
     let waited = registry.wait_ready(top).wait_blocking_timeout(NOW);
-    assert!(matches!(waited, Err(WaitError::TimedOut { .. })));
+    assert!(matches!(waited, Err(WaitReadyError::TimedOut { .. })));
     provide_top.begin().wait_blocking().unwrap().fail("not yet").unwrap();
 
     let attempt = provide_top.begin().wait_blocking().unwrap();
@@ -113,7 +113,10 @@ fn every_call_when_closed(registry: &Registry, names: &[String; 2]) {
     let ids = names.each_ref().map(|name| registry.id::<u32>(name));
     if let [Ok(base), Ok(top)] = ids {
         assert!(matches!(registry.provide(top), Err(ProvideError::Closed { .. })));
-        assert!(matches!(registry.wait_ready(top).wait_blocking(), Err(WaitError::Closed { .. })));
+        assert!(matches!(
+            registry.wait_ready(top).wait_blocking(),
+            Err(WaitReadyError::Closed { .. })
+        ));
         assert!(registry.get_all((base, top)).is_err() && registry.get_arc(top).is_err());
         assert!(registry.cached(base).unwrap().get().is_err());
         assert_eq!(registry.fail(base, "it is down").unwrap().failed, 0);

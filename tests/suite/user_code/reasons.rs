@@ -55,7 +55,7 @@ fn a_reason_that_panics_in_its_display_affects_only_the_caller_that_displays_it(
     provider.begin().wait_blocking().unwrap().fail(Unspeakable { explodes: false }).unwrap();
     assert!(registry.status(*id).unwrap().last_failure.is_some());
     assert!(
-        catch_unwind(AssertUnwindSafe(|| failure.to_string())).is_err(),
+        catch_unwind(AssertUnwindSafe(|| failure.reason.to_string())).is_err(),
         "the caller that displays it"
     );
     assert!(registry.list().to_dot().contains("bomb"));

@@ -10,7 +10,7 @@ use std::{task::Poll, thread, time::Duration};
 use crate::support::{LONG, MOMENT, Wakes, poll_once, poll_with, publish, up};
 use mainstay::{
     Phase, Registry, ServiceId,
-    error::{AllReadyError, NotReadyService},
+    error::{AllReadyError, NotReadyService, chain},
 };
 
 /// Services of these names, with room for more.
@@ -43,19 +43,21 @@ fn the_error_lists_each_service_that_is_not_ready_with_the_path_that_blocks_it()
     let _attempt = server_provider.begin().wait_blocking_timeout(LONG).unwrap();
 
     let error = registry.wait_all_ready().wait_blocking_timeout(MOMENT).unwrap_err();
-    let AllReadyError::TimedOut { not_ready, after } = &error else { panic!("{error}") };
+    let AllReadyError::TimedOut { not_ready, after, .. } = &error else { panic!("{error}") };
     assert!(*after >= MOMENT);
     let expected =
         [("config", vec![]), ("pool", vec!["config"]), ("server", vec!["pool", "config"])];
     assert_eq!(names(not_ready), expected);
     let phases: Vec<_> = not_ready.iter().map(|not_ready| not_ready.phase).collect();
     assert_eq!(phases, [Phase::Down, Phase::Down, Phase::Starting]);
-    assert_eq!(not_ready[0].last_failure.as_ref().unwrap().to_string(), "config failed: line 3");
-    let said = error.to_string();
-    let what = "config is down (config failed: line 3); pool is down, blocked by config; \
-                server is starting, blocked by pool -> config";
+    assert_eq!(not_ready[0].last_failure.as_ref().unwrap().reason.to_string(), "line 3");
+    assert_eq!(not_ready[0].to_string(), "config is down (config failed: line 3)");
+    let said = chain(&error).to_string();
+    // The failure of the service that is missing is written once, as a source.
+    let what = "not all services are ready: config is down; pool is down, blocked by config; \
+                server is starting, blocked by pool -> config: config was not ready within ";
     assert!(
-        said.starts_with("not ready within ") && said.ends_with(&format!(": {what}")),
+        said.starts_with(what) && said.ends_with(" in generation 0: config failed: line 3"),
         "{said}"
     );
 
@@ -64,12 +66,18 @@ fn the_error_lists_each_service_that_is_not_ready_with_the_path_that_blocks_it()
     let error = registry.wait_all_ready().wait_blocking_timeout(Duration::ZERO).unwrap_err();
     let AllReadyError::TimedOut { not_ready, .. } = &error else { panic!("{error}") };
     assert_eq!(names(not_ready)[2..], [("cache", vec![]), ("server", vec!["pool", "config"])]);
+    assert!(error.to_string().contains("; cache is down (cache failed: evicted); "), "{error}");
 
     registry.close();
     let error = registry.wait_all_ready().wait_blocking_timeout(LONG).unwrap_err();
     let AllReadyError::Closed { not_ready } = &error else { panic!("{error}") };
     assert_eq!(not_ready.len(), 4);
-    assert!(error.to_string().starts_with("the registry is closed: config is down"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("the registry is closed: config is down (config failed: line 3); "),
+        "{error}"
+    );
 }
 
 #[test]

@@ -12,7 +12,10 @@ use std::{task::Poll, thread};
 use crate::support::{
     LONG, MOMENT, Wakes, must_finish, poll_once, poll_with, publish, registry_of,
 };
-use mainstay::{AnyId, Phase, Registry, ServiceState, error::WaitError};
+use mainstay::{
+    AnyId, Phase, Registry, ServiceState,
+    error::{WaitError, WaitReadyError},
+};
 
 fn state(registry: &Registry, id: AnyId) -> ServiceState {
     registry.status(id).unwrap().state()
@@ -153,9 +156,9 @@ fn close_timeout_and_a_foreign_id_end_the_wait() {
     let ended = wait.wait_blocking_timeout(MOMENT);
     assert!(matches!(ended, Err(WaitError::ForeignId(_))));
     let mut ready = registry.wait_ready(foreign);
-    assert!(matches!(poll_once(&mut ready), Poll::Ready(Err(WaitError::ForeignId(_)))));
+    assert!(matches!(poll_once(&mut ready), Poll::Ready(Err(WaitReadyError::ForeignId(_)))));
     let ended = ready.wait_blocking_timeout(MOMENT);
-    assert!(matches!(ended, Err(WaitError::ForeignId(_))));
+    assert!(matches!(ended, Err(WaitReadyError::ForeignId(_))));
     drop(other);
 
     let mut wait = registry.wait_changed(service, down);

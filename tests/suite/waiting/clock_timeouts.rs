@@ -12,7 +12,7 @@ use std::{
 
 use crate::support::{LONG, registry_of, up};
 use mainstay::{
-    error::{AllReadyError, WaitError, WaitForError},
+    error::{AllReadyError, Unavailable, WaitForError, WaitReadyError},
     test_kit::VirtualClock,
 };
 
@@ -34,17 +34,18 @@ fn a_wait_times_out_at_exactly_its_time_on_the_clock_and_leaves_no_sleeper() {
         assert!(all.as_mut().poll(&mut context).is_pending());
         assert!(one.as_mut().poll(&mut context).is_pending());
         clock.advance(ms(1));
-        let Poll::Ready(Err(AllReadyError::TimedOut { not_ready, after })) = all.poll(&mut context)
+        let Poll::Ready(Err(AllReadyError::TimedOut { not_ready, after, .. })) =
+            all.poll(&mut context)
         else {
             panic!()
         };
         let names: Vec<&str> = not_ready.iter().map(|service| &*service.service).collect();
         assert_eq!((names, after), (vec!["a", "b"], ms(100)));
         assert!(not_ready.iter().all(|service| service.blocked_by.is_empty()));
-        let Poll::Ready(Err(WaitError::TimedOut { after, .. })) = one.poll(&mut context) else {
+        let Poll::Ready(Err(WaitReadyError::TimedOut(missing))) = one.poll(&mut context) else {
             panic!()
         };
-        assert_eq!(after, ms(100));
+        assert!(matches!(missing.kind, Unavailable::TimedOut { after, .. } if after == ms(100)));
     }
     // The services are ready before the time is over.
     {

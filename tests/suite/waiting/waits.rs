@@ -23,7 +23,9 @@ use crate::support::{
 use futures_lite::future::or;
 use mainstay::{
     Instance, Phase, Registry, ServiceId,
-    error::{BeginError, WaitError, WaitForError},
+    error::{
+        BeginError, DependencyUnavailable, Unavailable, WaitError, WaitForError, WaitReadyError,
+    },
 };
 
 fn two() -> (Registry, ServiceId<u32>, ServiceId<u32>) {
@@ -68,7 +70,7 @@ fn a_wait_ends_awaited_or_blocking_before_or_after_the_change() {
         assert_eq!(smol::block_on(on_smol), 7);
         assert_eq!(threads.map(|thread| thread.join().unwrap()), [7; 4]);
     }
-    let value = |ready: Result<Arc<Instance<u32>>, WaitError>| **ready.unwrap();
+    let value = |ready: Result<Arc<Instance<u32>>, WaitReadyError>| **ready.unwrap();
     assert_eq!(value(pollster::block_on(registry.wait_ready(id))), 7);
     assert_eq!(
         value(registry.wait_ready(id).wait_blocking_timeout(Duration::ZERO)),
@@ -89,8 +91,12 @@ fn every_kind_of_wait_times_out_and_names_its_service() {
         assert_eq!(service, name);
         assert!(after >= MOMENT / 2, "{after:?}");
     };
+    let check_missing = |missing: &DependencyUnavailable| match missing.kind {
+        Unavailable::TimedOut { after, .. } => check(&missing.service, "first", after),
+        _ => panic!("{missing}"),
+    };
     match registry.wait_ready(first).wait_blocking_timeout(MOMENT) {
-        Err(WaitError::TimedOut { service, after }) => check(&service, "first", after),
+        Err(WaitReadyError::TimedOut(missing)) => check_missing(&missing),
         other => panic!("{other:?}"),
     }
     match provider.begin().wait_blocking_deadline(deadline()) {
@@ -98,7 +104,7 @@ fn every_kind_of_wait_times_out_and_names_its_service() {
         other => panic!("{other:?}"),
     }
     match attempt.wait_for(first).wait_blocking_timeout(MOMENT) {
-        Err(WaitForError::TimedOut { service, after }) => check(&service, "first", after),
+        Err(WaitForError::TimedOut(missing)) => check_missing(&missing),
         other => panic!("{other:?}"),
     }
     match attempt.invalidated().wait_blocking_deadline(deadline()) {
