@@ -30,6 +30,12 @@ pub enum WaitError {
         /// The service.
         service: ServiceName,
     },
+    /// A shutdown has stopped the service.
+    #[error("the wait for {service} has ended: it has stopped")]
+    Stopped {
+        /// The service.
+        service: ServiceName,
+    },
     /// The timeout expired.
     #[error("{service} did not change within {after:?}")]
     TimedOut {
@@ -151,6 +157,12 @@ pub enum AllReadyError {
     /// The registry is closed.
     #[error("the registry is closed: {}", List(.not_ready))]
     Closed {
+        /// The services that were not ready at that time.
+        not_ready: Vec<NotReadyService>,
+    },
+    /// A shutdown has stopped one of the services.
+    #[error("the registry is shutting down: {}", List(.not_ready))]
+    Stopped {
         /// The services that were not ready at that time.
         not_ready: Vec<NotReadyService>,
     },

@@ -265,6 +265,7 @@ impl Registry {
     /// # Errors
     ///
     /// - [`WaitError::Closed`]: the registry is closed, and the service is not ready.
+    /// - [`WaitError::Stopped`]: a shutdown has stopped the service.
     /// - [`WaitError::TimedOut`]: the timeout expired.
     /// - [`WaitError::ForeignId`]: the id belongs to another registry.
     ///
@@ -494,7 +495,7 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
                 Err(stale) => shielded(|| drop(stale)),
             }
         }
-        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.id.index()) }))
+        store.end_of_wait(self.id.index()).map(Err)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -165,7 +165,7 @@ mod user_code;
 pub use self::{
     build::{Build, BuildWaitFor, BuildWaitForAny},
     policy::RestartPolicy,
-    shutdown::{ShutdownReport, StopTimeout},
+    shutdown::Shutdown,
     supervisor::Supervisor,
     user_code::BuildFailure,
 };
@@ -175,7 +175,9 @@ pub use crate::clock::SmolClock;
 pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
-    registry::{SupervisorState, SupervisorStatus},
+    registry::{
+        ShutdownReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
+    },
 };
 
 use crate::{

@@ -205,10 +205,12 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
         let stop_hook = Shielded::new(sync::lock(&self.stop_hook).take());
         self.control.start(self.stop_timeout);
-        let running = self.run_loop(UserBuilder::new(builder)).await;
+        // The instances of earlier generations that have readers.
+        let mut earlier = Vec::new();
+        let running = self.run_loop(UserBuilder::new(builder), &mut earlier).await;
         // The loop also ends if the registry is closed. Only a shutdown calls the stop hook.
         if self.control.stop_requested() {
-            self.stop(running, stop_hook).await;
+            self.stop(running, earlier, stop_hook).await;
         }
     }
 
@@ -277,7 +279,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
 impl<T: Send + Sync + 'static> Drop for Supervisor<T> {
     fn drop(&mut self) {
-        self.registry().supervisors().remove(self.id().index(), &self.control);
+        self.registry().supervisor_ended(self.id().index(), &self.control);
     }
 }
 

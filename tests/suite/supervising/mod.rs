@@ -9,6 +9,8 @@ mod graces;
 mod panics;
 mod restarting;
 mod runtime;
+mod shutdown_plan;
 mod shutting_down;
+mod stop_results;
 mod threads;
 mod two_hours;
