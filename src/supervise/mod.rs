@@ -165,7 +165,7 @@ mod user_code;
 pub use self::{
     build::{Build, BuildWaitFor, BuildWaitForAny},
     policy::RestartPolicy,
-    shutdown::Shutdown,
+    shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
     user_code::BuildFailure,
 };

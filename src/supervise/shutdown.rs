@@ -19,8 +19,9 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_lite::future::{or, yield_now};
@@ -30,6 +31,112 @@ use crate::{
     registry::{Registry, ShutdownReport},
     sync::block_until,
 };
+
+/// How a shutdown is executed: its timeout, its notice, and its reason.
+///
+/// [`Registry::shutdown`] also accepts the timeout alone.
+///
+/// ```
+/// use mainstay::supervise::ShutdownOptions;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = mainstay::Registry::with_capacity(8)?;
+/// let requested = registry.shutdown_requested();
+/// tokio::spawn(async move {
+///     let why = requested.await;
+///     println!("{why}: health checks fail from now on, and requests are still served");
+/// });
+/// let options = ShutdownOptions::within(Duration::from_secs(30))
+///     .notice(Duration::from_millis(5))
+///     .reason("SIGTERM");
+/// println!("{}", registry.shutdown(options).await);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ShutdownOptions {
+    timeout: Duration,
+    notice: Duration,
+    reason: Arc<str>,
+}
+
+impl ShutdownOptions {
+    /// A shutdown that ends within this time, which includes the notice.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// use mainstay::supervise::ShutdownOptions;
+    /// let options = ShutdownOptions::within(std::time::Duration::from_secs(30));
+    /// assert!(registry.shutdown_blocking(options).stop_timeouts.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn within(timeout: Duration) -> Self {
+        Self { timeout, notice: Duration::ZERO, reason: Arc::from("shutdown") }
+    }
+
+    /// Sets the time in which the shutdown is [requested](Registry::shutdown_requested) and nothing
+    /// stops yet: a load balancer can send new requests elsewhere, and this server still answers
+    /// those that arrive. The default is none.
+    ///
+    /// A second shutdown without a notice ends the notice of the first one.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # use mainstay::supervise::ShutdownOptions;
+    /// # use std::time::Duration;
+    /// let options = ShutdownOptions::within(Duration::from_secs(30));
+    /// registry.shutdown_blocking(options.notice(Duration::from_millis(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn notice(mut self, notice: Duration) -> Self {
+        self.notice = notice;
+        self
+    }
+
+    /// Sets the reason of the request, if there was no
+    /// [earlier request](Registry::request_shutdown). The default is "shutdown".
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # use mainstay::supervise::ShutdownOptions;
+    /// # use std::time::Duration;
+    /// let options = ShutdownOptions::within(Duration::from_secs(30)).reason("SIGTERM");
+    /// registry.shutdown_blocking(options);
+    /// assert_eq!(registry.shutdown_reason().as_deref(), Some("SIGTERM"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn reason(mut self, why: impl Into<Arc<str>>) -> Self {
+        self.reason = why.into();
+        self
+    }
+}
+
+impl From<Duration> for ShutdownOptions {
+    fn from(timeout: Duration) -> Self {
+        Self::within(timeout)
+    }
+}
+
+/// Shuts the registry down when it is dropped; returned by [`Registry::shutdown_on_drop`].
+#[must_use = "the drop of the guard shuts the registry down"]
+#[derive(Debug)]
+pub struct ShutdownGuard {
+    registry: Registry,
+    options: ShutdownOptions,
+}
+
+impl Drop for ShutdownGuard {
+    fn drop(&mut self) {
+        if !self.registry.is_closed() {
+            self.registry.shutdown_blocking(self.options.clone());
+        }
+    }
+}
 
 /// The future of [`Registry::shutdown`]. It borrows nothing.
 #[must_use = "nothing happens until the future is polled"]
@@ -59,12 +166,24 @@ impl Registry {
     /// is failed. After its turn, a service is not built again; until then it fails, backs off and
     /// is built again as usual.
     ///
-    /// A service that exceeds its own limit (see `on_stop`), or that has not stopped when `timeout`
-    /// expires, is named in the [`ShutdownReport`]. The others do not wait for it.
+    /// A service that exceeds its own limit (see `on_stop`), or that has not stopped when the
+    /// timeout expires, is named in the [`ShutdownReport`]. The others do not wait for it. When the
+    /// shutdown has ended, all supervisors end at once; their stop hooks are dropped.
     ///
-    /// Times are those of the registry's clock. Nothing happens until the future is polled. If it
-    /// is dropped before it completes, the registry stays open, and the services that have stopped
-    /// stay down.
+    /// A wait for a service that has stopped ends with an error that says so.
+    ///
+    /// `options` is the timeout, or [`ShutdownOptions`]: for example, a time in which tasks can
+    /// prepare for the end, and nothing stops yet. Times are those of the registry's clock.
+    ///
+    /// Nothing happens until the future is polled. The registry owns the plan of the shutdown: if
+    /// the future is dropped, the services continue to stop in order, each within its own limit,
+    /// and the registry is closed after the last one. A second shutdown joins the first one, and
+    /// returns the same report; the first timeout of them ends the shutdown.
+    /// [`close`](Self::close) ends it at once.
+    ///
+    /// The future does a limited piece of work in each poll, so a shutdown of many services keeps
+    /// its limit, and lets other tasks run. A supervisor that ends continues the plan on its own
+    /// thread, so a service without a supervisor may be failed there.
     ///
     /// ```
     /// use mainstay::Registry;
@@ -99,38 +218,58 @@ impl Registry {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn shutdown(&self, timeout: Duration) -> Shutdown {
-        let registry = self.clone();
-        Shutdown(Box::pin(async move {
-            let supervisors = registry.supervisors();
-            let (clock, plan) = (&supervisors.clock, &supervisors.plan);
-            let end = clock.now().checked_add(timeout);
-            registry.request_shutdown("shutdown");
-            plan.begin();
-            loop {
-                // Before the plan is read, so that a change after that ends the wait below.
-                let steps = supervisors.progress.steps();
-                let now = clock.now();
-                let can_continue = registry.advance_shutdown(now);
-                if let Some(report) = plan.report().filter(|_| registry.is_closed()) {
-                    return report;
-                }
-                // S6: also if the time is over, whatever the supervisors do.
-                if end.is_some_and(|end| now >= end) {
-                    return registry.end_shutdown_in_time();
-                }
-                if can_continue {
-                    yield_now().await;
-                    continue;
-                }
-                let wake_at = [plan.next_deadline(), end].into_iter().flatten().min();
-                or(
-                    supervisors.progress.after(steps),
-                    wake_at.map_or_else(never, |wake_at| clock.sleep_until(wake_at)),
-                )
-                .await;
+    pub fn shutdown(&self, options: impl Into<ShutdownOptions>) -> Shutdown {
+        let (registry, options) = (self.clone(), options.into());
+        Shutdown(Box::pin(async move { registry.run_shutdown(options).await }))
+    }
+
+    async fn run_shutdown(&self, options: ShutdownOptions) -> ShutdownReport {
+        let ShutdownOptions { timeout, notice, reason } = options;
+        let supervisors = self.supervisors();
+        let (clock, plan, progress) =
+            (&supervisors.clock, &supervisors.plan, &supervisors.progress);
+        let start = clock.now();
+        let end = start.checked_add(timeout);
+        self.request_shutdown(reason);
+        let notice_end = [start.checked_add(notice), end].into_iter().flatten().min();
+        loop {
+            // Before the plan is read, so that a change after that ends the wait below.
+            let steps = progress.steps();
+            let is_over = notice_end.is_some_and(|notice_end| clock.now() >= notice_end);
+            if is_over || plan.has_begun() || self.is_closed() {
+                break;
             }
-        }))
+            self.sleep_or_progress(steps, notice_end).await;
+        }
+        if plan.begin() {
+            // Another shutdown may still give notice.
+            progress.step();
+        }
+        loop {
+            let steps = progress.steps();
+            let now = clock.now();
+            let can_continue = self.advance_shutdown(now);
+            if let Some(report) = plan.report().filter(|_| self.is_closed()) {
+                return report;
+            }
+            // S6: also if the time is over, whatever the supervisors do.
+            if end.is_some_and(|end| now >= end) {
+                return self.end_shutdown_in_time();
+            }
+            if can_continue {
+                yield_now().await;
+            } else {
+                let wake_at = [plan.next_deadline(), end].into_iter().flatten().min();
+                self.sleep_or_progress(steps, wake_at).await;
+            }
+        }
+    }
+
+    /// Waits until the number of steps is no longer `steps`, or until the deadline.
+    async fn sleep_or_progress(&self, steps: u64, deadline: Option<Instant>) {
+        let supervisors = self.supervisors();
+        let slept = deadline.map_or_else(never, |deadline| supervisors.clock.sleep_until(deadline));
+        or(supervisors.progress.after(steps), slept).await;
     }
 
     /// Graceful shutdown that blocks this thread until it ends; as [`shutdown`](Self::shutdown).
@@ -146,11 +285,39 @@ impl Registry {
     /// thread.join().unwrap();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown_blocking(&self, timeout: Duration) -> ShutdownReport {
-        let mut shutdown = self.shutdown(timeout);
+    pub fn shutdown_blocking(&self, options: impl Into<ShutdownOptions>) -> ShutdownReport {
+        let mut shutdown = self.shutdown(options);
         match block_until(&mut shutdown, || None) {
             Some(report) => report,
             None => unreachable!("`block_until` without a deadline returns an output"),
         }
+    }
+    /// Returns a guard that shuts the registry down when it is dropped, and blocks the thread until
+    /// then: for a `main` that ends early, by `?` or by a panic. If the registry was closed before,
+    /// the drop does nothing.
+    ///
+    /// The drop blocks at most for the timeout. The supervisors must run elsewhere: on threads, or
+    /// on an executor that this thread does not run.
+    ///
+    /// ```
+    /// use std::{error::Error, thread, time::Duration};
+    ///
+    /// fn serve(registry: &mainstay::Registry) -> Result<(), Box<dyn Error>> {
+    ///     let _guard = registry.shutdown_on_drop(Duration::from_secs(30));
+    ///     let port = registry.register::<u16>("port")?;
+    ///     let supervisor = registry.supervise(port)?;
+    ///     thread::spawn(|| supervisor.run_blocking(|_| "80".parse::<u16>()));
+    ///     registry.wait_ready(port).wait_blocking()?;
+    ///     Err("no configuration")?; // the services stop here, dependents first
+    ///     Ok(())
+    /// }
+    ///
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// assert!(serve(&registry).is_err());
+    /// assert!(registry.is_closed());
+    /// # Ok::<(), Box<dyn Error>>(())
+    /// ```
+    pub fn shutdown_on_drop(&self, options: impl Into<ShutdownOptions>) -> ShutdownGuard {
+        ShutdownGuard { registry: self.clone(), options: options.into() }
     }
 }

@@ -124,12 +124,18 @@ impl Plan {
         lock(&self.0)
     }
 
-    /// Begins the shutdown, if it has not begun.
-    pub(crate) fn begin(&self) {
+    /// Begins the shutdown. Returns whether this call has begun it.
+    pub(crate) fn begin(&self) -> bool {
         let mut state = self.lock();
-        if state.course == Course::NotBegun {
+        let begins = state.course == Course::NotBegun;
+        if begins {
             state.course = Course::Begun;
         }
+        begins
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.lock().course != Course::NotBegun
     }
 
     /// Returns the report, if the shutdown has ended.

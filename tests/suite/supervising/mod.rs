@@ -10,6 +10,7 @@ mod panics;
 mod restarting;
 mod runtime;
 mod shutdown_plan;
+mod shutdown_requests;
 mod shutting_down;
 mod stop_results;
 mod threads;
