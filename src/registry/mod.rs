@@ -13,12 +13,13 @@
 //! | `changed.rs` | `wait_changed` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
 //! | `../provide/` | `provide`, `watch` |
-//! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking` |
+//! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
+//! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
 //! `status.rs` is the status of one service.
 //!
-//! `supervisors.rs` holds the shared state of the supervisors and the clock. Its `progress.rs`
-//! counts the supervisors that have stopped. `trace.rs` is an observer. `observers.rs` also passes
+//! `supervisors.rs` holds the shared state of the supervisors and the clock, and `supervisors/` the
+//! plan of a shutdown. `trace.rs` is an observer. `observers.rs` also passes
 //! the events to all observers.
 
 mod all_ready;

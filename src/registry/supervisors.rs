@@ -110,7 +110,7 @@ pub enum SupervisorState {
     /// [`Registry::reset`](crate::Registry::reset).
     GivenUp,
     /// The registry is being shut down: the supervisor has taken its service down, runs the stop
-    /// hook, and drains the instance.
+    /// hook, and drains the instances of all generations.
     Stopping,
     /// It has stopped the service.
     Stopped,

@@ -121,13 +121,13 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     ///
     /// When the stop hook is called, no reader can get the instance any more, and all dependencies
     /// of the service are still up. After the stop hook, the supervisor waits until the readers
-    /// that still hold the instance have dropped it.
+    /// that still hold instances of the service, of any generation, have dropped them.
     ///
     /// `within` limits both together; without a stop hook the limit is 10 s. When it expires, the
     /// stop hook is dropped, and the [report](crate::supervise::ShutdownReport) names the service.
     /// A blocking stop hook does its work in the call and returns
-    /// [`ready(())`](std::future::ready). If it panics, the panic ends the stop hook, and the
-    /// service stops as usual.
+    /// [`ready(())`](std::future::ready). If it panics, the panic ends the stop hook, the service
+    /// stops as usual, and the report contains the message.
     ///
     /// The stop hook is not called if the service is down at its turn to stop, or if the registry
     /// is [closed](Registry::close) without a shutdown.
