@@ -97,8 +97,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 }
                 BuildResult::Invalidated(failure) => (Shielded::new(failure), self.now()),
                 BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
-                // The attempt has failed, so no instance is up.
-                BuildResult::MustStop => return None,
+                // The attempt has failed, so no instance is up. It may not be the turn of the
+                // service yet: then a dependency has stopped, and no other build could get it.
+                BuildResult::MustStop => return self.must_stop().await,
             };
             // A reset that was requested during the build, while the instance was up, or during the
             // draining: this failure is counted as the first one.
@@ -337,8 +338,14 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         reason: Box<dyn Error + Send + Sync>,
     ) -> BuildResult<T> {
         let reason = Shielded::new(reason);
-        // An error of a build that must stop is a consequence of this, and is not counted.
-        if self.registry().is_closed() || self.control.stop_requested() {
+        // An error of a build that must stop, or whose dependency has stopped, is a consequence of
+        // this, and is not counted.
+        let store = self.registry().store();
+        let has_stopped = |dependency| store.service(dependency).stopped.is_set();
+        let is_consequence = self.registry().is_closed()
+            || self.control.stop_requested()
+            || attempt.edges.any_dependency(has_stopped);
+        if is_consequence {
             let _ = attempt.end(Shielded::new(Reason::ShutDown));
             return BuildResult::MustStop;
         }
@@ -375,7 +382,7 @@ enum BuildResult<T: Send + Sync + 'static> {
     Invalidated(Failure),
     /// The build returned an error, panicked or timed out.
     Failed(Failure),
-    /// The registry is closed, or a shutdown has reached the service.
+    /// The registry is closed, or a shutdown has reached the service or one of its dependencies.
     MustStop,
 }
 
