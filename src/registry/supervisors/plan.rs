@@ -192,15 +192,16 @@ impl Plan {
         self.lock().entry(service).turn_at = Some(now);
     }
 
-    /// Stores the limit of a service whose supervisor was asked to stop it.
-    pub(super) fn set_deadline(&self, service: ServiceIndex, deadline: Option<Instant>) {
+    /// Stores the limit of a service whose supervisor was asked to stop it. Returns whether no
+    /// other limit is earlier.
+    pub(super) fn set_deadline(&self, service: ServiceIndex, deadline: Option<Instant>) -> bool {
         let mut state = self.lock();
         let entry = state.entry(service);
         // The supervisor may have ended already.
-        if let (Progress::Stopping, Some(deadline)) = (entry.progress, deadline) {
-            entry.deadline = Some(deadline);
-            state.deadlines.insert((deadline, service));
-        }
+        let (Progress::Stopping, Some(deadline)) = (entry.progress, deadline) else { return false };
+        entry.deadline = Some(deadline);
+        state.deadlines.insert((deadline, service));
+        state.deadlines.first() == Some(&(deadline, service))
     }
 
     /// Returns whether the service is stopping.

@@ -74,7 +74,10 @@ impl Registry {
             if store.slot(service).state.load().phase() == Phase::Starting {
                 self.fail_at_its_turn(service);
             }
-            plan.set_deadline(service, now.checked_add(limit));
+            if plan.set_deadline(service, now.checked_add(limit)) {
+                // Another future of this shutdown may sleep longer than that.
+                self.supervisors().progress.step();
+            }
             return;
         }
         // Nothing would stop it but this shutdown: it has no supervisor, or one that is not

@@ -110,6 +110,24 @@ fn the_first_limit_of_two_shutdowns_ends_both() {
     assert!(runtime.registry.is_closed());
 }
 
+/// The supervisor is not polled, so only a future of the shutdown can enforce its limit.
+#[test]
+fn a_shutdown_enforces_the_limits_of_a_turn_that_another_one_has_begun() {
+    let (mut runtime, log) = (TestRuntime::new(), Log::default());
+    let (a, b) = (runtime.service("a"), runtime.service("b"));
+    supervise_logged(&mut runtime, &log, a, &[], ms(0));
+    supervise_logged(&mut runtime, &log, b, &[a], ms(0));
+    runtime.run_until_idle();
+    let supervisor_of_b = runtime.tasks.remove(1);
+    let mut first = runtime.registry.shutdown(ms(10_000));
+    assert!(poll_once(&mut first).is_pending());
+    let second = begin(&mut runtime, ms(10_000));
+    drop(first);
+    runtime.advance(ms(100));
+    assert_eq!(late(&second), [("b".into(), SupervisorState::Up)]);
+    drop(supervisor_of_b);
+}
+
 #[test]
 fn close_ends_a_shutdown_at_once() {
     let (mut runtime, a, _) = b_on_a(ms(90));
