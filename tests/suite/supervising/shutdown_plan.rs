@@ -8,14 +8,16 @@
 //! - Services that are registered, and edges that are added, removed or turned round while services
 //!   stop are noticed.
 //! - A service that was built on another one stops before it, however late it was built.
-//! - A shutdown lets its executor run other tasks while it works.
+//! - A shutdown checks its limit and lets its executor run other tasks while it works.
 
 use std::{
-    future::ready,
+    future::{pending, ready},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -26,7 +28,7 @@ use crate::support::{LONG, poll_once, registry_of, up};
 use mainstay::{
     Event, EventKind, Observer, Registry,
     error::WaitForError,
-    supervise::{Clock, SupervisorState},
+    supervise::{Clock, Shutdown, Sleep, SupervisorState},
 };
 
 #[test]
@@ -215,23 +217,53 @@ fn an_edge_that_is_turned_round_during_shutdown_delays_nothing() {
     assert_eq!(stopped, ["top", "a", "b"]);
 }
 
-#[test]
-fn a_shutdown_keeps_its_limit_while_it_works() {
-    const MANY: usize = 4_000;
-    let registry = Registry::with_capacity(MANY).unwrap();
-    let ids: Vec<_> =
-        (0..MANY).map(|i| registry.register::<u8>(&format!("s{i}")).unwrap()).collect();
-    // Nothing is up, so that the test is quick in any build; each service is still checked.
+/// A clock whose time advances by a millisecond at each call.
+struct TickingClock(Instant, AtomicU64);
+
+impl Clock for TickingClock {
+    fn now(&self) -> Instant {
+        self.0 + Duration::from_millis(self.1.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sleep_until(&self, _: Instant) -> Sleep {
+        Box::pin(pending())
+    }
+}
+
+/// Begins the shutdown of a chain of this many services, which are down. Each is checked.
+fn shutdown_of_a_chain(many: usize, timeout: Duration) -> (Registry, Shutdown) {
+    let clock = TickingClock(Instant::now(), AtomicU64::new(0));
+    let registry = Registry::builder(many).unwrap().clock(clock).build();
+    let id = |i| registry.register::<u8>(&format!("s{i}")).unwrap();
+    let ids: Vec<_> = (0..many).map(id).collect();
     for pair in ids.windows(2) {
         registry.depends(pair[1]).on(pair[0]).unwrap();
     }
-    let mut shutdown = Box::pin(registry.shutdown(LONG));
+    let shutdown = registry.shutdown(timeout);
+    (registry, shutdown)
+}
+
+#[test]
+fn a_shutdown_checks_its_limit_while_it_works() {
+    let (registry, mut shutdown) = shutdown_of_a_chain(1_000, ms(50));
+    let report = loop {
+        if let Poll::Ready(report) = poll_once(&mut shutdown) {
+            break report;
+        }
+    };
+    // The time advances twice at each turn.
+    assert!(report.stopped.len() < 100, "{} turns in 50 ms", report.stopped.len());
+    assert!(registry.is_closed());
+}
+
+#[test]
+fn a_shutdown_lets_its_executor_run_other_tasks_while_it_works() {
+    let (registry, mut shutdown) = shutdown_of_a_chain(1_000, LONG);
     let mut polls = 1;
     while poll_once(&mut shutdown).is_pending() {
         polls += 1;
     }
-    assert!(polls > 100, "the executor got its turn {polls} times");
-    assert!(registry.is_closed());
+    assert!(polls > 10 && registry.is_closed(), "{polls} polls");
 }
 
 /// `base` and `top` have no dependents, so it is their turn. The supervisor of `base` is not polled
