@@ -114,6 +114,8 @@ async fn build_value(
             Err(error @ (WaitForError::Invalidated(_) | WaitForError::Closed { .. })) => {
                 return Err(error.to_string());
             }
+            // A service without edges may stop before the first build that needs it.
+            Err(error @ WaitForError::Stopped { .. }) => return Err(error.to_string()),
             // The supervisor may end the build before the build has noticed.
             Err(error @ WaitForError::AttemptEnded { .. }) => return Err(error.to_string()),
             Err(error) => unreachable!("{error}"),

@@ -124,6 +124,12 @@ pub enum WaitForError {
         /// The dependency.
         service: ServiceName,
     },
+    /// A shutdown stops the dependency, or has stopped it.
+    #[error("{service} will not become ready: it has stopped")]
+    Stopped {
+        /// The dependency.
+        service: ServiceName,
+    },
     /// The attempt has ended (it was published or has failed), and can get no more dependencies.
     /// Only a wait of a supervised build that was kept can outlive its attempt.
     #[error("cannot wait for {service}: the attempt has ended")]
@@ -168,6 +174,12 @@ pub enum WatchError {
     /// The registry is closed.
     #[error("the watch of {service} has ended: the registry is closed")]
     Closed {
+        /// The service that is watched.
+        service: ServiceName,
+    },
+    /// A shutdown has stopped the service that is watched.
+    #[error("the watch of {service} has ended: it has stopped")]
+    Stopped {
         /// The service that is watched.
         service: ServiceName,
     },

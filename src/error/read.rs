@@ -31,6 +31,12 @@ pub enum WaitReadyError {
         /// The service.
         service: ServiceName,
     },
+    /// A shutdown has stopped the service.
+    #[error("{service} will not become ready: a shutdown has stopped it")]
+    Stopped {
+        /// The service.
+        service: ServiceName,
+    },
     /// The service was not ready before the timeout expired.
     #[error("the wait for {} has timed out", .0.service)]
     TimedOut(#[source] DependencyUnavailable),
@@ -67,6 +73,12 @@ pub enum WaitError {
         /// The service.
         service: ServiceName,
     },
+    /// A shutdown has stopped the service.
+    #[error("the wait for {service} has ended: it has stopped")]
+    Stopped {
+        /// The service.
+        service: ServiceName,
+    },
     /// The timeout expired.
     #[error("{service} did not change within {after:?}")]
     TimedOut {
@@ -78,6 +90,32 @@ pub enum WaitError {
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
+}
+
+/// The errors of a wait for a service that cannot end otherwise.
+pub(crate) trait WaitEnded {
+    fn closed(service: ServiceName) -> Self;
+    fn stopped(service: ServiceName) -> Self;
+}
+
+impl WaitEnded for WaitError {
+    fn closed(service: ServiceName) -> Self {
+        Self::Closed { service }
+    }
+
+    fn stopped(service: ServiceName) -> Self {
+        Self::Stopped { service }
+    }
+}
+
+impl WaitEnded for WaitReadyError {
+    fn closed(service: ServiceName) -> Self {
+        Self::Closed { service }
+    }
+
+    fn stopped(service: ServiceName) -> Self {
+        Self::Stopped { service }
+    }
 }
 
 /// The error of [`Registry::get`](crate::Registry::get) and of the other reads of one service.
@@ -176,6 +214,12 @@ pub enum AllReadyError {
     /// The registry is closed.
     #[error("the registry is closed: {}", List(.not_ready, None))]
     Closed {
+        /// The services that were not ready at that time.
+        not_ready: Vec<NotReadyService>,
+    },
+    /// A shutdown has stopped one of the services.
+    #[error("the registry is shutting down: {}", List(.not_ready))]
+    Stopped {
         /// The services that were not ready at that time.
         not_ready: Vec<NotReadyService>,
     },

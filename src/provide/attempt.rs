@@ -102,6 +102,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// - `Cycle`: the dependency depends on this service. Do not retry: a new attempt would get the
     ///   same error.
     /// - `Closed`: the registry is closed.
+    /// - `Stopped`: a shutdown stops the dependency, or has stopped it.
     /// - `TimedOut`: the timeout expired.
     /// - `ForeignId`: the id belongs to another registry. Do not retry.
     ///
@@ -337,6 +338,8 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// # Errors
     ///
     /// - [`WaitError::Closed`](crate::error::WaitError::Closed): the registry is closed.
+    /// - [`WaitError::Stopped`](crate::error::WaitError::Stopped): a shutdown has stopped the
+    ///   service. Its failure is returned first.
     /// - [`WaitError::TimedOut`](crate::error::WaitError::TimedOut): the timeout expired.
     ///
     /// ```

@@ -130,7 +130,14 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
             }
             self.known = true;
         }
-        let (instance, received) = self.id.read_to_build(store)?;
+        let Some((instance, received)) = self.id.read_to_build(store) else {
+            // A marked service stays down once it is down.
+            return store
+                .service(dependency)
+                .stopped
+                .is_set()
+                .then(|| Err(WaitForError::Stopped { service: store.name(dependency) }));
+        };
         self.edges.receive(dependency, received, self.start_only);
         Some(Ok(instance))
     }

@@ -1,11 +1,14 @@
 //! Draining: the wait until all instances of a generation that has ended have been dropped.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::Running;
 use crate::{
     error::DrainError,
-    store::Store,
+    numbers::Generation,
+    registry::{CountHolders, Registry},
+    service::ServiceId,
+    store::{InstanceTracker, Store},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -73,6 +76,12 @@ impl<T: Send + Sync + 'static> Running<T> {
     pub fn drained(&self) -> Drained<'_, T> {
         Wait::new(DrainedCondition { running: self })
     }
+
+    /// Takes the tracker of the instances, after the generation has ended. The handle has an empty
+    /// one from then on.
+    pub(crate) fn take_tracker(&mut self) -> InstanceTracker<T> {
+        mem::replace(&mut self.tracker, self.registry.tracker(self.id.index()))
+    }
 }
 
 /// The wait of [`Running::drained`]. It borrows the handle, which counts the holders.
@@ -106,4 +115,44 @@ impl<T: Send + Sync + 'static> Condition for DrainedCondition<'_, T> {
         let service = self.running.registry.store().name(self.running.id.index());
         Err(DrainError { service, holders: self.running.holders(), after })
     }
+}
+
+/// The instances of several generations of a service that have ended.
+pub(crate) struct Readers<T>(pub(crate) Vec<InstanceTracker<T>>);
+
+impl<T: Send + Sync> CountHolders for Readers<T> {
+    fn holders(&self) -> usize {
+        self.0.iter().map(InstanceTracker::holders).sum()
+    }
+}
+
+/// All instances of several generations of a service have been dropped.
+pub(crate) struct AllDrained<'a, T> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) id: ServiceId<T>,
+    pub(crate) readers: &'a Readers<T>,
+    /// The last of the generations, if its value may still be in the slot.
+    pub(crate) last: Option<Generation>,
+}
+
+impl<T: Send + Sync + 'static> Condition for AllDrained<'_, T> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        // As for one generation.
+        if let Some(last) = self.last {
+            self.registry.store().remove_value(self.id, last);
+        }
+        self.readers.0.iter().all(InstanceTracker::is_drained).then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.id.index())
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) {}
 }

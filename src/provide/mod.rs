@@ -22,6 +22,7 @@ pub use self::{
 #[cfg(feature = "supervise")]
 pub(crate) use self::{
     dependency::{DependencyId, DependencyWait},
+    drain::{AllDrained, Readers},
     running::GenerationEnded,
 };
 

@@ -211,7 +211,7 @@ impl Condition for GenerationEnded {
         if store.slot(self.service).state.load().generation() > self.generation {
             return Some(Ok(store.failure(self.service, self.generation)));
         }
-        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(self.service) }))
+        store.end_of_wait(self.service).map(Err)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -176,6 +176,8 @@ impl<D: Send + Sync + 'static> Watch<D> {
     /// - [`WatchError::DependentFailed`]: the service that watches has failed.
     /// - [`WatchError::Closed`]: the registry is closed. A change that was not reported yet is
     ///   reported first.
+    /// - [`WatchError::Stopped`]: a shutdown has stopped the service. Its failure is reported
+    ///   first.
     /// - [`WatchError::TimedOut`]: the timeout expired.
     ///
     /// ```
@@ -255,7 +257,11 @@ impl<D: Send + Sync + 'static> Condition for ChangedCondition<'_, D> {
         }
         let store = self.store();
         let service = || store.name(self.watch.id.index());
-        store.is_closed().then(|| Err(WatchError::Closed { service: service() }))
+        if store.is_closed() {
+            return Some(Err(WatchError::Closed { service: service() }));
+        }
+        let has_stopped = store.has_stopped(self.watch.id.index());
+        has_stopped.then(|| Err(WatchError::Stopped { service: service() }))
     }
 
     fn slots(&self) -> WaitSlots {

@@ -267,6 +267,7 @@ impl Registry {
     /// # Errors
     ///
     /// - [`WaitReadyError::Closed`]: the registry is closed, and the service is not ready.
+    /// - [`WaitReadyError::Stopped`]: a shutdown has stopped the service.
     /// - [`WaitReadyError::TimedOut`]: the timeout expired.
     /// - [`WaitReadyError::ForeignId`]: the id belongs to another registry.
     ///
@@ -497,8 +498,7 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
                 Err(stale) => shielded(|| drop(stale)),
             }
         }
-        let service = || store.name(self.id.index());
-        store.is_closed().then(|| Err(WaitReadyError::Closed { service: service() }))
+        store.end_of_wait(self.id.index()).map(Err)
     }
 
     fn slots(&self) -> WaitSlots {

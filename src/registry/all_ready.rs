@@ -92,8 +92,11 @@ impl Condition for AllReadyCondition {
         // set the waiter bit of the new slot.
         self.next = not_ready.get();
         // Checked last: a closed registry whose services are all ready is not an error.
-        let is_closed = self.registry.is_closed();
-        is_closed.then(|| Err(AllReadyError::Closed { not_ready: self.all_not_ready() }))
+        if self.registry.is_closed() {
+            return Some(Err(AllReadyError::Closed { not_ready: self.all_not_ready() }));
+        }
+        let has_stopped = self.registry.store().has_stopped(not_ready);
+        has_stopped.then(|| Err(AllReadyError::Stopped { not_ready: self.all_not_ready() }))
     }
 
     fn slots(&self) -> WaitSlots {

@@ -46,6 +46,7 @@ impl Registry {
     /// [`WaitError`]:
     ///
     /// - `Closed`: the registry is closed. A state that differs from `since` is returned first.
+    /// - `Stopped`: a shutdown has stopped the service, so its state does not change any more.
     /// - `TimedOut`: the timeout expired.
     /// - `ForeignId`: the id belongs to another registry.
     ///
@@ -99,7 +100,7 @@ impl Condition for StateDiffers {
         if state != self.since {
             return Some(Ok(state));
         }
-        store.is_closed().then(|| Err(WaitError::Closed { service: store.name(index) }))
+        store.end_of_wait(index).map(Err)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -1,5 +1,7 @@
 //! `fail` and `fail_all`, which fail services, and `fail_instance`, which fails one instance.
 
+#[cfg(feature = "supervise")]
+use std::collections::BTreeSet;
 use std::{collections::HashMap, error::Error, time::Instant};
 
 use crate::{
@@ -185,6 +187,13 @@ impl Registry {
         let begun = self.now_if_observed();
         let result = self.store().fail(index, target, reason)?;
         Ok(self.report(result, begun))
+    }
+
+    /// As `cascade`, from several services, whatever their phase.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn cascade_all(&self, roots: &BTreeSet<ServiceIndex>, reason: &Shielded<Reason>) {
+        let begun = self.now_if_observed();
+        self.report(self.store().fail_all(roots, reason), begun);
     }
 
     /// Reports the failures of a cascade to the observers. `begun` is `None` if there was none when

@@ -13,12 +13,13 @@
 //! | `changed.rs` | `wait_changed` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
 //! | `../provide/` | `provide`, `watch` |
-//! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking` |
+//! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
+//! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
 //! `status.rs` is the status of one service.
 //!
-//! `supervisors.rs` holds the shared state of the supervisors and the clock. Its `progress.rs`
-//! counts the supervisors that have stopped. `trace.rs` is an observer. `observers.rs` also passes
+//! `supervisors.rs` holds the shared state of the supervisors and the clock, and `supervisors/` the
+//! plan of a shutdown. `trace.rs` is an observer. `observers.rs` also passes
 //! the events to all observers.
 
 mod all_ready;
@@ -35,9 +36,13 @@ mod supervisors;
 mod trace;
 
 #[cfg(feature = "supervise")]
-pub(crate) use self::supervisors::{Command, CommandWait, Control, Supervisors};
+pub(crate) use self::supervisors::{
+    Command, CommandWait, Control, CountHolders, StopEnd, Supervisors,
+};
 #[cfg(feature = "supervise")]
-pub use self::supervisors::{SupervisorState, SupervisorStatus};
+pub use self::supervisors::{
+    ShutdownReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
+};
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;
 pub use self::{
@@ -229,8 +234,9 @@ impl Registry {
     /// wait for the next failure ends. Values are dropped by their last holder. A thread that finds
     /// the registry closed also sees everything that was done before the close.
     ///
-    /// No stop hook is called. For a graceful shutdown, dependents first, use `shutdown` (feature
-    /// `supervise`).
+    /// No stop hook is called, and one that is running is dropped. For a graceful shutdown,
+    /// dependents first, use `shutdown` (feature `supervise`). A shutdown in progress ends at once,
+    /// and returns its report.
     ///
     /// ```
     /// use mainstay::{Registry, error::WaitError};
@@ -248,7 +254,12 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) {
-        if self.store().close() && self.is_observed() {
+        if !self.store().close() {
+            return;
+        }
+        #[cfg(feature = "supervise")]
+        self.end_supervision();
+        if self.is_observed() {
             for index in self.store().services() {
                 let generation = self.store().slot(index).state.load().generation();
                 self.emit(index, generation, Duration::ZERO, EventKind::Closed);

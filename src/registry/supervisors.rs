@@ -3,7 +3,13 @@
 //! It is in this folder, and not in `supervise/`, so that `registry/` does not depend on
 //! `supervise/`.
 
+mod plan;
 mod progress;
+mod report;
+mod signals;
+mod stopping;
+
+pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
 
 use std::{
     collections::HashMap,
@@ -12,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::progress::Progress;
+use self::{plan::Plan, progress::Progress, signals::Signals};
 use super::{Registry, RegistryBuilder, RegistryInner};
 use crate::{
     alive::Wakes,
@@ -104,7 +110,7 @@ pub enum SupervisorState {
     /// [`Registry::reset`](crate::Registry::reset).
     GivenUp,
     /// The registry is being shut down: the supervisor has taken its service down, runs the stop
-    /// hook, and drains the instance.
+    /// hook, and drains the instances of all generations.
     Stopping,
     /// It has stopped the service.
     Stopped,
@@ -168,14 +174,23 @@ pub(crate) struct Supervisors {
     services: Mutex<HashMap<ServiceIndex, Arc<Control>>>,
     /// The number of times at which a supervisor has given up.
     given_up: Count,
-    /// Counts a step when a supervisor ends, so that a shutdown checks which services are next.
+    pub(crate) plan: Plan,
+    /// Counts a step when the plan has changed in a way that a future of `shutdown` must notice: a
+    /// service has ended, the shutdown has begun or has ended.
     pub(crate) progress: Progress,
+    pub(crate) signals: Signals,
 }
 
 impl Default for Supervisors {
     fn default() -> Self {
-        let (services, progress) = (Mutex::default(), Progress::default());
-        Self { clock: Arc::new(SystemClock), services, given_up: Count::new(), progress }
+        Self {
+            clock: Arc::new(SystemClock),
+            services: Mutex::default(),
+            given_up: Count::new(),
+            plan: Plan::default(),
+            progress: Progress::default(),
+            signals: Signals::default(),
+        }
     }
 }
 
@@ -186,15 +201,8 @@ impl Supervisors {
         control
     }
 
-    pub(crate) fn remove(&self, index: ServiceIndex, control: &Control) {
+    fn remove(&self, index: ServiceIndex) {
         lock(&self.services).remove(&index);
-        // A supervisor that is dropped while it is stopping has not finished its stop hook or its
-        // draining. It keeps the state `Stopping`, so that the shutdown reports a stop timeout.
-        if control.state() != SupervisorState::Stopping {
-            control.set_state(SupervisorState::Stopped, 0, None);
-        }
-        // After the state: a shutdown reads it after this step (`progress.rs`).
-        self.progress.step();
     }
 
     pub(crate) fn control(&self, index: ServiceIndex) -> Option<Arc<Control>> {
@@ -248,9 +256,27 @@ struct ControlState {
     given_up: u32,
     /// The limit for stopping the service.
     stop_timeout: Duration,
+    /// How its work at its turn to stop has ended. `None` if it has not.
+    stop_end: Option<StopEnd>,
+    /// The readers that it waits for at its turn to stop.
+    readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
     reset_requested: bool,
     stop_requested: bool,
+}
+
+/// The instances for whose readers a supervisor waits.
+pub(crate) trait CountHolders: Send + Sync {
+    /// Returns the number of references to them.
+    fn holders(&self) -> usize;
+}
+
+/// How the work of a supervisor at its turn to stop has ended.
+#[derive(Clone)]
+pub(crate) enum StopEnd {
+    Done(StopResult),
+    /// Its limit has expired.
+    TimedOut,
 }
 
 impl Default for ControlState {
@@ -261,6 +287,8 @@ impl Default for ControlState {
             backoff_end: None,
             given_up: 0,
             stop_timeout: Duration::ZERO,
+            stop_end: None,
+            readers: None,
             reset_requested: false,
             stop_requested: false,
         }
@@ -308,6 +336,30 @@ impl Control {
         let mut control = lock(&self.0);
         control.stop_requested = true;
         (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
+    }
+
+    /// Reports how the work at the turn to stop has ended.
+    pub(crate) fn set_stop_end(&self, end: StopEnd) {
+        let mut control = lock(&self.0);
+        if matches!(end, StopEnd::Done(_)) {
+            control.state = SupervisorState::Stopped;
+        }
+        control.stop_end = Some(end);
+    }
+
+    /// Reports the readers for which it waits from now on.
+    pub(crate) fn set_readers(&self, readers: Arc<dyn CountHolders>) {
+        lock(&self.0).readers = Some(readers);
+    }
+
+    /// Returns the number of references for whose drop it waits.
+    fn holders(&self) -> usize {
+        let readers = lock(&self.0).readers.clone();
+        readers.map_or(0, |readers| readers.holders())
+    }
+
+    fn stop_end(&self) -> Option<StopEnd> {
+        lock(&self.0).stop_end.clone()
     }
 
     pub(crate) fn stop_requested(&self) -> bool {

@@ -222,6 +222,20 @@ impl Edge {
         LinkKey { service: self.dependency, soft: self.soft }
     }
 
+    /// The first edge to a dependency in the order of `Graph::dependents`, if the graph has it.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn first_to(dependency: ServiceIndex) -> Self {
+        Self { dependent: ServiceIndex::new(0), dependency, soft: false }
+    }
+
+    /// The edge that is next in the order of `Graph::dependents`, if the graph contains it.
+    #[cfg(feature = "supervise")]
+    pub(super) fn next_dependent(self) -> Self {
+        // Of one dependent, the soft edge comes last.
+        let dependent = self.dependent.get() + u32::from(self.soft);
+        Self { dependent: ServiceIndex::new(dependent), soft: !self.soft, ..self }
+    }
+
     /// The key of the edge among the links of its dependency.
     fn dependent_key(self) -> LinkKey {
         LinkKey { service: self.dependent, soft: self.soft }
@@ -345,6 +359,14 @@ impl Graph {
             dependency: service,
             soft: key.soft,
         })
+    }
+
+    /// Returns the first edge to the dependency of `from`, from that edge on, in the order of
+    /// `dependents`. The graph need not contain `from`. Logarithmic.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn first_dependent_from(&self, from: Edge) -> Option<Edge> {
+        let key = self.links(from.dependency).dependents.first_from(from.dependent_key())?;
+        Some(Edge { dependent: key.service, dependency: from.dependency, soft: key.soft })
     }
 
     /// Returns the entries in the list of a service, in ascending order of the dependents.

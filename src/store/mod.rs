@@ -93,6 +93,7 @@ use self::{
     topology::{Discovered, Slots, Topology},
 };
 use crate::{
+    error::WaitEnded,
     failure::{Failure, Reason},
     instance::Instance,
     numbers::{Generation, ServiceIndex},
@@ -110,8 +111,8 @@ pub(crate) struct Service {
     /// The waiters for a change of the state.
     pub(crate) changed: WaitPoint,
     pub(crate) role: Role,
-    /// Set by a shutdown when it is the turn of the service to stop. An attempt that begins after
-    /// that ends at once.
+    /// The mark of a shutdown (S4): an attempt that begins after it ends at once, and no wait of an
+    /// attempt for the service returns an instance any more.
     pub(crate) stopped: Flag,
     history: History,
     abandoned: Abandoned,
@@ -154,6 +155,15 @@ pub struct Store {
 // A slot fills one cache line, and no cache line contains two slots.
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(Slab::<Slot, Service>::ENTRY_BYTES == 64);
+
+/// The result of a search for a dependent.
+#[cfg(feature = "supervise")]
+pub(crate) enum FoundDependent {
+    At(Edge),
+    /// The search has ended early, and continues at this edge.
+    NotYet(Edge),
+    None,
+}
 
 /// The reason why a name was not registered.
 #[derive(Debug)]
@@ -334,7 +344,9 @@ impl Store {
     /// Returns the current instance of a dependency, for an attempt that has published its edge.
     ///
     /// Returns `None` if the service is not ready or is condemned. In both cases its state will
-    /// change, so the attempt can wait for that.
+    /// change, so the attempt can wait for that. Returns `None`, too, if a shutdown has marked the
+    /// service: the mark is read after the edge was published, so either the last pass of the
+    /// shutdown finds the edge, or this call finds the mark (S4).
     pub(crate) fn read_to_build<T>(&self, id: ServiceId<T>) -> Option<Arc<Instance<T>>> {
         let (cell, slot) = self.open(id)?;
         // Between the publication of the edge and the read of `condemned`. The race with a
@@ -343,7 +355,9 @@ impl Store {
         let instance = cell.load_full()?;
         // A condemned instance is still served to readers, but nothing new is built from it (A1).
         let current = slot.state.load() == Tag::ready(instance.generation);
-        let usable = current && slot.condemned.load() == instance.generation;
+        let usable = current
+            && slot.condemned.load() == instance.generation
+            && !self.service(id.index()).stopped.is_set();
         usable.then_some(instance)
     }
 
@@ -353,9 +367,31 @@ impl Store {
         (self.service(index).operations.read_to_build)(self, index)
     }
 
+    /// Searches the edges to the dependency of `from`, from that edge on, for one with an awaited
+    /// dependent. Counts each edge that it visits down in `budget`, and ends when that is 0.
+    ///
+    /// `is_awaited` is called under the lock of the topology.
     #[cfg(feature = "supervise")]
-    pub(crate) fn dependencies(&self, index: ServiceIndex) -> Vec<(Edge, EdgeSource)> {
-        self.topology.read(|graph| graph.dependencies(index).collect())
+    pub(crate) fn find_dependent(
+        &self,
+        from: Edge,
+        budget: &mut usize,
+        is_awaited: impl Fn(ServiceIndex) -> bool,
+    ) -> FoundDependent {
+        self.topology.read(|graph| {
+            let mut from = from;
+            while let Some(edge) = graph.first_dependent_from(from) {
+                if is_awaited(edge.dependent) {
+                    return FoundDependent::At(edge);
+                }
+                if *budget == 0 {
+                    return FoundDependent::NotYet(edge);
+                }
+                *budget -= 1;
+                from = edge.next_dependent();
+            }
+            FoundDependent::None
+        })
     }
 
     pub(crate) fn dependents(&self, index: ServiceIndex) -> Vec<Edge> {
@@ -413,6 +449,25 @@ impl Store {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_set()
+    }
+
+    /// Returns whether a shutdown has stopped the service for good: it is marked, and it is down.
+    /// An attempt that begins after the mark ends at once.
+    ///
+    /// The mark is set before the slot is woken, and each failure wakes its slot. So no wait misses
+    /// that (W).
+    pub(crate) fn has_stopped(&self, index: ServiceIndex) -> bool {
+        let is_marked = self.service(index).stopped.is_set();
+        is_marked && self.slot(index).state.load().phase() == Phase::Down
+    }
+
+    /// Returns the error of a wait for a service that cannot end otherwise: the registry is closed,
+    /// or a shutdown has stopped the service.
+    pub(crate) fn end_of_wait<E: WaitEnded>(&self, index: ServiceIndex) -> Option<E> {
+        if self.is_closed() {
+            return Some(E::closed(self.name(index)));
+        }
+        self.has_stopped(index).then(|| E::stopped(self.name(index)))
     }
 
     /// Closes the registry and wakes all waiters. Returns whether this call closed it.

@@ -78,6 +78,12 @@ impl UsedEdges {
         self.lock().values().any(|edge| edge.added)
     }
 
+    /// Returns whether the attempt has waited for a dependency for which this is true.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn any_dependency(&self, holds: impl Fn(ServiceIndex) -> bool) -> bool {
+        self.lock().keys().any(|&(dependency, _)| holds(dependency))
+    }
+
     /// Returns whether the attempt has used a discovered edge.
     pub(crate) fn any_discovered(&self) -> bool {
         self.lock().values().any(|edge| edge.discovered)

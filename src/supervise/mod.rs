@@ -107,7 +107,7 @@
 //! dependents have stopped. The supervisor of the service takes it down, calls its
 //! [stop hook](Supervisor::on_stop), and drains it; all its dependencies are still up. A service
 //! that does not stop in time is named in the [`ShutdownReport`], and delays the shutdown no
-//! longer.
+//! longer. [`ShutdownOptions`] adds a notice before the first service stops.
 //!
 //! # Time
 //!
@@ -127,9 +127,10 @@
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
 // | `grace.rs`                   | grace periods (S8)                                            |
 // | `user_code.rs`               | calls builders and stop hooks, and catches their panics       |
-// | `shutdown.rs`                | the order of a graceful shutdown (S4, S5, S6)                 |
+// | `shutdown.rs`                | the futures of a graceful shutdown, and their limits (S6)     |
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
-// | `../registry/supervisors/`   | `progress.rs` wakes a shutdown when a supervisor has ended    |
+// | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a shutdown, and its |
+// |                              | steps (S4, S5); requests; the report; `progress.rs` wakes it  |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
 // | `../clock.rs`                | clocks                                                        |
@@ -142,9 +143,9 @@
 //     is never given up, because of a dependency.
 // S2  `drained` completes only after every value of the generation has been dropped.
 // S3  `drained` completes eventually after that.
-// S4  A service stops only after all its dependents have stopped. When its turn to stop has come,
-//     no attempt at it begins any more.
-// S5  A service that depends on nothing that is stopping is not disturbed: until its turn, a
+// S4  A service stops only after all its dependents have stopped. Before its turn to stop it is
+//     marked: no attempt at it begins any more, and no attempt gets its instance.
+// S5  A service that depends on nothing that is stopping is not disturbed: until its mark, a
 //     service fails, backs off and is built again as usual.
 // S6  A shutdown ends within its time. A service that exceeds its limit is failed, named in the
 //     report, and not waited for any longer.
@@ -166,7 +167,7 @@ mod user_code;
 pub use self::{
     build::{Build, BuildWaitFor, BuildWaitForAny},
     policy::RestartPolicy,
-    shutdown::{ShutdownReport, StopTimeout},
+    shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
     user_code::BuildFailure,
 };
@@ -176,7 +177,9 @@ pub use crate::clock::SmolClock;
 pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
-    registry::{SupervisorState, SupervisorStatus},
+    registry::{
+        ShutdownReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
+    },
 };
 
 use crate::{

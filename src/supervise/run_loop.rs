@@ -6,6 +6,7 @@
 use std::{
     error::Error,
     future::{Future, ready},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,15 +18,15 @@ use super::{
     pending_attempt::Grace,
     policy::{FailureCounter, Verdict},
     supervisor::StopHook,
-    user_code::{UserBuilder, call_user_code},
+    user_code::{UserBuilder, call_user_code, panic_message},
 };
 use crate::{
     error::ReadyError,
     event::EventKind,
     failure::{Failure, Reason},
-    provide::{Attempt, Running},
-    registry::{Command, CommandWait},
-    store::Target,
+    provide::{AllDrained, Attempt, Readers, Running},
+    registry::{Command, CommandWait, StopEnd, StopResult},
+    store::{InstanceTracker, Target},
     sync::Shielded,
     waiting::Wait,
 };
@@ -33,7 +34,13 @@ use crate::{
 impl<T: Send + Sync + 'static> Supervisor<T> {
     /// Builds the service, again after each failure, until it must stop. Returns the instance that
     /// is up, or is being drained, at this time.
-    pub(super) async fn run_loop<F, B, E>(&self, mut builder: UserBuilder<F>) -> Option<Running<T>>
+    ///
+    /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
+    pub(super) async fn run_loop<F, B, E>(
+        &self,
+        mut builder: UserBuilder<F>,
+        earlier: &mut Vec<InstanceTracker<T>>,
+    ) -> Option<Running<T>>
     where
         F: FnMut(Build<T>) -> B,
         B: Future<Output = Result<T, E>>,
@@ -51,7 +58,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             let passed = self.registry().store().passed(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
             let (failed, since) = match self.build(attempt, &counter, holders, &mut builder).await {
-                BuildResult::Running(running, graces) => {
+                BuildResult::Running(mut running, graces) => {
                     // A reset that was requested during the build.
                     if self.control.take_reset() {
                         counter.reset();
@@ -73,6 +80,13 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                         return Some(running);
                     };
                     holders = remaining;
+                    let tracker = running.take_tracker();
+                    // Its drop removes the value from the slot.
+                    drop(running);
+                    earlier.retain(|tracker| !tracker.is_drained());
+                    if !tracker.is_drained() {
+                        earlier.push(tracker);
+                    }
                     (failed, since)
                 }
                 // The shutdown itself may have invalidated the build (S4), which is not a failure
@@ -83,8 +97,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                 }
                 BuildResult::Invalidated(failure) => (Shielded::new(failure), self.now()),
                 BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
-                // The attempt has failed, so no instance is up.
-                BuildResult::MustStop => return None,
+                // The attempt has failed, so no instance is up. It may not be the turn of the
+                // service yet: then a dependency has stopped, and no other build could get it.
+                BuildResult::MustStop => return self.must_stop().await,
             };
             // A reset that was requested during the build, while the instance was up, or during the
             // draining: this failure is counted as the first one.
@@ -121,17 +136,21 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     }
 
     /// Stops the service, on its turn in a shutdown: takes the instance down, calls the stop hook,
-    /// and drains the instance.
+    /// and waits for the readers of all generations. `earlier` are the instances of those before
+    /// the one that is running.
     pub(super) async fn stop(
         &self,
-        running: Option<Running<T>>,
+        mut running: Option<Running<T>>,
+        mut earlier: Vec<InstanceTracker<T>>,
         stop_hook: Shielded<Option<StopHook<T>>>,
     ) {
         let deadline = self.now().checked_add(self.stop_timeout);
         self.control.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
-            // If the service is down, there is nothing to stop.
-            if let Some(running) = running {
+            let mut result = StopResult::Stopped;
+            let mut last = None;
+            // If the service is down, there is no instance to stop.
+            if let Some(running) = &mut running {
                 // Read before the failure, after which no instance can be read. `None` if the
                 // instance has failed already: then the stop hook is not called.
                 let instance = Shielded::new(running.instance());
@@ -148,19 +167,31 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     (Some(stop_hook), Some(instance)) => stop_hook(instance),
                     _ => Box::pin(ready(())),
                 };
-                drop(Shielded::new(call_user_code(stop).await));
-                // Also after a panic, and also for an instance that failed before.
-                running.drained().await.ok();
+                if let Err(payload) = call_user_code(stop).await {
+                    result = StopResult::HookPanicked { message: panic_message(payload) };
+                }
+                last = Some(running.generation());
+                earlier.push(running.take_tracker());
             }
-            true
+            // Also after a panic, and also for instances that failed before.
+            let readers = Arc::new(Readers(earlier));
+            self.control.set_readers(Arc::clone(&readers) as _);
+            let (registry, id) = (self.registry(), self.id());
+            Wait::new(AllDrained { registry, id, readers: &readers, last }).await;
+            Some(StopEnd::Done(result))
         };
         let expired = async {
             self.sleep_until(deadline).await;
-            false
+            Some(StopEnd::TimedOut)
+        };
+        // S6: when the shutdown has ended, the stop hook is dropped, and no reader is waited for.
+        let closed = async {
+            self.registry().closed().await;
+            None
         };
         // If the limit expires, the state stays `Stopping`, and the shutdown reports it (S6).
-        if or(work, expired).await {
-            self.control.set_state(SupervisorState::Stopped, 0, None);
+        if let Some(end) = or(closed, or(work, expired)).await {
+            self.control.set_stop_end(end);
         }
     }
 
@@ -209,7 +240,14 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
         self.control.set_state(SupervisorState::Building, counter.failures(), None);
-        or(self.must_stop(), async { self.provider.begin().await.ok() }).await
+        let begun = async {
+            match self.provider.begin().await {
+                Ok(attempt) => Some(attempt),
+                // A shutdown has marked the service, and its turn to stop follows (S4).
+                Err(_) => self.must_stop().await,
+            }
+        };
+        or(self.must_stop(), begun).await
     }
 
     /// Completes with `None` when the service must stop. It is polled together with other futures.
@@ -300,8 +338,14 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         reason: Box<dyn Error + Send + Sync>,
     ) -> BuildResult<T> {
         let reason = Shielded::new(reason);
-        // An error of a build that must stop is a consequence of this, and is not counted.
-        if self.registry().is_closed() || self.control.stop_requested() {
+        // An error of a build that must stop, or whose dependency has stopped, is a consequence of
+        // this, and is not counted.
+        let store = self.registry().store();
+        let has_stopped = |dependency| store.service(dependency).stopped.is_set();
+        let is_consequence = self.registry().is_closed()
+            || self.control.stop_requested()
+            || attempt.edges.any_dependency(has_stopped);
+        if is_consequence {
             let _ = attempt.end(Shielded::new(Reason::ShutDown));
             return BuildResult::MustStop;
         }
@@ -338,7 +382,7 @@ enum BuildResult<T: Send + Sync + 'static> {
     Invalidated(Failure),
     /// The build returned an error, panicked or timed out.
     Failed(Failure),
-    /// The registry is closed, or a shutdown has reached the service.
+    /// The registry is closed, or a shutdown has reached the service or one of its dependencies.
     MustStop,
 }
 

@@ -1,9 +1,12 @@
 //! Graceful shutdown: dependents stop before their dependencies, as many at the same time as the
 //! graph allows.
 //!
-//! The future of `shutdown` decides the order; each supervisor stops its service where its user
-//! runs it. It is the turn of a service to stop when all its dependents have stopped (S4). From its
-//! turn on, no attempt at the service begins, and:
+//! The plan of the registry decides the order (`registry/supervisors/plan.rs`). Each thread that
+//! ends a service continues the plan (`registry/supervisors/stopping.rs`), and so do the futures of
+//! this file, which enforce the limits. Each supervisor stops its service where its user runs it.
+//!
+//! It is the turn of a service to stop when all its dependents have stopped (S4). From its turn on,
+//! no attempt at the service begins, and:
 //!
 //! - A service with a running supervisor is *stopping*: the supervisor takes it down, calls the
 //!   stop hook, and drains it. If it exceeds its limit, the shutdown reports a stop timeout, and
@@ -15,102 +18,141 @@
 use std::{
     fmt,
     future::Future,
-    mem,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use futures_lite::future::or;
+use futures_lite::future::{or, yield_now};
 
-use super::SupervisorState;
 use crate::{
     clock::{WakeSource, block_on},
-    failure::Reason,
-    numbers::ServiceIndex,
-    registry::{Control, Registry},
-    service::ServiceName,
-    store::{Edge, Phase, Target},
-    sync::Shielded,
+    registry::{Registry, ShutdownReport},
 };
 
-/// The result of a graceful shutdown; returned by [`Registry::shutdown`].
+/// How a shutdown is executed: its timeout, its notice, and its reason.
 ///
-/// Its `Display` is one line for a log.
+/// [`Registry::shutdown`] also accepts the timeout alone.
 ///
 /// ```
+/// use mainstay::supervise::ShutdownOptions;
+/// use std::time::Duration;
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let registry = mainstay::Registry::with_capacity(1)?;
-/// let report = registry.shutdown(std::time::Duration::from_secs(1)).await;
-/// assert!(report.stop_timeouts.is_empty());
-/// assert_eq!(report.to_string(), "all services have stopped");
+/// let registry = mainstay::Registry::with_capacity(8)?;
+/// let requested = registry.shutdown_requested();
+/// tokio::spawn(async move {
+///     let why = requested.await;
+///     println!("{why}: health checks fail from now on, and requests are still served");
+/// });
+/// let options = ShutdownOptions::within(Duration::from_secs(30))
+///     .notice(Duration::from_millis(5))
+///     .reason("SIGTERM");
+/// println!("{}", registry.shutdown(options).await);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// The services that did not stop in time, in the order in which their limits expired.
-    pub stop_timeouts: Vec<StopTimeout>,
+#[derive(Debug, Clone)]
+pub struct ShutdownOptions {
+    timeout: Duration,
+    notice: Duration,
+    reason: Arc<str>,
 }
 
-/// A service that did not stop in time.
-///
-/// ```
-/// use mainstay::{Registry, supervise::SupervisorState};
-/// use std::{thread, time::Duration};
-///
-/// let registry = Registry::with_capacity(1)?;
-/// let port = registry.register::<u16>("port")?;
-/// let supervisor = registry.supervise(port)?;
-/// thread::spawn(|| supervisor.run_blocking(|_| Ok::<_, std::io::Error>(80)));
-/// registry.wait_ready(port).wait_blocking()?;
-/// let request = registry.get(port)?; // a reader that keeps the instance
-/// let report = registry.shutdown_blocking(Duration::from_millis(50));
-/// assert_eq!(report.stop_timeouts[0].service, "port");
-/// assert_eq!(report.stop_timeouts[0].state, SupervisorState::Stopping);
-/// assert_eq!(report.to_string(), "not stopped in time: port (stopping)");
-/// # drop(request);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StopTimeout {
-    /// The name of the service.
-    pub service: ServiceName,
-    /// The state of its supervisor when the limit expired.
+impl ShutdownOptions {
+    /// A shutdown that ends within this time, which includes the notice.
     ///
-    /// - [`SupervisorState::Stopping`]: the stop hook or the readers of the instance took too long,
-    ///   or the supervisor was dropped while it stopped the service.
-    /// - [`SupervisorState::NotRunning`]: the service has no running supervisor, and the shutdown
-    ///   ended before its turn to stop.
-    /// - Any other state: the supervisor did not react, because its future is not polled or its
-    ///   blocking builder does not return; or the shutdown ended before the service's turn to stop.
-    pub state: SupervisorState,
-}
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// use mainstay::supervise::ShutdownOptions;
+    /// let options = ShutdownOptions::within(std::time::Duration::from_secs(30));
+    /// assert!(registry.shutdown_blocking(options).stop_timeouts.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn within(timeout: Duration) -> Self {
+        Self { timeout, notice: Duration::ZERO, reason: Arc::from("shutdown") }
+    }
 
-impl fmt::Display for ShutdownReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.stop_timeouts.is_empty() {
-            return f.write_str("all services have stopped");
-        }
-        f.write_str("not stopped in time: ")?;
-        for (i, StopTimeout { service, state }) in self.stop_timeouts.iter().enumerate() {
-            write!(f, "{}{service} ({state})", if i == 0 { "" } else { ", " })?;
-        }
-        Ok(())
+    /// Sets the time in which the shutdown is [requested](Registry::shutdown_requested) and nothing
+    /// stops yet: a load balancer can send new requests elsewhere, and this server still answers
+    /// those that arrive. The default is none.
+    ///
+    /// A second shutdown without a notice ends the notice of the first one.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # use mainstay::supervise::ShutdownOptions;
+    /// # use std::time::Duration;
+    /// let options = ShutdownOptions::within(Duration::from_secs(30));
+    /// registry.shutdown_blocking(options.notice(Duration::from_millis(5)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn notice(mut self, notice: Duration) -> Self {
+        self.notice = notice;
+        self
+    }
+
+    /// Sets the reason of the request, if there was no
+    /// [earlier request](Registry::request_shutdown). The default is "shutdown".
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # use mainstay::supervise::ShutdownOptions;
+    /// # use std::time::Duration;
+    /// let options = ShutdownOptions::within(Duration::from_secs(30)).reason("SIGTERM");
+    /// registry.shutdown_blocking(options);
+    /// assert_eq!(registry.shutdown_reason().as_deref(), Some("SIGTERM"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn reason(mut self, why: impl Into<Arc<str>>) -> Self {
+        self.reason = why.into();
+        self
     }
 }
 
-/// The progress of one service in a shutdown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StopPhase {
-    /// A dependent has not stopped, so it is not the turn of the service.
-    Waiting,
-    /// Its supervisor is stopping it.
-    Stopping,
-    /// It has stopped, or its stop timeout was reported.
-    Stopped,
+impl From<Duration> for ShutdownOptions {
+    fn from(timeout: Duration) -> Self {
+        Self::within(timeout)
+    }
+}
+
+/// Shuts the registry down when it is dropped; returned by [`Registry::shutdown_on_drop`].
+#[must_use = "the drop of the guard shuts the registry down"]
+#[derive(Debug)]
+pub struct ShutdownGuard {
+    registry: Registry,
+    options: ShutdownOptions,
+}
+
+impl Drop for ShutdownGuard {
+    fn drop(&mut self) {
+        if !self.registry.is_closed() {
+            self.registry.shutdown_blocking(self.options.clone());
+        }
+    }
+}
+
+/// The future of [`Registry::shutdown`]. It borrows nothing.
+#[must_use = "nothing happens until the future is polled"]
+pub struct Shutdown(Pin<Box<dyn Future<Output = ShutdownReport> + Send>>);
+
+impl Future for Shutdown {
+    type Output = ShutdownReport;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<ShutdownReport> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shutdown").finish_non_exhaustive()
+    }
 }
 
 impl Registry {
@@ -123,12 +165,24 @@ impl Registry {
     /// is failed. After its turn, a service is not built again; until then it fails, backs off and
     /// is built again as usual.
     ///
-    /// A service that exceeds its own limit (see `on_stop`), or that has not stopped when `timeout`
-    /// expires, is named in the [`ShutdownReport`]. The others do not wait for it.
+    /// A service that exceeds its own limit (see `on_stop`), or that has not stopped when the
+    /// timeout expires, is named in the [`ShutdownReport`]. The others do not wait for it. When the
+    /// shutdown has ended, all supervisors end at once; their stop hooks are dropped.
     ///
-    /// Times are those of the registry's clock. Nothing happens until the future is polled. If it
-    /// is dropped before it completes, the registry stays open, and the services that have stopped
-    /// stay down.
+    /// A wait for a service that has stopped ends with an error that says so.
+    ///
+    /// `options` is the timeout, or [`ShutdownOptions`]: for example, a time in which tasks can
+    /// prepare for the end, and nothing stops yet. Times are those of the registry's clock.
+    ///
+    /// Nothing happens until the future is polled. The registry owns the plan of the shutdown: if
+    /// the future is dropped, the services continue to stop in order, each within its own limit,
+    /// and the registry is closed after the last one. A second shutdown joins the first one, and
+    /// returns the same report; the first timeout of them ends the shutdown.
+    /// [`close`](Self::close) ends it at once.
+    ///
+    /// The future does a limited piece of work in each poll, so a shutdown of many services keeps
+    /// its limit, and lets other tasks run. A supervisor that ends continues the plan on its own
+    /// thread, so a service without a supervisor may be failed there.
     ///
     /// ```
     /// use mainstay::Registry;
@@ -163,11 +217,66 @@ impl Registry {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn shutdown(
+    pub fn shutdown(&self, options: impl Into<ShutdownOptions>) -> Shutdown {
+        let (registry, options) = (self.clone(), options.into());
+        Shutdown(Box::pin(async move { registry.run_shutdown(options, WakeSource::Clock).await }))
+    }
+
+    async fn run_shutdown(
         &self,
-        timeout: Duration,
-    ) -> impl Future<Output = ShutdownReport> + Send + use<> {
-        shut_down(self.clone(), timeout, WakeSource::Clock)
+        options: ShutdownOptions,
+        wake_source: WakeSource,
+    ) -> ShutdownReport {
+        let ShutdownOptions { timeout, notice, reason } = options;
+        let supervisors = self.supervisors();
+        let (clock, plan, progress) =
+            (&supervisors.clock, &supervisors.plan, &supervisors.progress);
+        let start = clock.now();
+        let end = start.checked_add(timeout);
+        self.request_shutdown(reason);
+        let notice_end = [start.checked_add(notice), end].into_iter().flatten().min();
+        loop {
+            // Before the plan is read, so that a change after that ends the wait below.
+            let steps = progress.steps();
+            let is_over = notice_end.is_some_and(|notice_end| clock.now() >= notice_end);
+            if is_over || plan.has_begun() || self.is_closed() {
+                break;
+            }
+            self.sleep_or_progress(&wake_source, steps, notice_end).await;
+        }
+        if plan.begin() {
+            // Another shutdown may still give notice.
+            progress.step();
+        }
+        loop {
+            let steps = progress.steps();
+            let now = clock.now();
+            let can_continue = self.advance_shutdown(now);
+            if let Some(report) = plan.report().filter(|_| self.is_closed()) {
+                return report;
+            }
+            // S6: also if the time is over, whatever the supervisors do.
+            if end.is_some_and(|end| now >= end) {
+                return self.end_shutdown_in_time();
+            }
+            if can_continue {
+                yield_now().await;
+            } else {
+                let wake_at = [plan.next_deadline(), end].into_iter().flatten().min();
+                self.sleep_or_progress(&wake_source, steps, wake_at).await;
+            }
+        }
+    }
+
+    /// Waits until the number of steps is no longer `steps`, or until the deadline.
+    async fn sleep_or_progress(
+        &self,
+        wake_source: &WakeSource,
+        steps: u64,
+        deadline: Option<Instant>,
+    ) {
+        let slept = wake_source.sleep_until(self.clock(), deadline);
+        or(self.supervisors().progress.after(steps), slept).await;
     }
 
     /// Graceful shutdown that blocks this thread until it ends; as [`shutdown`](Self::shutdown).
@@ -187,200 +296,37 @@ impl Registry {
     /// thread.join().unwrap();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown_blocking(&self, timeout: Duration) -> ShutdownReport {
-        block_on(|wake_source| shut_down(self.clone(), timeout, wake_source))
-    }
-}
-
-async fn shut_down(
-    registry: Registry,
-    timeout: Duration,
-    wake_source: WakeSource,
-) -> ShutdownReport {
-    let (clock, progress) = (registry.clock(), &registry.supervisors().progress);
-    // `None`, which is no limit, if the end is beyond the range of `Instant`.
-    let end = clock.now().checked_add(timeout);
-    let mut run = ShutdownRun::new(&registry);
-    loop {
-        // Before the states are read, so that a supervisor that ends after `run.step` has read its
-        // state ends the wait below.
-        let steps = progress.steps();
-        let now = clock.now();
-        let next_limit = run.step(now);
-        // S6: also if the time is over, whatever the supervisors do.
-        if run.all_stopped() || end.is_some_and(|end| now >= end) {
-            break;
-        }
-        let wake_at = [next_limit, end].into_iter().flatten().min();
-        or(progress.after(steps), wake_source.sleep_until(clock, wake_at)).await;
-    }
-    let stop_timeouts = run.finish();
-    // Last: `close` ends the waits of supervisors that did not stop.
-    registry.close();
-    ShutdownReport { stop_timeouts }
-}
-
-/// A shutdown in progress.
-struct ShutdownRun<'a> {
-    registry: &'a Registry,
-    /// The phase of each service, by index.
-    phases: Vec<StopPhase>,
-    /// The services in the phase `Stopping`.
-    stopping: Vec<Stopping>,
-    /// The number of services in the phase `Stopped`.
-    stopped: usize,
-    stop_timeouts: Vec<StopTimeout>,
-}
-
-/// A service whose supervisor was asked to stop it.
-struct Stopping {
-    service: ServiceIndex,
-    control: Arc<Control>,
-    /// When its limit expires.
-    deadline: Option<Instant>,
-}
-
-impl<'a> ShutdownRun<'a> {
-    fn new(registry: &'a Registry) -> Self {
-        Self {
-            registry,
-            phases: Vec::new(),
-            stopping: Vec::new(),
-            stopped: 0,
-            stop_timeouts: Vec::new(),
-        }
+    pub fn shutdown_blocking(&self, options: impl Into<ShutdownOptions>) -> ShutdownReport {
+        let options = options.into();
+        block_on(|wake_source| self.run_shutdown(options, wake_source))
     }
 
-    /// Checks the services that are stopping, and stops those whose turn it now is. Returns the
-    /// time at which the next limit expires.
-    fn step(&mut self, now: Instant) -> Option<Instant> {
-        // Services may have been registered since the last step.
-        self.phases.resize(self.registry.store().len() as usize, StopPhase::Waiting);
-        // The services whose turn may have come, because one of their dependents has stopped.
-        let mut candidates = Vec::new();
-        for stopping in mem::take(&mut self.stopping) {
-            if self.is_still_stopping(&stopping, now) {
-                self.stopping.push(stopping);
-            } else {
-                self.mark_stopped(stopping.service, &mut candidates);
-            }
-        }
-        self.stop_eligible(candidates, now);
-        // No service is stopping, but some have not stopped: this is the first step, or the removal
-        // of an edge has made a service eligible, which nothing reports. As the graph is acyclic,
-        // at least one service is eligible.
-        if self.stopping.is_empty() && !self.all_stopped() {
-            let all = ServiceIndex::range(0..self.phases.len() as u32);
-            self.stop_eligible(all.collect(), now);
-        }
-        self.stopping.iter().filter_map(|stopping| stopping.deadline).min()
-    }
-
-    /// Stops each of the candidates whose turn it is, and each service whose turn comes by this.
-    fn stop_eligible(&mut self, mut candidates: Vec<ServiceIndex>, now: Instant) {
-        while let Some(service) = candidates.pop() {
-            // A service may be a candidate several times, once for each of its dependents.
-            if self.phases[service.as_usize()] != StopPhase::Waiting || !self.is_eligible(service) {
-                continue;
-            }
-            self.phases[service.as_usize()] = StopPhase::Stopping;
-            // S4, in this order: mark the service, wake its slot, inspect the slot. An attempt that
-            // begins at the same time sees the mark and ends (`end_if_stopped` in
-            // `provide/provider.rs`), or has begun before the wake-up, and is seen and failed
-            // below.
-            self.registry.store().service(service).stopped.set();
-            let control = self.registry.supervisors().control(service);
-            let supervisor = control.and_then(|control| Some((control.request_stop()?, control)));
-            // Also wakes the supervisor, which then finds the request.
-            self.registry.store().wake(service);
-            match supervisor {
-                Some((limit, control)) => {
-                    // The supervisor drops an async build itself, but a blocking builder notices
-                    // the shutdown only if its attempt is invalidated. S5: an instance is left for
-                    // the supervisor, which needs it for the stop hook.
-                    if self.phase(service) == Phase::Starting {
-                        self.fail(service);
-                    }
-                    let deadline = now.checked_add(limit);
-                    self.stopping.push(Stopping { service, control, deadline });
-                }
-                // Nothing would stop it but this shutdown: it has no supervisor, or one that is not
-                // running.
-                None => {
-                    self.fail(service);
-                    self.mark_stopped(service, &mut candidates);
-                }
-            }
-        }
-    }
-
-    fn all_stopped(&self) -> bool {
-        self.stopped == self.phases.len()
-    }
-
-    /// Returns whether it is the turn of the service: all its dependents have stopped. Edges of all
-    /// kinds count.
-    fn is_eligible(&self, service: ServiceIndex) -> bool {
-        // A dependent that was registered after `step` began has no phase yet: it has not stopped.
-        let has_stopped =
-            |edge: Edge| self.phases.get(edge.dependent.as_usize()) == Some(&StopPhase::Stopped);
-        self.registry.store().dependents(service).into_iter().all(has_stopped)
-    }
-
-    /// Returns whether the shutdown must still wait for the service. If its limit has expired,
-    /// reports the stop timeout, and returns `false` (S6).
-    fn is_still_stopping(&mut self, stopping: &Stopping, now: Instant) -> bool {
-        if stopping.control.state() == SupervisorState::Stopped {
-            return false;
-        }
-        let expired = stopping.deadline.is_some_and(|deadline| now >= deadline);
-        if expired {
-            self.report_timeout(stopping.service, stopping.control.state());
-        }
-        !expired
-    }
-
-    /// Marks a service as stopped. Its dependencies become candidates.
-    fn mark_stopped(&mut self, service: ServiceIndex, candidates: &mut Vec<ServiceIndex>) {
-        self.phases[service.as_usize()] = StopPhase::Stopped;
-        self.stopped += 1;
-        let dependencies = self.registry.store().dependencies(service);
-        candidates.extend(dependencies.into_iter().map(|(edge, _)| edge.dependency));
-    }
-
-    /// Adds a service to the report, and fails it: its dependencies stop next, so that it must not
-    /// be read any more.
-    fn report_timeout(&mut self, service: ServiceIndex, state: SupervisorState) {
-        self.stop_timeouts
-            .push(StopTimeout { service: self.registry.store().name(service), state });
-        self.fail(service);
-    }
-
-    fn phase(&self, service: ServiceIndex) -> Phase {
-        self.registry.store().slot(service).state.load().phase()
-    }
-
-    fn fail(&self, service: ServiceIndex) {
-        let _ = self.registry.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
-    }
-
-    /// Ends the shutdown: reports and fails all services that have not stopped. Returns all stop
-    /// timeouts.
-    fn finish(mut self) -> Vec<StopTimeout> {
-        for stopping in mem::take(&mut self.stopping) {
-            self.report_timeout(stopping.service, stopping.control.state());
-        }
-        for service in ServiceIndex::range(0..self.phases.len() as u32) {
-            let is_waiting = self.phases[service.as_usize()] == StopPhase::Waiting;
-            // A service whose turn did not come, but which is down, has nothing to stop.
-            if is_waiting && self.phase(service) != Phase::Down {
-                let control = self.registry.supervisors().control(service);
-                self.report_timeout(
-                    service,
-                    control.map_or(SupervisorState::NotRunning, |control| control.state()),
-                );
-            }
-        }
-        self.stop_timeouts
+    /// Returns a guard that shuts the registry down when it is dropped, and blocks the thread until
+    /// then: for a `main` that ends early, by `?` or by a panic. If the registry was closed before,
+    /// the drop does nothing.
+    ///
+    /// The drop blocks at most for the timeout. The supervisors must run elsewhere: on threads, or
+    /// on an executor that this thread does not run.
+    ///
+    /// ```
+    /// use std::{error::Error, thread, time::Duration};
+    ///
+    /// fn serve(registry: &mainstay::Registry) -> Result<(), Box<dyn Error>> {
+    ///     let _guard = registry.shutdown_on_drop(Duration::from_secs(30));
+    ///     let port = registry.register::<u16>("port")?;
+    ///     let supervisor = registry.supervise(port)?;
+    ///     thread::spawn(|| supervisor.run_blocking(|_| "80".parse::<u16>()));
+    ///     registry.wait_ready(port).wait_blocking()?;
+    ///     Err("no configuration")?; // the services stop here, dependents first
+    ///     Ok(())
+    /// }
+    ///
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// assert!(serve(&registry).is_err());
+    /// assert!(registry.is_closed());
+    /// # Ok::<(), Box<dyn Error>>(())
+    /// ```
+    pub fn shutdown_on_drop(&self, options: impl Into<ShutdownOptions>) -> ShutdownGuard {
+        ShutdownGuard { registry: self.clone(), options: options.into() }
     }
 }

@@ -111,13 +111,13 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     ///
     /// When the stop hook is called, no reader can get the instance any more, and all dependencies
     /// of the service are still up. After the stop hook, the supervisor waits until the readers
-    /// that still hold the instance have dropped it.
+    /// that still hold instances of the service, of any generation, have dropped them.
     ///
     /// `within` limits both together; without a stop hook the limit is 10 s. When it expires, the
     /// stop hook is dropped, and the [report](crate::supervise::ShutdownReport) names the service.
     /// A blocking stop hook does its work in the call and returns
-    /// [`ready(())`](std::future::ready). If it panics, the panic ends the stop hook, and the
-    /// service stops as usual.
+    /// [`ready(())`](std::future::ready). If it panics, the panic ends the stop hook, the service
+    /// stops as usual, and the report contains the message.
     ///
     /// The stop hook is not called if the service is down at its turn to stop, or if the registry
     /// is [closed](Registry::close) without a shutdown.
@@ -195,10 +195,12 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
         let stop_hook = Shielded::new(sync::lock(&self.stop_hook).take());
         self.control.start(self.stop_timeout);
-        let running = self.run_loop(UserBuilder::new(builder)).await;
+        // The instances of earlier generations that have readers.
+        let mut earlier = Vec::new();
+        let running = self.run_loop(UserBuilder::new(builder), &mut earlier).await;
         // The loop also ends if the registry is closed. Only a shutdown calls the stop hook.
         if self.control.stop_requested() {
-            self.stop(running, stop_hook).await;
+            self.stop(running, earlier, stop_hook).await;
         }
     }
 
@@ -254,7 +256,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
 
 impl<T: Send + Sync + 'static> Drop for Supervisor<T> {
     fn drop(&mut self) {
-        self.registry().supervisors().remove(self.id().index(), &self.control);
+        self.registry().supervisor_ended(self.id().index(), &self.control);
     }
 }
 

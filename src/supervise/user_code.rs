@@ -65,11 +65,16 @@ impl BuildFailure {
     }
 
     fn panicked(payload: Box<dyn Any + Send>) -> Self {
-        let payload = Shielded::new(payload);
-        let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
-        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        Self::Panicked { message: text.unwrap_or_else(|| "the message is not text".into()) }
+        Self::Panicked { message: panic_message(payload) }
     }
+}
+
+/// Returns the message of a panic, and drops its payload.
+pub(super) fn panic_message(payload: Box<dyn Any + Send>) -> String {
+    let payload = Shielded::new(payload);
+    let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "the message is not text".into())
 }
 
 /// The builder of the user, which may panic in a call, in a poll of its future, and in the `Drop`

@@ -23,13 +23,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("close", |n| close(n, 0)),
     Operation::new("close: each service has a waiter", |n| close(n, n)),
     #[cfg(feature = "supervise")]
-    Operation::not_yet_limited("shut down: a chain", |n| shut_down(n, super::graphs::chain(n))),
+    Operation::new("shut down: a chain", |n| shut_down(n, super::graphs::chain(n))),
     #[cfg(feature = "supervise")]
-    Operation::not_yet_limited("shut down: a hub", |n| shut_down(n, super::graphs::hub(n))),
+    Operation::new("shut down: a hub", |n| shut_down(n, super::graphs::hub(n))),
     #[cfg(feature = "supervise")]
-    Operation::not_yet_limited("shut down: a layered graph", |n| {
-        shut_down(n, super::graphs::layered(n))
-    }),
+    Operation::new("shut down: a layered graph", |n| shut_down(n, super::graphs::layered(n))),
 ];
 
 fn all_are_ready(n: usize) {

@@ -33,12 +33,6 @@ impl Operation {
     const fn new(name: &'static str, run: fn(usize)) -> Self {
         Self { name, run, limited: true }
     }
-
-    /// An operation that is known to exceed the limit. The tables say so.
-    #[cfg(feature = "supervise")]
-    const fn not_yet_limited(name: &'static str, run: fn(usize)) -> Self {
-        Self { name, run, limited: false }
-    }
 }
 
 /// Returns all operations, in the order of the table.

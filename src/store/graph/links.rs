@@ -86,6 +86,18 @@ impl<V> Links<V> {
         }
     }
 
+    /// Returns the first link from this key on.
+    #[cfg(feature = "supervise")]
+    pub(super) fn first_from(&self, key: LinkKey) -> Option<LinkKey> {
+        match self {
+            Self::Few(links) => {
+                let at = position(links, key).unwrap_or_else(|at| at);
+                links.get(at).map(|&(key, _)| key)
+            }
+            Self::Many(links) => links.range(key..).next().map(|(&key, _)| key),
+        }
+    }
+
     /// Calls `with` for each link in ascending order.
     pub(super) fn for_each_mut(&mut self, mut with: impl FnMut(LinkKey, &mut V)) {
         match self {

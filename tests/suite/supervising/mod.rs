@@ -14,6 +14,9 @@ mod restarting;
 mod runtime;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod shielded_sleeps;
+mod shutdown_plan;
+mod shutdown_requests;
 mod shutting_down;
+mod stop_results;
 mod threads;
 mod two_hours;

@@ -1,0 +1,162 @@
+//! The steps of a shutdown (`plan.rs` decides which one is next). They run user code: wakers,
+//! observers, and the `Drop` of values. So each is executed without a lock.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use super::{
+    Control, StopEnd, SupervisorState,
+    plan::Step,
+    report::{ShutdownReport, StopResult, StopTimeout},
+};
+use crate::{
+    failure::Reason,
+    numbers::ServiceIndex,
+    registry::Registry,
+    store::{Phase, Target},
+    sync::Shielded,
+};
+
+impl Registry {
+    /// The number of services and edges that a shutdown checks before it checks its limit again and
+    /// lets its executor run other tasks.
+    pub(crate) const PIECE: usize = 64;
+
+    /// Executes steps of the shutdown until it has checked `PIECE` services and edges. Returns
+    /// whether it can continue at once.
+    pub(crate) fn advance_shutdown(&self, now: Instant) -> bool {
+        let (plan, store) = (&self.supervisors().plan, self.store());
+        while let Some(service) = plan.next_expired(now, |service| self.stop_timeout(service)) {
+            // S6: its dependencies stop next, so it must not be read any more.
+            self.fail_at_its_turn(service);
+            plan.ended(service);
+        }
+        let mut budget = Self::PIECE;
+        loop {
+            if self.is_closed() {
+                self.end_shutdown();
+                return false;
+            }
+            match plan.next(store, &mut budget) {
+                Step::Mark(service) => {
+                    // S4, in this order: mark the service, wake its slot, pass the list of its
+                    // dependents. The wake-up is a read-modify-write of the state, as the begin of
+                    // an attempt (`end_if_stopped` in `provide/provider.rs`).
+                    store.service(service).stopped.set();
+                    store.wake(service);
+                    plan.marked(service);
+                }
+                Step::Stop(service) => self.stop_at_its_turn(service),
+                Step::Pause => return true,
+                Step::Wait => return false,
+                Step::AllEnded => {
+                    self.end_shutdown();
+                    self.close();
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn stop_at_its_turn(&self, service: ServiceIndex) {
+        let (plan, store) = (&self.supervisors().plan, self.store());
+        let now = self.clock().now();
+        plan.turn_began(service, now);
+        // After `Plan::next` has noted that the service is stopping: the end of a supervisor that
+        // is found here is not missed (`supervisor_ended`).
+        let control = self.supervisors().control(service);
+        let limit = control.and_then(|control| control.request_stop());
+        // The supervisor now finds the request.
+        store.wake(service);
+        if let Some(limit) = limit {
+            // The supervisor drops an async build itself, but a blocking builder notices the
+            // shutdown only if its attempt is invalidated. S5: an instance is left for the
+            // supervisor, which needs it for the stop hook.
+            if store.slot(service).state.load().phase() == Phase::Starting {
+                self.fail_at_its_turn(service);
+            }
+            if plan.set_deadline(service, now.checked_add(limit)) {
+                // Another future of this shutdown may sleep longer than that.
+                self.supervisors().progress.step();
+            }
+            return;
+        }
+        // Nothing would stop it but this shutdown: it has no supervisor, or one that is not
+        // running.
+        self.fail_at_its_turn(service);
+        if plan.stopped(store, service, self.clock().now(), StopResult::Stopped) {
+            plan.ended(service);
+        }
+    }
+
+    fn fail_at_its_turn(&self, service: ServiceIndex) {
+        let _ = self.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
+    }
+
+    /// Called when a supervisor has ended or is dropped, after its attempt and its instance.
+    pub(crate) fn supervisor_ended(&self, service: ServiceIndex, control: &Control) {
+        let supervisors = self.supervisors();
+        supervisors.remove(service);
+        let (plan, store) = (&supervisors.plan, self.store());
+        if !plan.is_stopping(service) {
+            return;
+        }
+        let now = self.clock().now();
+        let is_reported = match control.stop_end() {
+            Some(StopEnd::TimedOut) => {
+                plan.timed_out(service, now, |_| self.stop_timeout_of(service, control))
+            }
+            Some(StopEnd::Done(result)) => plan.stopped(store, service, now, result),
+            None => plan.stopped(store, service, now, StopResult::SupervisorDropped),
+        };
+        if is_reported {
+            // The cascade of another thread may have condemned the instance of a supervisor that
+            // was dropped, and not have taken it down.
+            self.fail_at_its_turn(service);
+            plan.ended(service);
+            // Not only the future continues the plan: it may have been dropped.
+            while self.advance_shutdown(self.clock().now()) {}
+        }
+        // After the plan: a shutdown checks it after this step (`progress.rs`).
+        supervisors.progress.step();
+    }
+
+    /// Describes a service that has not stopped in time. Called under the lock of the plan.
+    fn stop_timeout(&self, service: ServiceIndex) -> StopTimeout {
+        match self.supervisors().control(service) {
+            Some(control) => self.stop_timeout_of(service, &control),
+            None => {
+                let (service, state) = (self.store().name(service), SupervisorState::NotRunning);
+                StopTimeout { service, state, holders: 0 }
+            }
+        }
+    }
+
+    fn stop_timeout_of(&self, service: ServiceIndex, control: &Control) -> StopTimeout {
+        let (state, holders) = (control.state(), control.holders());
+        StopTimeout { service: self.store().name(service), state, holders }
+    }
+
+    /// Called after the registry was closed.
+    pub(in crate::registry) fn end_supervision(&self) {
+        self.end_shutdown();
+        self.supervisors().signals.close();
+        self.supervisors().progress.step();
+    }
+
+    /// Ends a shutdown that is in progress. Returns the services that have not ended.
+    fn end_shutdown(&self) -> Option<BTreeSet<ServiceIndex>> {
+        let plan = &self.supervisors().plan;
+        plan.end(self.store(), |service| self.stop_timeout(service))
+    }
+
+    /// Ends a shutdown whose limit has expired: reports and fails all services that have not
+    /// stopped, and closes the registry (S6).
+    pub(crate) fn end_shutdown_in_time(&self) -> ShutdownReport {
+        if let Some(left) = self.end_shutdown().filter(|left| !left.is_empty()) {
+            self.cascade_all(&left, &Shielded::new(Reason::ShutDown));
+        }
+        // Last: `close` ends the waits of supervisors that did not stop.
+        self.close();
+        self.supervisors().plan.report().unwrap_or_default()
+    }
+}

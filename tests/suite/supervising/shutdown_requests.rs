@@ -1,0 +1,177 @@
+//! Requests of a shutdown, its notice, the close of the registry, and the guard.
+//!
+//! - A request is visible to all tasks, with the reason of the first one, and stops nothing.
+//! - A shutdown is requested when it begins. During its notice all services stay up.
+//! - A second shutdown without a notice, the timeout and a close end the notice.
+//! - `closed` completes when the registry is closed.
+//! - A guard shuts the registry down when it is dropped, also by a panic, within its timeout.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, mpsc},
+    task::Poll,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    runtime::{TestRuntime, exact, fails, ms},
+    shutting_down::{b_on_a, begin, late},
+};
+use crate::support::{LONG, poll_once, registry_of, up};
+use mainstay::supervise::{ShutdownOptions, ShutdownReport};
+
+fn begin_with(
+    runtime: &mut TestRuntime,
+    options: ShutdownOptions,
+) -> Arc<Mutex<Option<ShutdownReport>>> {
+    let ended = Arc::<Mutex<Option<ShutdownReport>>>::default();
+    let (note, shutdown) = (Arc::clone(&ended), runtime.registry.shutdown(options));
+    runtime.spawn(async move { *note.lock().unwrap() = Some(shutdown.await) });
+    runtime.run_until_idle();
+    ended
+}
+
+#[test]
+fn the_first_request_counts_and_stops_nothing() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    runtime.supervise(id, exact(), fails(0));
+    runtime.run_until_idle();
+    let registry = runtime.registry.clone();
+    let mut requested = Box::pin(registry.shutdown_requested());
+    assert!(poll_once(&mut requested).is_pending() && registry.shutdown_reason().is_none());
+    assert!(registry.request_shutdown("first"));
+    assert!(!registry.request_shutdown(String::from("second")));
+    runtime.advance(LONG);
+    assert_eq!((runtime.get(id), registry.is_closed()), (Some(1), false));
+    assert!(matches!(poll_once(&mut requested), Poll::Ready(why) if &*why == "first"));
+    assert_eq!(registry.shutdown_reason().as_deref(), Some("first"));
+    let shutdown = begin(&mut runtime, ms(1_000));
+    assert_eq!(late(&shutdown), []);
+    assert_eq!(registry.shutdown_reason().as_deref(), Some("first"));
+}
+
+#[test]
+fn nothing_stops_during_the_notice() {
+    let (mut runtime, a, b) = b_on_a(ms(0));
+    let options = ShutdownOptions::within(ms(1_000)).notice(ms(200)).reason("SIGTERM");
+    let shutdown = begin_with(&mut runtime, options);
+    assert_eq!(runtime.registry.shutdown_reason().as_deref(), Some("SIGTERM"));
+    // Not even a restart is different.
+    runtime.registry.fail(a, "during the notice").unwrap();
+    runtime.advance(ms(199));
+    assert_eq!((runtime.get(a), runtime.get(b)), (Some(1), Some(1)));
+    runtime.advance(ms(1));
+    assert_eq!(late(&shutdown), []);
+    assert_eq!((runtime.get(a), runtime.get(b)), (None, None));
+    assert!(runtime.registry.is_closed());
+    assert_eq!(runtime.clock.sleepers(), 0);
+}
+
+#[test]
+fn a_second_shutdown_without_a_notice_ends_the_notice() {
+    let (mut runtime, _, b) = b_on_a(ms(0));
+    let options = ShutdownOptions::within(ms(1_000)).notice(ms(900));
+    let first = begin_with(&mut runtime, options);
+    assert_eq!(runtime.get(b), Some(1));
+    let second = begin(&mut runtime, ms(1_000));
+    assert_eq!((late(&first), late(&second)), (vec![], vec![]));
+    assert!(runtime.registry.is_closed());
+}
+
+#[test]
+fn the_timeout_and_a_close_end_the_notice() {
+    let (mut runtime, a, _) = b_on_a(ms(50));
+    let options = ShutdownOptions::within(ms(100)).notice(Duration::MAX);
+    let shutdown = begin_with(&mut runtime, options);
+    runtime.advance(ms(100));
+    assert_eq!(late(&shutdown).len(), 2);
+    assert_eq!((runtime.get(a), runtime.registry.is_closed()), (None, true));
+
+    let (mut runtime, _, _) = b_on_a(ms(50));
+    let options = ShutdownOptions::within(LONG).notice(LONG);
+    let shutdown = begin_with(&mut runtime, options);
+    runtime.registry.close();
+    runtime.run_until_idle();
+    assert!(shutdown.lock().unwrap().is_some() && runtime.tasks.is_empty());
+}
+
+#[test]
+fn a_shutdown_that_is_dropped_during_its_notice_stops_nothing() {
+    let (mut runtime, a, b) = b_on_a(ms(0));
+    let options = ShutdownOptions::within(ms(1_000)).notice(ms(200));
+    let mut shutdown = runtime.registry.shutdown(options);
+    assert!(poll_once(&mut shutdown).is_pending());
+    drop(shutdown);
+    runtime.advance(LONG);
+    assert_eq!((runtime.get(a), runtime.get(b)), (Some(1), Some(1)));
+    assert!(runtime.registry.shutdown_reason().is_some());
+}
+
+#[test]
+fn closed_completes_at_the_close_and_at_the_end_of_a_shutdown() {
+    let (registry, []) = registry_of::<u32, 0>([]);
+    let (mut closed, mut requested) =
+        (Box::pin(registry.closed()), Box::pin(registry.shutdown_requested()));
+    assert!(poll_once(&mut closed).is_pending() && poll_once(&mut requested).is_pending());
+    registry.close();
+    assert!(poll_once(&mut closed).is_ready());
+    let why = poll_once(&mut requested);
+    assert!(matches!(why, Poll::Ready(why) if &*why == "the registry is closed"));
+
+    let (mut runtime, _, _) = b_on_a(ms(50));
+    let mut closed = Box::pin(runtime.registry.closed());
+    let _shutdown = begin(&mut runtime, ms(1_000));
+    runtime.advance(ms(49));
+    assert!(poll_once(&mut closed).is_pending());
+    runtime.advance(ms(1));
+    assert!(poll_once(&mut closed).is_ready());
+}
+
+#[test]
+fn a_guard_shuts_the_registry_down_when_it_is_dropped() {
+    let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
+    let (stops, order) = mpsc::channel();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = registry.shutdown_on_drop(LONG);
+        for (id, name) in [(a, "a"), (b, "b")] {
+            let stops = stops.clone();
+            let supervisor = registry.supervise(id).unwrap().on_stop(LONG, move |_| {
+                stops.send(name).unwrap();
+                std::future::ready(())
+            });
+            thread::spawn(move || {
+                supervisor.run_blocking(|build| match name {
+                    "b" => build.wait_for(a).wait_blocking().map(|a| **a),
+                    _ => Ok(1),
+                })
+            });
+        }
+        registry.wait_all_ready().wait_blocking_timeout(LONG).unwrap();
+        panic!("an early end");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(order.try_iter().collect::<Vec<_>>(), ["b", "a"]);
+    assert!(registry.is_closed());
+}
+
+#[test]
+fn a_guard_blocks_at_most_for_its_timeout_and_not_at_all_after_a_shutdown() {
+    let (registry, [id]) = registry_of::<u32, 1>(["a"]);
+    let guard = registry.shutdown_on_drop(ms(20));
+    // It is never polled.
+    let supervisor = registry.supervise(id).unwrap();
+    let mut run = Box::pin(supervisor.run(|_| async { Ok::<_, String>(1) }));
+    assert!(poll_once(&mut run).is_pending());
+    let start = Instant::now();
+    drop(guard);
+    assert!(registry.is_closed() && start.elapsed() < LONG);
+
+    let (registry, [id]) = registry_of::<u32, 1>(["a"]);
+    let (_provider, _running) = up(&registry, id, 1);
+    let guard = registry.shutdown_on_drop(LONG);
+    registry.close();
+    drop(guard);
+    assert!(registry.get(id).is_ok(), "the registry was closed before");
+}
