@@ -132,6 +132,7 @@
 // | `../registry/supervisors/`   | `progress.rs` wakes a shutdown when a supervisor has ended    |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
+// | `../provide/receiver.rs`     | values that are handed over (S9)                              |
 // | `../clock.rs`                | clocks                                                        |
 //
 // The rules, by the numbers that the code and the models use. docs/supervision.md explains them,
@@ -139,7 +140,8 @@
 //
 // S1  A failure is counted against the service in which it began. A dependent never backs off, and
 //     is never given up, because of a dependency.
-// S2  `drained` completes only after every value of the generation has been dropped.
+// S2  `drained` completes only after every value of the generation has been dropped, or handed over
+//     to its receiver.
 // S3  `drained` completes eventually after that.
 // S4  A service stops only after all its dependents have stopped. When its turn to stop has come,
 //     no attempt at it begins any more.
@@ -151,6 +153,8 @@
 //     that its last check found not ready.
 // S8  A service with a grace period fails at the first poll at which its dependency has been absent
 //     for the whole grace period, and not before.
+// S9  Each value that was published for a receiver has exactly one end: it is handed over, or it is
+//     dropped or taken after the receiver has waived it, or dropped after the receiver.
 
 mod build;
 mod build_timer;
