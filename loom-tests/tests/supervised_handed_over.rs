@@ -66,10 +66,10 @@ fn publish() -> Published {
     Published { registry, id, _provider: provider, receiver, running, drops }
 }
 
-/// Preemption bound: 3.
+/// No preemption bound.
 #[test]
 fn the_last_reader_hands_the_value_over() {
-    model("the last reader hands the value over", Some(3), || {
+    model("the last reader hands the value over", None, || {
         let Published { registry, id, receiver, running, drops, _provider, .. } = publish();
         let held = registry.get_arc(id).unwrap();
         registry.fail(id, "gone").unwrap();
@@ -159,10 +159,10 @@ fn no_value_is_lost_between_a_replacement_and_a_failure() {
     });
 }
 
-/// The receiver waives the value while the reader drops the last reference. (Preemption bound: 3.)
+/// The receiver waives the value while the reader drops the last reference. (No preemption bound.)
 #[test]
 fn a_waived_value_is_dropped_or_taken_once() {
-    model("a waived value is dropped or taken once", Some(3), || {
+    model("a waived value is dropped or taken once", None, || {
         let Published { registry, id, receiver, running, drops, _provider, .. } = publish();
         let held = registry.get_arc(id).unwrap();
         drop(running);
@@ -187,10 +187,10 @@ fn a_waived_value_is_dropped_or_taken_once() {
     });
 }
 
-/// The receiver waives the value while its generation ends. (Preemption bound: 2.)
+/// The receiver waives the value while its generation ends. (No preemption bound.)
 #[test]
 fn a_value_is_waived_while_its_generation_ends() {
-    model("a value is waived while its generation ends", Some(2), || {
+    model("a value is waived while its generation ends", None, || {
         let Published { receiver, running, drops, _provider, .. } = publish();
         let failer = spawn(move || drop(running));
         let owner = spawn(move || {
@@ -204,10 +204,10 @@ fn a_value_is_waived_while_its_generation_ends() {
     });
 }
 
-/// The receiver is dropped while the reader drops the last reference. (Preemption bound: 3.)
+/// The receiver is dropped while the reader drops the last reference. (No preemption bound.)
 #[test]
 fn a_value_is_dropped_once_if_its_receiver_is_dropped() {
-    model("a value is dropped once if its receiver is dropped", Some(3), || {
+    model("a value is dropped once if its receiver is dropped", None, || {
         let Published { registry, id, receiver, running, drops, _provider, .. } = publish();
         let held = registry.get_arc(id).unwrap();
         drop(running);
@@ -220,10 +220,10 @@ fn a_value_is_dropped_once_if_its_receiver_is_dropped() {
 }
 
 /// The drop of a handed-over value is user code: here it drops the last reference to another
-/// instance of the same receiver. (Preemption bound: 2.)
+/// instance of the same receiver. (No preemption bound.)
 #[test]
 fn the_drop_of_a_value_may_drop_another_instance() {
-    model("the drop of a value may drop another instance", Some(2), || {
+    model("the drop of a value may drop another instance", None, || {
         let published = publish();
         let keeps = Some(published.registry.get_arc(published.id).unwrap());
         let Published { receiver, running, drops, _provider, .. } = published;
