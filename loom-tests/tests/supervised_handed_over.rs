@@ -1,4 +1,4 @@
-//! S9: the value of an instance is handed over to its receiver, or dropped by the thread that drops
+//! H: the value of an instance is handed over to its receiver, or dropped by the thread that drops
 //! the last reference, or returned to the caller that has published it in vain: exactly one of
 //! these, and exactly once. And the receiver is woken.
 //!
@@ -76,10 +76,10 @@ fn the_last_reader_hands_the_value_over() {
         drop(running);
         let reader = spawn(move || drop(held));
         let owner = spawn(move || {
-            let (number, value) = receiver.next_blocking().expect("S9: an instance is held");
+            let (number, value) = receiver.next_blocking().expect("H: an instance is held");
             assert_eq!((number, value.number), ((0, 0), 1));
-            assert!(receiver.next_blocking().is_none(), "S9: nothing else was published");
-            assert_eq!(drops.load(Relaxed), 0, "S9: handed over and dropped");
+            assert!(receiver.next_blocking().is_none(), "H: nothing else was published");
+            assert_eq!(drops.load(Relaxed), 0, "H: handed over and dropped");
         });
         join(reader);
         join(owner);
@@ -101,8 +101,8 @@ fn the_value_of_a_generation_that_ends_is_handed_over() {
             drop(running);
         });
         let owner = spawn(move || {
-            assert!(receiver.next_blocking().is_some(), "S9: an instance is held");
-            assert_eq!(drops.load(Relaxed), 1, "S9: dropped by its receiver alone");
+            assert!(receiver.next_blocking().is_some(), "H: an instance is held");
+            assert_eq!(drops.load(Relaxed), 1, "H: dropped by its receiver alone");
         });
         join(reader);
         join(failer);
@@ -123,8 +123,8 @@ fn a_replaced_value_is_handed_over() {
             running
         });
         let owner = spawn(move || {
-            let (number, value) = receiver.next_blocking().expect("S9: an instance is held");
-            assert_eq!((number, value.number), ((0, 0), 1), "S9: the new value is current");
+            let (number, value) = receiver.next_blocking().expect("H: an instance is held");
+            assert_eq!((number, value.number), ((0, 0), 1), "H: the new value is current");
             receiver
         });
         join(reader);
@@ -152,10 +152,10 @@ fn no_value_is_lost_between_a_replacement_and_a_failure() {
         while let Some((number, value)) = receiver.next_now() {
             handed_over.push((number, value));
         }
-        assert_eq!(receiver.held(), 0, "S9: claimed and lost");
+        assert_eq!(receiver.held(), 0, "H: claimed and lost");
         let published = 2 - usize::from(refused.is_some());
-        assert_eq!(handed_over.len(), published, "S9: not handed over");
-        assert_eq!(drops.load(Relaxed), 0, "S9: dropped");
+        assert_eq!(handed_over.len(), published, "H: not handed over");
+        assert_eq!(drops.load(Relaxed), 0, "H: dropped");
     });
 }
 
@@ -176,14 +176,14 @@ fn a_waived_value_is_dropped_or_taken_once() {
             assert_eq!(
                 handed_over.is_some(),
                 !is_shared,
-                "S9: handed over exactly if it was not waived"
+                "H: handed over exactly if it was not waived"
             );
             (taken, handed_over)
         });
         join(reader);
         let (taken, handed_over) = join(owner);
         let owned = taken.len() + usize::from(handed_over.is_some());
-        assert_eq!(owned + drops.load(Relaxed), 1, "S9: exactly once");
+        assert_eq!(owned + drops.load(Relaxed), 1, "H: exactly once");
     });
 }
 
@@ -200,7 +200,7 @@ fn a_value_is_waived_while_its_generation_ends() {
         join(failer);
         let (taken, handed_over) = join(owner);
         let owned = taken.len() + usize::from(handed_over.is_some());
-        assert_eq!(owned + drops.load(Relaxed), 1, "S9: exactly once");
+        assert_eq!(owned + drops.load(Relaxed), 1, "H: exactly once");
     });
 }
 
@@ -215,7 +215,7 @@ fn a_value_is_dropped_once_if_its_receiver_is_dropped() {
         let owner = spawn(move || drop(receiver));
         join(reader);
         join(owner);
-        assert_eq!(drops.load(Relaxed), 1, "S9: exactly once");
+        assert_eq!(drops.load(Relaxed), 1, "H: exactly once");
     });
 }
 
@@ -233,7 +233,7 @@ fn the_drop_of_a_value_may_drop_another_instance() {
         let owner = spawn(move || drop(receiver));
         join(failer);
         join(owner);
-        assert_eq!(drops.load(Relaxed), 2, "S9: each exactly once");
+        assert_eq!(drops.load(Relaxed), 2, "H: each exactly once");
     });
 }
 
@@ -246,7 +246,7 @@ fn a_refused_value_is_not_handed_over() {
         let new = published.value(2);
         let Published { registry, id, receiver, running, drops, _provider: provider } = published;
         drop(running);
-        drop(receiver.next_now().expect("S9: no reader holds it"));
+        drop(receiver.next_now().expect("H: no reader holds it"));
         let attempt = now_or_never(provider.begin()).unwrap().unwrap();
         let failer = spawn({
             let registry = registry.clone();
@@ -260,15 +260,15 @@ fn a_refused_value_is_not_handed_over() {
         match result {
             Ok(running) => {
                 drop(running);
-                assert!(receiver.next_now().is_some(), "S9: it was published");
+                assert!(receiver.next_now().is_some(), "H: it was published");
             }
             Err(error) => {
-                assert_eq!(receiver.held(), 0, "S9: a refused value is claimed");
+                assert_eq!(receiver.held(), 0, "H: a refused value is claimed");
                 drop(error.into_value().try_into_inner().expect("no reader compares it"));
-                assert!(receiver.next_now().is_none(), "S9: a refused value is handed over");
+                assert!(receiver.next_now().is_none(), "H: a refused value is handed over");
             }
         }
-        assert_eq!(drops.load(Relaxed), 2, "S9: each exactly once");
+        assert_eq!(drops.load(Relaxed), 2, "H: each exactly once");
     });
 }
 
@@ -310,11 +310,8 @@ fn an_attempt_finds_an_abandoned_value_handed_over() {
         let owner = spawn(move || {
             drop(running);
             drop(provider.begin().wait_blocking().expect("the registry is open"));
-            assert_eq!(receiver.held(), 0, "S9: an attempt has begun before the value came");
-            assert!(
-                receiver.next_now().is_some(),
-                "S9: an attempt has begun before the value came"
-            );
+            assert_eq!(receiver.held(), 0, "H: an attempt has begun before the value came");
+            assert!(receiver.next_now().is_some(), "H: an attempt has begun before the value came");
             provider
         });
         join(failer);

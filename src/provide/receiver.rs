@@ -1,5 +1,5 @@
 //! The receiver: it owns the values of the instances of one service, as soon as no reader holds
-//! them (S9).
+//! them (H).
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
 //! The values that are handed over to a receiver, instead of being dropped by the thread that drops
-//! the last reference to their instance (S9).
+//! the last reference to their instance (H).
 //!
 //! One lock decides each race for a value: `docs/supervision.md` ("Handing values over"). It is a
 //! leaf: values and numbers are moved while it is held, and nothing is dropped that has user code.

@@ -132,7 +132,7 @@
 // | `../registry/supervisors/`   | `progress.rs` wakes a shutdown when a supervisor has ended    |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
-// | `../provide/receiver.rs`     | values that are handed over (S9)                              |
+// | `../provide/receiver.rs`     | values that are handed over (H)                               |
 // | `../clock.rs`                | clocks                                                        |
 //
 // The rules, by the numbers that the code and the models use. docs/supervision.md explains them,
@@ -153,7 +153,7 @@
 //     that its last check found not ready.
 // S8  A service with a grace period fails at the first poll at which its dependency has been absent
 //     for the whole grace period, and not before.
-// S9  Each value that was published for a receiver has exactly one end: it is handed over, or it is
+// H   Each value that was published for a receiver has exactly one end: it is handed over, or it is
 //     dropped or taken after the receiver has waived it, or dropped after the receiver.
 
 mod build;

@@ -1,4 +1,4 @@
-//! Values that are handed over (S9).
+//! Values that are handed over (H).
 //!
 //! - Each value that was published for a receiver is handed over with its number, in the order in
 //!   which the last references are dropped. It is dropped neither before nor afterwards.
