@@ -172,7 +172,7 @@ fn a_waived_value_is_dropped_or_taken_once() {
             let is_shared = !shared.is_empty();
             let taken: Vec<_> = shared.into_iter().filter_map(into_value).collect();
             let handed_over = receiver.next_blocking();
-            assert!(receiver.next_blocking().is_none());
+            assert!(receiver.next_blocking().is_none(), "H: nothing else was published");
             assert_eq!(
                 handed_over.is_some(),
                 !is_shared,

@@ -34,8 +34,8 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     }
 
     /// Waits for the next value that is handed over. Returns `None` if there is none, and no
-    /// instance is claimed. An instance that is in its slot is claimed: while the service is ready,
-    /// the wait ends only with a value that was replaced.
+    /// instance is claimed. A current instance is claimed, unless it is waived. So while the
+    /// service is ready, the wait ends only with a value that was replaced.
     ///
     /// The wait is cancel-safe. A closed registry does not end it, because readers may still hold
     /// instances.

@@ -35,7 +35,7 @@ pub(crate) struct HandedOver<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claimed {
     pub(crate) number: InstanceNumber,
-    /// 0 if its value is about to be handed over.
+    /// 0 if its value is about to be handed over, or if a reader has moved it out of its `Arc`.
     pub(crate) holders: usize,
 }
 
