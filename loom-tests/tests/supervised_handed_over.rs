@@ -24,6 +24,21 @@ use mainstay::{
 };
 use mainstay_loom_tests::{join, model, now_or_never};
 
+/// The counter of an `Arc` is not an atomic of loom, so a change of it is no step of a model. This
+/// is one, immediately before it: loom then tries all orders of such changes.
+#[derive(Clone)]
+struct Steps(Arc<loom::sync::atomic::AtomicUsize>);
+
+impl Steps {
+    fn new() -> Self {
+        Self(Arc::new(loom::sync::atomic::AtomicUsize::new(0)))
+    }
+
+    fn step(&self) {
+        self.0.fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// Counts its drops, and may keep another instance.
 #[derive(Debug)]
 struct Value {
@@ -66,10 +81,10 @@ fn publish() -> Published {
     Published { registry, id, _provider: provider, receiver, running, drops }
 }
 
-/// No preemption bound.
+/// Preemption bound: 3.
 #[test]
 fn the_last_reader_hands_the_value_over() {
-    model("the last reader hands the value over", None, || {
+    model("the last reader hands the value over", Some(3), || {
         let Published { registry, id, receiver, running, drops, _provider, .. } = publish();
         let held = registry.get_arc(id).unwrap();
         registry.fail(id, "gone").unwrap();
@@ -159,17 +174,26 @@ fn no_value_is_lost_between_a_replacement_and_a_failure() {
     });
 }
 
-/// The receiver waives the value while the reader drops the last reference. (No preemption bound.)
+/// The receiver waives the value while the reader drops the last reference. (Preemption bound: 3.)
 #[test]
 fn a_waived_value_is_dropped_or_taken_once() {
-    model("a waived value is dropped or taken once", None, || {
+    model("a waived value is dropped or taken once", Some(3), || {
         let Published { registry, id, receiver, running, drops, _provider, .. } = publish();
         let held = registry.get_arc(id).unwrap();
         drop(running);
-        let reader = spawn(move || drop(held));
+        let steps = Steps::new();
+        let reader = spawn({
+            let steps = steps.clone();
+            move || {
+                steps.step();
+                drop(held);
+            }
+        });
         let owner = spawn(move || {
+            steps.step();
             let shared = receiver.waive();
             let is_shared = !shared.is_empty();
+            steps.step();
             let taken: Vec<_> = shared.into_iter().filter_map(into_value).collect();
             let handed_over = receiver.next_blocking();
             assert!(receiver.next_blocking().is_none(), "H: nothing else was published");
@@ -187,14 +211,24 @@ fn a_waived_value_is_dropped_or_taken_once() {
     });
 }
 
-/// The receiver waives the value while its generation ends. (No preemption bound.)
+/// The receiver waives the value while its generation ends. (Preemption bound: 3.)
 #[test]
 fn a_value_is_waived_while_its_generation_ends() {
-    model("a value is waived while its generation ends", None, || {
+    model("a value is waived while its generation ends", Some(3), || {
         let Published { receiver, running, drops, _provider, .. } = publish();
-        let failer = spawn(move || drop(running));
+        let steps = Steps::new();
+        let failer = spawn({
+            let steps = steps.clone();
+            move || {
+                steps.step();
+                drop(running);
+            }
+        });
         let owner = spawn(move || {
-            let taken: Vec<_> = receiver.waive().into_iter().filter_map(into_value).collect();
+            steps.step();
+            let shared = receiver.waive();
+            steps.step();
+            let taken: Vec<_> = shared.into_iter().filter_map(into_value).collect();
             (taken, receiver.next_blocking())
         });
         join(failer);
@@ -204,10 +238,10 @@ fn a_value_is_waived_while_its_generation_ends() {
     });
 }
 
-/// The receiver is dropped while the reader drops the last reference. (No preemption bound.)
+/// The receiver is dropped while the reader drops the last reference. (Preemption bound: 3.)
 #[test]
 fn a_value_is_dropped_once_if_its_receiver_is_dropped() {
-    model("a value is dropped once if its receiver is dropped", None, || {
+    model("a value is dropped once if its receiver is dropped", Some(3), || {
         let Published { registry, id, receiver, running, drops, _provider, .. } = publish();
         let held = registry.get_arc(id).unwrap();
         drop(running);
@@ -220,10 +254,10 @@ fn a_value_is_dropped_once_if_its_receiver_is_dropped() {
 }
 
 /// The drop of a handed-over value is user code: here it drops the last reference to another
-/// instance of the same receiver. (No preemption bound.)
+/// instance of the same receiver. (Preemption bound: 3.)
 #[test]
 fn the_drop_of_a_value_may_drop_another_instance() {
-    model("the drop of a value may drop another instance", None, || {
+    model("the drop of a value may drop another instance", Some(3), || {
         let published = publish();
         let keeps = Some(published.registry.get_arc(published.id).unwrap());
         let Published { receiver, running, drops, _provider, .. } = published;
