@@ -1,9 +1,12 @@
-//! Counts the instances of a generation that have not been dropped, for `Running::drained`.
+//! Counts the instances of a generation that have not been dropped, for `Running::drained`, and
+//! finds the receiver to which their values are handed over.
 
 use std::sync::{Arc, Weak};
 
 use crate::{
+    instance::InstanceNumber,
     numbers::ServiceIndex,
+    store::HandOver,
     sync::{AtomicU32, Ordering},
 };
 
@@ -14,18 +17,29 @@ pub(crate) trait Wakes: Send + Sync {
 
 /// The number of instances of one generation that have not been dropped, and the slot whose waiters
 /// are woken if it decreases.
-pub(crate) struct AliveCount {
+pub(crate) struct AliveCount<T> {
     count: AtomicU32,
     owner: Weak<dyn Wakes>,
     index: ServiceIndex,
+    /// `None`: the values are dropped.
+    hand_over: Option<Arc<HandOver<T>>>,
 }
 
-/// A field of each instance, after its value: its drop reports that the value has been dropped.
-pub(crate) struct DropNotice(Arc<AliveCount>);
+/// A part of each instance, after its value: it hands the value over, and its drop reports that the
+/// value has been dropped or handed over.
+pub(crate) struct DropNotice<T>(Arc<AliveCount<T>>);
 
-impl AliveCount {
-    pub(crate) fn new(owner: Weak<dyn Wakes>, index: ServiceIndex) -> Self {
-        Self { count: AtomicU32::new(0), owner, index }
+impl<T> AliveCount<T> {
+    pub(crate) fn new(
+        owner: Weak<dyn Wakes>,
+        index: ServiceIndex,
+        hand_over: Option<Arc<HandOver<T>>>,
+    ) -> Self {
+        Self { count: AtomicU32::new(0), owner, index, hand_over }
+    }
+
+    pub(crate) fn hand_over(&self) -> Option<&HandOver<T>> {
+        self.hand_over.as_deref()
     }
 
     /// Relaxed: the count is trusted only after the generation has ended, and instances are created
@@ -34,7 +48,8 @@ impl AliveCount {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Release: pairs with `is_none`, which then sees the effects of the value's `Drop`.
+    /// Release: pairs with `is_none`, which then sees the effects of the value's `Drop`, or finds
+    /// the value handed over.
     fn decrement(&self) {
         self.count.fetch_sub(1, Ordering::Release);
     }
@@ -45,14 +60,23 @@ impl AliveCount {
     }
 }
 
-impl DropNotice {
-    pub(crate) fn new(alive: &Arc<AliveCount>) -> Self {
+impl<T> DropNotice<T> {
+    pub(crate) fn new(alive: &Arc<AliveCount<T>>) -> Self {
         alive.increment();
         Self(Arc::clone(alive))
     }
+
+    /// Hands the value of the instance over by `take`, if a receiver claims it. Called when the
+    /// last reference to the instance was dropped, before the drop of this notice.
+    #[inline]
+    pub(crate) fn hand_over(&self, number: InstanceNumber, take: impl FnOnce() -> T) {
+        if let Some(hand_over) = self.0.hand_over() {
+            hand_over.hand_over(number, take);
+        }
+    }
 }
 
-impl Drop for DropNotice {
+impl<T> Drop for DropNotice<T> {
     fn drop(&mut self) {
         let Self(alive) = self;
         // Before the wake-up: the check that it causes must read the new count.

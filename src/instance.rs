@@ -8,7 +8,7 @@ use crate::{
     read::Guard,
     service::AnyId,
     store::DependencyKind,
-    sync::Shielded,
+    sync::{Recipient, Shielded},
 };
 
 /// A published value of a service, with its generation. It is immutable, and dereferences to the
@@ -32,16 +32,26 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Instance<T> {
+    service: AnyId,
+    origin: Origin,
+    /// Shielded here, because arc-swap may drop the last reference to an instance during a load.
+    value: Shielded<T, Published<T>>,
+}
+
+/// What an instance has beside its value: its number, and the notice that its value was dropped.
+/// One type, because the value is handed over with its number.
+struct Published<T> {
+    number: InstanceNumber,
+    notice: DropNotice<T>,
+}
+
+/// What identifies an instance of one service. Numbers are in the order of the publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct InstanceNumber {
     /// The generation under which it was published: its tag is `Ready` in this generation.
     pub(crate) generation: Generation,
     /// The number of replacements in this generation before it.
     pub(crate) revision: u64,
-    pub(crate) service: AnyId,
-    pub(crate) origin: Origin,
-    /// Shielded here, because arc-swap may drop the last reference to an instance during a load.
-    pub(crate) value: Shielded<T>,
-    // The last field: it is dropped after the value, and reports that the value has been dropped.
-    pub(crate) _drop_notice: DropNotice,
 }
 
 impl<T> Instance<T> {
@@ -57,8 +67,9 @@ impl<T> Instance<T> {
     /// assert_eq!(mainstay::Instance::generation(&instance), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn generation(this: &Self) -> Generation {
-        this.generation
+        this.value.recipient().number.generation
     }
 
     /// Returns the id of the service.
@@ -97,7 +108,7 @@ impl<T> Instance<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn revision(this: &Self) -> u64 {
-        this.revision
+        this.value.recipient().number.revision
     }
 
     /// Returns the instances from which this one was built, in the order of their registration.
@@ -129,6 +140,37 @@ impl<T> Instance<T> {
     /// ```
     pub fn built_from(this: &Self) -> &[BuiltFrom] {
         this.origin.built_from()
+    }
+
+    pub(crate) fn new(
+        number: InstanceNumber,
+        service: AnyId,
+        origin: Origin,
+        value: T,
+        notice: DropNotice<T>,
+    ) -> Self {
+        let value = Shielded::with_recipient(value, Published { number, notice });
+        Self { service, origin, value }
+    }
+
+    pub(crate) fn number(this: &Self) -> InstanceNumber {
+        this.value.recipient().number
+    }
+
+    pub(crate) fn origin(this: &Self) -> &Origin {
+        &this.origin
+    }
+
+    /// Returns the value. It is neither dropped nor handed over.
+    pub(crate) fn into_value(this: Self) -> T {
+        this.value.into_inner()
+    }
+}
+
+impl<T> Recipient<T> for Published<T> {
+    #[inline]
+    fn receive(&self, take: impl FnOnce() -> T) {
+        self.notice.hand_over(self.number, take);
     }
 }
 
@@ -197,8 +239,8 @@ pub struct InstanceId {
 
 impl<T> From<&Instance<T>> for InstanceId {
     fn from(instance: &Instance<T>) -> Self {
-        let &Instance { service, generation, revision, .. } = instance;
-        Self { service, generation, revision: Some(revision) }
+        let InstanceNumber { generation, revision } = Instance::number(instance);
+        Self { service: instance.service, generation, revision: Some(revision) }
     }
 }
 
@@ -226,8 +268,8 @@ impl<T> Deref for Instance<T> {
 impl<T: fmt::Debug> fmt::Debug for Instance<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Instance")
-            .field("generation", &self.generation)
-            .field("revision", &self.revision)
+            .field("generation", &Self::generation(self))
+            .field("revision", &Self::revision(self))
             .field("value", &*self.value)
             .finish()
     }

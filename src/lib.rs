@@ -231,6 +231,9 @@ mod event;
 mod failure;
 mod failure_record;
 mod instance;
+#[cfg(all(loom, feature = "supervise"))]
+#[doc(hidden)]
+pub mod models;
 mod numbers;
 mod provide;
 mod read;

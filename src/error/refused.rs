@@ -67,7 +67,7 @@ impl<T> RefusedValue<T> {
         match self.0 {
             Refused::Owned(value) => Ok(value.into_inner()),
             Refused::Shared(instance) => match Arc::try_unwrap(instance) {
-                Ok(instance) => Ok(instance.value.into_inner()),
+                Ok(instance) => Ok(Instance::into_value(instance)),
                 Err(shared) => Err(Self::shared(shared)),
             },
         }

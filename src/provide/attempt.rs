@@ -21,7 +21,7 @@ use crate::{
     numbers::{Generation, UnixTime},
     registry::Registry,
     service::{AnyId, ServiceId},
-    store::{Refused, UsedEdges},
+    store::{InstanceTracker, Refused, UsedEdges},
     sync::Shielded,
     waiting::Wait,
 };
@@ -383,14 +383,23 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// # drop(running);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn ready(mut self, value: T) -> Result<Running<T>, ReadyError<T>> {
+    pub fn ready(self, value: T) -> Result<Running<T>, ReadyError<T>> {
+        let tracker = self.registry.tracker(self.id.index());
+        self.publish(value, tracker)
+    }
+
+    /// As `ready`. The tracker records the instances of this generation.
+    pub(super) fn publish(
+        mut self,
+        value: T,
+        tracker: InstanceTracker<T>,
+    ) -> Result<Running<T>, ReadyError<T>> {
         let store = self.registry.store();
         let index = self.id.index();
         if store.is_closed() {
             let value = RefusedValue::owned(value);
             return Err(ReadyError::Closed { value, service: store.name(index) });
         }
-        let tracker = self.registry.tracker(index);
         let Self { id, generation, edges, .. } = &self;
         let built_from = edges.built_from(store);
         let origin = Origin { built_from, published_at: UnixTime::now() };

@@ -41,7 +41,7 @@ impl<D: Send + Sync + 'static> DependencyId for ServiceId<D> {
 
     fn read_to_build(self, store: &Store) -> Option<(Self::Instance, Received)> {
         let instance = store.read_to_build(self)?;
-        let received = (instance.generation, instance.revision);
+        let received = (Instance::generation(&instance), Instance::revision(&instance));
         Some((instance, received))
     }
 }

@@ -73,7 +73,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// ```
     pub fn instance(&self) -> Option<Arc<Instance<T>>> {
         let instance = self.registry.get_arc(self.id).ok()?;
-        (instance.generation == self.generation).then_some(instance)
+        (Instance::generation(&instance) == self.generation).then_some(instance)
     }
 
     /// Waits until the instance has failed, and returns the failure. It names the service with

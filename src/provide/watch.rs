@@ -205,8 +205,9 @@ impl<D: Send + Sync + 'static> Watch<D> {
                 if before.as_ref().is_some_and(|before| before.ptr_eq(&now)) {
                     return None;
                 }
-                let same_generation = before.is_some() && self.generation == instance.generation;
-                self.generation = instance.generation;
+                let generation = Instance::generation(&instance);
+                let same_generation = before.is_some() && self.generation == generation;
+                self.generation = generation;
                 let instance = instance.into_inner();
                 Some(if same_generation {
                     WatchEvent::Replaced(instance)

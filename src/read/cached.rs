@@ -153,7 +153,7 @@ impl<T> Cached<T> {
         match read {
             Ok(guard) => {
                 let instance = Guard::into_arc(guard);
-                self.tag = Tag::ready(instance.generation);
+                self.tag = Tag::ready(Instance::generation(&instance));
                 self.replacements = replacements.unwrap_or(Replacements::NEVER);
                 self.instance = Some(instance);
                 shielded(|| drop(old));
@@ -171,7 +171,7 @@ impl<T> Cached<T> {
 impl<T> fmt::Debug for Cached<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = self.handle.owner().store.name(self.id.index());
-        let generation = self.instance.as_ref().map(|instance| instance.generation);
+        let generation = self.instance.as_ref().map(|instance| Instance::generation(instance));
         f.debug_struct("Cached").field("service", &service).field("holds", &generation).finish()
     }
 }

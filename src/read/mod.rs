@@ -331,7 +331,7 @@ fn not_ready<F>(store: &Store, id: AnyId, stale: F) -> GetError {
 /// is the state. Call it after the read.
 #[inline]
 fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
-    read.is_some_and(|instance| Tag::ready(instance.generation) == slot.state.load())
+    read.is_some_and(|instance| Tag::ready(Instance::generation(instance)) == slot.state.load())
 }
 
 mod sealed {

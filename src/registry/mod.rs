@@ -285,7 +285,7 @@ impl Registry {
         #[cfg(feature = "supervise")]
         {
             let owner = Arc::downgrade(&self.inner);
-            store::InstanceTracker::new(owner, _index)
+            store::InstanceTracker::new(owner, _index, None)
         }
         #[cfg(not(feature = "supervise"))]
         store::InstanceTracker::new()

@@ -3,7 +3,7 @@
 
 use super::{Phase, Store, history::AnyInstance, state::Tag, used_edges::Received};
 use crate::{
-    instance::{Instance, Origin},
+    instance::{Instance, InstanceNumber, Origin},
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
 };
@@ -60,14 +60,15 @@ fn install<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex, instanc
 
 fn read_to_build<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -> Option<Received> {
     let instance = store.read_to_build(id::<T>(store, index)?)?;
-    Some((instance.generation, instance.revision))
+    Some((Instance::generation(&instance), Instance::revision(&instance)))
 }
 
 fn stored<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -> Option<StoredInstance> {
     let (cell, _) = store.open(id::<T>(store, index)?)?;
     let held = cell.load();
-    let Instance { generation, revision, origin, .. } = &**held.as_ref()?;
-    Some(StoredInstance { generation: *generation, revision: *revision, origin: origin.clone() })
+    let instance = held.as_ref()?;
+    let InstanceNumber { generation, revision } = Instance::number(instance);
+    Some(StoredInstance { generation, revision, origin: Instance::origin(instance).clone() })
 }
 
 impl Store {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     failure::Reason,
-    instance::Instance,
+    instance::{Instance, InstanceNumber},
     numbers::Generation,
     sync::{Mutex, MutexGuard, Shielded, lock},
 };
@@ -259,8 +259,8 @@ impl History {
     pub(crate) fn forget_pending<T>(&self, instance: &Instance<T>) {
         let mut open = self.open();
         let Some(record) = open.as_mut() else { return };
-        let Replaced { generation, revision, pending } = &mut record.replacements;
-        let is_this = (*generation, *revision) == (instance.generation, instance.revision);
+        let &mut Replaced { generation, revision, ref mut pending } = &mut record.replacements;
+        let is_this = InstanceNumber { generation, revision } == Instance::number(instance);
         let old = if is_this { pending.take() } else { None };
         drop(open);
         // It may be the last reference: a value of the user.

@@ -40,6 +40,10 @@ mod dependents;
 mod erased;
 mod fail_all;
 mod graph;
+#[cfg(feature = "supervise")]
+// As `provide::receiver`.
+#[cfg_attr(not(any(test, loom)), expect(dead_code))]
+mod hand_over;
 mod history;
 mod inspection;
 #[cfg(test)]
@@ -63,6 +67,8 @@ mod walk;
 use std::time::Duration;
 use std::{any::type_name, collections::HashMap, sync::Arc};
 
+#[cfg(feature = "supervise")]
+pub(crate) use self::hand_over::{Claimed, HandOver, HandedOver, Next};
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
@@ -354,9 +360,9 @@ impl Store {
         fence_before_check();
         let instance = cell.load_full()?;
         // A condemned instance is still served to readers, but nothing new is built from it (A1).
-        let current = slot.state.load() == Tag::ready(instance.generation);
+        let current = slot.state.load() == Tag::ready(Instance::generation(&instance));
         let usable = current
-            && slot.condemned.load() == instance.generation
+            && slot.condemned.load() == Instance::generation(&instance)
             && !self.service(id.index()).stopped.is_set();
         usable.then_some(instance)
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::RefusedValue,
     failure::Reason,
-    instance::{Instance, Origin},
+    instance::{Instance, InstanceNumber, Origin},
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
     store::Edge,
@@ -111,20 +111,13 @@ impl Store {
         if !self.is_starting(index, generation) {
             return Err(Refused::value(value));
         }
-        let instance = Arc::new(Instance {
-            generation,
-            revision: 0,
-            service: id.into(),
-            origin,
-            value: Shielded::new(value),
-            _drop_notice: tracker.drop_notice(),
-        });
-        tracker.add(&instance);
+        let (number, notice) = (InstanceNumber { generation, revision: 0 }, tracker.drop_notice());
+        let instance = Arc::new(Instance::new(number, id.into(), origin, value, notice));
         // The slot is most likely empty: its provider has removed the value of the last generation.
         let Some(previous) = install(cell, &instance, empty_load(), |current| {
             // This attempt may have been invalidated since the check. It must not replace the value
             // of a later attempt.
-            current.is_none_or(|current| current.generation <= generation)
+            current.is_none_or(|current| Instance::generation(current) <= generation)
         }) else {
             // The slot has the value of a later attempt, so this one is invalidated.
             return Err(Refused::instance(instance));
@@ -143,7 +136,11 @@ impl Store {
         // After the transition, because the `Drop` of the value may fail the service. Before
         // anything that locks or wakes, so that no thread that needs what the value held waits for
         // it.
-        drop((instance, previous));
+        drop(previous);
+        // After the transition: a value that is refused belongs to the caller, and is not handed
+        // over. Before this reference is dropped: as long as it exists, the value is not, either.
+        tracker.add(&instance);
+        drop(instance);
         self.notify(index, transition);
         // After the transition: an invalidated attempt either sees it and adds no edge, or has
         // counted its edge before it, and this comparison sees the count (`Topology::discover`).
@@ -192,11 +189,9 @@ impl Store {
         }
         let mut value = Some(value);
         let decided = self.service(index).history.decide_replacement(generation, |revision| {
-            let value = Shielded::new(value.take()?);
-            let _drop_notice = tracker.drop_notice();
-            let service = id.into();
-            let instance = Instance { generation, revision, service, origin, value, _drop_notice };
-            Some(Arc::new(instance))
+            let (number, value) = (InstanceNumber { generation, revision }, value.take()?);
+            let notice = tracker.drop_notice();
+            Some(Arc::new(Instance::new(number, id.into(), origin, value, notice)))
         });
         let Some(instance) = decided else {
             return Err(match value {
@@ -208,19 +203,20 @@ impl Store {
         self.install_replacement(id, &instance);
         self.service(index).history.forget_pending(&*instance);
         self.wake(index);
-        Ok(instance.revision)
+        Ok(Instance::revision(&instance))
     }
 
     /// Puts an instance that was decided to replace the present one into the cell, unless a newer
     /// one is there, or the generation has ended. Drops the old instance.
     pub(super) fn install_replacement<T>(&self, id: ServiceId<T>, instance: &Arc<Instance<T>>) {
         let Some((cell, slot)) = self.open(id) else { return };
-        let Instance { generation, revision, .. } = **instance;
+        let InstanceNumber { generation, revision } = Instance::number(instance);
         // In progress until the cell is exchanged, whether by this call or not. Not longer: cached
         // readers are slow as long, and wakers and the `Drop` of the old value are user code.
         let replacing = slot.replacements.begin();
         let old = install(cell, instance, cell.load(), |current| {
             current.is_some_and(|current| {
+                let current = Instance::number(current);
                 current.generation == generation && current.revision < revision
             }) && slot.state.load() == Tag::ready(generation)
         });
@@ -278,7 +274,7 @@ impl Store {
         while slot.state.load().generation() > generation {
             let current = cell.load();
             match &*current {
-                Some(instance) if instance.generation == generation => {}
+                Some(instance) if Instance::generation(instance) == generation => {}
                 // The slot is empty, or has the value of a later attempt.
                 _ => return true,
             }

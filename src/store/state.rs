@@ -337,7 +337,7 @@ impl Drop for Replacing<'_> {
 /// The generation whose value its provider has left in the slot, because a cascade has condemned
 /// the slot and has not taken it down yet. The thread that takes it down, or that clears the waiter
 /// bit, removes the value (`Store::remove_abandoned`). No attempt begins before the value has been
-/// dropped: it may hold what the attempt needs, for example a port.
+/// dropped, or handed over to its receiver: it may hold what the attempt needs, for example a port.
 ///
 /// The waiter bit carries the generation: the provider stores it, and then sets the bit by a
 /// read-modify-write of the state. A thread whose read-modify-write finds the bit sees it.
@@ -365,7 +365,7 @@ impl Abandoned {
     }
 
     /// Returns whether there is no abandoned value. Acquire: pairs with `clear`, for the effects of
-    /// the `Drop` of the value.
+    /// the `Drop` of the value, or for the value that was handed over.
     pub(crate) fn is_none(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::NONE
     }
@@ -377,7 +377,8 @@ impl Abandoned {
         self.0.compare_exchange(stored, Self::CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Called after `claim` and the drop of the value. Release: pairs with `is_none`.
+    /// Called after `claim` and the end of the slot's reference to the value. Release: pairs with
+    /// `is_none`.
     pub(crate) fn clear(&self) {
         self.0.store(Self::NONE, Ordering::Release);
     }

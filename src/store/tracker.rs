@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use super::hand_over::HandOver;
 use crate::{
     alive::{AliveCount, DropNotice, Wakes},
     instance::Instance,
@@ -18,7 +19,7 @@ use crate::{
 /// Most generations have one instance. So a publication allocates only the count of those that are
 /// alive, and no list.
 pub(crate) struct InstanceTracker<T> {
-    alive: Arc<AliveCount>,
+    alive: Arc<AliveCount<T>>,
     instances: Mutex<Instances<T>>,
 }
 
@@ -29,19 +30,31 @@ struct Instances<T> {
 }
 
 impl<T> InstanceTracker<T> {
-    pub(crate) fn new(owner: Weak<dyn Wakes>, index: ServiceIndex) -> Self {
+    /// `hand_over` receives the values of the instances. `None`: the thread that drops the last
+    /// reference to an instance drops its value.
+    pub(crate) fn new(
+        owner: Weak<dyn Wakes>,
+        index: ServiceIndex,
+        hand_over: Option<Arc<HandOver<T>>>,
+    ) -> Self {
         let instances = Instances { first: Weak::new(), more: Vec::new() };
-        let alive = Arc::new(AliveCount::new(owner, index));
+        let alive = Arc::new(AliveCount::new(owner, index, hand_over));
         Self { alive, instances: Mutex::new(instances) }
     }
 
     /// Returns the notice that a new instance contains. Its drop counts the instance as dropped.
-    pub(crate) fn drop_notice(&self) -> DropNotice {
+    pub(crate) fn drop_notice(&self) -> DropNotice<T> {
         DropNotice::new(&self.alive)
     }
 
-    /// Records a new instance, and forgets the instances that have been dropped.
+    /// Records an instance that was published, and forgets the instances that have been dropped.
+    ///
+    /// The caller has a reference to the instance. So its value is not handed over before it is
+    /// claimed, and one that is refused is never claimed.
     pub(crate) fn add(&self, instance: &Arc<Instance<T>>) {
+        if let Some(hand_over) = self.alive.hand_over() {
+            hand_over.claim(instance);
+        }
         let new = Arc::downgrade(instance);
         let Instances { first, more } = &mut *lock(&self.instances);
         more.retain(|instance| instance.strong_count() > 0);
@@ -58,7 +71,7 @@ impl<T> InstanceTracker<T> {
         first.strong_count() + more.iter().map(Weak::strong_count).sum::<usize>()
     }
 
-    /// Returns whether all instances have been dropped.
+    /// Returns whether the values of all instances have been dropped or handed over.
     pub(crate) fn is_drained(&self) -> bool {
         self.alive.is_none()
     }

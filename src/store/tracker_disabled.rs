@@ -1,4 +1,5 @@
-//! Replaces `tracker.rs` without the feature `supervise`: no instance is recorded or counted.
+//! Replaces `tracker.rs` without the feature `supervise`: no instance is recorded or counted, and
+//! no value is handed over.
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -12,8 +13,8 @@ impl<T> InstanceTracker<T> {
         Self(PhantomData)
     }
 
-    pub(crate) fn drop_notice(&self) -> DropNotice {
-        DropNotice
+    pub(crate) fn drop_notice(&self) -> DropNotice<T> {
+        DropNotice::new()
     }
 
     pub(crate) fn add(&self, _: &Arc<Instance<T>>) {}

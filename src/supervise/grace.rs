@@ -14,6 +14,7 @@ use super::{Supervisor, pending_attempt::Grace};
 use crate::{
     error::{DependencyUnavailable, Unavailable},
     failure::Reason,
+    instance::Instance,
     numbers::{Generation, ServiceIndex},
     provide::Running,
     service::AnyId,
@@ -37,7 +38,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         // The reference to the instance is not kept: it would delay the draining.
         let built_from = |service: AnyId| {
             let instance = running.instance().map(Shielded::new);
-            let from = instance.iter().flat_map(|instance| instance.origin.built_from());
+            let from = instance.iter().flat_map(|instance| Instance::built_from(instance));
             from.map(|from| from.service).any(|from| from == service)
         };
         let mut declared = HashSet::new();

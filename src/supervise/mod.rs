@@ -133,6 +133,7 @@
 // |                              | steps (S4, S5); requests; the report; `progress.rs` wakes it  |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
+// | `../provide/receiver.rs`     | values that are handed over (H)                               |
 // | `../clock.rs`                | clocks                                                        |
 // | `../clock/`                  | sleeping by a clock or on a thread; shielding users' wakers   |
 //
@@ -141,7 +142,8 @@
 //
 // S1  A failure is counted against the service in which it began. A dependent never backs off, and
 //     is never given up, because of a dependency.
-// S2  `drained` completes only after every value of the generation has been dropped.
+// S2  `drained` completes only after every value of the generation has been dropped, or handed over
+//     to its receiver.
 // S3  `drained` completes eventually after that.
 // S4  A service stops only after all its dependents have stopped. Before its turn to stop it is
 //     marked: no attempt at it begins any more, and no attempt gets its instance.
@@ -153,6 +155,8 @@
 //     that its last check found not ready.
 // S8  A service with a grace period fails at the first poll at which its dependency has been absent
 //     for the whole grace period, and not before.
+// H   Each value that was published for a receiver has exactly one end: it is handed over, or it is
+//     dropped or taken after the receiver has waived it, or dropped after the receiver.
 
 mod build;
 mod build_timer;

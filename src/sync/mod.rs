@@ -35,7 +35,7 @@ pub(crate) use self::{
 pub(crate) use self::{
     budget::{Budget, Taken},
     park::block_until,
-    shielded::{Shielded, shielded},
+    shielded::{Recipient, Shielded, shielded},
 };
 
 pub(crate) use event_listener::{Event, EventListener, Listener};

@@ -12,6 +12,7 @@ use std::{
     mem::ManuallyDrop,
     ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
 };
 
 /// Runs user code (a `Drop`, an observer, a waker) and catches its panic, so that neither the
@@ -26,54 +27,98 @@ pub(crate) fn shielded(user_code: impl FnOnce()) {
     }
 }
 
-/// A value whose `Drop` is user code. Its drop is `shielded`, on every path of the program.
-pub(crate) struct Shielded<T>(ManuallyDrop<T>);
+/// A value whose `Drop` is user code. Its drop is `shielded`, on every path of the program, unless
+/// a recipient takes the value.
+pub(crate) struct Shielded<T, R: Recipient<T> = NoRecipient> {
+    value: ManuallyDrop<T>,
+    // After the value, and dropped after it.
+    recipient: R,
+}
+
+/// Decides, when the owner of a value is dropped, whether the value is dropped, too.
+pub(crate) trait Recipient<T> {
+    /// Calls `take` to receive the value. If it does not, the value is dropped where it is. It runs
+    /// no user code.
+    fn receive(&self, take: impl FnOnce() -> T);
+}
+
+/// The value is dropped.
+pub(crate) struct NoRecipient;
+
+impl<T> Recipient<T> for NoRecipient {
+    fn receive(&self, _: impl FnOnce() -> T) {}
+}
 
 impl<T> Shielded<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(ManuallyDrop::new(value))
-    }
-
-    /// Returns the value. From then on, its new owner is responsible for the drop.
-    pub(crate) fn into_inner(self) -> T {
-        // Not dropped: the value would be dropped twice.
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is neither used nor dropped after this line.
-        unsafe { ManuallyDrop::take(&mut this.0) }
+        Self::with_recipient(value, NoRecipient)
     }
 }
 
-impl<T> Deref for Shielded<T> {
+impl<T, R: Recipient<T>> Shielded<T, R> {
+    pub(crate) fn with_recipient(value: T, recipient: R) -> Self {
+        Self { value: ManuallyDrop::new(value), recipient }
+    }
+
+    #[inline]
+    pub(crate) fn recipient(&self) -> &R {
+        &self.recipient
+    }
+
+    /// Returns the value. From then on, its new owner is responsible for the drop. The recipient is
+    /// dropped, and does not receive the value.
+    pub(crate) fn into_inner(self) -> T {
+        // Not dropped: the value would be dropped twice.
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, and its value is moved out of it once, here.
+        let value = unsafe { ManuallyDrop::take(&mut this.value) };
+        // SAFETY: as above. It is dropped once, here.
+        unsafe { ptr::drop_in_place(&mut this.recipient) };
+        value
+    }
+}
+
+impl<T, R: Recipient<T>> Deref for Shielded<T, R> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.0
+        &self.value
     }
 }
 
-impl<T> DerefMut for Shielded<T> {
+impl<T, R: Recipient<T>> DerefMut for Shielded<T, R> {
     fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
+        &mut self.value
     }
 }
 
-impl<T> Drop for Shielded<T> {
+impl<T, R: Recipient<T>> Drop for Shielded<T, R> {
     fn drop(&mut self) {
-        // SAFETY: this is the drop of the owner, so the value is not used again. `into_inner`
-        // prevents this drop.
-        shielded(|| unsafe { ManuallyDrop::drop(&mut self.0) });
+        let Self { value, recipient } = self;
+        let mut is_taken = false;
+        recipient.receive(|| {
+            is_taken = true;
+            // SAFETY: this is the drop of the owner, so the value is not used again, and the line
+            // below does not drop a value that is taken. `into_inner` prevents this drop.
+            unsafe { ManuallyDrop::take(value) }
+        });
+        if !is_taken {
+            // SAFETY: as above, and the value is not taken.
+            shielded(|| unsafe { ManuallyDrop::drop(value) });
+        }
     }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use std::{
+        cell::Cell,
         panic::catch_unwind,
         sync::atomic::{AtomicU32, Ordering},
     };
 
-    use super::Shielded;
+    use super::{Recipient, Shielded};
 
     struct Counted<'a>(&'a AtomicU32, bool);
 
@@ -95,5 +140,36 @@ mod tests {
         let caught = catch_unwind(std::panic::AssertUnwindSafe(|| drop(value)));
         assert!(caught.is_err(), "the new owner is responsible for the drop");
         assert_eq!(drops.load(Ordering::Relaxed), 3);
+    }
+
+    /// Receives a value if it has room for it. Its drop finds whether the value was received.
+    struct Once<'a, 'b> {
+        received: &'a Cell<Option<Counted<'b>>>,
+        has_room: bool,
+    }
+
+    impl<'b> Recipient<Counted<'b>> for Once<'_, 'b> {
+        fn receive(&self, take: impl FnOnce() -> Counted<'b>) {
+            if self.has_room {
+                self.received.set(Some(take()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_received_or_dropped_and_never_both() {
+        let (drops, received) = (AtomicU32::new(0), Cell::new(None));
+        let count = || drops.load(Ordering::Relaxed);
+        let value = |has_room| {
+            let recipient = Once { received: &received, has_room };
+            Shielded::with_recipient(Counted(&drops, true), recipient)
+        };
+        drop(value(false));
+        assert_eq!((count(), received.take().is_some()), (1, false));
+        drop(value(true));
+        assert_eq!(count(), 1, "the recipient has the value");
+        std::mem::forget(received.take().expect("it was received"));
+        std::mem::forget(value(true).into_inner());
+        assert_eq!((count(), received.take().is_some()), (1, false), "the caller has the value");
     }
 }
