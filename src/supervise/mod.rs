@@ -28,7 +28,7 @@
 //! let supervisor = supervisor.on_stop(Duration::from_secs(5), |server| async move {
 //!     println!("finishing the requests of {}", **server);
 //! });
-//! tokio::spawn(supervisor.run(move |build| async move {
+//! tokio::spawn(supervisor.run(async move |build| {
 //!     let port = build.wait_for(config).await?; // now `server` depends on `config`
 //!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
 //! }));
@@ -152,9 +152,12 @@
 // S8  A service with a grace period fails at the first poll at which its dependency has been absent
 //     for the whole grace period, and not before.
 
+mod body;
 mod build;
 mod build_timer;
 mod grace;
+mod live;
+mod output;
 mod pending_attempt;
 mod policy;
 mod run_loop;
@@ -163,11 +166,14 @@ mod supervisor;
 mod user_code;
 
 pub use self::{
+    body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
+    live::{Live, StopReason, Stopping},
+    output::{BodyEnd, BodyOutput, BuildOutput},
     policy::RestartPolicy,
     shutdown::{ShutdownReport, StopTimeout},
     supervisor::Supervisor,
-    user_code::BuildFailure,
+    user_code::{BodyFailure, BuildFailure},
 };
 #[cfg(feature = "smol")]
 pub use crate::clock::SmolClock;

@@ -1,5 +1,6 @@
 //! Supervisors: restarts and backoffs, single builds, grace periods, drains, and the shutdown.
 
+mod bodies;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;
