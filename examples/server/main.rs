@@ -122,12 +122,12 @@ impl Services {
         let supervisor = registry.supervise(self.database)?.restart_policy(policy.clone());
         providers.spawn(supervisor.run(async move |build| {
             builds.database.step().await?;
-            database::build(build, config).await
+            Ok::<_, BoxError>(database::build(build, config).await?)
         }));
         let supervisor = registry.supervise(self.page)?.restart_policy(policy);
         providers.spawn(supervisor.run(async move |build| {
             builds.page.step().await?;
-            page::build(build, config).await
+            Ok::<_, BoxError>(page::build(build, config).await?)
         }));
         // It watches a file while it runs, and fails itself, so it has a loop of its own.
         providers.spawn(config::provide(registry.provide(config)?, file));

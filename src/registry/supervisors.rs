@@ -108,7 +108,7 @@ pub enum SupervisorState {
     /// Too many failures were counted. The service stays down until
     /// [`Registry::reset`](crate::Registry::reset).
     GivenUp,
-    /// The body was told to end, and has not returned. Or the registry is being shut down: the
+    /// The body was notified, and has not returned. Or the registry is being shut down: the
     /// supervisor has taken its service down, runs the stop hook, and drains the instance.
     Stopping,
     /// It has stopped the service.

@@ -3,14 +3,13 @@
 //! An async body is a future that the supervisor polls. A blocking body runs on a thread of its
 //! own, which the supervisor starts for each publication. In both cases a body is a value that
 //! exists once, so no two bodies of one service run at the same time: the thread takes the function
-//! of the user with it, and gives it back when the function has returned.
+//! of the user with it, and puts it back when the function has returned.
 
 use std::{
     any::Any,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
 };
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
     output::UserError,
     user_code::{BodyFailure, call_user_code},
 };
-use crate::sync::{Event, Mutex, Shielded, lock};
+use crate::sync::{Event, Mutex, Shielded, ThreadBuilder, lock};
 
 /// What a body has returned, or its panic.
 pub(super) type BodyResult = Result<Option<BodyEnd>, UserError>;
@@ -40,7 +39,7 @@ pub(super) mod sealed {
         fn run(&mut self, live: Live<T>) -> impl Future<Output = BodyResult>;
 
         /// Completes once the last body has returned. An async body ends with its future; a
-        /// blocking one may go on after the supervisor has given up waiting for it.
+        /// blocking one may continue after the supervisor has given up waiting for it.
         fn returned(&mut self) -> impl Future<Output = ()> {
             std::future::ready(())
         }
@@ -96,14 +95,14 @@ pub struct BlockingBody<F> {
 /// What the supervisor shares with the thread of a body.
 struct OnThread<F> {
     state: Mutex<ThreadState<F>>,
-    /// Notified after the function was given back.
+    /// Notified after the function was put back.
     returned: Event,
 }
 
 struct ThreadState<F> {
     /// `None` while the thread runs it.
     function: Option<Shielded<F>>,
-    /// A thread was started, and has not given the function back.
+    /// A thread was started, and has not put the function back.
     running: bool,
     result: Option<BodyResult>,
 }
@@ -112,7 +111,7 @@ impl<F> OnThread<F> {
     /// Waits until no thread runs the function.
     async fn returned(&self) {
         loop {
-            // Before the check: a thread that gives the function back afterwards notifies it.
+            // Before the check: a thread that puts the function back afterwards notifies it.
             let listener = self.returned.listen();
             if self.has_returned() {
                 return;
@@ -165,7 +164,7 @@ where
             shared.returned.notify(usize::MAX);
         };
         // The function is in `shared` until the thread runs, so it is not lost if none is started.
-        if let Err(error) = thread::Builder::new().name(self.name.clone()).spawn(on_thread) {
+        if let Err(error) = ThreadBuilder::new().name(self.name.clone()).spawn(on_thread) {
             lock(&self.shared.state).running = false;
             return Err(error.into());
         }

@@ -222,7 +222,7 @@ pub struct MustStop {
 /// Returns the reason for which the publication of a generation ends, if it does.
 ///
 /// Needs nothing of the supervisor, so a body learns of a failure also if the supervisor is not
-/// polled. Whoever makes one of these conditions true wakes the slot afterwards.
+/// polled. A thread that makes one of these conditions true wakes the slot afterwards.
 fn reason_to_stop(
     registry: &Registry,
     index: ServiceIndex,
@@ -231,7 +231,8 @@ fn reason_to_stop(
 ) -> Option<StopReason> {
     let store = registry.store();
     if store.slot(index).state.load().generation() > generation {
-        // A shutdown fails the instance after its body has been told: the reason stays the same.
+        // A shutdown fails the instance after its body has been notified: the reason stays the
+        // same.
         let failure = store.failure(index, generation);
         return Some(match (&failure.reason, failure.root == failure.service) {
             (Reason::ShutDown, true) => StopReason::ShutDown,

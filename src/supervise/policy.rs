@@ -155,7 +155,7 @@ impl RestartPolicy {
     }
 
     /// Sets how long a [body](crate::supervise::Supervisor::body) may take to return after it was
-    /// told to end. Default: 10 s.
+    /// notified. Default: 10 s.
     ///
     /// Then an async body is dropped. A blocking one is waited for no longer, but the service is
     /// not built again before it has returned.

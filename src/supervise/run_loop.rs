@@ -104,7 +104,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     let running = Up::new::<B>(running);
                     // The service must stop. In a shutdown `stop` takes the instance down, after a
                     // close the drop of `running` does.
-                    let Some(failed) = self.keep_up(&running, graces, body).await else {
+                    let Some(failed) = self.run_instance(&running, graces, body).await else {
                         return Some(running);
                     };
                     // Before the draining, which is part of the backoff.
@@ -263,7 +263,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Keeps a published instance up until it fails, and its body until it has returned, at most
     /// for the stop timeout. Returns `None` if the service must stop: then the instance can still
     /// be read.
-    async fn keep_up<B: Body<T>>(
+    async fn run_instance<B: Body<T>>(
         &self,
         running: &Up<T>,
         graces: Vec<Grace>,
@@ -295,10 +295,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         })
         .await;
         if !has_returned {
-            // It knows (`Live::stopping`), and may have been told before this supervisor.
+            // It knows (`Live::stopping`), and may have been notified before this supervisor.
             self.control.set_state(SupervisorState::Stopping, 0, None);
             let deadline = self.now().checked_add(self.policy.stop_timeout);
-            // What it returns now changes nothing, but it is a value of the user.
+            // Its result changes nothing now, but it is a value of the user.
             let returned = async { drop(Shielded::new(body.as_mut().await)) };
             or(returned, self.sleep_until(deadline)).await;
         }

@@ -126,9 +126,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     ///
     /// # When it ends
     ///
-    /// If the instance fails, it is down at once, and [`Live::stopping`] tells the body. In a
-    /// shutdown the body is told at the turn of the service, while its instance can still be read;
-    /// the instance goes down when the body has returned. In both cases the body has the stop
+    /// If the instance fails, it is down at once, and [`Live::stopping`] notifies the body. In a
+    /// shutdown the body is notified at the turn of the service, while its instance can still be
+    /// read; the instance goes down when the body has returned. In both cases the body has the stop
     /// timeout to return; then its future is dropped.
     ///
     /// ```

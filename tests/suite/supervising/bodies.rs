@@ -1,11 +1,11 @@
 //! Bodies: the user's code that runs while an instance is up.
 //!
-//! - A body runs once for each publication, and is told when the publication ends, and why.
+//! - A body runs once for each publication, and is notified when the publication ends, and why.
 //! - Its error, its panic and its plain return fail the instance, and are counted. It may say that
 //!   the service stays ready.
 //! - A body that does not return in time is dropped; a blocking one is waited for before the next
 //!   build. No two bodies of one service run at the same time.
-//! - In a shutdown a body is told while its instance can be read.
+//! - In a shutdown a body is notified while its instance can be read.
 
 use std::{
     future::pending,
@@ -52,7 +52,7 @@ fn a_body_runs_for_each_publication_and_learns_why_it_ends() {
         async move |live: Live<u32>| {
             note(&log, format!("{} of {}", **live.instance().unwrap(), live.generation()));
             let reason = live.stopping().await.unwrap();
-            assert!(live.instance().is_none(), "a failed instance is down before the body is told");
+            assert!(live.instance().is_none(), "a failed instance is down before its body knows");
             note(
                 &log,
                 match reason {
@@ -387,7 +387,7 @@ fn a_blocking_body_that_does_not_return_keeps_its_service_down_until_it_does() {
     let id = runtime.service("worker");
     let policy = exact().stop_timeout(ms(1_000));
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
-    let (go_on, wait) = mpsc::channel::<()>();
+    let (resume, wait) = mpsc::channel::<()>();
     let alive = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
     let supervisor = supervisor.body_blocking({
@@ -406,12 +406,12 @@ fn a_blocking_body_that_does_not_return_keeps_its_service_down_until_it_does() {
     runtime.advance(ms(60_000));
     assert_eq!((runtime.get(id), runtime.state(id)), (None, SupervisorState::BodyRunning));
     assert_eq!(runtime.state(id).to_string(), "waiting for its body to return");
-    go_on.send(()).unwrap();
+    resume.send(()).unwrap();
     until("the service is up again", || {
         runtime.run_until_idle();
         runtime.get(id).is_some()
     });
-    drop(go_on);
+    drop(resume);
     until("the last body returns", || alive.load(Ordering::SeqCst) == 0);
     assert_eq!(most.load(Ordering::SeqCst), 1, "two bodies at the same time");
 }
