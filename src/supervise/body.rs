@@ -9,7 +9,6 @@ use std::{
     any::Any,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
 };
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
     output::UserError,
     user_code::{BodyFailure, call_user_code},
 };
-use crate::sync::{Event, Mutex, Shielded, ThreadBuilder, lock};
+use crate::sync::{Event, Mutex, Shielded, ThreadArc, ThreadBuilder, lock};
 
 /// What a body has returned, or its panic.
 pub(super) type BodyResult = Result<Option<BodyEnd>, UserError>;
@@ -89,7 +88,7 @@ where
 pub struct BlockingBody<F> {
     /// The name of the threads.
     name: String,
-    shared: Arc<OnThread<F>>,
+    shared: ThreadArc<OnThread<F>>,
 }
 
 /// What the supervisor shares with the thread of a body.
@@ -131,7 +130,7 @@ impl<F> BlockingBody<F> {
         let state = Mutex::new(ThreadState { function, running: false, result: None });
         // A name with a zero byte cannot be given to a thread.
         let name = name.replace('\0', "");
-        Self { name, shared: Arc::new(OnThread { state, returned: Event::new() }) }
+        Self { name, shared: ThreadArc::new(OnThread { state, returned: Event::new() }) }
     }
 }
 
@@ -149,7 +148,7 @@ where
         };
         // The result of a body that returned too late: an error of the user.
         drop(Shielded::new(stale));
-        let shared = Arc::clone(&self.shared);
+        let shared = ThreadArc::clone(&self.shared);
         let on_thread = move || {
             // In a statement of its own: the function must not run under the lock.
             let function = lock(&shared.state).function.take();

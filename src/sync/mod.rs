@@ -72,6 +72,13 @@ pub(crate) use std::{
     thread_local,
 };
 
+/// The owner of what is shared with a thread that nobody joins. Its drops are ordered, and in a
+/// model this must be known to loom.
+#[cfg(loom)]
+pub(crate) use loom::sync::Arc as ThreadArc;
+#[cfg(not(loom))]
+pub(crate) use std::sync::Arc as ThreadArc;
+
 use std::sync::{PoisonError, TryLockError};
 
 /// Lets shuttle switch threads. Called before each step of arc-swap and crossbeam-epoch that other
