@@ -23,14 +23,11 @@ fn supervised(
 ) -> Work {
     let policy = RestartPolicy::default().reset_after(Duration::ZERO);
     let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
-    Box::pin(supervisor.run(move |build| {
-        let number = Number::clone(&number);
-        async move {
-            Ok::<_, WaitForError>(match dependency {
-                None => number.load(Ordering::Relaxed),
-                Some(dependency) => **build.wait_for(dependency).await? + 1,
-            })
-        }
+    Box::pin(supervisor.run(async move |build| {
+        Ok::<_, WaitForError>(match dependency {
+            None => number.load(Ordering::Relaxed),
+            Some(dependency) => **build.wait_for(dependency).await? + 1,
+        })
     }))
 }
 

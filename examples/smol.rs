@@ -105,7 +105,7 @@ async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
 
     // A supervisor must be spawned and needs a builder. The services may be started in any order.
     let supervisor = registry.supervise(index)?;
-    let index_task = smol::spawn(supervisor.run(move |build| async move {
+    let index_task = smol::spawn(supervisor.run(async move |build| {
         let data = build.wait_for(data).await?;
         build_index(&data)
     }));

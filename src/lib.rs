@@ -49,7 +49,7 @@
 //!     let port = ports.next().ok_or("no port is left");
 //!     async move { port }
 //! }));
-//! tokio::spawn(registry.supervise(server)?.run(move |build| async move {
+//! tokio::spawn(registry.supervise(server)?.run(async move |build| {
 //!     let port = build.wait_for(config).await?; // from here on, `server` depends on `config`
 //!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
 //! }));

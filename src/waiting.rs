@@ -222,6 +222,12 @@ impl<C: Condition> Wait<C> {
         }
     }
 
+    /// Checks the condition. Registers nothing that would wake the caller later.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn check_now(&mut self) -> Option<C::Output> {
+        self.condition.check()
+    }
+
     fn block(mut self, deadline: Option<Instant>) -> C::Output {
         // If the condition holds already, the thread needs no waker.
         let first = if self.done { None } else { self.condition.check() };

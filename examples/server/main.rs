@@ -115,14 +115,20 @@ impl Services {
             policy = policy.max_failures(limit, Duration::from_secs(60));
         }
         let supervisor = registry.supervise(self.catalog)?.restart_policy(policy.clone());
-        let build = move |build| catalog::build(build, services.clone());
-        providers.spawn(supervisor.run(builds.catalog.wrap(build)));
+        providers.spawn(supervisor.run(async move |build| {
+            builds.catalog.step().await?;
+            catalog::build(build, services.clone()).await
+        }));
         let supervisor = registry.supervise(self.database)?.restart_policy(policy.clone());
-        let build = move |build| database::build(build, config);
-        providers.spawn(supervisor.run(builds.database.wrap(build)));
+        providers.spawn(supervisor.run(async move |build| {
+            builds.database.step().await?;
+            Ok::<_, BoxError>(database::build(build, config).await?)
+        }));
         let supervisor = registry.supervise(self.page)?.restart_policy(policy);
-        let build = move |build| page::build(build, config);
-        providers.spawn(supervisor.run(builds.page.wrap(build)));
+        providers.spawn(supervisor.run(async move |build| {
+            builds.page.step().await?;
+            Ok::<_, BoxError>(page::build(build, config).await?)
+        }));
         // It watches a file while it runs, and fails itself, so it has a loop of its own.
         providers.spawn(config::provide(registry.provide(config)?, file));
         Ok(providers)

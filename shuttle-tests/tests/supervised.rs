@@ -88,9 +88,9 @@ fn supervise(
             });
         });
     } else {
-        workers.task(supervisor.run(move |build| {
-            let (world, fails) = (Arc::clone(&world), random.chance(15));
-            async move { build_value(&world, service, &build, fails).await }
+        workers.task(supervisor.run(async move |build| {
+            let fails = random.chance(15);
+            build_value(&world, service, &build, fails).await
         }));
     }
 }

@@ -101,6 +101,11 @@ pub enum SupervisorState {
     Building,
     /// An instance is ready, and the supervisor waits for its failure.
     Up,
+    /// The body has said that the work of the service is done
+    /// ([`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
+    Completed,
+    /// A blocking body has not returned in time. The service is not built again before it has.
+    BodyRunning,
     /// The instance has failed, and the supervisor waits until its readers have dropped it; see
     /// [`RestartPolicy::drain_timeout`](crate::supervise::RestartPolicy::drain_timeout).
     Draining,
@@ -109,8 +114,9 @@ pub enum SupervisorState {
     /// Too many failures were counted. The service stays down until
     /// [`Registry::reset`](crate::Registry::reset).
     GivenUp,
-    /// The registry is being shut down: the supervisor has taken its service down, runs the stop
-    /// hook, and drains the instances of all generations.
+    /// The body was notified, and has not returned. Or the registry is being shut down: the
+    /// supervisor has taken its service down, runs the stop hook, and drains the instances of all
+    /// generations.
     Stopping,
     /// It has stopped the service.
     Stopped,
@@ -122,6 +128,8 @@ impl fmt::Display for SupervisorState {
             Self::NotRunning => "not running",
             Self::Building => "building",
             Self::Up => "up",
+            Self::Completed => "completed",
+            Self::BodyRunning => "waiting for its body to return",
             Self::Draining => "draining",
             Self::BackingOff => "backing off",
             Self::GivenUp => "given up",

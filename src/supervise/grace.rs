@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::future::or;
 
-use super::{Supervisor, pending_attempt::Grace};
+use super::{pending_attempt::Grace, supervisor::ServiceLoop};
 use crate::{
     error::{DependencyUnavailable, Unavailable},
     failure::Reason,
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-impl<T: Send + Sync + 'static> Supervisor<T> {
+impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Fails the running instance if one of the grace periods of its build, or of those that are
     /// declared, expires. Never completes: it is polled together with the wait for the failure of
     /// the instance.

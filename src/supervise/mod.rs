@@ -28,7 +28,7 @@
 //! let supervisor = supervisor.on_stop(Duration::from_secs(5), |server| async move {
 //!     println!("finishing the requests of {}", **server);
 //! });
-//! tokio::spawn(supervisor.run(move |build| async move {
+//! tokio::spawn(supervisor.run(async move |build| {
 //!     let port = build.wait_for(config).await?; // now `server` depends on `config`
 //!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
 //! }));
@@ -47,16 +47,17 @@
 //!
 //! [`ServiceStatus::supervisor`](crate::ServiceStatus::supervisor) reports the [`SupervisorState`]:
 //!
-//! | state | ends when | next state |
-//! |---|---|---|
-//! | not running | the supervisor is run | building |
-//! | building | the value is published | up |
-//! | building | the build fails, panics, times out or is invalidated | *next build* |
-//! | up | the instance fails | draining (if configured), or *next build* |
-//! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
-//! | backing off | the delay ends, a reset, or a dependency of the last build fails | building |
-//! | given up | a [reset](crate::Registry::reset) | building |
-//! | stopping | the stop hook has ended, and the instance is drained | stopped |
+//! | state | ends when | next state | |---|---|---| | not running | the supervisor is run |
+//! building | | building | the value is published | up | | building | the build fails, panics,
+//! times out or is invalidated | *next build* | | up | the instance fails | stopping (if its body
+//! runs), draining (if configured), or *next build* | | up | the body says that its work is done |
+//! completed | | completed | the instance fails | draining (if configured), or *next build* | |
+//! stopping | the body has returned, or its stop timeout expires | draining (if configured), or
+//! *next build* | | waiting for its body to return | a blocking body that was late has returned |
+//! building | | draining | the readers have dropped the instance, or a timeout expires | *next
+//! build* | | backing off | the delay ends, a reset, or a dependency of the last build fails |
+//! building | | given up | a [reset](crate::Registry::reset) | building | | stopping | the stop
+//! hook has ended, and the instance is drained | stopped |
 //!
 //! *Next build* is one of three states: *given up* after too many counted failures, else *backing
 //! off* if there is a delay, else *building*.
@@ -87,6 +88,12 @@
 //! window of time, the supervisor gives up: the service stays down until
 //! [`Registry::reset`](crate::Registry::reset). With [`debounce`](RestartPolicy::debounce), several
 //! failures in quick succession lead to one build.
+//!
+//! # Bodies
+//!
+//! A service may have a [body](Supervisor::body): code that runs while the service is up, such as a
+//! server that accepts connections, or a worker on a queue. If it returns an error, panics or just
+//! returns, the instance fails, so a service is never ready after its worker has died.
 //!
 //! # Grace periods
 //!
@@ -123,6 +130,9 @@
 // | `run_loop.rs`                | the loop of one supervisor; stopping its service (S1, S4)     |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its verdicts (S1)      |
 // | `build.rs`                   | `Build`, which a builder receives, and its waits              |
+// | `body.rs`                    | the body of a service, async or on a thread (S10)             |
+// | `live.rs`                    | `Live`, which a body receives (S11)                           |
+// | `output.rs`                  | what builders and bodies may return                           |
 // | `pending_attempt.rs`         | the attempt of a build, which the supervisor keeps            |
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
 // | `grace.rs`                   | grace periods (S8)                                            |
@@ -157,10 +167,17 @@
 //     for the whole grace period, and not before.
 // H   Each value that was published for a receiver has exactly one end: it is handed over, or it is
 //     dropped or taken after the receiver has waived it, or dropped after the receiver.
+// S9  A service is not ready without its body, unless the body has said so.
+// S10 No two bodies of one service run at the same time.
+// S11 A body is notified of a failure after its instance is down, and of a shutdown while its
+//     instance can be read.
 
+mod body;
 mod build;
 mod build_timer;
 mod grace;
+mod live;
+mod output;
 mod pending_attempt;
 mod policy;
 mod run_loop;
@@ -169,11 +186,14 @@ mod supervisor;
 mod user_code;
 
 pub use self::{
+    body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
+    live::{Live, StopReason, Stopping},
+    output::{BodyEnd, BodyOutput, BuildOutput},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
-    user_code::BuildFailure,
+    user_code::{BodyFailure, BuildFailure},
 };
 #[cfg(feature = "smol")]
 pub use crate::clock::SmolClock;

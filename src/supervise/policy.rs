@@ -33,6 +33,7 @@ use std::{
 /// | [`build_timeout`](Self::build_timeout) | none |
 /// | [`debounce`](Self::debounce) | none |
 /// | [`drain_timeout`](Self::drain_timeout) | no draining |
+/// | [`stop_timeout`](Self::stop_timeout) | 10 s |
 ///
 /// There is no limit of failures by default, so that a server whose database is down for a night
 /// works in the morning.
@@ -58,6 +59,7 @@ pub struct RestartPolicy {
     pub(crate) build_timeout: Option<Duration>,
     pub(crate) debounce: Duration,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) stop_timeout: Duration,
 }
 
 impl Default for RestartPolicy {
@@ -72,6 +74,7 @@ impl Default for RestartPolicy {
             build_timeout: None,
             debounce: Duration::ZERO,
             drain_timeout: None,
+            stop_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -149,6 +152,24 @@ impl RestartPolicy {
     #[must_use]
     pub fn drain_timeout(self, time: Duration) -> Self {
         Self { drain_timeout: Some(time), ..self }
+    }
+
+    /// Sets how long a [body](crate::supervise::Supervisor::body) may take to return after it was
+    /// notified. Default: 10 s.
+    ///
+    /// Then an async body is dropped. A blocking one is waited for no longer, but the service is
+    /// not built again before it has returned.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = RestartPolicy::default().stop_timeout(Duration::from_secs(2));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn stop_timeout(self, time: Duration) -> Self {
+        Self { stop_timeout: time, ..self }
     }
 
     /// Sets how long an instance must have been up so that its failure resets the counter.

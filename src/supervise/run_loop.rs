@@ -5,46 +5,101 @@
 
 use std::{
     error::Error,
-    future::{Future, ready},
+    future::{Future, poll_fn, ready},
+    ops::Deref,
+    pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_lite::future::or;
+use futures_lite::future::{or, yield_now};
 
 use super::{
-    Build, BuildFailure, Supervisor, SupervisorState, build,
+    Body, BodyEnd, BodyFailure, Build, BuildFailure, BuildOutput, Live, SupervisorState,
+    body::BodyResult,
+    build,
     build_timer::BuildTimer,
     pending_attempt::Grace,
     policy::{FailureCounter, Verdict},
-    supervisor::StopHook,
+    supervisor::{ServiceLoop, StopHook},
     user_code::{UserBuilder, call_user_code, panic_message},
 };
 use crate::{
     error::ReadyError,
     event::EventKind,
     failure::{Failure, Reason},
+    numbers::{Generation, ServiceIndex},
     provide::{AllDrained, Attempt, Readers, Running},
-    registry::{Command, CommandWait, StopEnd, StopResult},
-    store::{InstanceTracker, Target},
+    registry::{Command, CommandWait, Control, Registry, StopEnd, StopResult},
+    store::{InstanceTracker, Store, Target},
     sync::Shielded,
-    waiting::Wait,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
 };
 
-impl<T: Send + Sync + 'static> Supervisor<T> {
+/// A published instance.
+pub(super) enum Up<T: Send + Sync + 'static> {
+    WithoutBody(Running<T>),
+    /// The body has weak references to it.
+    WithBody(Arc<Running<T>>),
+}
+
+impl<T: Send + Sync + 'static> Up<T> {
+    fn new<B: Body<T>>(running: Running<T>) -> Self {
+        match B::EXISTS {
+            true => Self::WithBody(Arc::new(running)),
+            false => Self::WithoutBody(running),
+        }
+    }
+
+    /// Drops the handle, which removes the value from the slot, and returns the tracker of the
+    /// instances. The generation has ended.
+    async fn into_tracker(self) -> InstanceTracker<T> {
+        let mut running = match self {
+            Self::WithoutBody(running) => running,
+            Self::WithBody(mut shared) => loop {
+                match Arc::try_unwrap(shared) {
+                    Ok(running) => break running,
+                    // A replacement by the body is in progress, and is about to be refused.
+                    Err(still_shared) => shared = still_shared,
+                }
+                yield_now().await;
+            },
+        };
+        running.take_tracker()
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Up<T> {
+    type Target = Running<T>;
+
+    fn deref(&self) -> &Running<T> {
+        match self {
+            Self::WithoutBody(running) => running,
+            Self::WithBody(running) => running,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Builds the service, again after each failure, until it must stop. Returns the instance that
-    /// is up, or is being drained, at this time.
+    /// is up, or is being drained, at this time. No body is running then, apart from a blocking one
+    /// that did not return in time.
     ///
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
-    pub(super) async fn run_loop<F, B, E>(
+    pub(super) async fn run_loop<F, O, B>(
         &self,
         mut builder: UserBuilder<F>,
+        body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
-    ) -> Option<Running<T>>
+    ) -> Option<Up<T>>
     where
-        F: FnMut(Build<T>) -> B,
-        B: Future<Output = Result<T, E>>,
-        E: Into<Box<dyn Error + Send + Sync>>,
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
+        B: Body<T>,
     {
         let mut counter = FailureCounter::new(self.policy.clone());
         let mut backoff = Backoff { delay: Duration::ZERO, since: self.now(), passed: 0 };
@@ -52,25 +107,24 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         let mut holders = 0;
         while self.back_off(backoff, &mut counter).await {
             // Returns here if the service must stop: no instance is up.
+            self.body_returned(body, &counter).await?;
             let attempt = self.begin(&counter).await?;
             // Read now: the number grows only while the service is down, so every cascade that
             // comes after the end of this attempt or its instance is counted.
             let passed = self.registry().store().passed(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
             let (failed, since) = match self.build(attempt, &counter, holders, &mut builder).await {
-                BuildResult::Running(mut running, graces) => {
+                BuildResult::Running(running, graces) => {
                     // A reset that was requested during the build.
                     if self.control.take_reset() {
                         counter.reset();
                     }
                     counter.record_up(self.now());
                     self.control.set_state(SupervisorState::Up, counter.failures(), None);
-                    let failed = async { running.failed().await.ok().map(Shielded::new) };
-                    let enforce_graces = self.enforce_graces(graces, &running);
+                    let running = Up::new::<B>(running);
                     // The service must stop. In a shutdown `stop` takes the instance down, after a
                     // close the drop of `running` does.
-                    let Some(failed) = or(failed, or(self.must_stop(), enforce_graces)).await
-                    else {
+                    let Some(failed) = self.run_instance(&running, graces, body).await else {
                         return Some(running);
                     };
                     // Before the draining, which is part of the backoff.
@@ -80,9 +134,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                         return Some(running);
                     };
                     holders = remaining;
-                    let tracker = running.take_tracker();
-                    // Its drop removes the value from the slot.
-                    drop(running);
+                    let tracker = running.into_tracker().await;
                     earlier.retain(|tracker| !tracker.is_drained());
                     if !tracker.is_drained() {
                         earlier.push(tracker);
@@ -140,17 +192,17 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// the one that is running.
     pub(super) async fn stop(
         &self,
-        mut running: Option<Running<T>>,
+        running: Option<Up<T>>,
         mut earlier: Vec<InstanceTracker<T>>,
         stop_hook: Shielded<Option<StopHook<T>>>,
     ) {
-        let deadline = self.now().checked_add(self.stop_timeout);
+        let deadline = self.now().checked_add(self.hook_timeout);
         self.control.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
             let mut result = StopResult::Stopped;
             let mut last = None;
             // If the service is down, there is no instance to stop.
-            if let Some(running) = &mut running {
+            if let Some(running) = running {
                 // Read before the failure, after which no instance can be read. `None` if the
                 // instance has failed already: then the stop hook is not called.
                 let instance = Shielded::new(running.instance());
@@ -171,7 +223,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
                     result = StopResult::HookPanicked { message: panic_message(payload) };
                 }
                 last = Some(running.generation());
-                earlier.push(running.take_tracker());
+                earlier.push(running.into_tracker().await);
             }
             // Also after a panic, and also for instances that failed before.
             let readers = Arc::new(Readers(earlier));
@@ -257,8 +309,81 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         None
     }
 
+    /// Keeps a published instance up until it fails, and its body until it has returned, at most
+    /// for the stop timeout. Returns `None` if the service must stop: then the instance can still
+    /// be read.
+    async fn run_instance<B: Body<T>>(
+        &self,
+        running: &Up<T>,
+        graces: Vec<Grace>,
+        body: &mut B,
+    ) -> Option<Shielded<Failure>> {
+        let down = Wait::new(InstanceEnds {
+            registry: self.registry(),
+            index: self.id().index(),
+            generation: running.generation(),
+            control: &self.control,
+        });
+        let mut down = pin!(or(down, self.enforce_graces(graces, running)));
+        let Up::WithBody(shared) = running else { return down.await };
+        let mut body = pin!(body.run(Live::new(shared, &self.control)));
+        let mut has_returned = false;
+        let failed = poll_fn(|context| {
+            // The end of the instance first: a body that returns because of it has not failed.
+            if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                return Poll::Ready(failed);
+            }
+            if !has_returned {
+                if let Poll::Ready(result) = body.as_mut().poll(context) {
+                    has_returned = true;
+                    self.body_decides(running, result);
+                    return down.as_mut().poll(context);
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        if !has_returned {
+            // It knows (`Live::stopping`), and may have been notified before this supervisor.
+            self.control.set_state(SupervisorState::Stopping, 0, None);
+            let deadline = self.now().checked_add(self.policy.stop_timeout);
+            // Its result changes nothing now, but it is a value of the user.
+            let returned = async { drop(Shielded::new(body.as_mut().await)) };
+            or(returned, self.sleep_until(deadline)).await;
+        }
+        failed
+    }
+
+    /// Decides what the return of a body means for its instance.
+    fn body_decides(&self, running: &Up<T>, result: BodyResult) {
+        let reason = match result {
+            Ok(Some(BodyEnd::StayReady)) => return,
+            Ok(Some(BodyEnd::Completed)) => {
+                self.control.set_state(SupervisorState::Completed, 0, None);
+                return;
+            }
+            Ok(None) => Reason::error(BodyFailure::Returned),
+            Err(error) => Reason::error(error),
+        };
+        let target = Target::any_revision(running.generation());
+        let _ = self.registry().cascade(self.id().index(), target, reason);
+    }
+
+    /// Waits until the last body has returned. Returns `None` if the service must stop.
+    async fn body_returned<B: Body<T>>(
+        &self,
+        body: &mut B,
+        counter: &FailureCounter,
+    ) -> Option<()> {
+        if body.has_returned() {
+            return Some(());
+        }
+        self.control.set_state(SupervisorState::BodyRunning, counter.failures(), None);
+        or(self.must_stop(), async { Some(body.returned().await) }).await
+    }
+
     /// Runs one build, and publishes its value.
-    async fn build<F, B, E>(
+    async fn build<F, O>(
         &self,
         attempt: Attempt<T>,
         counter: &FailureCounter,
@@ -266,26 +391,38 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         builder: &mut UserBuilder<F>,
     ) -> BuildResult<T>
     where
-        F: FnMut(Build<T>) -> B,
-        B: Future<Output = Result<T, E>>,
-        E: Into<Box<dyn Error + Send + Sync>>,
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
     {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, self.now());
         let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
         let outcome = {
-            let invalidated = async {
-                let _ = attempt.invalidated().await;
-                None
-            };
+            let mut useless = Wait::new(BuildUseless {
+                registry: self.registry(),
+                index: self.id().index(),
+                generation: attempt.generation(),
+                control: &self.control,
+            });
             let timed_out = async {
                 self.build_timed_out(attempt.timer()).await;
                 Some(Err(BuildFailure::timed_out(timeout).into()))
             };
             let built = async { Some(builder.build(build).await) };
-            // `or` polls in this order: a build whose value cannot be published is not polled, and
-            // a build that is ready at its deadline is in time.
-            or(or(invalidated, self.must_stop()), or(built, timed_out)).await
+            // A build that is ready at its deadline is in time.
+            let mut work = pin!(or(built, timed_out));
+            poll_fn(|context| {
+                // A build whose value cannot be published is not polled. The check alone costs
+                // less than to be woken, and most builds are ready at their first poll.
+                if useless.check_now().is_some() {
+                    return Poll::Ready(None);
+                }
+                match work.as_mut().poll(context) {
+                    Poll::Ready(outcome) => Poll::Ready(outcome),
+                    Poll::Pending => Pin::new(&mut useless).poll(context).map(|()| None),
+                }
+            })
+            .await
         };
         let is_exceeded = attempt.timer().is_exceeded(self.now());
         let (attempt, graces) = attempt.end_build();
@@ -366,6 +503,70 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         let control = &self.control;
         CommandWait { store, index, control, accept_reset: true, passed: None }
     }
+}
+
+/// Waits until an instance has failed, or the service must stop.
+struct InstanceEnds<'a> {
+    registry: &'a Registry,
+    index: ServiceIndex,
+    generation: Generation,
+    control: &'a Control,
+}
+
+impl Condition for InstanceEnds<'_> {
+    /// `None` if the service must stop.
+    type Output = Option<Shielded<Failure>>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        let store = self.registry.store();
+        if store.slot(self.index).state.load().generation() > self.generation {
+            return Some(Some(Shielded::new(store.failure(self.index, self.generation))));
+        }
+        (store.is_closed() || self.control.stop_requested()).then_some(None)
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) -> Self::Output {
+        None
+    }
+}
+
+/// Waits until the value of a build could not be published: its attempt was invalidated, or the
+/// service must stop.
+struct BuildUseless<'a> {
+    registry: &'a Registry,
+    index: ServiceIndex,
+    generation: Generation,
+    control: &'a Control,
+}
+
+impl Condition for BuildUseless<'_> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        let store = self.registry.store();
+        let is_useless = !store.is_starting(self.index, self.generation)
+            || store.is_closed()
+            || self.control.stop_requested();
+        is_useless.then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) {}
 }
 
 /// Returns whether the failure is counted against the service itself (S1): it began there, and not

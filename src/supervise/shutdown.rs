@@ -206,7 +206,7 @@ impl Registry {
     /// let supervisor = registry.supervise(pool)?.on_stop(limit, stop_hook("pool"));
     /// tokio::spawn(supervisor.run(|_| async { Ok::<_, std::io::Error>(1) }));
     /// let supervisor = registry.supervise(server)?.on_stop(limit, stop_hook("server"));
-    /// tokio::spawn(supervisor.run(move |build| async move {
+    /// tokio::spawn(supervisor.run(async move |build| {
     ///     build.wait_for(pool).await.map(|pool| **pool)
     /// }));
     ///

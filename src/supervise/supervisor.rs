@@ -1,7 +1,6 @@
 //! `Supervisor`: its configuration, and how it is run.
 
 use std::{
-    error::Error,
     fmt,
     future::{Future, ready},
     pin::Pin,
@@ -9,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Build, Clock, RestartPolicy, user_code::UserBuilder};
+use super::{
+    AsyncBody, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, Live, NoBody,
+    RestartPolicy, user_code::UserBuilder,
+};
 use crate::{
     clock::{WakeSource, block_on},
     instance::Instance,
@@ -41,7 +43,7 @@ use crate::{
 ///     let port = ports.next().ok_or("no port is left");
 ///     async move { port }
 /// });
-/// let server_task = registry.supervise(server)?.run(move |build| async move {
+/// let server_task = registry.supervise(server)?.run(async move |build| {
 ///     let port = build.wait_for(config).await?;
 ///     Ok::<_, WaitForError>(format!("localhost:{}", **port))
 /// });
@@ -57,12 +59,18 @@ use crate::{
 /// # }
 /// ```
 #[must_use = "a supervisor does nothing until it is run"]
-pub struct Supervisor<T: Send + Sync + 'static> {
+pub struct Supervisor<T: Send + Sync + 'static, B = NoBody> {
+    service: ServiceLoop<T>,
+    body: B,
+}
+
+/// A supervised service: all of a supervisor but its body.
+pub(super) struct ServiceLoop<T: Send + Sync + 'static> {
     pub(super) provider: Provider<T>,
     pub(super) control: Arc<Control>,
     pub(super) policy: RestartPolicy,
     /// The limit for the stop hook and the draining that follows it.
-    pub(super) stop_timeout: Duration,
+    pub(super) hook_timeout: Duration,
     /// In a mutex, because the futures of this supervisor share it by reference and must be `Send`,
     /// but a stop hook need not be `Sync`.
     pub(super) stop_hook: Mutex<Option<StopHook<T>>>,
@@ -74,20 +82,126 @@ pub(super) type StopHook<T> = Box<dyn FnOnce(Arc<Instance<T>>) -> StopFuture + S
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The limit for the draining of a service without a stop hook.
-const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl<T: Send + Sync + 'static> Supervisor<T> {
     pub(super) fn new(provider: Provider<T>, control: Arc<Control>) -> Self {
-        Self {
+        let service = ServiceLoop {
             provider,
             control,
             policy: RestartPolicy::default(),
-            stop_timeout: DEFAULT_STOP_TIMEOUT,
+            hook_timeout: DEFAULT_HOOK_TIMEOUT,
             stop_hook: Mutex::default(),
             wake_source: WakeSource::Clock,
-        }
+        };
+        Self { service, body: NoBody }
     }
 
+    /// Sets the body: an async function that runs while the service is up.
+    ///
+    /// It is called after each publication, and receives a [`Live`] for it: a server accepts
+    /// connections, a worker takes jobs from a queue, a watcher reads a file when it changes. It is
+    /// polled by the future of this supervisor. A [replacement](Live::replace) does not end it.
+    ///
+    /// # What it returns
+    ///
+    /// - An error, or a panic, fails the instance, and is counted against the service.
+    /// - Nothing, or `Ok(())`, fails it, too, with the reason [`BodyFailure::Returned`].
+    /// - [`BodyEnd::StayReady`] and [`BodyEnd::Completed`] do not: the instance needs no body any
+    ///   more.
+    ///
+    /// [`BodyFailure::Returned`]: crate::supervise::BodyFailure::Returned
+    /// [`BodyEnd::StayReady`]: crate::supervise::BodyEnd::StayReady
+    /// [`BodyEnd::Completed`]: crate::supervise::BodyEnd::Completed
+    ///
+    /// # When it ends
+    ///
+    /// If the instance fails, it is down at once, and [`Live::stopping`] notifies the body. In a
+    /// shutdown the body is notified at the turn of the service, while its instance can still be
+    /// read; the instance goes down when the body has returned. In both cases the body has the stop
+    /// timeout to return; then its future is dropped.
+    ///
+    /// ```
+    /// use mainstay::Registry;
+    /// use std::io;
+    /// use tokio::{io::AsyncWriteExt, net::TcpListener};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = Registry::with_capacity(1)?;
+    /// let server = registry.register::<TcpListener>("server")?;
+    /// let supervisor = registry.supervise(server)?.body(async |live| {
+    ///     loop {
+    ///         let Some(listener) = live.instance() else { return Ok::<_, io::Error>(()) };
+    ///         tokio::select! {
+    ///             accepted = listener.accept() => {
+    ///                 let (mut client, _) = accepted?;
+    ///                 tokio::spawn(async move { client.write_all(b"hello").await });
+    ///             }
+    ///             _ = live.stopping() => return Ok(()),
+    ///         }
+    ///     }
+    /// });
+    /// tokio::spawn(supervisor.run(async |_| TcpListener::bind("127.0.0.1:0").await));
+    ///
+    /// let address = registry.wait_ready(server).await?.local_addr()?;
+    /// let mut client = tokio::net::TcpStream::connect(address).await?;
+    /// let mut text = String::new();
+    /// tokio::io::AsyncReadExt::read_to_string(&mut client, &mut text).await?;
+    /// assert_eq!(text, "hello");
+    /// # registry.close();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<F>>
+    where
+        F: AsyncFnMut(Live<T>) -> O,
+        O: BodyOutput,
+    {
+        Supervisor { service: self.service, body: AsyncBody::new(body) }
+    }
+
+    /// Sets the body: a blocking function that runs on a thread of its own while the service is up.
+    ///
+    /// As [`body`](Self::body). The supervisor starts a thread for each publication, with the name
+    /// of the service. This is the one exception to the rule that a supervisor starts no threads.
+    ///
+    /// A thread cannot be ended from outside. If the body has not returned when the stop timeout
+    /// expires, the supervisor continues without it, but does not build the service again before
+    /// the body has returned: no two bodies of a service run at the same time. Until then the state
+    /// is [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning).
+    ///
+    /// ```
+    /// use mainstay::{Registry, supervise::BodyFailure};
+    /// use std::{sync::mpsc, thread};
+    ///
+    /// let registry = Registry::with_capacity(1)?;
+    /// let worker = registry.register::<mpsc::Sender<u64>>("worker")?;
+    /// let (sender, jobs) = mpsc::channel();
+    /// let supervisor = registry.supervise(worker)?.body_blocking(move |live| {
+    ///     while live.stop_reason().is_none() {
+    ///         match jobs.recv() {
+    ///             Ok(job) => println!("{job} squared is {}", job * job),
+    ///             Err(_) => break,
+    ///         }
+    ///     }
+    /// });
+    /// thread::spawn(move || supervisor.run_blocking(|_| sender.clone()));
+    /// registry.wait_ready(worker).wait_blocking()?.send(7)?;
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<F>>
+    where
+        F: FnMut(Live<T>) -> O + Send + 'static,
+        O: BodyOutput,
+    {
+        let name = self.service.registry().store().name(self.id().index());
+        Supervisor { body: BlockingBody::new(name.to_string(), body), service: self.service }
+    }
+}
+
+impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// Sets the restart policy: backoff, limits and timeouts.
     ///
     /// ```
@@ -102,7 +216,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
-        self.policy = policy;
+        self.service.policy = policy;
         self
     }
 
@@ -151,8 +265,9 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
         within: Duration,
         stop_hook: impl FnOnce(Arc<Instance<T>>) -> F + Send + 'static,
     ) -> Self {
-        self.stop_timeout = within;
-        self.stop_hook = Mutex::new(Some(Box::new(|instance| Box::pin(stop_hook(instance)))));
+        self.service.hook_timeout = within;
+        self.service.stop_hook =
+            Mutex::new(Some(Box::new(|instance| Box::pin(stop_hook(instance)))));
         self
     }
 
@@ -165,7 +280,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn id(&self) -> ServiceId<T> {
-        self.provider.id()
+        self.service.id()
     }
 
     /// Supervises the service with an async builder, until the registry is closed or shut down.
@@ -186,21 +301,23 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn run<F, B, E>(self, builder: F)
+    pub async fn run<F, O>(self, builder: F)
     where
-        F: FnMut(Build<T>) -> B,
-        B: Future<Output = Result<T, E>>,
-        E: Into<Box<dyn Error + Send + Sync>>,
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
     {
+        let Self { service, mut body } = self;
         // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
-        let stop_hook = Shielded::new(sync::lock(&self.stop_hook).take());
-        self.control.start(self.stop_timeout);
+        let stop_hook = Shielded::new(sync::lock(&service.stop_hook).take());
+        let body_limit = if B::EXISTS { service.policy.stop_timeout } else { Duration::ZERO };
+        service.control.start(body_limit.saturating_add(service.hook_timeout));
         // The instances of earlier generations that have readers.
         let mut earlier = Vec::new();
-        let running = self.run_loop(UserBuilder::new(builder), &mut earlier).await;
+        let builder = UserBuilder::new(builder);
+        let running = service.run_loop(builder, &mut body, &mut earlier).await;
         // The loop also ends if the registry is closed. Only a shutdown calls the stop hook.
-        if self.control.stop_requested() {
-            self.stop(running, earlier, stop_hook).await;
+        if service.control.stop_requested() {
+            service.stop(running, earlier, stop_hook).await;
         }
     }
 
@@ -225,15 +342,21 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// thread.join().unwrap();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn run_blocking<F, E>(mut self, mut builder: F)
+    pub fn run_blocking<F, O>(mut self, mut builder: F)
     where
-        F: FnMut(&Build<T>) -> Result<T, E>,
-        E: Into<Box<dyn Error + Send + Sync>>,
+        F: FnMut(&Build<T>) -> O,
+        O: BuildOutput<T>,
     {
         block_on(|wake_source| {
-            self.wake_source = wake_source;
-            self.run(move |build| ready(builder(&build)))
+            self.service.wake_source = wake_source;
+            self.run(move |build: Build<T>| ready(builder(&build)))
         });
+    }
+}
+
+impl<T: Send + Sync + 'static> ServiceLoop<T> {
+    pub(super) fn id(&self) -> ServiceId<T> {
+        self.provider.id()
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -254,17 +377,18 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for Supervisor<T> {
+impl<T: Send + Sync + 'static> Drop for ServiceLoop<T> {
     fn drop(&mut self) {
         self.registry().supervisor_ended(self.id().index(), &self.control);
     }
 }
 
-impl<T: Send + Sync + 'static> fmt::Debug for Supervisor<T> {
+impl<T: Send + Sync + 'static, B> fmt::Debug for Supervisor<T, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ServiceLoop { provider, policy, .. } = &self.service;
         f.debug_struct("Supervisor")
-            .field("service", &self.registry().store().name(self.id().index()))
-            .field("policy", &self.policy)
+            .field("service", &provider.registry.store().name(provider.id().index()))
+            .field("policy", policy)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    error::Error,
     future::{Future, poll_fn},
     panic::AssertUnwindSafe,
     thread,
@@ -11,7 +10,7 @@ use std::{
 
 use futures_lite::FutureExt;
 
-use super::Build;
+use super::{Build, BuildOutput, output::UserError};
 use crate::sync::Shielded;
 
 /// The reason of a failed build whose builder did not return an error itself.
@@ -69,6 +68,31 @@ impl BuildFailure {
     }
 }
 
+/// The reason of an instance whose body has ended without a reason of its own.
+///
+/// The [`Failure`](crate::Failure) of the instance contains it as
+/// [`Reason::Error`](crate::Reason::Error).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyFailure {
+    /// The body panicked.
+    #[error("its body panicked: {message}")]
+    Panicked {
+        /// The message of the panic, if it is text.
+        message: String,
+    },
+    /// The body returned, and did not say that the service stays ready
+    /// ([`BodyEnd`](crate::supervise::BodyEnd)).
+    #[error("its body returned")]
+    Returned,
+}
+
+impl BodyFailure {
+    pub(super) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self::Panicked { message: panic_message(payload) }
+    }
+}
+
 /// Returns the message of a panic, and drops its payload.
 pub(super) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let payload = Shielded::new(payload);
@@ -87,18 +111,15 @@ impl<F> UserBuilder<F> {
     }
 
     /// Runs one build. A panic is returned as a [`BuildFailure`].
-    pub(super) async fn build<T, B, E>(
-        &mut self,
-        build: Build<T>,
-    ) -> Result<T, Box<dyn Error + Send + Sync>>
+    pub(super) async fn build<T, O>(&mut self, build: Build<T>) -> Result<T, UserError>
     where
         T: Send + Sync + 'static,
-        F: FnMut(Build<T>) -> B,
-        B: Future<Output = Result<T, E>>,
-        E: Into<Box<dyn Error + Send + Sync>>,
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
     {
-        let result = call_user_code(|| (*self.0)(build)).await;
-        let result = result.map(|built| built.map_err(Into::into));
+        // The conversion of the output is user code, too.
+        let builder = || async { (*self.0)(build).await.into_result() };
+        let result = call_user_code(builder).await;
         result.unwrap_or_else(|payload| Err(BuildFailure::panicked(payload).into()))
     }
 }

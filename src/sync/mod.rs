@@ -46,7 +46,7 @@ pub(crate) use loom::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::{Thread, current as current_thread, park, yield_now},
+    thread::{Builder as ThreadBuilder, Thread, current as current_thread, park, yield_now},
     thread_local,
 };
 #[cfg(shuttle)]
@@ -55,7 +55,9 @@ pub(crate) use shuttle::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::{Thread, current as current_thread, park, park_timeout, yield_now},
+    thread::{
+        Builder as ThreadBuilder, Thread, current as current_thread, park, park_timeout, yield_now,
+    },
     thread_local,
 };
 #[cfg(not(any(loom, shuttle)))]
@@ -64,9 +66,18 @@ pub(crate) use std::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::{Thread, current as current_thread, park, park_timeout, yield_now},
+    thread::{
+        Builder as ThreadBuilder, Thread, current as current_thread, park, park_timeout, yield_now,
+    },
     thread_local,
 };
+
+/// The owner of what is shared with a thread that nobody joins. Its drops are ordered, and in a
+/// model this must be known to loom.
+#[cfg(loom)]
+pub(crate) use loom::sync::Arc as ThreadArc;
+#[cfg(not(loom))]
+pub(crate) use std::sync::Arc as ThreadArc;
 
 use std::sync::{PoisonError, TryLockError};
 

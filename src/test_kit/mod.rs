@@ -2,7 +2,7 @@
 //!
 //! - [`TestRuntime`]: a registry, and an executor that polls its tasks on the thread of the test.
 //! - [`VirtualClock`]: a clock that advances only if the test says so.
-//! - [`Script`]: wraps a builder, and defines the outcome of each build: success, error, panic,
+//! - [`Script`]: defines the outcome of each build: success, error, panic,
 //!   hang.
 //! - [`Recorder`]: an observer that stores each event as a line of text.
 //!
@@ -27,7 +27,7 @@
 //! let minute = Duration::from_secs(60);
 //! let policy = RestartPolicy::default().backoff(minute, minute).without_jitter();
 //! let supervisor = runtime.registry.supervise(database)?.restart_policy(policy);
-//! runtime.spawn(supervisor.run(script.wrap(|_| async { Ok::<_, std::io::Error>(1) })));
+//! runtime.spawn(supervisor.run(async move |_| script.step().await.map(|()| 1)));
 //!
 //! // Two backoffs of one minute each, which take no real time.
 //! runtime.advance(2 * minute);

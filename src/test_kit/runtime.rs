@@ -33,7 +33,7 @@ use crate::{error::RegistryError, registry::Registry, supervise::Clock};
 /// let server = runtime.registry.register::<String>("server")?;
 /// let run = runtime.registry.supervise(config)?.run(|_| async { Ok::<_, std::io::Error>(80) });
 /// runtime.spawn(run);
-/// let run = runtime.registry.supervise(server)?.run(move |build| async move {
+/// let run = runtime.registry.supervise(server)?.run(async move |build| {
 ///     Ok::<_, WaitForError>(format!("localhost:{}", **build.wait_for(config).await?))
 /// });
 /// runtime.spawn(run);
@@ -202,7 +202,7 @@ impl TestRuntime {
     /// let script = Script::default();
     /// (0..5).for_each(|_| script.push(BuildOutcome::Fail("no port is free".into())));
     /// let supervisor = runtime.registry.supervise(port)?;
-    /// runtime.spawn(supervisor.run(script.wrap(|_| async { Ok::<_, std::io::Error>(80) })));
+    /// runtime.spawn(supervisor.run(async move |_| script.step().await.map(|()| 80)));
     /// let is_ready = runtime.advance_until(Duration::from_secs(60), |r| r.get(port).is_ok());
     /// assert!(is_ready);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

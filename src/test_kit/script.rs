@@ -1,11 +1,8 @@
 //! `Script`: defines the outcome of each build of a service.
 
-use std::{collections::VecDeque, error::Error, future::Future, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, error::Error, sync::Arc};
 
-use crate::{
-    supervise::Build,
-    sync::{Mutex, lock},
-};
+use crate::sync::{Mutex, lock};
 
 /// The outcome of one build, in a [`Script`].
 ///
@@ -16,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildOutcome {
-    /// The wrapped builder is called.
+    /// The builder continues.
     Build,
     /// The build returns this error.
     Fail(String),
@@ -28,8 +25,7 @@ pub enum BuildOutcome {
 
 /// The outcomes of the next builds of a service, in order.
 ///
-/// After the last outcome, the wrapped builder is called for each build. Clones are the same
-/// script.
+/// After the last outcome, each build continues. Clones are the same script.
 ///
 /// ```
 /// use mainstay::{
@@ -46,8 +42,7 @@ pub enum BuildOutcome {
 /// let script = Script::default();
 /// script.push(BuildOutcome::Panic("no port is free".into()));
 /// script.push(BuildOutcome::Hang);
-/// let builder = |_| async { Ok::<_, std::io::Error>(80) };
-/// runtime.spawn(supervisor.run(script.wrap(builder)));
+/// runtime.spawn(supervisor.run(async move |_| script.step().await.map(|()| 80)));
 ///
 /// runtime.advance(Duration::from_secs(10));
 /// assert_eq!(*runtime.registry.get(port)?, 80);
@@ -61,8 +56,6 @@ pub enum BuildOutcome {
 #[derive(Debug, Clone, Default)]
 pub struct Script(Arc<Mutex<VecDeque<BuildOutcome>>>);
 
-type BoxedBuild<T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + Send + Sync>>> + Send>>;
-
 impl Script {
     /// Appends the outcome of one build.
     ///
@@ -75,41 +68,37 @@ impl Script {
         lock(&self.0).push_back(outcome);
     }
 
-    /// Returns an async builder that follows the script, and calls `builder` for
-    /// [`BuildOutcome::Build`] and after the end of the script.
+    /// Follows the next outcome of the script. A builder calls it before its own work: it returns
+    /// for [`BuildOutcome::Build`] and after the end of the script.
+    ///
+    /// # Errors
+    ///
+    /// The error of [`BuildOutcome::Fail`].
+    ///
+    /// # Panics
+    ///
+    /// For [`BuildOutcome::Panic`].
     ///
     /// ```
-    /// # use mainstay::{supervise::Build, test_kit::Script};
-    /// # async fn open(build: Build<u16>) -> Result<u16, std::io::Error> { Ok(80) }
+    /// # use mainstay::test_kit::Script;
     /// # let mut runtime = mainstay::test_kit::TestRuntime::new(1)?;
     /// # let port = runtime.registry.register::<u16>("port")?;
     /// # let supervisor = runtime.registry.supervise(port)?;
-    /// let run = supervisor.run(Script::default().wrap(open));
-    /// # runtime.spawn(run);
+    /// let script = Script::default();
+    /// runtime.spawn(supervisor.run(async move |_| {
+    ///     script.step().await?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>("80".parse()?)
+    /// }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wrap<T, F, B, E>(
-        &self,
-        mut builder: F,
-    ) -> impl FnMut(Build<T>) -> BoxedBuild<T> + use<T, F, B, E>
-    where
-        T: Send + Sync + 'static,
-        F: FnMut(Build<T>) -> B,
-        B: Future<Output = Result<T, E>> + Send + 'static,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let script = self.clone();
-        move |build| {
-            let outcome = lock(&script.0).pop_front().unwrap_or(BuildOutcome::Build);
-            match outcome {
-                BuildOutcome::Build => {
-                    let built = builder(build);
-                    Box::pin(async move { built.await.map_err(Into::into) })
-                }
-                BuildOutcome::Fail(error) => Box::pin(async move { Err(error.into()) }),
-                BuildOutcome::Panic(message) => Box::pin(async move { panic!("{message}") }),
-                BuildOutcome::Hang => Box::pin(std::future::pending()),
-            }
+    pub async fn step(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        // In a statement of its own: a panic must not poison the lock.
+        let outcome = lock(&self.0).pop_front();
+        match outcome {
+            None | Some(BuildOutcome::Build) => Ok(()),
+            Some(BuildOutcome::Fail(error)) => Err(error.into()),
+            Some(BuildOutcome::Panic(message)) => panic!("{message}"),
+            Some(BuildOutcome::Hang) => std::future::pending().await,
         }
     }
 }

@@ -34,11 +34,9 @@ fn a_chain_of_services_becomes_ready_in_any_order_of_its_tasks() {
     // The last service first: each must be polled again after the previous one is ready.
     for n in (0..30).rev() {
         let below = (n > 0).then(|| ids[n - 1]);
-        let run = runtime.registry.supervise(ids[n]).unwrap().run(move |build| async move {
-            match below {
-                Some(below) => build.wait_for(below).await.map(|below| **below + 1),
-                None => Ok::<_, WaitForError>(0),
-            }
+        let run = runtime.registry.supervise(ids[n]).unwrap().run(async move |build| match below {
+            Some(below) => build.wait_for(below).await.map(|below| **below + 1),
+            None => Ok::<_, WaitForError>(0),
         });
         runtime.spawn(run);
     }
@@ -184,10 +182,11 @@ fn the_outcomes_of_a_script_come_in_their_order() {
     let restart = RestartPolicy::default().without_jitter().build_timeout(Duration::from_secs(1));
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(restart);
     let mut builds = 0;
-    runtime.spawn(supervisor.run(script.wrap(move |_| {
+    runtime.spawn(supervisor.run(async move |_| {
+        script.step().await?;
         builds += 1;
-        async move { Ok::<u32, String>(builds) }
-    })));
+        Ok::<u32, Box<dyn std::error::Error + Send + Sync>>(builds)
+    }));
     runtime.run_until_idle();
     assert_eq!(*runtime.registry.get(id).unwrap(), 1);
     runtime.recorder.take();

@@ -254,14 +254,14 @@ fn a_build_that_was_kept_shows_nothing() {
     let (publish, published) = mpsc::channel::<()>();
     let supervisor = registry.supervise(top).unwrap();
     let thread = thread::spawn(move || {
-        pollster::block_on(supervisor.run(move |build| {
+        pollster::block_on(supervisor.run(async move |build| {
             if build.number() == 1 {
                 send_build.send(build).unwrap();
-                return std::future::ready(Err("not yet"));
+                return Err("not yet");
             }
             let _waiting = build.waiting_for("the second build");
             published.recv().unwrap();
-            std::future::ready(Ok(1))
+            Ok(1)
         }))
     });
     let kept = builds.recv().unwrap();

@@ -19,7 +19,10 @@ fn backs_off_and_restarts(clock: impl Clock, spawn: impl FnOnce(Task)) {
     let supervisor =
         registry.supervise(id).unwrap().restart_policy(restart.build_timeout(ms(2_000)));
     let begun = Instant::now();
-    spawn(Box::pin(supervisor.run(fails(2))));
+    spawn(Box::pin({
+        let mut builder = fails(2);
+        supervisor.run(move |build: mainstay::supervise::Build<u32>| builder(build))
+    }));
     assert_eq!(**registry.wait_ready(id).wait_blocking_timeout(LONG).unwrap(), 3);
     assert!(begun.elapsed() >= ms(15), "it does not back off");
     registry.fail(id, "again").unwrap();

@@ -3,6 +3,7 @@
 
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod blocking;
+mod bodies;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;

@@ -67,12 +67,13 @@ impl TestRuntime {
     pub(super) fn start<B, E>(
         &mut self,
         supervisor: Supervisor<u32>,
-        builder: impl FnMut(Build<u32>) -> B + Send + 'static,
+        mut builder: impl FnMut(Build<u32>) -> B + Send + 'static,
     ) where
         B: Future<Output = Result<u32, E>> + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        self.spawn(supervisor.run(builder));
+        // A type parameter is no `AsyncFnMut`, but a closure that calls it is.
+        self.spawn(supervisor.run(move |build: Build<u32>| builder(build)));
     }
 
     pub(super) fn state(&self, id: ServiceId<u32>) -> SupervisorState {

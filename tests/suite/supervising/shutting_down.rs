@@ -236,7 +236,7 @@ fn shutdown_stops_services_in_every_supervisor_state() {
         assert_eq!(runtime.registry.status(id).unwrap().phase, Phase::Down);
     }
     assert!(matches!(provider.begin().wait_blocking(), Err(BeginError::Closed { .. })));
-    let mut run = Box::pin(never_run.run(fails(0)));
+    let mut run = Box::pin(never_run.run(async |_| 1));
     assert!(run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }
 

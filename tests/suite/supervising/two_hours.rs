@@ -181,40 +181,43 @@ impl World {
         let supervisor =
             self.registry.supervise(self.ids[service]).unwrap().restart_policy(restart);
         let supervisor = supervisor.on_stop(ms(1_000), |instance| async move { drop(instance) });
-        self.tasks.push(Box::pin(supervisor.run(move |build| {
-            let calm = Arc::clone(&calm);
-            let outcome = if calm.load(Ordering::Relaxed) { SUCCESS } else { random.below(100) };
-            let mut from = below.clone();
-            from.retain(|_| random.below(3) == 0);
-            let from: Vec<_> = from.into_iter().map(|id| (id, random.below(6))).collect();
-            let (clock, alive) = (clock.clone(), Arc::clone(&alive));
-            assert!(outcome != 0, "in the call");
-            async move {
-                let (mut hard, mut tolerated) = (Vec::new(), Vec::new());
-                for (id, kind) in from {
-                    match kind {
-                        0 => drop(build.wait_to_start(id).await?),
-                        1 => {
-                            build.wait_with_grace(id, GRACE).await?;
-                            tolerated.push(id);
-                        }
-                        _ => {
-                            let instance = build.wait_for(id).await?;
-                            hard.push((id, Instance::generation(&instance).get()));
+        self.tasks.push(Box::pin(supervisor.run(
+            move |build: mainstay::supervise::Build<Built>| {
+                let calm = Arc::clone(&calm);
+                let outcome =
+                    if calm.load(Ordering::Relaxed) { SUCCESS } else { random.below(100) };
+                let mut from = below.clone();
+                from.retain(|_| random.below(3) == 0);
+                let from: Vec<_> = from.into_iter().map(|id| (id, random.below(6))).collect();
+                let (clock, alive) = (clock.clone(), Arc::clone(&alive));
+                assert!(outcome != 0, "in the call");
+                async move {
+                    let (mut hard, mut tolerated) = (Vec::new(), Vec::new());
+                    for (id, kind) in from {
+                        match kind {
+                            0 => drop(build.wait_to_start(id).await?),
+                            1 => {
+                                build.wait_with_grace(id, GRACE).await?;
+                                tolerated.push(id);
+                            }
+                            _ => {
+                                let instance = build.wait_for(id).await?;
+                                hard.push((id, Instance::generation(&instance).get()));
+                            }
                         }
                     }
+                    // A build that waited for a given-up service may have begun before the calm.
+                    match if calm.load(Ordering::Relaxed) { SUCCESS } else { outcome } {
+                        1..4 => return Err::<_, BoxError>("no luck".into()),
+                        4..6 => panic!("in a poll"),
+                        6..8 => std::future::pending().await,
+                        8..30 => clock.sleep_until(clock.now() + ms(outcome as u64)).await,
+                        _ => {}
+                    }
+                    Ok(Built::new(hard, tolerated, &alive))
                 }
-                // A build that waited for a given-up service may have begun before the calm.
-                match if calm.load(Ordering::Relaxed) { SUCCESS } else { outcome } {
-                    1..4 => return Err::<_, BoxError>("no luck".into()),
-                    4..6 => panic!("in a poll"),
-                    6..8 => std::future::pending().await,
-                    8..30 => clock.sleep_until(clock.now() + ms(outcome as u64)).await,
-                    _ => {}
-                }
-                Ok(Built::new(hard, tolerated, &alive))
-            }
-        })));
+            },
+        )));
     }
 
     /// Polls until no task was woken.

@@ -1,0 +1,80 @@
+//! A blocking body runs on a thread of its own: no two bodies of a service run at the same time,
+//! and the supervisor notices its return. loom reports a lost wake-up as a deadlock, because the
+//! clock is paused, so no timeout ever expires.
+//!
+//! ```text
+//! supervisor:  start the thread | listen, check: not returned, sleep | begin, publish, start
+//! body:        take the function | run | put it back | notify
+//! failer:                  fail: notifies the body, wakes the supervisor
+//! ```
+//!
+//! What must not happen: the function is put back between the check and the start of listening,
+//! and nothing wakes the supervisor; or the supervisor starts a second body before the first one
+//! has returned.
+#![cfg(loom)]
+
+use std::{
+    future::{pending, ready},
+    time::Instant,
+};
+
+use loom::{
+    future::block_on,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread::spawn,
+};
+use mainstay::{
+    Registry,
+    supervise::{Clock, Live, RestartPolicy, Sleep},
+};
+use mainstay_loom_tests::{join, model};
+use mainstay_test_support::poll_once;
+
+/// A clock whose time does not advance.
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Instant {
+        self.0
+    }
+
+    fn sleep_until(&self, _: Instant) -> Sleep {
+        Box::pin(pending())
+    }
+}
+
+/// Preemption bound: 1.
+#[test]
+fn a_body_that_is_notified_is_followed_by_one_of_the_next_instance() {
+    model("a body that is notified is followed by one of the next instance", Some(1), || {
+        let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
+        let x = registry.register::<u8>("x").unwrap();
+        let (running, bodies) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // No backoff: the first failure follows a stable time.
+        let policy = RestartPolicy::default().reset_after(std::time::Duration::ZERO);
+        let supervisor = registry.supervise(x).unwrap().restart_policy(policy).body_blocking({
+            let (running, bodies) = (Arc::clone(&running), Arc::clone(&bodies));
+            move |live: Live<u8>| {
+                assert_eq!(running.fetch_add(1, SeqCst), 0, "two bodies at the same time");
+                if bodies.fetch_add(1, SeqCst) == 1 {
+                    live.registry().close();
+                }
+                live.stopping().wait_blocking().unwrap();
+                running.fetch_sub(1, SeqCst);
+            }
+        });
+        let mut run = Box::pin(supervisor.run(|_| ready(7)));
+        // The service is published, and its body is started.
+        assert!(poll_once(&mut run).is_pending() && registry.get(x).is_ok());
+
+        let supervisor = spawn(move || block_on(run));
+        let failer = spawn(move || drop(registry.fail(x, "edited").unwrap()));
+        join(supervisor);
+        join(failer);
+        assert_eq!(running.load(SeqCst), 0, "a body runs after the end of its supervisor");
+        assert_eq!(bodies.load(SeqCst), 2);
+    });
+}

@@ -1,0 +1,267 @@
+//! `Live`, the handle of a published instance that a body receives.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use crate::{
+    error::{RefusedValue, ReplaceError, WaitError},
+    failure::{Cascade, Failure, Reason},
+    instance::Instance,
+    numbers::{Generation, ServiceIndex},
+    provide::Running,
+    registry::{Control, Registry},
+    service::ServiceId,
+    store::{Store, Target},
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// The handle of the present publication of a service, which its [body] receives.
+///
+/// It keeps no instance alive, and its drop fails nothing. A body may clone it and give it to other
+/// tasks. After the end of the publication it has no effect.
+///
+/// [body]: crate::supervise::Supervisor::body
+///
+/// ```
+/// use mainstay::{Registry, supervise::BodyEnd};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::with_capacity(1)?;
+/// let limit = registry.register::<u32>("limit")?;
+/// let (edited, mut edits) = tokio::sync::mpsc::channel(1);
+/// let supervisor = registry.supervise(limit)?.body(async move |live| {
+///     loop {
+///         tokio::select! {
+///             Some(new) = edits.recv() => live.replace(new)?,
+///             _ = live.stopping() => return Ok::<_, mainstay::error::ReplaceError<u32>>(()),
+///         }
+///     }
+/// });
+/// tokio::spawn(supervisor.run(async |_| 100));
+/// registry.wait_ready(limit).await?;
+/// edited.send(200).await?;
+/// while *registry.get(limit)? != 200 {
+///     tokio::task::yield_now().await;
+/// }
+/// # registry.close();
+/// # Ok(())
+/// # }
+/// ```
+pub struct Live<T: Send + Sync + 'static> {
+    registry: Registry,
+    id: ServiceId<T>,
+    generation: Generation,
+    /// The supervisor is the owner.
+    running: Weak<Running<T>>,
+    control: Arc<Control>,
+}
+
+impl<T: Send + Sync + 'static> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        let Self { registry, id, generation, running, control } = self;
+        Self {
+            registry: registry.clone(),
+            id: *id,
+            generation: *generation,
+            running: running.clone(),
+            control: Arc::clone(control),
+        }
+    }
+}
+
+/// The reason for which a body must end; returned by [`Live::stopping`].
+///
+/// `Display` writes one short phrase.
+///
+/// ```
+/// use mainstay::supervise::StopReason;
+///
+/// assert_eq!(StopReason::ShutDown.to_string(), "the registry is shutting down");
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The instance has failed: the service itself was failed.
+    Failed(Failure),
+    /// The instance has failed together with a dependency, which is the root of the failure.
+    DependencyFailed(Failure),
+    /// It is the turn of the service in a [shutdown](Registry::shutdown). The instance can be read
+    /// until the body has returned.
+    ShutDown,
+    /// The registry was [closed](Registry::close).
+    Closed,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(failure) | Self::DependencyFailed(failure) => failure.fmt(f),
+            Self::ShutDown => Reason::ShutDown.fmt(f),
+            Self::Closed => Reason::Closed.fmt(f),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Live<T> {
+    pub(super) fn new(running: &Arc<Running<T>>, control: &Arc<Control>) -> Self {
+        Self {
+            registry: running.registry.clone(),
+            id: running.id,
+            generation: running.generation,
+            running: Arc::downgrade(running),
+            control: Arc::clone(control),
+        }
+    }
+
+    /// Returns the registry.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Returns the id of the service.
+    pub fn id(&self) -> ServiceId<T> {
+        self.id
+    }
+
+    /// Returns the generation of the publication.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Returns the current instance (it may have been replaced), or `None` if the publication has
+    /// ended.
+    ///
+    /// The caller should not keep it for longer than one step of its work: it would delay the
+    /// draining of the instance. As [`Running::instance`].
+    pub fn instance(&self) -> Option<Arc<Instance<T>>> {
+        let instance = self.registry.get_arc(self.id).ok()?;
+        (instance.generation == self.generation).then_some(instance)
+    }
+
+    /// Replaces the value without a new generation. The body continues, and dependents stay as they
+    /// are. As [`Running::replace`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceError`], which returns the new value: the publication has ended.
+    pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
+        match self.running.upgrade() {
+            Some(running) => running.replace(value),
+            // The supervisor has ended the instance.
+            None => Err(ReplaceError {
+                value: RefusedValue::owned(value),
+                failure: self.registry.store().failure(self.id.index(), self.generation),
+            }),
+        }
+    }
+
+    /// Fails the instance, and everything that depends on it. The failure is counted against the
+    /// service. The body is then told by [`stopping`](Self::stopping), and must end itself.
+    ///
+    /// Does nothing if the publication has ended. As [`Running::fail`].
+    pub fn fail(&self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Cascade {
+        let target = Target::any_revision(self.generation);
+        let reason = Reason::error(reason);
+        self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
+    }
+
+    /// Waits until the body must end, and returns the reason.
+    ///
+    /// If the instance has failed, it is down already. If it is the turn of the service in a
+    /// shutdown, the instance can still be read: it goes down when the body returns. In both cases
+    /// the body has the [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return.
+    ///
+    /// The wait is cancel-safe, and borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`]: the timeout of the wait expired.
+    pub fn stopping(&self) -> Stopping {
+        Wait::new(MustStop {
+            registry: self.registry.clone(),
+            index: self.id.index(),
+            generation: self.generation,
+            control: Arc::clone(&self.control),
+        })
+    }
+
+    /// Returns the reason for which the body must end, or `None` if it need not.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        reason_to_stop(&self.registry, self.id.index(), self.generation, &self.control)
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Live<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live")
+            .field("service", &self.registry.store().name(self.id.index()))
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The wait of [`Live::stopping`].
+pub type Stopping = Wait<MustStop>;
+
+/// A body must end.
+pub struct MustStop {
+    registry: Registry,
+    index: ServiceIndex,
+    generation: Generation,
+    control: Arc<Control>,
+}
+
+/// Returns the reason for which the publication of a generation ends, if it does.
+///
+/// Needs nothing of the supervisor, so a body learns of a failure also if the supervisor is not
+/// polled. A thread that makes one of these conditions true wakes the slot afterwards.
+fn reason_to_stop(
+    registry: &Registry,
+    index: ServiceIndex,
+    generation: Generation,
+    control: &Control,
+) -> Option<StopReason> {
+    let store = registry.store();
+    if store.slot(index).state.load().generation() > generation {
+        // A shutdown fails the instance after its body has been notified: the reason stays the
+        // same.
+        let failure = store.failure(index, generation);
+        return Some(match (&failure.reason, failure.root == failure.service) {
+            (Reason::ShutDown, true) => StopReason::ShutDown,
+            (_, true) => StopReason::Failed(failure),
+            (_, false) => StopReason::DependencyFailed(failure),
+        });
+    }
+    if registry.is_closed() {
+        return Some(StopReason::Closed);
+    }
+    control.stop_requested().then_some(StopReason::ShutDown)
+}
+
+impl Condition for MustStop {
+    type Output = Result<StopReason, WaitError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        reason_to_stop(&self.registry, self.index, self.generation, &self.control).map(Ok)
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        Err(WaitError::TimedOut { service: self.registry.store().name(self.index), after })
+    }
+}
