@@ -1,10 +1,15 @@
 //! Errors of providing a service: of the role, of an attempt and its dependencies, and of
 //! publishing a value.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{CycleError, DependencyUnavailable, ForeignIdError, RefusedValue};
-use crate::{failure::Failure, service::ServiceName};
+use super::{CycleError, DependencyUnavailable, ForeignIdError, RefusedValue, Unavailable};
+use crate::{
+    failure::Failure,
+    numbers::{Generation, ServiceIndex},
+    service::ServiceName,
+    store::Store,
+};
 
 /// The error of [`Registry::provide`](crate::Registry::provide): the role was refused.
 ///
@@ -292,6 +297,23 @@ pub struct ReplaceError<T> {
     /// which it depends. It contains the failure.
     #[source]
     pub missing: DependencyUnavailable,
+}
+
+impl<T> ReplaceError<T> {
+    /// The error of an instance of this generation, which has ended.
+    pub(crate) fn ended(
+        store: &Store,
+        index: ServiceIndex,
+        generation: Generation,
+        value: RefusedValue<T>,
+    ) -> Self {
+        let failure = store.failure(index, generation);
+        // The instance is missing because the root of its failure is.
+        let (service, generation) = (failure.root.clone(), failure.root_generation);
+        let kind = Unavailable::Failed(Arc::new(failure));
+        let missing = DependencyUnavailable { service, generation, kind };
+        Self { value, service: store.name(index), missing }
+    }
 }
 
 impl<T> fmt::Debug for ReplaceError<T> {

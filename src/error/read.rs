@@ -218,7 +218,7 @@ pub enum AllReadyError {
         not_ready: Vec<NotReadyService>,
     },
     /// A shutdown has stopped one of the services.
-    #[error("the registry is shutting down: {}", List(.not_ready))]
+    #[error("the registry is shutting down: {}", List(.not_ready, None))]
     Stopped {
         /// The services that were not ready at that time.
         not_ready: Vec<NotReadyService>,

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use super::debug_by_service;
 use crate::{
-    error::{DependencyUnavailable, ReplaceError, Unavailable, WaitError},
+    error::{ReplaceError, WaitError},
     event::EventKind,
     failure::{Cascade, Failure, Reason},
     instance::{Instance, Origin},
@@ -134,14 +134,7 @@ impl<T: Send + Sync + 'static> Running<T> {
                 self.registry.emit_numbered(index, self.generation, revision, zero, kind);
                 Ok(())
             }
-            Err(Refused(value)) => {
-                let failure = store.failure(index, self.generation);
-                // The instance is missing because the root of its failure is.
-                let (service, generation) = (failure.root.clone(), failure.root_generation);
-                let kind = Unavailable::Failed(Arc::new(failure));
-                let missing = DependencyUnavailable { service, generation, kind };
-                Err(ReplaceError { value, service: store.name(index), missing })
-            }
+            Err(Refused(value)) => Err(ReplaceError::ended(store, index, self.generation, value)),
         }
     }
 

@@ -143,7 +143,7 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// draining of the instance. As [`Running::instance`].
     pub fn instance(&self) -> Option<Arc<Instance<T>>> {
         let instance = self.registry.get_arc(self.id).ok()?;
-        (instance.generation == self.generation).then_some(instance)
+        (Instance::generation(&instance) == self.generation).then_some(instance)
     }
 
     /// Replaces the value without a new generation. The body continues, and dependents stay as they
@@ -156,10 +156,10 @@ impl<T: Send + Sync + 'static> Live<T> {
         match self.running.upgrade() {
             Some(running) => running.replace(value),
             // The supervisor has ended the instance.
-            None => Err(ReplaceError {
-                value: RefusedValue::owned(value),
-                failure: self.registry.store().failure(self.id.index(), self.generation),
-            }),
+            None => {
+                let (store, value) = (self.registry.store(), RefusedValue::owned(value));
+                Err(ReplaceError::ended(store, self.id.index(), self.generation, value))
+            }
         }
     }
 

@@ -262,12 +262,9 @@ fn a_build_and_an_expired_grace_period_name_the_dependency() {
     let clock = runtime.clock.clone();
     let once = RestartPolicy::default().max_failures(1, second);
     let supervisor = runtime.registry.supervise(pages).unwrap().restart_policy(once);
-    runtime.spawn(supervisor.run(move |build| {
-        let clock = clock.clone();
-        async move {
-            build.wait_with_grace(db, second).timeout(second, &clock).await?;
-            Ok::<u32, WaitForError>(1)
-        }
+    runtime.spawn(supervisor.run(async move |build| {
+        build.wait_with_grace(db, second).timeout(second, &clock).await?;
+        Ok::<u32, WaitForError>(1)
     }));
     runtime.advance(second);
     let failure = |runtime: &TestRuntime| runtime.registry.status(pages).unwrap().last_failure;

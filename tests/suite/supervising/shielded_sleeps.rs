@@ -23,8 +23,8 @@ use super::runtime::{fails, ms};
 use crate::support::{Wakes, poll_once, poll_with, unclonable};
 use mainstay::{
     Registry,
-    error::WaitError,
-    supervise::{Clock, RestartPolicy, Sleep, SmolClock, SystemClock, TokioClock},
+    error::WaitReadyError,
+    supervise::{Build, Clock, RestartPolicy, Sleep, SmolClock, SystemClock, TokioClock},
     test_kit::VirtualClock,
 };
 
@@ -253,7 +253,7 @@ fn a_sleep_may_wake_its_task_during_its_poll() {
     let (wakes, waker) = Wakes::new();
     assert!(poll_with(&mut wait, &waker).is_pending());
     assert_eq!(wakes.count(), 1);
-    assert!(matches!(poll_with(&mut wait, &waker), Poll::Ready(Err(WaitError::TimedOut { .. }))));
+    assert!(matches!(poll_with(&mut wait, &waker), Poll::Ready(Err(WaitReadyError::TimedOut(_)))));
 }
 
 #[test]
@@ -269,11 +269,13 @@ fn a_clock_of_the_user_gets_no_waker_that_panics() {
     assert!(wait.as_mut().poll(&mut context).is_pending());
     let restart = RestartPolicy::default().backoff(HOUR, HOUR).without_jitter();
     let supervisor = registry.supervise(a).unwrap().restart_policy(restart);
-    let mut run = pin!(supervisor.on_stop(HOUR, |_| std::future::pending()).run(fails(1)));
+    let mut builder = fails(1);
+    let supervisor = supervisor.on_stop(HOUR, |_| std::future::pending());
+    let mut run = pin!(supervisor.run(move |build: Build<u32>| builder(build)));
     assert!(run.as_mut().poll(&mut context).is_pending());
     clock.advance(HOUR);
     assert_eq!(panics.load(Ordering::SeqCst), 2);
-    let Poll::Ready(Err(WaitError::TimedOut { .. })) = wait.as_mut().poll(&mut context) else {
+    let Poll::Ready(Err(WaitReadyError::TimedOut(_))) = wait.as_mut().poll(&mut context) else {
         panic!("the timeout has expired")
     };
     assert!(run.as_mut().poll(&mut context).is_pending());

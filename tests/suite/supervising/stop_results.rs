@@ -20,7 +20,7 @@ use super::{
 };
 use crate::support::{LONG, poll_once, registry_of, until, up};
 use mainstay::{
-    error::{AllReadyError, WaitError, WaitForError, WatchError},
+    error::{AllReadyError, WaitError, WaitForError, WaitReadyError, WatchError},
     supervise::{StopResult, SupervisorState},
 };
 
@@ -144,9 +144,9 @@ fn every_wait_for_a_service_that_has_stopped_ends_at_once() {
     let shutdown = begin(&mut runtime, LONG);
     assert!(shutdown.lock().unwrap().is_none(), "the stop hook of `web` runs");
 
-    let is_stopped = |error: &WaitError| matches!(error, WaitError::Stopped { .. });
+    let is_stopped = |error: &WaitReadyError| matches!(error, WaitReadyError::Stopped { .. });
     assert!(noted.lock().unwrap().as_ref().is_some_and(is_stopped));
-    let ready = |poll| matches!(poll, std::task::Poll::Ready(Err(WaitError::Stopped { .. })));
+    let ready = |poll| matches!(poll, std::task::Poll::Ready(Err(WaitReadyError::Stopped { .. })));
     assert!(ready(poll_once(&mut ready_before)));
     assert!(ready(poll_once(runtime.registry.wait_ready(cache))));
     let std::task::Poll::Ready(Err(AllReadyError::Stopped { not_ready })) =
@@ -158,7 +158,7 @@ fn every_wait_for_a_service_that_has_stopped_ends_at_once() {
     // The attempt at `cache` was invalidated, which is a change of its state.
     let changed = runtime.registry.wait_changed(cache, since).wait_blocking().unwrap();
     let error = runtime.registry.wait_changed(cache, changed).wait_blocking().unwrap_err();
-    assert!(is_stopped(&error));
+    assert!(matches!(error, WaitError::Stopped { .. }));
     assert!(running.failed().wait_blocking().is_ok());
     assert!(watch.changed().wait_blocking().is_ok(), "the failure");
     let ended = watch.changed().wait_blocking().unwrap_err();
