@@ -72,7 +72,7 @@ pub(crate) use std::{
     thread_local,
 };
 
-/// The owner of what is shared with a thread that nobody joins. Its drops are ordered, and in a
+/// The owner of what is shared with a thread that is not joined. Its drops are ordered, and in a
 /// model this must be known to loom.
 #[cfg(loom)]
 pub(crate) use loom::sync::Arc as ThreadArc;

@@ -142,7 +142,10 @@ fn supervisors_and_shutdowns_block_plain_threads_under_a_virtual_clock() {
         // The limit of the service, in the shutdown and in its supervisor.
         until("both sleep", || clock.sleepers() == 2);
         clock.advance(HOUR);
-        assert_eq!(shutdown.join().unwrap().to_string(), "not stopped in time: a (stopping, holders: 1)");
+        assert_eq!(
+            shutdown.join().unwrap().to_string(),
+            "not stopped in time: a (stopping, holders: 1)"
+        );
         drop(held);
         thread.join().unwrap();
     });
