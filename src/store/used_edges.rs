@@ -107,7 +107,7 @@ impl UsedEdges {
     /// Returns the instances that the attempt has received, or `None` if there are none.
     pub(crate) fn built_from(&self, store: &Store) -> Option<Arc<[BuiltFrom]>> {
         let edges = self.lock();
-        // Most services of a server with many of them depend on nothing.
+        // A service without dependencies pays nothing for those of others.
         if edges.is_empty() {
             return None;
         }

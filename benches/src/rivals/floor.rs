@@ -12,10 +12,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 /// A state is a phase, and above it a generation, which the floor itself does not use.
-const PHASE: u64 = 0b11;
-const DOWN: u64 = 0;
-const STARTING: u64 = 1;
-const READY: u64 = 2;
+pub(super) const PHASE: u64 = 0b11;
+pub(super) const DOWN: u64 = 0;
+pub(super) const STARTING: u64 = 1;
+pub(super) const READY: u64 = 2;
 const GENERATION_SHIFT: u32 = 2;
 
 /// The slots of the services, in the order of a closure.

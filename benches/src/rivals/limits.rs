@@ -14,7 +14,10 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::read_cells::{Cell, Pointer};
+use super::{
+    floor::{DOWN, PHASE, READY, STARTING},
+    read_cells::{Cell, Pointer},
+};
 
 /// For a reader that keeps the last value: both words are compared with their earlier values.
 pub struct PointerAndState {
@@ -119,11 +122,6 @@ pub struct Published {
     _alive: Weak<Alive>,
     generation: u64,
 }
-
-const PHASE: u64 = 0b11;
-const DOWN: u64 = 0;
-const STARTING: u64 = 1;
-const READY: u64 = 2;
 
 impl PublishedCell {
     /// The slot must be down.

@@ -284,6 +284,11 @@ impl Hour {
         }
         self.name = self.next_name();
         self.server.configure(&configuration(&self.name));
+        // An outcome that was set after the last build began would end a build of the next round.
+        // A build that succeeds after this has found no outcome left.
+        for service in SUPERVISED {
+            self.fail(service).await;
+        }
         let start = Instant::now();
         loop {
             self.reset().await;
