@@ -47,17 +47,20 @@
 //!
 //! [`ServiceStatus::supervisor`](crate::ServiceStatus::supervisor) reports the [`SupervisorState`]:
 //!
-//! | state | ends when | next state | |---|---|---| | not running | the supervisor is run |
-//! building | | building | the value is published | up | | building | the build fails, panics,
-//! times out or is invalidated | *next build* | | up | the instance fails | stopping (if its body
-//! runs), draining (if configured), or *next build* | | up | the body says that its work is done |
-//! completed | | completed | the instance fails | draining (if configured), or *next build* | |
-//! stopping | the body has returned, or its stop timeout expires | draining (if configured), or
-//! *next build* | | waiting for its body to return | a blocking body that was late has returned |
-//! building | | draining | the readers have dropped the instance, or a timeout expires | *next
-//! build* | | backing off | the delay ends, a reset, or a dependency of the last build fails |
-//! building | | given up | a [reset](crate::Registry::reset) | building | | stopping | the stop
-//! hook has ended, and the instance is drained | stopped |
+//! | state | ends when | next state |
+//! |---|---|---|
+//! | not running | the supervisor is run | building |
+//! | building | the value is published | up |
+//! | building | the build fails, panics, times out or is invalidated | *next build* |
+//! | up | the instance fails | stopping (if its body runs), draining (if configured), or *next build* |
+//! | up | the body says that its work is done | completed |
+//! | completed | the instance fails | draining (if configured), or *next build* |
+//! | stopping | the body has returned, or its stop timeout expires | draining (if configured), or *next build* |
+//! | waiting for its body to return | a blocking body that was late has returned | building |
+//! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
+//! | backing off | the delay ends, a reset, or a dependency of the last build fails | building |
+//! | given up | a [reset](crate::Registry::reset) | building |
+//! | stopping | the stop hook has ended, and the instance is drained | stopped |
 //!
 //! *Next build* is one of three states: *given up* after too many counted failures, else *backing
 //! off* if there is a delay, else *building*.
@@ -127,7 +130,9 @@
 // | file                         | content                                                       |
 // |------------------------------|---------------------------------------------------------------|
 // | `supervisor.rs`              | `Supervisor`: the public handle                               |
-// | `run_loop.rs`                | the loop of one supervisor; stopping its service (S1, S4)     |
+// | `run_loop.rs`                | the loop of one supervisor (S1)                               |
+// | `building.rs`                | one build, until its value is published                       |
+// | `ending.rs`                  | the instance that is up, its body, and its end (S4, S9)       |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its verdicts (S1)      |
 // | `build.rs`                   | `Build`, which a builder receives, and its waits              |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
@@ -175,6 +180,8 @@
 mod body;
 mod build;
 mod build_timer;
+mod building;
+mod ending;
 mod grace;
 mod live;
 mod output;
