@@ -26,14 +26,14 @@
 //! chain contains that text twice.
 
 mod chain;
+#[cfg(feature = "supervise")]
+mod operation;
 mod provide;
 mod read;
 mod refused;
 mod registry;
 mod unavailable;
 
-#[cfg(feature = "supervise")]
-pub use self::provide::DrainError;
 pub use self::{
     chain::chain,
     provide::{BeginError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError},
@@ -48,3 +48,5 @@ pub(crate) use self::{
     chain::{Joined, texts},
     read::{WaitEnded, write_state},
 };
+#[cfg(feature = "supervise")]
+pub use self::{operation::StopError, provide::DrainError};

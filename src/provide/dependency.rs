@@ -131,11 +131,11 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
             self.known = true;
         }
         let Some((instance, received)) = self.id.read_to_build(store) else {
-            // A marked service stays down once it is down.
+            // After a shutdown has marked it, it never becomes ready again.
             return store
                 .service(dependency)
-                .stopped
-                .is_set()
+                .end_mark
+                .is_final()
                 .then(|| Err(WaitForError::Stopped { service: store.name(dependency) }));
         };
         self.edges.receive(dependency, received, self.start_only);

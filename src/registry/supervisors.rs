@@ -4,12 +4,17 @@
 //! `supervise/`.
 
 mod plan;
+mod planned_end;
 mod progress;
 mod report;
 mod signals;
 mod stopping;
 
 pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
+pub(crate) use self::{
+    plan::{Request, Ticket},
+    planned_end::{EndKind, PlannedEnd},
+};
 
 use std::{
     collections::HashMap,
@@ -270,7 +275,7 @@ struct ControlState {
     readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
     reset_requested: bool,
-    stop_requested: bool,
+    end_requested: Option<Arc<PlannedEnd>>,
 }
 
 /// The instances for whose readers a supervisor waits.
@@ -298,7 +303,7 @@ impl Default for ControlState {
             stop_end: None,
             readers: None,
             reset_requested: false,
-            stop_requested: false,
+            end_requested: None,
         }
     }
 }
@@ -340,9 +345,9 @@ impl Control {
 
     /// Asks the supervisor to stop its service. Returns the limit for this, or `None` if the
     /// supervisor is not running and so will not stop anything.
-    pub(crate) fn request_stop(&self) -> Option<Duration> {
+    pub(crate) fn request_end(&self, end: Arc<PlannedEnd>) -> Option<Duration> {
         let mut control = lock(&self.0);
-        control.stop_requested = true;
+        (control.end_requested, control.stop_end, control.readers) = (Some(end), None, None);
         (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
     }
 
@@ -366,12 +371,22 @@ impl Control {
         readers.map_or(0, |readers| readers.holders())
     }
 
-    fn stop_end(&self) -> Option<StopEnd> {
-        lock(&self.0).stop_end.clone()
+    /// Returns whether it is the turn of the service to stop.
+    pub(crate) fn must_end(&self) -> bool {
+        lock(&self.0).end_requested.is_some()
     }
 
-    pub(crate) fn stop_requested(&self) -> bool {
-        lock(&self.0).stop_requested
+    /// Returns why it is the turn of the service to stop, if it is.
+    pub(crate) fn end_requested(&self) -> Option<Arc<PlannedEnd>> {
+        lock(&self.0).end_requested.clone()
+    }
+
+    /// Takes the request of an end, and the result of its work. The service then waits until it is
+    /// released.
+    pub(crate) fn take_end(&self) -> Option<StopEnd> {
+        let mut control = lock(&self.0);
+        control.end_requested = None;
+        control.stop_end.take()
     }
 }
 
@@ -403,7 +418,7 @@ impl Condition for CommandWait<'_> {
     type Output = Command;
 
     fn check(&mut self) -> Option<Command> {
-        if self.store.is_closed() || self.control.stop_requested() {
+        if self.store.is_closed() || self.control.must_end() {
             return Some(Command::Stop);
         }
         if self.accept_reset && self.control.take_reset() {

@@ -125,9 +125,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // An error of a build that must stop, or whose dependency has stopped, is a consequence of
         // this, and is not counted.
         let store = self.registry().store();
-        let has_stopped = |dependency| store.service(dependency).stopped.is_set();
+        let has_stopped = |dependency| store.service(dependency).end_mark.is_final();
         let is_consequence = self.registry().is_closed()
-            || self.control.stop_requested()
+            || self.control.must_end()
             || attempt.edges.any_dependency(has_stopped);
         if is_consequence {
             let _ = attempt.end(Shielded::new(Reason::ShutDown));
@@ -161,7 +161,7 @@ impl Condition for BuildUseless<'_> {
         let store = self.registry.store();
         let is_useless = !store.is_starting(self.index, self.generation)
             || store.is_closed()
-            || self.control.stop_requested();
+            || self.control.must_end();
         is_useless.then_some(())
     }
 

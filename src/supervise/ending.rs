@@ -84,7 +84,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         &self,
         running: Option<Up<T>>,
         mut earlier: Vec<InstanceTracker<T>>,
-        stop_hook: Shielded<Option<StopHook<T>>>,
+        stop_hook: &mut Shielded<Option<StopHook<T>>>,
     ) {
         let deadline = self.now().checked_add(self.hook_timeout);
         self.control.set_state(SupervisorState::Stopping, 0, None);
@@ -97,7 +97,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // instance has failed already: then the stop hook is not called.
                 let instance = Shielded::new(running.instance());
                 let target = Target::any_revision(running.generation());
-                let reason = Shielded::new(Reason::ShutDown);
+                let end = self.control.end_requested();
+                let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
+                let reason = Shielded::new(reason);
                 let _ = self.registry().cascade(self.id().index(), target, reason);
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
@@ -105,7 +107,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // The stop hook, its future and its reference to the instance are used and dropped
                 // within `call_user_code`, so a panic of them ends only the stop hook. If one of
                 // the two is missing, both are dropped there.
-                let stop = move || match (stop_hook.into_inner(), instance.into_inner()) {
+                let stop_hook = stop_hook.take();
+                let stop = move || match (stop_hook, instance.into_inner()) {
                     (Some(stop_hook), Some(instance)) => stop_hook(instance),
                     _ => Box::pin(ready(())),
                 };
@@ -251,7 +254,7 @@ impl Condition for InstanceEnds<'_> {
         if store.slot(self.index).state.load().generation() > self.generation {
             return Some(Some(Shielded::new(store.failure(self.index, self.generation))));
         }
-        (store.is_closed() || self.control.stop_requested()).then_some(None)
+        (store.is_closed() || self.control.must_end()).then_some(None)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -184,6 +184,7 @@ mod building;
 mod ending;
 mod grace;
 mod live;
+mod operations;
 mod output;
 mod pending_attempt;
 mod policy;
@@ -196,6 +197,7 @@ pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
     live::{Live, StopReason, Stopping},
+    operations::{StopWait, TurnGuard},
     output::{BodyEnd, BodyOutput, BuildOutput},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},

@@ -18,11 +18,15 @@ use super::{
 use crate::{
     event::EventKind,
     failure::{Failure, Reason},
+    numbers::ServiceIndex,
     provide::Attempt,
-    registry::{Command, CommandWait},
-    store::InstanceTracker,
+    registry::{Command, CommandWait, Registry},
+    store::{InstanceTracker, Store},
     sync::Shielded,
-    waiting::Wait,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
 };
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
@@ -33,28 +37,28 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
     pub(super) async fn run_loop<F, O, B>(
         &self,
-        mut builder: UserBuilder<F>,
+        builder: &mut UserBuilder<F>,
         body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
+        counter: &mut FailureCounter,
     ) -> Option<Up<T>>
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
         B: Body<T>,
     {
-        let mut counter = FailureCounter::new(self.policy.clone());
         let mut backoff = Backoff { delay: Duration::ZERO, since: self.now(), passed: 0 };
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
-        while self.back_off(backoff, &mut counter).await {
+        while self.back_off(backoff, counter).await {
             // Returns here if the service must stop: no instance is up.
-            self.body_returned(body, &counter).await?;
-            let attempt = self.begin(&counter).await?;
+            self.body_returned(body, counter).await?;
+            let attempt = self.begin(counter).await?;
             // Read now: the number grows only while the service is down, so every cascade that
             // comes after the end of this attempt or its instance is counted.
             let passed = self.registry().store().passed(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
-            let (failed, since) = match self.build(attempt, &counter, holders, &mut builder).await {
+            let (failed, since) = match self.build(attempt, counter, holders, builder).await {
                 BuildResult::Running(running, graces) => {
                     // A reset that was requested during the build.
                     if self.control.take_reset() {
@@ -71,7 +75,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     // Before the draining, which is part of the backoff.
                     let since = self.now();
                     // The service must stop. In a shutdown `stop` continues the draining.
-                    let Some(remaining) = self.drain(&running, &counter).await else {
+                    let Some(remaining) = self.drain(&running, counter).await else {
                         return Some(running);
                     };
                     holders = remaining;
@@ -84,7 +88,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 }
                 // The shutdown itself may have invalidated the build (S4), which is not a failure
                 // to be counted.
-                BuildResult::Invalidated(failure) if self.control.stop_requested() => {
+                BuildResult::Invalidated(failure) if self.control.must_end() => {
                     drop(Shielded::new(failure));
                     return None;
                 }
@@ -153,6 +157,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
+        let mark = &self.registry().store().service(self.id().index()).end_mark;
+        if mark.is_set() {
+            self.control.set_state(SupervisorState::Stopped, counter.failures(), None);
+            let released = Released { registry: self.registry(), index: self.id().index() };
+            let released = async { Some(Wait::new(released).await) };
+            or(self.must_stop(), released).await?;
+        }
         self.control.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
@@ -177,6 +188,31 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let control = &self.control;
         CommandWait { store, index, control, accept_reset: true, passed: None }
     }
+}
+
+/// Waits until the service may begin, or never may again.
+struct Released<'a> {
+    registry: &'a Registry,
+    index: ServiceIndex,
+}
+
+impl Condition for Released<'_> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        let mark = &self.registry.store().service(self.index).end_mark;
+        (!mark.is_set() || mark.is_final()).then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) {}
 }
 
 /// Returns whether the failure is counted against the service itself (S1): it began there, and not

@@ -19,5 +19,6 @@ mod shutdown_plan;
 mod shutdown_requests;
 mod shutting_down;
 mod stop_results;
+mod stopping;
 mod threads;
 mod two_hours;
