@@ -377,7 +377,8 @@ impl Store {
     }
 
     /// Searches the edges to the dependency of `from`, from that edge on, for one with an awaited
-    /// dependent: of all kinds, or the hard ones only. Counts each edge that it visits down in `budget`, and ends when that is 0.
+    /// dependent: of all kinds, or the hard ones only. Counts each edge that it visits down in
+    /// `budget`, and ends when that is 0.
     ///
     /// `is_awaited` is called under the lock of the topology.
     #[cfg(feature = "supervise")]

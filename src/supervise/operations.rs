@@ -119,7 +119,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     ///
     /// For a provider that has something to do after its instance has
     /// [failed](Running::failed): it takes a guard after the publication, and drops it when its
-    /// work is done. A supervised service needs no guard: its body and its hook do this work.
+    /// work is done. A supervised service needs no guard: its body and its stop hook do this work.
     ///
     /// ```
     /// use std::{thread, time::Duration};
@@ -153,7 +153,7 @@ impl Registry {
         Wait::new(HasStopped { registry: self.clone(), id: id.into(), operation, ticket: None })
     }
 
-    /// Restarts a service as planned: stops it, with its hard dependents, and lets them begin again.
+    /// Restarts a service as planned: stops it with its hard dependents, and lets them begin again.
     ///
     /// Dependents stop first. A supervised service stops as in a [shutdown](Self::shutdown): its
     /// body is notified while the instance can be read; then the instance goes down, is drained and

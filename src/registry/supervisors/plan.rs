@@ -100,8 +100,8 @@ impl Plan {
         (state.shutdown == Course::NotBegun).then(|| state.begin(store, request))
     }
 
-    /// Lets a stopped service begin again. Returns whether it was stopped, and whether its slot is
-    /// to be woken.
+    /// Lets a stopped service begin again. Returns whether it was stopped, and whether the caller
+    /// must wake its slot.
     pub(crate) fn start(&self, store: &Store, service: ServiceIndex) -> (bool, bool) {
         let mut state = self.lock();
         if state.shutdown != Course::NotBegun {

@@ -135,7 +135,7 @@ impl Registry {
         // First while it can be found: another thread may report it as late, and describes it.
         self.end_reached(service, control);
         self.supervisors().remove(service);
-        // Its turn may have begun meanwhile.
+        // Its turn may have begun since then.
         self.end_reached(service, control);
         // After the plan: a shutdown checks it after this step (`progress.rs`).
         self.supervisors().progress.step();

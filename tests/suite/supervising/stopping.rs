@@ -131,9 +131,10 @@ fn a_restart_ends_dependents_first_and_counts_nothing() {
         assert_eq!(runtime.supervisor_status(id).failures, 0);
         let failure = runtime.registry.status(id).unwrap().last_failure.unwrap();
         assert!(
-            matches!(&failure.reason, Reason::Restarted { root, why } if root == "middle" && &**why == "edited"),
+            matches!(&failure.reason, Reason::Restarted { root, .. } if root == "middle"),
             "{failure}"
         );
+        assert_eq!(failure.reason.to_string(), "middle is being restarted: edited");
         assert!(failure.reason.is_planned());
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) last: OperationNumber,
     /// The services to check next.
     pub(super) to_check: VecDeque<ServiceIndex>,
-    /// The services whose slots are to be woken.
+    /// The services whose slots must be woken.
     pub(super) to_wake: Vec<ServiceIndex>,
     /// Operations of which no service is stopping any more, or all have ended.
     pub(super) to_look_at: Vec<OperationNumber>,
@@ -151,7 +151,7 @@ impl State {
             self.add_dependents(store, root, number, &end);
         }
         let ticket = Ticket::default();
-        // The operation may have become part of another one meanwhile.
+        // The operation may be part of another one since `add`.
         let number = self.members[&root].operation;
         self.operation(number).tickets.push(Arc::clone(&ticket));
         // All its members may have ended already.
