@@ -108,11 +108,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
                 Verdict::GiveUp => {
                     // Before the event, which the status shows.
-                    let number =
-                        self.registry().supervisors().give_up(&self.control, counter.failures());
+                    let state = SupervisorState::GivenUp;
+                    let number = self.control.set_state(state, counter.failures(), None);
                     let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
                     let (registry, zero) = (self.registry(), Duration::ZERO);
-                    registry.emit_numbered(index, failed.generation, number.into(), zero, kind);
+                    registry.emit_numbered(index, failed.generation, number, zero, kind);
                     // The user's reason must not live as long as the service stays down.
                     drop(failed);
                     if Wait::new(self.command_wait()).await == Command::Stop {

@@ -17,9 +17,9 @@ pub(super) struct Found {
     listed: Listed,
     /// How often it was read before.
     pub(super) reading: u32,
-    /// The number of the last time at which its supervisor has given up.
+    /// The number of the last change of the state of its supervisor.
     #[cfg(feature = "supervise")]
-    given_up: u32,
+    changes: u64,
 }
 
 impl Found {
@@ -28,14 +28,14 @@ impl Found {
             listed: registry.store().list_for_observer(index),
             reading: 0,
             #[cfg(feature = "supervise")]
-            given_up: registry.supervisors().given_up(index),
+            changes: registry.supervisors().changes(index),
         }
     }
 
     /// Returns whether no event of the service lies between the two.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         #[cfg(feature = "supervise")]
-        if self.given_up != other.given_up {
+        if self.changes != other.changes {
             return false;
         }
         self.listed.is_same(&other.listed)
@@ -72,7 +72,7 @@ impl Found {
             | EventKind::Invalidated(_) => is_earlier,
             EventKind::AttemptFailed(_) => event.number <= failed_attempts,
             #[cfg(feature = "supervise")]
-            EventKind::GivenUp(_) => event.number <= u64::from(self.given_up),
+            EventKind::GivenUp(_) => event.number <= self.changes,
             #[cfg(not(feature = "supervise"))]
             EventKind::GivenUp(_) => false,
             EventKind::Closed => closed,
@@ -84,7 +84,8 @@ impl Found {
 pub(super) struct Happened<'a> {
     pub(super) index: ServiceIndex,
     pub(super) generation: Generation,
-    /// The number of the failed attempt, of the replacement, or of giving up. 0 for other kinds.
+    /// The number of the failed attempt, of the replacement, or of the change of the state of the
+    /// supervisor. 0 for other kinds.
     pub(super) number: u64,
     pub(super) elapsed: Duration,
     pub(super) kind: EventKind<'a>,
