@@ -363,7 +363,6 @@ impl Control {
 
     /// Reports that the supervisor waits for a change of this service, and retries at `retry_at` at
     /// the earliest. Returns the number of the change.
-    #[expect(dead_code, reason = "a failure because of an unavailable service is counted so far")]
     pub(crate) fn set_waiting(
         &self,
         service: ServiceName,
