@@ -199,8 +199,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
             self.set_state(SupervisorState::Stopping, 0, None);
             let deadline = self.now().checked_add(self.policy.stop_timeout);
-            // Its result changes nothing now, but it is a value of the user.
-            let returned = async { drop(Shielded::new(body.as_mut().await)) };
+            // Its result changes nothing now.
+            let returned = async {
+                if let Err(error) = body.as_mut().await {
+                    self.body_failed(running.generation(), &Reason::error(error));
+                }
+            };
             or(returned, self.sleep_until(deadline)).await;
         }
         failed
