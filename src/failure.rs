@@ -221,9 +221,29 @@ pub struct Failure {
     pub at: SystemTime,
 }
 
+impl Failure {
+    /// Returns whether the service has ended as it was asked to ([`Reason::is_planned`]). Then its
+    /// event is [`Stopped`](crate::EventKind::Stopped), and its text says that it was stopped.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let running = registry.provide(port)?.begin().wait_blocking()?.ready(80)?;
+    /// registry.close();
+    /// drop(running);
+    /// let failure = registry.status(port)?.last_failure.unwrap();
+    /// assert!(failure.is_planned());
+    /// assert_eq!(failure.to_string(), "port was stopped: the registry was closed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_planned(&self) -> bool {
+        self.reason.is_planned()
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_failure(f, &self.service, &self.root)?;
+        write_failure(f, &self.service, &self.root, self.is_planned())?;
         match &self.reason {
             // It is the source.
             Reason::Error(_) => Ok(()),

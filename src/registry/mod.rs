@@ -37,7 +37,7 @@ mod trace;
 
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    Command, CommandWait, Control, CountHolders, EndKind, PlannedEnd, Request, StopEnd,
+    Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd, Request, StopEnd,
     Supervisors, Ticket,
 };
 #[cfg(feature = "supervise")]

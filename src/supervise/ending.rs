@@ -87,7 +87,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         stop_hook: &mut Shielded<Option<StopHook<T>>>,
     ) {
         let deadline = self.now().checked_add(self.hook_timeout);
-        self.control.set_state(SupervisorState::Stopping, 0, None);
+        self.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
             let mut result = StopResult::Stopped;
             let mut last = None;
@@ -150,7 +150,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // Without a timeout, the policy does not drain.
         let Some(timeout) = counter.policy().drain_timeout else { return Some(0) };
         let deadline = self.now().checked_add(timeout);
-        self.control.set_state(SupervisorState::Draining, counter.failures(), None);
+        let (state, holders) = (SupervisorState::Draining, running.holders());
+        self.set_ending(state, counter.failures(), running.generation(), holders);
         let drained = async {
             let _ = running.drained().await;
             Some(0)
@@ -199,10 +200,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         .await;
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
-            self.control.set_state(SupervisorState::Stopping, 0, None);
+            self.set_state(SupervisorState::Stopping, 0, None);
             let deadline = self.now().checked_add(self.policy.stop_timeout);
-            // Its result changes nothing now, but it is a value of the user.
-            let returned = async { drop(Shielded::new(body.as_mut().await)) };
+            // Its result changes nothing now.
+            let returned = async {
+                if let Err(error) = body.as_mut().await {
+                    self.body_failed(running.generation(), &Reason::error(error));
+                }
+            };
             or(returned, self.sleep_until(deadline)).await;
         }
         failed
@@ -213,7 +218,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let reason = match result {
             Ok(Some(BodyEnd::StayReady)) => return,
             Ok(Some(BodyEnd::Completed)) => {
-                self.control.set_state(SupervisorState::Completed, 0, None);
+                self.set_state(SupervisorState::Completed, 0, None);
                 return;
             }
             Ok(None) => Reason::error(BodyFailure::Returned),
@@ -232,7 +237,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         if body.has_returned() {
             return Some(());
         }
-        self.control.set_state(SupervisorState::BodyRunning, counter.failures(), None);
+        self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
         or(self.must_stop(), async { Some(body.returned().await) }).await
     }
 }

@@ -16,7 +16,6 @@ use super::{
     user_code::UserBuilder,
 };
 use crate::{
-    event::EventKind,
     failure::{Failure, Reason},
     numbers::ServiceIndex,
     provide::Attempt,
@@ -65,7 +64,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                         counter.reset();
                     }
                     counter.record_up(self.now());
-                    self.control.set_state(SupervisorState::Up, counter.failures(), None);
+                    self.set_state(SupervisorState::Up, counter.failures(), None);
                     let running = Up::new::<B>(running);
                     // The service must stop. In a shutdown `stop` takes the instance down, after a
                     // close the drop of `running` does.
@@ -111,12 +110,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             match verdict {
                 Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
                 Verdict::GiveUp => {
-                    // Before the event, which the status shows.
-                    let number =
-                        self.registry().supervisors().give_up(&self.control, counter.failures());
-                    let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
-                    let (registry, zero) = (self.registry(), Duration::ZERO);
-                    registry.emit_numbered(index, failed.generation, number.into(), zero, kind);
+                    self.set_down(SupervisorState::GivenUp, counter.failures(), &failed);
                     // The user's reason must not live as long as the service stays down.
                     drop(failed);
                     if Wait::new(self.command_wait()).await == Command::Stop {
@@ -140,7 +134,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return true;
         }
         let end = backoff.since.checked_add(backoff.delay);
-        self.control.set_state(SupervisorState::BackingOff, counter.failures(), end);
+        self.set_state(SupervisorState::BackingOff, counter.failures(), end);
         let slept = async {
             self.sleep_until(end).await;
             Command::Retry
@@ -159,12 +153,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
         let mark = &self.registry().store().service(self.id().index()).end_mark;
         if mark.is_set() {
-            self.control.set_state(SupervisorState::Stopped, counter.failures(), None);
+            self.set_state(SupervisorState::Stopped, counter.failures(), None);
             let released = Released { registry: self.registry(), index: self.id().index() };
             let released = async { Some(Wait::new(released).await) };
             or(self.must_stop(), released).await?;
         }
-        self.control.set_state(SupervisorState::Building, counter.failures(), None);
+        self.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
                 Ok(attempt) => Some(attempt),

@@ -1,7 +1,11 @@
 //! The steps of the planned ends (`plan.rs` decides which one is next). They run user code: wakers,
 //! observers, and the `Drop` of values. So each is executed without a lock.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Control, PlannedEnd, StopEnd, SupervisorState,
@@ -9,6 +13,7 @@ use super::{
     report::{ShutdownReport, StopResult, StopTimeout},
 };
 use crate::{
+    event::EventKind,
     failure::Reason,
     numbers::ServiceIndex,
     registry::Registry,
@@ -35,6 +40,7 @@ impl Registry {
         {
             // S6: its dependencies stop next, so it must not be read any more.
             self.end_at_its_turn(service, &end.reason);
+            self.report_stop(service, EventKind::StopTimedOut);
             plan.ended(service);
         }
         let mut budget = Self::PIECE;
@@ -113,6 +119,7 @@ impl Registry {
     fn report_stopped(&self, service: ServiceIndex) {
         let (plan, store) = (&self.supervisors().plan, self.store());
         if plan.stopped(store, service, self.clock().now(), StopResult::Stopped) {
+            self.report_stop(service, EventKind::StopEnded);
             plan.ended(service);
         }
     }
@@ -128,6 +135,15 @@ impl Registry {
 
     fn end_at_its_turn(&self, service: ServiceIndex, reason: &Reason) {
         let _ = self.cascade(service, Target::Any, Shielded::new(reason.clone()));
+    }
+
+    /// Reports the end of the turn of a service to stop, after the service is down.
+    fn report_stop(&self, service: ServiceIndex, kind: EventKind<'_>) {
+        if self.is_observed() {
+            let number = self.supervisors().count_change(service);
+            let generation = self.store().slot(service).state.load().generation();
+            self.emit_numbered(service, generation, number, Duration::ZERO, kind);
+        }
     }
 
     /// Called when a supervisor has ended or is dropped, after its attempt and its instance.
@@ -153,6 +169,10 @@ impl Registry {
             return;
         }
         let now = self.clock().now();
+        let kind = match result {
+            Some(StopEnd::TimedOut) => EventKind::StopTimedOut,
+            Some(StopEnd::Done(_)) | None => EventKind::StopEnded,
+        };
         let is_reported = match result {
             Some(StopEnd::TimedOut) => plan.timed_out(service, now, |_| late.clone()),
             Some(StopEnd::Done(result)) => plan.stopped(store, service, now, result),
@@ -163,6 +183,7 @@ impl Registry {
             // was dropped, and not have taken it down.
             let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
             self.end_at_its_turn(service, &reason);
+            self.report_stop(service, kind);
             plan.ended(service);
             // Not only the future continues the plan: it may have been dropped.
             self.advance_all();
@@ -209,6 +230,7 @@ impl Registry {
     pub(crate) fn end_shutdown_in_time(&self) -> ShutdownReport {
         if let Some(left) = self.end_shutdown().filter(|left| !left.is_empty()) {
             self.cascade_all(&left, &Shielded::new(Reason::ShutDown));
+            left.iter().for_each(|&service| self.report_stop(service, EventKind::StopTimedOut));
         }
         // Last: `close` ends the waits of supervisors that did not stop.
         self.close();
