@@ -88,15 +88,10 @@ impl<'a, I: DependencyId> DependencyWait<'a, I> {
         self.id.into().index
     }
 
-    /// Adds the soft edge to the same dependency, if the wait has published its own edge. Returns
-    /// whether it has.
+    /// Adds the soft edge to the same dependency, beside the edge of this wait.
     #[cfg(feature = "supervise")]
-    pub(crate) fn add_soft_edge(&self) -> Result<bool, WaitForError> {
-        // Not before: an attempt that is invalidated adds no edge.
-        if self.known {
-            self.discover(true, false)?;
-        }
-        Ok(self.known)
+    pub(crate) fn add_soft_edge(&self) -> Result<(), WaitForError> {
+        self.discover(true, false)
     }
 
     fn discover(&self, soft: bool, start_only: bool) -> Result<(), WaitForError> {

@@ -184,6 +184,12 @@ impl Count {
         self.0.fetch_sub(number, Ordering::Relaxed);
     }
 
+    /// Sets the number, unless it is greater already.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn raise(&self, number: u32) {
+        self.0.fetch_max(number, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, number: u32) {
         self.0.store(number, Ordering::Relaxed);
     }
