@@ -230,7 +230,7 @@ pub enum AllReadyError {
         not_ready: Vec<NotReadyService>,
         /// The duration of the wait.
         after: Duration,
-        /// The first service of `not_ready` that no other service blocks. If all services have
+        /// The first service of `not_ready` that no other service blocks. If what blocked them has
         /// become ready just after the timeout, the one for which the wait waited.
         #[source]
         missing: DependencyUnavailable,

@@ -37,7 +37,7 @@ mod trace;
 
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    Command, CommandWait, Control, CountHolders, StopEnd, Supervisors,
+    BuildDeadline, Command, CommandWait, Control, CountHolders, StopEnd, Supervisors,
 };
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{

@@ -14,7 +14,7 @@ pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
 use std::{
     collections::HashMap,
     fmt, mem,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -174,6 +174,13 @@ pub struct SupervisorStatus {
     /// While backing off: the time until the next build, by the clock of the registry. `None` if
     /// the end of the backoff is beyond the range of [`Instant`].
     pub next_try_in: Option<Duration>,
+    /// While building: the time by which the build exceeds its
+    /// [timeout](crate::supervise::RestartPolicy::build_timeout), by the clock of the registry.
+    /// `None` if it is in time, or has no timeout.
+    ///
+    /// An async build is dropped at its deadline, unless its supervisor is not polled. A blocking
+    /// build continues until it returns, and is counted as failed after that.
+    pub late_by: Option<Duration>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -239,11 +246,13 @@ impl Supervisors {
         let now = self.clock.now();
         let control = lock(&control.0);
         let left = |end: Instant| end.saturating_duration_since(now);
-        Some(SupervisorStatus {
-            state: control.state,
-            failures: control.failures,
-            next_try_in: control.backoff_end.map(left),
-        })
+        let (state, failures) = (control.state, control.failures);
+        let next_try_in = control.backoff_end.map(left);
+        let build = control.build.clone();
+        // The timer of the build has a lock of its own.
+        drop(control);
+        let late_by = build.and_then(|build| build.upgrade()?.late_by(now));
+        Some(SupervisorStatus { state, failures, next_try_in, late_by })
     }
 }
 
@@ -262,6 +271,8 @@ struct ControlState {
     backoff_end: Option<Instant>,
     /// The number of the last time at which it has given up.
     given_up: u32,
+    /// The last build that has a timeout.
+    build: Option<Weak<dyn BuildDeadline>>,
     /// The limit for stopping the service.
     stop_timeout: Duration,
     /// How its work at its turn to stop has ended. `None` if it has not.
@@ -279,6 +290,12 @@ pub(crate) trait CountHolders: Send + Sync {
     fn holders(&self) -> usize;
 }
 
+/// The deadline of a build.
+pub(crate) trait BuildDeadline: Send + Sync {
+    /// Returns by how much the build exceeds its deadline. `None` if it is in time or has ended.
+    fn late_by(&self, now: Instant) -> Option<Duration>;
+}
+
 /// How the work of a supervisor at its turn to stop has ended.
 #[derive(Clone)]
 pub(crate) enum StopEnd {
@@ -294,6 +311,7 @@ impl Default for ControlState {
             failures: 0,
             backoff_end: None,
             given_up: 0,
+            build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
             readers: None,
@@ -313,6 +331,11 @@ impl Control {
     ) {
         let mut control = lock(&self.0);
         (control.state, control.failures, control.backoff_end) = (state, failures, backoff_end);
+    }
+
+    /// Reports a build that has a timeout.
+    pub(crate) fn set_build(&self, build: Weak<dyn BuildDeadline>) {
+        lock(&self.0).build = Some(build);
     }
 
     pub(crate) fn state(&self) -> SupervisorState {

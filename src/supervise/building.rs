@@ -44,6 +44,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, self.now());
         let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
+        if timeout.is_some() {
+            self.control.set_build(attempt.deadline());
+        }
         let outcome = {
             let mut useless = Wait::new(BuildUseless {
                 registry: self.registry(),
@@ -126,11 +129,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // this, and is not counted.
         let store = self.registry().store();
         let has_stopped = |dependency| store.service(dependency).stopped.is_set();
-        let is_consequence = self.registry().is_closed()
-            || self.control.stop_requested()
-            || attempt.edges.any_dependency(has_stopped);
-        if is_consequence {
-            let _ = attempt.end(Shielded::new(Reason::ShutDown));
+        let is_stopping =
+            self.control.stop_requested() || attempt.edges.any_dependency(has_stopped);
+        if is_stopping || self.registry().is_closed() {
+            let reason = if is_stopping { Reason::ShutDown } else { Reason::Closed };
+            let _ = attempt.end(Shielded::new(reason));
             return BuildResult::MustStop;
         }
         match attempt.fail(reason.into_inner()) {

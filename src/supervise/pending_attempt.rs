@@ -1,11 +1,18 @@
 //! The attempt of a build, which the supervisor keeps while the builder has the `Build`.
 
-use std::{collections::HashMap, mem, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    mem,
+    ops::Deref,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use super::build_timer::BuildTimer;
 use crate::{
     numbers::ServiceIndex,
     provide::Attempt,
+    registry::BuildDeadline,
     store::UsedEdges,
     sync::{Flag, Mutex, lock},
 };
@@ -38,6 +45,16 @@ impl BuildShared {
     }
 }
 
+impl BuildDeadline for BuildShared {
+    fn late_by(&self, now: Instant) -> Option<Duration> {
+        if self.ended.is_set() {
+            return None;
+        }
+        let late_by = now.saturating_duration_since(self.timer.deadline(now)?);
+        (!late_by.is_zero()).then_some(late_by)
+    }
+}
+
 /// The attempt of a build that has not ended. The supervisor keeps it, so that a builder cannot
 /// publish or fail it. Whichever way it ends, the flag `ended` of the build is set first.
 pub(super) struct PendingAttempt<T: Send + Sync + 'static> {
@@ -54,6 +71,12 @@ impl<T: Send + Sync + 'static> PendingAttempt<T> {
     /// Returns the timer of the build timeout.
     pub(super) fn timer(&self) -> &BuildTimer {
         &self.shared.timer
+    }
+
+    /// Returns what tells the registry by how much the build is late.
+    pub(super) fn deadline(&self) -> Weak<dyn BuildDeadline> {
+        let shared: Weak<BuildShared> = Arc::downgrade(&self.shared);
+        shared
     }
 
     /// Ends the build. Returns its attempt with the edges that the build has used, and the grace
