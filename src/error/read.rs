@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{DependencyUnavailable, ForeignIdError, chain::chain};
+use super::{DependencyUnavailable, ForeignIdError, MustAwaitError, chain::chain};
 use crate::{failure::Failure, numbers::Generation, service::ServiceName, store::Phase};
 
 /// The error of [`Registry::wait_ready`](crate::Registry::wait_ready).
@@ -40,6 +40,9 @@ pub enum WaitReadyError {
     /// The service was not ready before the timeout expired.
     #[error("the wait for {} has timed out", .0.service)]
     TimedOut(#[source] DependencyUnavailable),
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -87,6 +90,9 @@ pub enum WaitError {
         /// The duration of the wait.
         after: Duration,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -235,6 +241,9 @@ pub enum AllReadyError {
         #[source]
         missing: DependencyUnavailable,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
 }
 
 /// A service that is not ready, and the reason.

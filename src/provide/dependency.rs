@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    error::{DependencyUnavailable, WaitForError},
+    error::{DependencyUnavailable, MustAwaitError, WaitForError},
     instance::{Instance, InstanceId},
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
@@ -150,6 +150,10 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
         let index = self.registry.index(self.id.into())?;
         let missing = DependencyUnavailable::timed_out(self.store(), index, after);
         Err(WaitForError::TimedOut(missing))
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Registry;
 use crate::{
-    error::{AllReadyError, DependencyUnavailable, NotReadyService, Unavailable},
+    error::{AllReadyError, DependencyUnavailable, MustAwaitError, NotReadyService, Unavailable},
     numbers::ServiceIndex,
     store::{Inspected, Phase, Store},
     waiting::{
@@ -137,5 +137,9 @@ impl Condition for AllReadyCondition {
             };
             AllReadyError::TimedOut { not_ready, after, missing }
         })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError { service: None }.into())
     }
 }

@@ -143,6 +143,10 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
         self.wait.timed_out(after)
     }
 
+    fn must_await(&self) -> Self::Output {
+        self.wait.must_await()
+    }
+
     fn now_if_observed(&self) -> Option<Instant> {
         self.wait.now_if_observed()
     }

@@ -11,6 +11,7 @@
 
 mod budget;
 mod park;
+mod polling;
 mod shielded;
 pub(crate) mod slab;
 
@@ -35,9 +36,12 @@ pub(crate) use self::{
 pub(crate) use self::{
     budget::{Budget, Taken},
     park::block_until,
+    polling::polls_supervisor,
     shielded::{Recipient, Shielded, shielded},
 };
 
+#[cfg(feature = "supervise")]
+pub(crate) use self::polling::SupervisorPoll;
 pub(crate) use event_listener::{Event, EventListener, Listener};
 
 #[cfg(loom)]
