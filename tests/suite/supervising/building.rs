@@ -307,6 +307,22 @@ fn the_status_says_by_how_much_a_blocking_build_is_late_while_it_runs() {
 }
 
 #[test]
+fn a_build_that_has_ended_is_not_late_although_it_is_kept() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let (sender, builds) = mpsc::channel();
+    runtime.supervise(id, exact().build_timeout(ms(30)), move |build| {
+        sender.send(build).unwrap();
+        async { Ok::<_, Infallible>(1) }
+    });
+    runtime.run_until_idle();
+    let build = builds.try_recv().unwrap();
+    runtime.advance(ms(1_000));
+    assert_eq!((runtime.get(id), runtime.supervisor_status(id).late_by), (Some(1), None));
+    drop(build);
+}
+
+#[test]
 fn a_build_that_fails_after_the_close_has_the_close_as_its_reason() {
     let mut runtime = TestRuntime::new();
     let id = runtime.service("a");
