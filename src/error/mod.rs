@@ -26,6 +26,7 @@
 //! chain contains that text twice.
 
 mod chain;
+mod must_await;
 #[cfg(feature = "supervise")]
 mod operation;
 mod provide;
@@ -36,6 +37,7 @@ mod unavailable;
 
 pub use self::{
     chain::chain,
+    must_await::MustAwaitError,
     provide::{BeginError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError},
     read::{AllReadyError, GetAllError, GetError, NotReadyService, WaitError, WaitReadyError},
     refused::RefusedValue,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{attempt::Attempt, debug_by_service};
 use crate::{
-    error::{BeginError, ProvideError},
+    error::{BeginError, MustAwaitError, ProvideError},
     event::EventKind,
     failure::Reason,
     numbers::{Generation, ServiceIndex},
@@ -230,6 +230,11 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         let service = self.provider.registry.store().name(self.provider.id.index());
         Err(BeginError::TimedOut { service, after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        let service = self.provider.registry.store().name(self.provider.id.index());
+        Err(MustAwaitError::new(service).into())
     }
 
     fn on_start(&mut self) {

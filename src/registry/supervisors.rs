@@ -19,7 +19,7 @@ pub(crate) use self::{
 use std::{
     collections::HashMap,
     fmt, mem,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -199,6 +199,13 @@ pub struct SupervisorStatus {
     /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its
     /// supervisor is not running.
     pub not_ready_for: Option<Duration>,
+    /// While building: the time by which the build exceeds its
+    /// [timeout](crate::supervise::RestartPolicy::build_timeout), by the clock of the registry.
+    /// `None` if it is in time, or has no timeout.
+    ///
+    /// An async build is dropped at its deadline, unless its supervisor is not polled. A blocking
+    /// build continues until it returns, and is counted as failed after that.
+    pub late_by: Option<Duration>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -266,16 +273,23 @@ impl Supervisors {
         // The clock is user code: it is called before the lock is taken.
         let now = self.clock.now();
         let holders = control.holders();
-        let control = lock(&control.0);
-        let Details { failures, retry_at, waiting_for, .. } = &control.details;
-        Some(SupervisorStatus {
-            state: control.state,
-            failures: *failures,
-            next_try_in: retry_at.map(|at| at.saturating_duration_since(now)),
-            waiting_for: waiting_for.clone(),
-            holders,
-            not_ready_for: control.not_ready_since.map(|at| now.saturating_duration_since(at)),
-        })
+        let (status, build) = {
+            let control = lock(&control.0);
+            let Details { failures, retry_at, waiting_for, .. } = &control.details;
+            let status = SupervisorStatus {
+                state: control.state,
+                failures: *failures,
+                next_try_in: retry_at.map(|at| at.saturating_duration_since(now)),
+                waiting_for: waiting_for.clone(),
+                holders,
+                not_ready_for: control.not_ready_since.map(|at| now.saturating_duration_since(at)),
+                late_by: None,
+            };
+            (status, control.build.clone())
+        };
+        // The timer of the build has a lock of its own.
+        let late_by = build.and_then(|build| build.upgrade()?.late_by(now));
+        Some(SupervisorStatus { late_by, ..status })
     }
 
     /// Counts an event about the supervision of a service that is not a change of the state of a
@@ -318,6 +332,8 @@ struct ControlState {
     /// The number of the last change of the state. The numbers of one service grow, also from one
     /// of its supervisors to the next one.
     changes: u64,
+    /// The last build that has a timeout.
+    build: Option<Weak<dyn BuildDeadline>>,
     /// The limit for stopping the service.
     stop_timeout: Duration,
     /// How its work at its turn to stop has ended. `None` if it has not.
@@ -348,6 +364,12 @@ pub(crate) trait CountHolders: Send + Sync {
     fn holders(&self) -> usize;
 }
 
+/// The deadline of a build.
+pub(crate) trait BuildDeadline: Send + Sync {
+    /// Returns by how much the build exceeds its deadline. `None` if it is in time or has ended.
+    fn late_by(&self, now: Instant) -> Option<Duration>;
+}
+
 /// How the work of a supervisor at its turn to stop has ended.
 #[derive(Clone)]
 pub(crate) enum StopEnd {
@@ -363,6 +385,7 @@ impl Default for ControlState {
             details: Details::default(),
             not_ready_since: None,
             changes: 0,
+            build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
             readers: None,
@@ -406,6 +429,11 @@ impl Control {
     /// Returns whether the supervisor has reported that the service is ready, or nothing so far.
     pub(crate) fn is_ready(&self) -> bool {
         lock(&self.0).not_ready_since.is_none()
+    }
+
+    /// Reports a build that has a timeout.
+    pub(crate) fn set_build(&self, build: Weak<dyn BuildDeadline>) {
+        lock(&self.0).build = Some(build);
     }
 
     pub(crate) fn state(&self) -> SupervisorState {

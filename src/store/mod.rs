@@ -139,7 +139,7 @@ pub(crate) struct Service {
     /// The number of cascades that have reached the service while it was down.
     #[cfg(feature = "supervise")]
     passed: Count,
-    /// How often a grace period was declared.
+    /// The number of the last grace period that was declared.
     #[cfg(feature = "supervise")]
     graces_declared: Count,
     closure: ClosureCell,
@@ -313,26 +313,34 @@ impl Store {
 
     /// Declares an edge.
     pub(crate) fn declare(&self, declaration: Declaration) -> Result<(), NotDeclared> {
-        self.topology.declare(self, declaration)?;
+        let grace = self.topology.declare(self, declaration)?;
+        #[cfg(not(feature = "supervise"))]
+        let _ = grace;
         #[cfg(feature = "supervise")]
-        if declaration.grace.is_some() {
+        if let Some(number) = grace {
             // Before the waiters are woken: the supervisor checks this number (W).
-            self.service(declaration.dependent).graces_declared.fetch_add(1);
+            self.service(declaration.dependent).graces_declared.raise(number);
             self.wake(declaration.dependent);
         }
         Ok(())
     }
 
-    /// Returns how many grace periods were declared for a service.
+    /// Returns the number of the last grace period that was declared for a service, or 0. All
+    /// periods with smaller numbers are in the graph.
     #[cfg(feature = "supervise")]
     pub(crate) fn graces_declared(&self, dependent: ServiceIndex) -> u32 {
         self.service(dependent).graces_declared.get()
     }
 
-    /// Returns the declared grace periods of a service, each with its dependency.
+    /// Returns the declared grace periods of a service whose numbers are greater than this one,
+    /// each with its dependency.
     #[cfg(feature = "supervise")]
-    pub(crate) fn graces(&self, dependent: ServiceIndex) -> Vec<(ServiceIndex, Duration)> {
-        self.topology.read(|graph| graph.graces(dependent).collect())
+    pub(crate) fn graces_since(
+        &self,
+        dependent: ServiceIndex,
+        number: u32,
+    ) -> Vec<(ServiceIndex, Duration)> {
+        self.topology.read(|graph| graph.graces_since(dependent, number).collect())
     }
 
     /// Called once, when the registry is built.

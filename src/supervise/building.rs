@@ -44,6 +44,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, self.now());
         let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
+        if timeout.is_some() {
+            self.control.set_build(attempt.deadline());
+        }
         let outcome = {
             let mut useless = Wait::new(BuildUseless {
                 registry: self.registry(),
@@ -126,11 +129,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // this, and is not counted.
         let store = self.registry().store();
         let has_stopped = |dependency| store.service(dependency).end_mark.is_final();
-        let is_consequence = self.registry().is_closed()
-            || self.control.must_end()
-            || attempt.edges.any_dependency(has_stopped);
-        if is_consequence {
-            let _ = attempt.end(Shielded::new(Reason::ShutDown));
+        let planned = self.control.end_requested().map(|end| end.reason.clone());
+        let planned = planned
+            .or_else(|| attempt.edges.any_dependency(has_stopped).then_some(Reason::ShutDown));
+        let planned = planned.or_else(|| self.registry().is_closed().then_some(Reason::Closed));
+        if let Some(planned) = planned {
+            let _ = attempt.end(Shielded::new(planned));
             return BuildResult::MustStop;
         }
         match attempt.fail(reason.into_inner()) {

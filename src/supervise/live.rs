@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    error::{RefusedValue, ReplaceError, WaitError},
+    error::{MustAwaitError, RefusedValue, ReplaceError, WaitError},
     failure::{Cascade, Failure, Reason},
     instance::Instance,
     numbers::{Generation, ServiceIndex},
@@ -295,5 +295,9 @@ impl Condition for MustStop {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.index), after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.store().name(self.index)).into())
     }
 }

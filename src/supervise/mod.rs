@@ -194,6 +194,7 @@ mod run_loop;
 mod shutdown;
 mod supervisor;
 mod user_code;
+mod wake_list;
 
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},

@@ -2,9 +2,9 @@
 
 use std::{
     fmt,
-    future::{Future, ready},
+    future::{Future, poll_fn, ready},
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use crate::{
     provide::Provider,
     registry::{Control, EndKind, Registry},
     service::ServiceId,
-    sync::{self, Mutex, Shielded},
+    sync::{self, Mutex, Shielded, SupervisorPoll},
 };
 
 /// A provider whose loop is already written; returned by [`Registry::supervise`].
@@ -291,6 +291,9 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// [invalidated](crate::Attempt::invalidated), if it exceeds the build timeout, or if the
     /// service must stop. A panic of the builder or of its future is a failed build.
     ///
+    /// A wait that blocks its thread ([`wait_blocking`](crate::wait::Wait::wait_blocking)) returns
+    /// the error `MustAwait` in a poll of this future.
+    ///
     /// Dropping this future takes the service down; no stop hook is called.
     ///
     /// ```
@@ -303,6 +306,20 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn run<F, O>(self, builder: F)
+    where
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
+    {
+        let mut run = pin!(self.run_on_any_thread(builder));
+        // User code that blocks in such a poll would block the executor.
+        poll_fn(|context| {
+            let _poll = SupervisorPoll::begin();
+            run.as_mut().poll(context)
+        })
+        .await;
+    }
+
+    async fn run_on_any_thread<F, O>(self, builder: F)
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
@@ -358,7 +375,7 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     {
         block_on(|wake_source| {
             self.service.wake_source = wake_source;
-            self.run(move |build: Build<T>| ready(builder(&build)))
+            self.run_on_any_thread(move |build: Build<T>| ready(builder(&build)))
         });
     }
 }

@@ -9,6 +9,7 @@ mod building;
 mod clocks;
 mod declared_graces;
 mod draining;
+mod dropped_waits;
 mod graces;
 mod panics;
 mod restarting;
