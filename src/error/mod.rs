@@ -46,5 +46,5 @@ pub use self::{
 };
 pub(crate) use self::{
     chain::{Joined, texts},
-    read::{WaitEnded, write_state},
+    read::WaitEnded,
 };

@@ -12,7 +12,7 @@ use futures_lite::future::or;
 
 use super::{pending_attempt::Grace, supervisor::ServiceLoop};
 use crate::{
-    error::{DependencyUnavailable, Unavailable},
+    error::DependencyUnavailable,
     failure::Reason,
     instance::Instance,
     numbers::{Generation, ServiceIndex},
@@ -94,11 +94,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             // The dependency was ready before, and is not now: so it has failed, and the failure is
             // stored.
             let Some(failure) = registry.store().last_failure(dependency) else { continue };
-            let missing = DependencyUnavailable {
-                service: failure.service.clone(),
-                generation: failure.generation,
-                kind: Unavailable::Failed(Arc::new(failure)),
-            };
+            let service = (failure.service.clone(), failure.generation);
+            let missing = DependencyUnavailable::failed(service, Arc::new(failure));
             let reason = Reason::GraceExpired { missing: Arc::new(missing), grace: period };
             // By generation, so that a later instance of this service is never affected.
             let target = Target::any_revision(generation);
