@@ -48,7 +48,7 @@ pub use self::{
 };
 pub(crate) use self::{
     chain::{Joined, texts},
-    read::{WaitEnded, write_state},
+    read::WaitEnded,
 };
 #[cfg(feature = "supervise")]
 pub use self::{operation::StopError, provide::DrainError};

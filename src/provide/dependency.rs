@@ -148,7 +148,7 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         // A wait that has returned the error of a foreign id already can still be waited for again.
         let index = self.registry.index(self.id.into())?;
-        let missing = DependencyUnavailable::timed_out(self.store(), index, after);
+        let missing = DependencyUnavailable::timed_out(self.registry, index, after);
         Err(WaitForError::TimedOut(missing))
     }
 

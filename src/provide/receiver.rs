@@ -78,7 +78,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         value: T,
     ) -> Result<Running<T>, ReadyError<T>> {
         debug_assert_eq!(self.id, receiver.id, "the receiver of another service");
-        let owner = Arc::downgrade(&self.registry.inner());
+        let owner = Arc::downgrade(self.registry.inner());
         let hand_over = Some(Arc::clone(&receiver.hand_over));
         let tracker = InstanceTracker::new(owner, self.id.index(), hand_over);
         self.publish(value, tracker)

@@ -9,6 +9,7 @@ mod progress;
 mod report;
 mod signals;
 mod stopping;
+mod words;
 
 pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
 pub(crate) use self::{
@@ -31,7 +32,7 @@ use crate::{
     numbers::ServiceIndex,
     service::ServiceName,
     store::Store,
-    sync::{Mutex, lock},
+    sync::{Mutex, lock, shielded},
     waiting::sealed::{Condition, WaitSlots},
 };
 
@@ -156,6 +157,8 @@ impl fmt::Display for SupervisorState {
 
 /// The status of a supervisor: a part of [`ServiceStatus`](crate::ServiceStatus).
 ///
+/// `Display` writes the state with its details: *backing off after 4 failures, next try in 3.2 s*.
+///
 /// ```
 /// use mainstay::{
 ///     Registry,
@@ -268,27 +271,42 @@ impl Supervisors {
         lock(&self.services).get(&index).map_or(0, Supervised::changes)
     }
 
+    /// Returns the present time by the clock; `None` if the clock, which may be user code, panics.
+    pub(crate) fn now(&self) -> Option<Instant> {
+        let mut now = None;
+        shielded(|| now = Some(self.clock.now()));
+        now
+    }
+
+    /// Returns whether the times of the clock are those of the system.
+    pub(super) fn clock_is_real(&self) -> bool {
+        let mut is_real = false;
+        shielded(|| is_real = self.clock.is_real());
+        is_real
+    }
+
     pub(crate) fn status(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
-        let now = self.clock.now();
+        let now = self.now();
         let holders = control.holders();
         let (status, build) = {
             let control = lock(&control.0);
             let Details { failures, retry_at, waiting_for, .. } = &control.details;
+            let since = control.not_ready_since;
             let status = SupervisorStatus {
                 state: control.state,
                 failures: *failures,
-                next_try_in: retry_at.map(|at| at.saturating_duration_since(now)),
+                next_try_in: retry_at.zip(now).map(|(at, now)| at.saturating_duration_since(now)),
                 waiting_for: waiting_for.clone(),
                 holders,
-                not_ready_for: control.not_ready_since.map(|at| now.saturating_duration_since(at)),
+                not_ready_for: since.zip(now).map(|(at, now)| now.saturating_duration_since(at)),
                 late_by: None,
             };
             (status, control.build.clone())
         };
         // The timer of the build has a lock of its own.
-        let late_by = build.and_then(|build| build.upgrade()?.late_by(now));
+        let late_by = build.zip(now).and_then(|(build, now)| build.upgrade()?.late_by(now));
         Some(SupervisorStatus { late_by, ..status })
     }
 

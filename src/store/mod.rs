@@ -72,7 +72,7 @@ pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
-    inspection::{Inspected, InspectedEdge},
+    inspection::{Inspected, InspectedEdge, Inspection, LONGEST_PATH},
     observed::{Listed, Observed},
     publish::Refused,
     role::RoleRefused,
