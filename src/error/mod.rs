@@ -33,6 +33,8 @@ mod registry;
 mod unavailable;
 
 #[cfg(feature = "supervise")]
+pub(crate) use self::chain::links;
+#[cfg(feature = "supervise")]
 pub use self::provide::DrainError;
 pub use self::{
     chain::chain,

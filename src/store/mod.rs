@@ -82,7 +82,7 @@ pub(crate) use self::{
     status::Awaited,
     topology::{Declaration, NotDeclared},
     tracker::InstanceTracker,
-    used_edges::{Received, UsedEdges},
+    used_edges::{Given, Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
 pub use self::{graph::DependencyKind, state::Phase};
@@ -133,9 +133,9 @@ pub(crate) struct Service {
     /// that begins.
     pub(crate) change_waiters: Count,
     status: StatusData,
-    /// The number of cascades that have reached the service while it was down.
+    /// An edge from this service was declared.
     #[cfg(feature = "supervise")]
-    passed: Count,
+    declares: Flag,
     /// How often a grace period was declared.
     #[cfg(feature = "supervise")]
     graces_declared: Count,
@@ -236,7 +236,7 @@ impl Store {
             change_waiters: Count::new(),
             status: StatusData::new(),
             #[cfg(feature = "supervise")]
-            passed: Count::new(),
+            declares: Flag::new(),
             #[cfg(feature = "supervise")]
             graces_declared: Count::new(),
             closure: ClosureCell::new(),
@@ -312,6 +312,8 @@ impl Store {
     pub(crate) fn declare(&self, declaration: Declaration) -> Result<(), NotDeclared> {
         self.topology.declare(self, declaration)?;
         #[cfg(feature = "supervise")]
+        self.service(declaration.dependent).declares.set();
+        #[cfg(feature = "supervise")]
         if declaration.grace.is_some() {
             // Before the waiters are woken: the supervisor checks this number (W).
             self.service(declaration.dependent).graces_declared.fetch_add(1);
@@ -330,6 +332,31 @@ impl Store {
     #[cfg(feature = "supervise")]
     pub(crate) fn graces(&self, dependent: ServiceIndex) -> Vec<(ServiceIndex, Duration)> {
         self.topology.read(|graph| graph.graces(dependent).collect())
+    }
+
+    /// Returns the present instance of each service to which an edge of any kind is declared.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn declared(&self, dependent: ServiceIndex) -> Vec<Given> {
+        // Most services have none, and then this is called for each build.
+        if !self.service(dependent).declares.is_set() {
+            return Vec::new();
+        }
+        let mut declared: Vec<Given> = self.topology.read(|graph| {
+            let edges = graph.dependencies(dependent);
+            let edges = edges.filter(|(_, source)| source.is_declared());
+            edges.map(|(edge, _)| (edge.dependency, None)).collect()
+        });
+        for (dependency, instance) in &mut declared {
+            *instance = self.instance_to_build_from(*dependency);
+        }
+        declared
+    }
+
+    /// Returns whether an edge from one service to another one would close a cycle. Linear, as
+    /// `Graph::shortest_cycle`.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn would_close_cycle(&self, edge: Edge) -> bool {
+        self.topology.read(|graph| graph.shortest_cycle(edge, |_, _| true).is_some())
     }
 
     /// Called once, when the registry is built.
@@ -365,6 +392,15 @@ impl Store {
             && slot.condemned.load() == Instance::generation(&instance)
             && !self.service(id.index()).stopped.is_set();
         usable.then_some(instance)
+    }
+
+    /// Returns the current instance that an attempt could get: none if a shutdown has marked the
+    /// service.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn instance_to_build_from(&self, index: ServiceIndex) -> Option<Received> {
+        let (state, revision) = self.state_and_revision(index);
+        let is_ready = state.phase() == Phase::Ready && !self.service(index).stopped.is_set();
+        is_ready.then(|| (state.generation(), revision))
     }
 
     /// As [`read_to_build`](Self::read_to_build), for a service of any type. Returns what
@@ -441,14 +477,6 @@ impl Store {
         };
         let (service, root) = (self.name(index), self.name(root));
         Failure { service, generation, root, root_generation, reason, at }
-    }
-
-    /// Returns the number of cascades that have reached the service while it was down. Such a
-    /// cascade leaves the service as it is. But it is a reason for a supervisor to retry: a service
-    /// on which the last attempt stood has failed.
-    #[cfg(feature = "supervise")]
-    pub(crate) fn passed(&self, index: ServiceIndex) -> u32 {
-        self.service(index).passed.get()
     }
 
     // Closing.

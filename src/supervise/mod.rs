@@ -187,20 +187,23 @@ mod live;
 mod output;
 mod pending_attempt;
 mod policy;
+mod resting;
 mod run_loop;
 mod shutdown;
 mod supervisor;
 mod user_code;
+mod verdict;
 
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
     live::{Live, StopReason, Stopping},
-    output::{BodyEnd, BodyOutput, BuildOutput},
+    output::{BodyEnd, BodyOutput, BuildOutput, Completed},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
     user_code::{BodyFailure, BuildFailure},
+    verdict::{Permanent, Planned},
 };
 #[cfg(feature = "smol")]
 pub use crate::clock::SmolClock;

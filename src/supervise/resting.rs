@@ -1,0 +1,296 @@
+//! What follows a failure: nothing, a backoff, or a rest that only a change or a command ends.
+
+use std::{
+    collections::BTreeMap,
+    future::{Future, pending},
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use futures_lite::future::or;
+
+use super::{
+    SupervisorState,
+    policy::{Decision, FailureCounter},
+    supervisor::ServiceLoop,
+    verdict::Meaning,
+};
+use crate::{
+    event::EventKind,
+    failure::Failure,
+    instance::BuiltFrom,
+    numbers::ServiceIndex,
+    registry::{Command, CommandWait},
+    service::{AnyId, ServiceName},
+    store::{Edge, Given, Received, Store, UsedEdges},
+    sync::{Mutex, Shielded, lock, shielded},
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// What the last attempt was given: the instances from which it was built, and those that it could
+/// have used.
+#[derive(Default)]
+pub(super) struct Inputs {
+    /// The present instances of the declared dependencies, read when the attempt began.
+    pub(super) declared: Vec<Given>,
+    /// What the attempt was given over the edges that it has used.
+    pub(super) edges: UsedEdges,
+    /// If the attempt was published: what it has received. `edges` has forgotten these.
+    pub(super) built_from: Option<Arc<[BuiltFrom]>>,
+}
+
+impl Inputs {
+    /// Returns what the attempt was given of each service, apart from a `missing` one.
+    fn given(&self, missing: Option<ServiceIndex>) -> BTreeMap<ServiceIndex, Option<Received>> {
+        let mut given: BTreeMap<_, _> = self.declared.iter().copied().collect();
+        given.extend(self.edges.given());
+        for from in self.built_from.iter().flat_map(|built_from| built_from.iter()) {
+            let received = Some((from.generation, from.revision));
+            let given = given.entry(from.service.index).or_default();
+            *given = received.max(*given);
+        }
+        // The error says that it was not there, whatever the attempt was given before.
+        given.extend(missing.map(|missing| (missing, None)));
+        given
+    }
+}
+
+/// How long a service rests after a failure, if nothing happens.
+enum Rest {
+    Backoff(Duration),
+    /// Another service was not available.
+    Waiting(ServiceIndex),
+    Permanent,
+    GivenUp,
+}
+
+/// Why a rest has ended.
+enum Ended {
+    Stop,
+    Reset,
+    Time,
+    Change,
+}
+
+impl<T: Send + Sync + 'static> ServiceLoop<T> {
+    /// Counts a failure, and rests as the policy says. Returns `false` if the service must stop.
+    pub(super) async fn rest_after(
+        &self,
+        failed: Shielded<Failure>,
+        since: Instant,
+        inputs: Inputs,
+        counter: &mut FailureCounter,
+    ) -> bool {
+        let meaning = Meaning::of(&failed);
+        let missing = match &meaning {
+            Meaning::Missing(service) => self.missing(service),
+            _ => None,
+        };
+        let decision = match meaning {
+            Meaning::Excused => counter.ignore_failure(since),
+            Meaning::Missing(_) if missing.is_some() => counter.ignore_failure(since),
+            Meaning::Missing(_) | Meaning::Failed | Meaning::Permanent => {
+                counter.count_failure(since)
+            }
+        };
+        let rest = match decision {
+            Decision::GiveUp => Rest::GivenUp,
+            Decision::RetryAfter(delay) => match missing {
+                Some(missing) => Rest::Waiting(missing),
+                None if meaning == Meaning::Permanent => Rest::Permanent,
+                // The loop does not report `BackingOff` for no time.
+                None if delay.is_zero() => return true,
+                None => Rest::Backoff(delay),
+            },
+        };
+        let end = match rest {
+            Rest::Backoff(delay) => since.checked_add(delay),
+            _ => None,
+        };
+        let first_backoff = since.checked_add(counter.policy().first_backoff());
+        let failures = counter.failures();
+        match &rest {
+            Rest::Backoff(_) => {
+                self.control.set_state(SupervisorState::BackingOff, failures, end);
+            }
+            Rest::Waiting(missing) => {
+                let missing = self.registry().store().name(*missing);
+                self.control.set_waiting(missing, failures, first_backoff);
+            }
+            Rest::Permanent => {
+                self.control.set_state(SupervisorState::Permanent, failures, None);
+            }
+            Rest::GivenUp => {
+                // Before the event, which the status shows.
+                let number = self.control.set_state(SupervisorState::GivenUp, failures, None);
+                let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
+                let (registry, zero) = (self.registry(), Duration::ZERO);
+                registry.emit_numbered(index, failed.generation, number, zero, kind);
+            }
+        }
+        // The user's reason must not live as long as the service stays down.
+        drop(failed);
+
+        let changes_count = match rest {
+            // A change is too late to end it.
+            Rest::Backoff(_) => {
+                first_backoff.is_some_and(|first| end.is_none_or(|end| first < end))
+            }
+            Rest::Waiting(_) | Rest::Permanent => true,
+            Rest::GivenUp => counter.policy().retry_given_up,
+        };
+        let time = async {
+            self.sleep_until(end).await;
+            Ended::Time
+        };
+        let change = async {
+            if !changes_count {
+                return pending().await;
+            }
+            self.sleep_until(first_backoff).await;
+            // Not before: changes until then end the rest together.
+            let given = inputs.given(missing);
+            InputsChanged::new(self.registry().store(), given).await;
+            Ended::Change
+        };
+        let command = async {
+            match Wait::new(self.command_wait()).await {
+                Command::Stop => Ended::Stop,
+                Command::Reset => Ended::Reset,
+            }
+        };
+        match or(command, or(time, change)).await {
+            Ended::Stop => return false,
+            Ended::Reset => counter.reset(),
+            Ended::Change if matches!(rest, Rest::GivenUp) => counter.try_once(),
+            Ended::Change | Ended::Time => {}
+        }
+        true
+    }
+
+    /// Returns the index of a service that was not available to the last attempt. Returns `None` if
+    /// this service cannot wait for it: it belongs to another registry, or it depends on this one,
+    /// so it would wait for this one in turn.
+    fn missing(&self, name: &ServiceName) -> Option<ServiceIndex> {
+        let store = self.registry().store();
+        let AnyId { index, .. } = store.find(name)?;
+        let edge = Edge { dependent: self.id().index(), dependency: index, soft: true };
+        let is_here = store.name(index).is_clone_of(name);
+        (is_here && !store.would_close_cycle(edge)).then_some(index)
+    }
+
+    /// Returns the condition of a wait for a stop or a reset.
+    pub(super) fn command_wait(&self) -> CommandWait<'_> {
+        let (store, index) = (self.registry().store(), self.id().index());
+        CommandWait { store, index, control: &self.control, accept_reset: true }
+    }
+}
+
+/// Waits until the instance of a service that an attempt could get is another one than this.
+struct InputChanged<'a> {
+    store: &'a Store,
+    input: ServiceIndex,
+    given: Option<Received>,
+}
+
+impl Condition for InputChanged<'_> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        (self.store.instance_to_build_from(self.input) != self.given).then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.input)
+    }
+
+    fn store(&self) -> &Store {
+        self.store
+    }
+
+    fn timed_out(&self, _: Duration) {}
+}
+
+/// Waits until one of several inputs has changed. A wake-up costs the check of one input, whatever
+/// their number.
+struct InputsChanged<'a> {
+    waits: Vec<(Wait<InputChanged<'a>>, Waker)>,
+    due: Arc<Due>,
+}
+
+/// The waits that must be polled, and the task that must poll them.
+struct Due(Mutex<DueWaits>);
+
+struct DueWaits {
+    waits: Vec<usize>,
+    task: Option<Waker>,
+}
+
+/// The waker of one wait.
+struct WaitDue {
+    due: Arc<Due>,
+    wait: usize,
+}
+
+impl<'a> InputsChanged<'a> {
+    fn new(store: &'a Store, given: BTreeMap<ServiceIndex, Option<Received>>) -> Self {
+        let waits = DueWaits { waits: (0..given.len()).collect(), task: None };
+        let due = Arc::new(Due(Mutex::new(waits)));
+        let waits = given.into_iter().enumerate().map(|(wait, (input, given))| {
+            let waker = Arc::new(WaitDue { due: Arc::clone(&due), wait });
+            (Wait::new(InputChanged { store, input, given }), waker.into())
+        });
+        let waits = waits.collect();
+        Self { waits, due }
+    }
+}
+
+impl Due {
+    /// The drop of a waker is user code.
+    fn set_task(&self, task: Option<Waker>) {
+        let old = mem::replace(&mut lock(&self.0).task, task);
+        shielded(|| drop(old));
+    }
+}
+
+impl Wake for WaitDue {
+    fn wake(self: Arc<Self>) {
+        let mut due = lock(&self.due.0);
+        due.waits.push(self.wait);
+        let task = due.task.take();
+        drop(due);
+        if let Some(task) = task {
+            shielded(|| task.wake());
+        }
+    }
+}
+
+impl Future for InputsChanged<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Self { waits, due } = self.get_mut();
+        // Before the list is taken: a wait that is due later wakes the task.
+        due.set_task(Some(context.waker().clone()));
+        let due = mem::take(&mut lock(&due.0).waits);
+        for number in due {
+            let (wait, waker) = &mut waits[number];
+            if Pin::new(wait).poll(&mut Context::from_waker(waker)).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for InputsChanged<'_> {
+    fn drop(&mut self) {
+        self.due.set_task(None);
+    }
+}
