@@ -12,6 +12,7 @@ mod draining;
 mod graces;
 mod panics;
 mod restarting;
+mod retries;
 mod runtime;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod shielded_sleeps;
@@ -21,3 +22,4 @@ mod shutting_down;
 mod stop_results;
 mod threads;
 mod two_hours;
+mod verdicts;
