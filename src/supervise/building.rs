@@ -13,7 +13,7 @@ use futures_lite::future::or;
 
 use super::{
     Build, BuildFailure, BuildOutput, build, build_timer::BuildTimer, pending_attempt::Grace,
-    policy::FailureCounter, resting::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
+    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
     error::ReadyError,

@@ -187,7 +187,7 @@ mod live;
 mod output;
 mod pending_attempt;
 mod policy;
-mod resting;
+mod retrying;
 mod run_loop;
 mod shutdown;
 mod supervisor;

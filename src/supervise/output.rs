@@ -5,8 +5,8 @@ use std::error::Error;
 /// The error of a user's builder or body.
 pub(super) type UserError = Box<dyn Error + Send + Sync>;
 
-/// What a builder may return for a service of type `T`: a `T`, a [`Completed`] one, or a [`Result`]
-/// of one of the two with any error.
+/// What a builder may return for a service of type `T`: a `T`, a [`Completed`] one, or a
+/// [`Result`] of one of the two with any error.
 ///
 /// An error that contains a [`Permanent`](crate::supervise::Permanent) says that building again
 /// does not help.
@@ -37,8 +37,8 @@ impl<T, O: sealed::BuildOutput<T>> BuildOutput<T> for O {}
 /// directory that was cleaned.
 ///
 /// The service is ready, with the state
-/// [`Completed`](crate::supervise::SupervisorState::Completed), and no body is run. If it fails, for
-/// example together with a hard dependency, it is built again.
+/// [`Completed`](crate::supervise::SupervisorState::Completed), and no body is run. If it fails,
+/// for example together with a hard dependency, it is built again.
 ///
 /// ```
 /// use mainstay::{Registry, supervise::{Completed, SupervisorState}};

@@ -214,11 +214,11 @@ impl RestartPolicy {
         Self { max_failures: Some((failures, within)), ..self }
     }
 
-    /// Sets whether a given-up service is tried again after a change of something that it was built
-    /// from. Default: yes.
+    /// Sets whether a given-up service is tried again after a change of something from which it was
+    /// built. Default: yes.
     ///
-    /// It is tried once for each change, and at the earliest after the first backoff. If this fails,
-    /// too, the supervisor gives up again at once, until there was a stable instance. If not, only
+    /// It is tried once for each change, and at the earliest after the first backoff. If it fails
+    /// again before it was [stable](Self::reset_after), the supervisor gives up again at once. Without this, only
     /// [`Registry::reset`](crate::Registry::reset) ends the state *given up*.
     ///
     /// ```

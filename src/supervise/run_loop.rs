@@ -7,7 +7,7 @@ use futures_lite::future::or;
 
 use super::{
     Body, Build, BuildOutput, SupervisorState, building::BuildResult, ending::Up,
-    policy::FailureCounter, resting::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
+    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
     provide::Attempt, registry::CommandWait, store::InstanceTracker, sync::Shielded, waiting::Wait,
@@ -92,7 +92,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 counter.reset();
             }
             let inputs = Inputs { declared, ..inputs };
-            if !self.rest_after(failed, since, inputs, &mut counter).await {
+            if !self.wait_to_retry(failed, since, inputs, &mut counter).await {
                 // The service must stop, and it is down.
                 return None;
             }

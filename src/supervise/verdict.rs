@@ -181,8 +181,8 @@ pub(super) enum Meaning {
     /// The service has failed, and building it again does not help ([`Permanent`]).
     Permanent,
     /// Another service was not available.
-    Missing(ServiceName),
-    /// The failure is nobody's fault, or that of another service which has counted it.
+    Unavailable(ServiceName),
+    /// The failure is planned, or belongs to another service, which has counted it.
     Excused,
 }
 
@@ -218,7 +218,7 @@ impl Meaning {
         let mut of_another = false;
         for link in links(Some(error)).take(Self::MOST_LINKS) {
             if let Some(missing) = link.downcast_ref::<DependencyUnavailable>() {
-                return Self::Missing(missing.service.clone());
+                return Self::Unavailable(missing.service.clone());
             }
             of_another |= link.is::<Failure>();
             if of_another {

@@ -2,7 +2,7 @@
 //!
 //! - An input of any kind that fails, is replaced or comes up ends a backoff, a permanent error and
 //!   the state *given up*. It does so once, and not before the first backoff after the failure.
-//! - A change during the build counts, and so does one between the failure and the rest.
+//! - A change during the build counts, and so does one during the first backoff.
 //! - Other services, and those that only earlier attempts have used, end nothing.
 //! - An input that flaps keeps nothing busy.
 
@@ -108,7 +108,7 @@ impl Fails {
     }
 
     /// The failure after which only a change starts a build.
-    fn rests_after(self) -> usize {
+    fn before_long(self) -> usize {
         match self {
             Self::WithBackoffs | Self::Up => 2,
             Self::Permanently | Self::TooOften => 1,
@@ -126,7 +126,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The input is ready if `ready` is set. The service has failed as often as it must to rest.
+    /// The input is ready if `ready` is set. Nothing but a change starts the next build.
     fn new(uses: Use, fails: Fails, ready: bool) -> Self {
         let mut runtime = TestRuntime::new();
         let (input, service) = (runtime.service("input"), runtime.service("service"));
@@ -148,7 +148,7 @@ impl Scene {
         }));
         let mut scene = Self { runtime, provider, running, service, builds, fails };
         scene.runtime.run_until_idle();
-        for number in 1..=fails.rests_after() {
+        for number in 1..=fails.before_long() {
             scene.assert_builds(number);
             scene.fail_instance();
             scene.runtime.advance(ms(100));
@@ -187,7 +187,7 @@ enum Change {
 }
 
 #[test]
-fn each_change_of_an_input_of_each_kind_ends_each_rest_once() {
+fn each_change_of_an_input_of_each_kind_starts_one_build() {
     for uses in Use::ALL {
         for fails in Fails::ALL {
             for change in [Change::Fails, Change::IsReplaced, Change::ComesUp] {
@@ -197,7 +197,7 @@ fn each_change_of_an_input_of_each_kind_ends_each_rest_once() {
                 }
                 println!("{uses:?} {fails:?} {change:?}");
                 let mut scene = Scene::new(uses, fails, ready);
-                let builds = fails.rests_after();
+                let builds = fails.before_long();
                 scene.runtime.advance(HOUR / 4);
                 scene.assert_builds(builds);
                 scene.change(change);
@@ -276,7 +276,7 @@ fn a_replacement_ends_a_long_backoff() {
 
 /// The fourth attempt of the second service does not use the input any more.
 #[test]
-fn only_what_the_last_attempt_has_used_ends_a_rest() {
+fn only_what_the_last_attempt_has_used_starts_a_build() {
     let mut runtime = TestRuntime::new();
     let (input, other, service) =
         (runtime.service("input"), runtime.service("other"), runtime.service("service"));
@@ -447,8 +447,8 @@ fn a_change_does_not_shorten_the_debounce_delay() {
     assert_eq!(builds.load(Ordering::Relaxed), 4);
 }
 
-/// A supervisor that rests is polled once for each of its inputs. If each of these polls checked
-/// all inputs, this would take minutes.
+/// A supervisor that waits for a change is polled once for each of its inputs. If each of these
+/// polls checked all inputs, this would take minutes.
 #[test]
 fn a_wake_up_costs_the_check_of_one_input() {
     const INPUTS: u32 = 20_000;

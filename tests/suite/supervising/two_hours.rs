@@ -1,21 +1,21 @@
 //! Two hours of supervised services under random failures, by a virtual clock.
 //!
-//! Sixteen services have random dependencies of all kinds. Builds return errors, permanent ones and
-//! errors because of services that are not there; they panic, hang or take their time. Instances are
-//! replaced, failed and reported, and services are reset. After each step, when no task can
-//! continue:
+//! Sixteen services have random dependencies of all kinds. Builds return errors, permanent ones,
+//! and errors because of services that are not there; they panic, hang or take their time.
+//! Instances are replaced, failed and reported, and services are reset. After each step, when no
+//! task can continue:
 //!
 //! - No ready service depends on an instance that has failed (I2), nor on one that has been absent
 //!   for longer than the grace period.
 //! - The failures that the observer counts for a service are its own failures and no others.
 //! - A service that was given up had one failure more than its limit within the window, or had been
 //!   given up before and was tried once.
-//! - A service that rests has been built from what is there now, apart from the time of the first
-//!   backoff. So no change of an input was missed.
+//! - The last attempt at a service that waits for its retry was given what is there now, apart from
+//!   the time of the first backoff. So no change of an input was missed.
 //!
 //! At the end builds no longer fail. Then every service is ready, or given up, or has failed
-//! permanently, or waits for one of these. After a reset all are ready. The shutdown stops every service in time, and
-//! leaves no instance, no task and no sleeper.
+//! permanently, or waits for one of these. After a reset all are ready. The shutdown stops every
+//! service in time, and leaves no instance, no task and no sleeper.
 
 use std::{
     collections::VecDeque,
@@ -314,12 +314,12 @@ impl World {
         }
         for (service, &id) in self.ids.iter().enumerate() {
             let state = self.state(id);
-            let rests = matches!(
+            let waits = matches!(
                 state,
                 SupervisorState::BackingOff | SupervisorState::Permanent | SupervisorState::GivenUp
             );
             let failed_at = self.books.of.lock().unwrap()[service].failed_at;
-            if !rests || failed_at.is_none_or(|at| now - at < FIRST_BACKOFF) {
+            if !waits || failed_at.is_none_or(|at| now - at < FIRST_BACKOFF) {
                 continue;
             }
             for &(input, generation, revision) in &self.received.lock().unwrap()[service] {
@@ -412,7 +412,7 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
         match world.state(id) {
             SupervisorState::Up => assert_eq!(status.phase, Phase::Ready),
             SupervisorState::GivenUp | SupervisorState::Permanent => {
-                assert!(status.last_failure.is_some(), "it rests without a failure")
+                assert!(status.last_failure.is_some(), "it waits without a failure")
             }
             SupervisorState::Waiting => {
                 let missing = status.supervisor.unwrap().waiting_for.unwrap();
@@ -423,13 +423,13 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
                 let root = status.blocked_by.last().expect("a build takes long without a cause");
                 let root = world.registry.find(root).unwrap();
                 let root = world.registry.status(root).unwrap().supervisor.unwrap().state;
-                let rests = matches!(
+                let waits = matches!(
                     root,
                     SupervisorState::GivenUp
                         | SupervisorState::Permanent
                         | SupervisorState::Waiting
                 );
-                assert!(rests, "{} waits for a service that is {root}", status.name);
+                assert!(waits, "{} waits for a service that is {root}", status.name);
             }
             doing => panic!("{} is {doing}", status.name),
         }

@@ -1,11 +1,11 @@
 //! What a builder, a body or a reader says about the next build.
 //!
-//! - A permanent error is not tried again by time, but after a change of an input, or a reset. It is
-//!   found in the chain of sources, also below `Box<dyn Error>`, anyhow and eyre.
+//! - A permanent error is not tried again by time, but after a change of an input, or a reset. It
+//!   is found in the chain of sources, also below `Box<dyn Error>`, anyhow and eyre.
 //! - A completed service is ready without a body, and is built again with its dependencies.
 //! - A planned failure is not counted, and is followed by no backoff.
-//! - An error that means that another service was not there is counted against nobody. The service
-//!   waits for that one.
+//! - An error that means that another service was not there is not counted. The service waits for
+//!   that one.
 
 use std::{
     convert::Infallible,
@@ -250,7 +250,7 @@ fn a_body_that_asks_for_a_new_instance_is_not_counted() {
 
 /// A wait with a timeout, in a service that may fail three times in a minute.
 #[test]
-fn a_wait_that_times_out_is_counted_against_nobody() {
+fn a_wait_that_times_out_is_not_counted() {
     let mut runtime = TestRuntime::new();
     let (dependency, app) = (runtime.service("dependency"), runtime.service("app"));
     let registry = runtime.registry.clone();
@@ -419,7 +419,7 @@ fn the_errors_of_a_user_may_panic_and_be_endless() {
     }
 }
 
-/// `config` is failed, and comes back. What is told about `server` is why *it* is not ready.
+/// `config` fails, and is ready again. The status of `server` shows why *it* is not ready.
 #[test]
 fn a_given_up_service_keeps_its_reason() {
     let mut runtime = TestRuntime::new();

@@ -1,4 +1,5 @@
-//! What follows a failure: nothing, a backoff, or a rest that only a change or a command ends.
+//! When a service is built again after a failure: at once, after a backoff, or after a change of
+//! what it was built from.
 
 use std::{
     collections::BTreeMap,
@@ -61,16 +62,19 @@ impl Inputs {
     }
 }
 
-/// How long a service rests after a failure, if nothing happens.
-enum Rest {
-    Backoff(Duration),
-    /// Another service was not available.
-    Waiting(ServiceIndex),
-    Permanent,
+/// What a retry waits for.
+enum Retry {
+    /// This time since the failure, or a change.
+    After(Duration),
+    /// A change, most likely of this service: it was not available.
+    WhenAvailable(ServiceIndex),
+    /// A change: the error was permanent.
+    WhenChanged,
+    /// A change, if the policy says so.
     GivenUp,
 }
 
-/// Why a rest has ended.
+/// What has ended the wait for a retry.
 enum Ended {
     Stop,
     Reset,
@@ -79,8 +83,9 @@ enum Ended {
 }
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
-    /// Counts a failure, and rests as the policy says. Returns `false` if the service must stop.
-    pub(super) async fn rest_after(
+    /// Counts a failure, and waits until the service is built again. Returns `false` if the service
+    /// must stop.
+    pub(super) async fn wait_to_retry(
         &self,
         failed: Shielded<Failure>,
         since: Instant,
@@ -89,44 +94,44 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     ) -> bool {
         let meaning = Meaning::of(&failed);
         let missing = match &meaning {
-            Meaning::Missing(service) => self.missing(service),
+            Meaning::Unavailable(service) => self.missing(service),
             _ => None,
         };
         let decision = match meaning {
             Meaning::Excused => counter.ignore_failure(since),
-            Meaning::Missing(_) if missing.is_some() => counter.ignore_failure(since),
-            Meaning::Missing(_) | Meaning::Failed | Meaning::Permanent => {
+            Meaning::Unavailable(_) if missing.is_some() => counter.ignore_failure(since),
+            Meaning::Unavailable(_) | Meaning::Failed | Meaning::Permanent => {
                 counter.count_failure(since)
             }
         };
-        let rest = match decision {
-            Decision::GiveUp => Rest::GivenUp,
+        let retry = match decision {
+            Decision::GiveUp => Retry::GivenUp,
             Decision::RetryAfter(delay) => match missing {
-                Some(missing) => Rest::Waiting(missing),
-                None if meaning == Meaning::Permanent => Rest::Permanent,
+                Some(missing) => Retry::WhenAvailable(missing),
+                None if meaning == Meaning::Permanent => Retry::WhenChanged,
                 // The loop does not report `BackingOff` for no time.
                 None if delay.is_zero() => return true,
-                None => Rest::Backoff(delay),
+                None => Retry::After(delay),
             },
         };
-        let end = match rest {
-            Rest::Backoff(delay) => since.checked_add(delay),
+        let end = match retry {
+            Retry::After(delay) => since.checked_add(delay),
             _ => None,
         };
         let first_backoff = since.checked_add(counter.policy().first_backoff());
         let failures = counter.failures();
-        match &rest {
-            Rest::Backoff(_) => {
+        match &retry {
+            Retry::After(_) => {
                 self.control.set_state(SupervisorState::BackingOff, failures, end);
             }
-            Rest::Waiting(missing) => {
+            Retry::WhenAvailable(missing) => {
                 let missing = self.registry().store().name(*missing);
                 self.control.set_waiting(missing, failures, first_backoff);
             }
-            Rest::Permanent => {
+            Retry::WhenChanged => {
                 self.control.set_state(SupervisorState::Permanent, failures, None);
             }
-            Rest::GivenUp => {
+            Retry::GivenUp => {
                 // Before the event, which the status shows.
                 let number = self.control.set_state(SupervisorState::GivenUp, failures, None);
                 let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
@@ -137,13 +142,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // The user's reason must not live as long as the service stays down.
         drop(failed);
 
-        let changes_count = match rest {
+        let changes_count = match retry {
             // A change is too late to end it.
-            Rest::Backoff(_) => {
-                first_backoff.is_some_and(|first| end.is_none_or(|end| first < end))
-            }
-            Rest::Waiting(_) | Rest::Permanent => true,
-            Rest::GivenUp => counter.policy().retry_given_up,
+            Retry::After(_) => first_backoff.is_some_and(|first| end.is_none_or(|end| first < end)),
+            Retry::WhenAvailable(_) | Retry::WhenChanged => true,
+            Retry::GivenUp => counter.policy().retry_given_up,
         };
         let time = async {
             self.sleep_until(end).await;
@@ -154,7 +157,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 return pending().await;
             }
             self.sleep_until(first_backoff).await;
-            // Not before: changes until then end the rest together.
+            // Not before: changes until then start one build.
             let given = inputs.given(missing);
             InputsChanged::new(self.registry().store(), given).await;
             Ended::Change
@@ -168,7 +171,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         match or(command, or(time, change)).await {
             Ended::Stop => return false,
             Ended::Reset => counter.reset(),
-            Ended::Change if matches!(rest, Rest::GivenUp) => counter.try_once(),
+            Ended::Change if matches!(retry, Retry::GivenUp) => counter.try_once(),
             Ended::Change | Ended::Time => {}
         }
         true
