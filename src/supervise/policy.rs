@@ -10,18 +10,22 @@ use std::{
 /// Only failures that began in the service itself are *counted*: a build that failed, panicked or
 /// exceeded its timeout, and a call of [`fail`](crate::Registry::fail) or
 /// [`fail_instance`](crate::Registry::fail_instance) for this service. A service that fails
-/// together with a dependency is built again immediately.
+/// together with a dependency is built again immediately, and so is one whose failure is
+/// [planned](crate::supervise::Planned). One that has failed because another service was not there
+/// waits for that one.
 ///
 /// - If an instance fails that was up for at least [`reset_after`](Self::reset_after), the counter
 ///   is reset and the service is built again immediately.
 /// - Any other counted failure is followed by a [backoff](Self::backoff), which grows by a
 ///   [factor](Self::factor) with each failure, up to a maximum. Jitter shortens each backoff by up
 ///   to half of it, so that services that failed together are not built again at the same time. A
-///   backoff ends early if a service that the last build used fails, because the reason for which
-///   that build failed may no longer exist.
+///   backoff ends early if something changes from which the last build was built, because the
+///   reason for which it failed may no longer exist. But it is not shorter than the first backoff.
+/// - After a [permanent error](crate::supervise::Permanent), only such a change ends the wait.
 /// - If more failures are counted within a window of time than
 ///   [`max_failures`](Self::max_failures) allows, the supervisor *gives up*: the service stays down
-///   until [`Registry::reset`](crate::Registry::reset).
+///   until such a change ([`retry_given_up`](Self::retry_given_up)), or until
+///   [`Registry::reset`](crate::Registry::reset).
 ///
 /// | setting | default |
 /// |---|---|
@@ -30,6 +34,7 @@ use std::{
 /// | jitter | on ([`without_jitter`](Self::without_jitter)) |
 /// | [`reset_after`](Self::reset_after) | 10 s |
 /// | [`max_failures`](Self::max_failures) | no limit |
+/// | [`retry_given_up`](Self::retry_given_up) | on |
 /// | [`build_timeout`](Self::build_timeout) | none |
 /// | [`debounce`](Self::debounce) | none |
 /// | [`drain_timeout`](Self::drain_timeout) | no draining |
@@ -218,8 +223,8 @@ impl RestartPolicy {
     /// built. Default: yes.
     ///
     /// It is tried once for each change, and at the earliest after the first backoff. If it fails
-    /// again before it was [stable](Self::reset_after), the supervisor gives up again at once. Without this, only
-    /// [`Registry::reset`](crate::Registry::reset) ends the state *given up*.
+    /// again before it was [stable](Self::reset_after), the supervisor gives up again at once.
+    /// Without this, only [`Registry::reset`](crate::Registry::reset) ends the state *given up*.
     ///
     /// ```
     /// use mainstay::supervise::RestartPolicy;

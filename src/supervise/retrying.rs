@@ -255,10 +255,14 @@ impl<'a> InputsChanged<'a> {
 }
 
 impl Due {
-    /// The drop of a waker is user code.
-    fn set_task(&self, task: Option<Waker>) {
-        let old = mem::replace(&mut lock(&self.0).task, task);
+    /// Takes the waits that are due. A later one wakes `task`.
+    fn take(&self, task: Option<Waker>) -> Vec<usize> {
+        let mut due = lock(&self.0);
+        let (old, waits) = (mem::replace(&mut due.task, task), mem::take(&mut due.waits));
+        drop(due);
+        // The drop of a waker is user code.
         shielded(|| drop(old));
+        waits
     }
 }
 
@@ -279,10 +283,7 @@ impl Future for InputsChanged<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Self { waits, due } = self.get_mut();
-        // Before the list is taken: a wait that is due later wakes the task.
-        due.set_task(Some(context.waker().clone()));
-        let due = mem::take(&mut lock(&due.0).waits);
-        for number in due {
+        for number in due.take(Some(context.waker().clone())) {
             let (wait, waker) = &mut waits[number];
             if Pin::new(wait).poll(&mut Context::from_waker(waker)).is_ready() {
                 return Poll::Ready(());
@@ -294,6 +295,6 @@ impl Future for InputsChanged<'_> {
 
 impl Drop for InputsChanged<'_> {
     fn drop(&mut self) {
-        self.due.set_task(None);
+        self.due.take(None);
     }
 }

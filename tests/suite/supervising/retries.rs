@@ -415,6 +415,32 @@ fn a_given_up_service_is_not_tried_if_the_policy_says_so() {
     assert_eq!(runtime.get(service), Some(1));
 }
 
+/// The build watches the input while it is down, and then waits for it.
+#[test]
+fn what_a_wait_has_returned_is_newer_than_what_a_watch_has_found() {
+    let mut runtime = TestRuntime::new();
+    let (input, service) = (runtime.service("input"), runtime.service("service"));
+    let builds = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&builds);
+    runtime.supervise(service, exact(), move |build| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            build.watch(input)?;
+            build.wait_for(input).await?;
+            Err::<u32, BoxError>(Permanent::new("wrong").into())
+        }
+    });
+    runtime.run_until_idle();
+    let provider = runtime.registry.provide(input).unwrap();
+    let running = provider.begin().wait_blocking().unwrap().ready(0).unwrap();
+    runtime.advance(HOUR);
+    assert_eq!(runtime.state(service), SupervisorState::Permanent);
+    assert_eq!(builds.load(Ordering::Relaxed), 1);
+    running.replace(1).unwrap();
+    runtime.run_until_idle();
+    assert_eq!(builds.load(Ordering::Relaxed), 2);
+}
+
 /// A debounce delay is not shortened by a change.
 #[test]
 fn a_change_does_not_shorten_the_debounce_delay() {
