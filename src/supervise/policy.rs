@@ -362,11 +362,8 @@ impl FailureCounter {
             return Decision::RetryAfter(self.policy.debounce);
         }
         self.count = self.count.saturating_add(1);
-        if self
-            .policy
-            .max_failures
-            .is_some_and(|(limit, window)| window.is_zero() && self.count > limit)
-        {
+        // The limit for failures in a row.
+        if matches!(self.policy.max_failures, Some((limit, Duration::ZERO)) if self.count > limit) {
             return Decision::GiveUp;
         }
         Decision::RetryAfter(self.policy.backoff_after(self.count).max(self.policy.debounce))
@@ -375,11 +372,8 @@ impl FailureCounter {
     /// Adds a failure to the window of `max_failures`. Returns whether the window now has more
     /// failures than the limit.
     fn add_to_window(&mut self, now: Instant) -> bool {
-        let Some((limit, window)) = self.policy.max_failures else { return false };
-        // Failures in a row are counted by `count`.
-        if window.is_zero() {
-            return false;
-        }
+        let window = self.policy.max_failures.filter(|(_, window)| !window.is_zero());
+        let Some((limit, window)) = window else { return false };
         while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= window) {
             self.recent.pop_front();
         }
