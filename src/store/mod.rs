@@ -68,7 +68,10 @@ use std::time::Duration;
 use std::{any::type_name, collections::HashMap, sync::Arc};
 
 #[cfg(feature = "supervise")]
-pub(crate) use self::hand_over::{Claimed, HandOver, HandedOver, Next};
+pub(crate) use self::{
+    hand_over::{Claimed, HandOver, HandedOver, Next},
+    used_edges::Given,
+};
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
@@ -82,7 +85,7 @@ pub(crate) use self::{
     status::Awaited,
     topology::{Declaration, NotDeclared},
     tracker::InstanceTracker,
-    used_edges::{Given, Received, UsedEdges},
+    used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
 pub use self::{graph::DependencyKind, state::Phase};
