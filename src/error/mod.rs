@@ -26,6 +26,9 @@
 //! chain contains that text twice.
 
 mod chain;
+mod must_await;
+#[cfg(feature = "supervise")]
+mod operation;
 mod provide;
 mod read;
 mod refused;
@@ -34,10 +37,9 @@ mod unavailable;
 
 #[cfg(feature = "supervise")]
 pub(crate) use self::chain::links;
-#[cfg(feature = "supervise")]
-pub use self::provide::DrainError;
 pub use self::{
     chain::chain,
+    must_await::MustAwaitError,
     provide::{BeginError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError},
     read::{AllReadyError, GetAllError, GetError, NotReadyService, WaitError, WaitReadyError},
     refused::RefusedValue,
@@ -50,3 +52,5 @@ pub(crate) use self::{
     chain::{Joined, texts},
     read::{WaitEnded, write_state},
 };
+#[cfg(feature = "supervise")]
+pub use self::{operation::StopError, provide::DrainError};

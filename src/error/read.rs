@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{DependencyUnavailable, ForeignIdError, chain::chain};
+use super::{DependencyUnavailable, ForeignIdError, MustAwaitError, chain::chain};
 use crate::{failure::Failure, numbers::Generation, service::ServiceName, store::Phase};
 
 /// The error of [`Registry::wait_ready`](crate::Registry::wait_ready).
@@ -40,6 +40,9 @@ pub enum WaitReadyError {
     /// The service was not ready before the timeout expired.
     #[error("the wait for {} has timed out", .0.service)]
     TimedOut(#[source] DependencyUnavailable),
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -87,6 +90,9 @@ pub enum WaitError {
         /// The duration of the wait.
         after: Duration,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -230,11 +236,14 @@ pub enum AllReadyError {
         not_ready: Vec<NotReadyService>,
         /// The duration of the wait.
         after: Duration,
-        /// The first service of `not_ready` that no other service blocks. If all services have
+        /// The first service of `not_ready` that no other service blocks. If what blocked them has
         /// become ready just after the timeout, the one for which the wait waited.
         #[source]
         missing: DependencyUnavailable,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
 }
 
 /// A service that is not ready, and the reason.

@@ -15,7 +15,8 @@ use std::{
 
 use crate::{
     error::{
-        DependencyUnavailable, ForeignIdError, GetAllError, GetError, Unavailable, WaitReadyError,
+        DependencyUnavailable, ForeignIdError, GetAllError, GetError, MustAwaitError, Unavailable,
+        WaitReadyError,
     },
     instance::Instance,
     numbers::Generation,
@@ -513,6 +514,10 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
         // A wait that has returned the error of a foreign id already can still be waited for again.
         let index = self.registry.index(self.id.into())?;
         Err(WaitReadyError::TimedOut(DependencyUnavailable::timed_out(self.store(), index, after)))
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

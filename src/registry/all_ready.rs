@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Registry;
 use crate::{
-    error::{AllReadyError, DependencyUnavailable, NotReadyService, Unavailable},
+    error::{AllReadyError, DependencyUnavailable, MustAwaitError, NotReadyService, Unavailable},
     numbers::ServiceIndex,
     store::{Inspected, Phase, Store},
     waiting::{
@@ -57,6 +57,16 @@ impl AllReadyCondition {
         ServiceIndex::range(from..store.len()).find(|&index| !store.is_ready(index))
     }
 
+    /// Returns the error with this description of all services that are not ready, unless all of
+    /// them have become ready since the last check.
+    fn unless_all_ready(
+        &self,
+        error: impl FnOnce(Vec<NotReadyService>) -> AllReadyError,
+    ) -> Result<(), AllReadyError> {
+        let not_ready = self.all_not_ready();
+        if not_ready.is_empty() { Ok(()) } else { Err(error(not_ready)) }
+    }
+
     /// Describes all services that are not ready, for an error.
     fn all_not_ready(&self) -> Vec<NotReadyService> {
         let store = self.registry.store();
@@ -93,10 +103,10 @@ impl Condition for AllReadyCondition {
         self.next = not_ready.get();
         // Checked last: a closed registry whose services are all ready is not an error.
         if self.registry.is_closed() {
-            return Some(Err(AllReadyError::Closed { not_ready: self.all_not_ready() }));
+            return Some(self.unless_all_ready(|not_ready| AllReadyError::Closed { not_ready }));
         }
         let has_stopped = self.registry.store().has_stopped(not_ready);
-        has_stopped.then(|| Err(AllReadyError::Stopped { not_ready: self.all_not_ready() }))
+        has_stopped.then(|| self.unless_all_ready(|not_ready| AllReadyError::Stopped { not_ready }))
     }
 
     fn slots(&self) -> WaitSlots {
@@ -108,22 +118,28 @@ impl Condition for AllReadyCondition {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        let not_ready = self.all_not_ready();
-        let missing = match not_ready.iter().find(|found| found.blocked_by.is_empty()) {
-            Some(found) => DependencyUnavailable {
-                service: found.service.clone(),
-                generation: found.generation,
-                kind: Unavailable::TimedOut {
-                    after,
-                    last_failure: found.last_failure.clone().map(Arc::new),
+        self.unless_all_ready(|not_ready| {
+            let root = not_ready.iter().find(|found| found.blocked_by.is_empty());
+            let missing = match root {
+                Some(root) => DependencyUnavailable {
+                    service: root.service.clone(),
+                    generation: root.generation,
+                    kind: Unavailable::TimedOut {
+                        after,
+                        last_failure: root.last_failure.clone().map(Arc::new),
+                    },
                 },
-            },
-            // All of them have become ready just now.
-            None => {
-                let next = ServiceIndex::new(self.next);
-                DependencyUnavailable::timed_out(self.store(), next, after)
-            }
-        };
-        Err(AllReadyError::TimedOut { not_ready, after, missing })
+                // What blocked them has become ready just now.
+                None => {
+                    let next = ServiceIndex::new(self.next);
+                    DependencyUnavailable::timed_out(self.store(), next, after)
+                }
+            };
+            AllReadyError::TimedOut { not_ready, after, missing }
+        })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError { service: None }.into())
     }
 }

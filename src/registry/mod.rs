@@ -37,7 +37,8 @@ mod trace;
 
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    Command, CommandWait, Control, CountHolders, StopEnd, Supervisors,
+    BuildDeadline, Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd,
+    Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{

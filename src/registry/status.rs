@@ -15,7 +15,7 @@ use crate::{
     instance::BuiltFrom,
     numbers::Generation,
     service::{AnyId, ServiceName},
-    store::{DependencyKind, Edge, EdgeSource, Inspected, InspectedEdge, Phase, Tag},
+    store::{DependencyKind, Edge, Inspected, InspectedEdge, Phase, Tag},
 };
 
 /// The status of one service; returned by [`Registry::status`](crate::Registry::status).
@@ -219,12 +219,7 @@ impl ServiceStatus {
             id: store.id(edge.dependency),
             name: store.name(edge.dependency),
             declared: source.is_declared(),
-            kind: match source {
-                _ if edge.soft => DependencyKind::Soft,
-                EdgeSource::Discovered { start_only: true, .. }
-                | EdgeSource::DeclaredToStart { hard: None } => DependencyKind::StartOnly,
-                _ => DependencyKind::Hard,
-            },
+            kind: source.kind(edge.soft),
             grace,
         };
         let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =

@@ -4,17 +4,22 @@
 //! `supervise/`.
 
 mod plan;
+mod planned_end;
 mod progress;
 mod report;
 mod signals;
 mod stopping;
 
 pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
+pub(crate) use self::{
+    plan::{Request, Ticket},
+    planned_end::{EndKind, PlannedEnd},
+};
 
 use std::{
     collections::HashMap,
     fmt, mem,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -105,8 +110,8 @@ pub enum SupervisorState {
     /// The builder or the body has said that the work of the service is done
     /// ([`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
     Completed,
-    /// The service is at its end: the body was notified, and has not returned. In a shutdown the
-    /// instance may still be ready.
+    /// The service is at its end: the body, if it has one, was notified. In a shutdown the instance
+    /// may still be ready.
     Stopping,
     /// A blocking body has not returned in time. The service is not built again before it has.
     BodyRunning,
@@ -187,6 +192,20 @@ pub struct SupervisorStatus {
     pub next_try_in: Option<Duration>,
     /// While waiting: the service that it waits for.
     pub waiting_for: Option<ServiceName>,
+    /// While draining, or at the turn of the service to stop: the number of references to instances
+    /// of the service for whose drop it waits.
+    pub holders: usize,
+    /// The time since which the service is not ready, by the clock of the registry: since the end
+    /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its
+    /// supervisor is not running.
+    pub not_ready_for: Option<Duration>,
+    /// While building: the time by which the build exceeds its
+    /// [timeout](crate::supervise::RestartPolicy::build_timeout), by the clock of the registry.
+    /// `None` if it is in time, or has no timeout.
+    ///
+    /// An async build is dropped at its deadline, unless its supervisor is not polled. A blocking
+    /// build continues until it returns, and is counted as failed after that.
+    pub late_by: Option<Duration>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -253,14 +272,37 @@ impl Supervisors {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
         let now = self.clock.now();
-        let control = lock(&control.0);
-        let left = |end: Instant| end.saturating_duration_since(now);
-        Some(SupervisorStatus {
-            state: control.state,
-            failures: control.failures,
-            next_try_in: control.retry_at.map(left),
-            waiting_for: control.waiting_for.clone(),
-        })
+        let holders = control.holders();
+        let (status, build) = {
+            let control = lock(&control.0);
+            let Details { failures, retry_at, waiting_for, .. } = &control.details;
+            let status = SupervisorStatus {
+                state: control.state,
+                failures: *failures,
+                next_try_in: retry_at.map(|at| at.saturating_duration_since(now)),
+                waiting_for: waiting_for.clone(),
+                holders,
+                not_ready_for: control.not_ready_since.map(|at| now.saturating_duration_since(at)),
+                late_by: None,
+            };
+            (status, control.build.clone())
+        };
+        // The timer of the build has a lock of its own.
+        let late_by = build.and_then(|build| build.upgrade()?.late_by(now));
+        Some(SupervisorStatus { late_by, ..status })
+    }
+
+    /// Counts an event about the supervision of a service that is not a change of the state of a
+    /// supervisor. Returns its number.
+    pub(super) fn count_change(&self, index: ServiceIndex) -> u64 {
+        let mut services = lock(&self.services);
+        match services.entry(index).or_insert(Supervised::Before(0)) {
+            Supervised::Now(control) => lock(&control.0).count_change(),
+            Supervised::Before(changes) => {
+                *changes += 1;
+                *changes
+            }
+        }
     }
 }
 
@@ -283,14 +325,15 @@ pub(crate) struct Control(Mutex<ControlState>);
 struct ControlState {
     // Reported by the supervisor.
     state: SupervisorState,
-    failures: u32,
-    /// While backing off: the end of the backoff. While waiting: the earliest time of a retry.
-    retry_at: Option<Instant>,
-    /// While waiting: the service that it waits for.
-    waiting_for: Option<ServiceName>,
+    details: Details,
+    /// The end of the last instance, or the time at which the supervisor was run. `None` if an
+    /// instance is up, or the supervisor is not running.
+    not_ready_since: Option<Instant>,
     /// The number of the last change of the state. The numbers of one service grow, also from one
     /// of its supervisors to the next one.
     changes: u64,
+    /// The last build that has a timeout.
+    build: Option<Weak<dyn BuildDeadline>>,
     /// The limit for stopping the service.
     stop_timeout: Duration,
     /// How its work at its turn to stop has ended. `None` if it has not.
@@ -299,13 +342,32 @@ struct ControlState {
     readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
     reset_requested: bool,
-    stop_requested: bool,
+    end_requested: Option<Arc<PlannedEnd>>,
+}
+
+/// What a supervisor reports of its state.
+#[derive(Default)]
+pub(crate) struct Details {
+    /// The number of counted failures.
+    pub(crate) failures: u32,
+    /// While backing off: the end of the backoff. While waiting: the earliest time of a retry.
+    pub(crate) retry_at: Option<Instant>,
+    /// While waiting: the service that it waits for.
+    pub(crate) waiting_for: Option<ServiceName>,
+    /// At the begin of a draining: the number of references.
+    pub(crate) holders: usize,
 }
 
 /// The instances for whose readers a supervisor waits.
 pub(crate) trait CountHolders: Send + Sync {
     /// Returns the number of references to them.
     fn holders(&self) -> usize;
+}
+
+/// The deadline of a build.
+pub(crate) trait BuildDeadline: Send + Sync {
+    /// Returns by how much the build exceeds its deadline. `None` if it is in time or has ended.
+    fn late_by(&self, now: Instant) -> Option<Duration>;
 }
 
 /// How the work of a supervisor at its turn to stop has ended.
@@ -320,56 +382,58 @@ impl Default for ControlState {
     fn default() -> Self {
         Self {
             state: SupervisorState::NotRunning,
-            failures: 0,
-            retry_at: None,
-            waiting_for: None,
+            details: Details::default(),
+            not_ready_since: None,
             changes: 0,
+            build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
             readers: None,
             reset_requested: false,
-            stop_requested: false,
+            end_requested: None,
         }
     }
 }
 
 impl ControlState {
     /// Changes the state. Returns the number of the change.
-    fn change(
-        &mut self,
-        state: SupervisorState,
-        failures: u32,
-        retry_at: Option<Instant>,
-        waiting_for: Option<ServiceName>,
-    ) -> u64 {
-        (self.state, self.failures) = (state, failures);
-        (self.retry_at, self.waiting_for) = (retry_at, waiting_for);
+    fn change(&mut self, state: SupervisorState, details: Details) -> u64 {
+        (self.state, self.details) = (state, details);
+        self.count_change()
+    }
+
+    fn count_change(&mut self) -> u64 {
         self.changes += 1;
         self.changes
     }
 }
 
 impl Control {
-    /// Reports the state of the supervisor. `retry_at` is the end of a backoff. Returns the number
-    /// of the change, by which the listing for a new observer shows it or not.
+    /// Reports the state of the supervisor. `now` is the present time, if the service was ready
+    /// until now ([`is_ready`](Self::is_ready)). Returns the number of the change, by which the
+    /// listing for a new observer shows it or not.
     pub(crate) fn set_state(
         &self,
         state: SupervisorState,
-        failures: u32,
-        retry_at: Option<Instant>,
+        details: Details,
+        now: Option<Instant>,
     ) -> u64 {
-        lock(&self.0).change(state, failures, retry_at, None)
+        let mut control = lock(&self.0);
+        match state {
+            SupervisorState::Up | SupervisorState::Completed => control.not_ready_since = None,
+            _ => control.not_ready_since = control.not_ready_since.or(now),
+        }
+        control.change(state, details)
     }
 
-    /// Reports that the supervisor waits for a change of this service, and retries at `retry_at` at
-    /// the earliest. Returns the number of the change.
-    pub(crate) fn set_waiting(
-        &self,
-        service: ServiceName,
-        failures: u32,
-        retry_at: Option<Instant>,
-    ) -> u64 {
-        lock(&self.0).change(SupervisorState::Waiting, failures, retry_at, Some(service))
+    /// Returns whether the supervisor has reported that the service is ready, or nothing so far.
+    pub(crate) fn is_ready(&self) -> bool {
+        lock(&self.0).not_ready_since.is_none()
+    }
+
+    /// Reports a build that has a timeout.
+    pub(crate) fn set_build(&self, build: Weak<dyn BuildDeadline>) {
+        lock(&self.0).build = Some(build);
     }
 
     pub(crate) fn state(&self) -> SupervisorState {
@@ -380,14 +444,14 @@ impl Control {
     pub(crate) fn start(&self, stop_timeout: Duration) {
         let mut control = lock(&self.0);
         control.stop_timeout = stop_timeout;
-        control.change(SupervisorState::Building, 0, None, None);
+        control.change(SupervisorState::Building, Details::default());
     }
 
     /// Asks for a reset. Returns whether the service was down until a time, a change or a reset, so
     /// that the reset starts a build.
     pub(crate) fn request_reset(&self) -> bool {
         let mut control = lock(&self.0);
-        (control.reset_requested, control.failures) = (true, 0);
+        (control.reset_requested, control.details.failures) = (true, 0);
         matches!(
             control.state,
             SupervisorState::BackingOff
@@ -404,9 +468,9 @@ impl Control {
 
     /// Asks the supervisor to stop its service. Returns the limit for this, or `None` if the
     /// supervisor is not running and so will not stop anything.
-    pub(crate) fn request_stop(&self) -> Option<Duration> {
+    pub(crate) fn request_end(&self, end: Arc<PlannedEnd>) -> Option<Duration> {
         let mut control = lock(&self.0);
-        control.stop_requested = true;
+        (control.end_requested, control.stop_end, control.readers) = (Some(end), None, None);
         (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
     }
 
@@ -414,7 +478,7 @@ impl Control {
     pub(crate) fn set_stop_end(&self, end: StopEnd) {
         let mut control = lock(&self.0);
         if matches!(end, StopEnd::Done(_)) {
-            control.change(SupervisorState::Stopped, 0, None, None);
+            control.change(SupervisorState::Stopped, Details::default());
         }
         control.stop_end = Some(end);
     }
@@ -426,16 +490,32 @@ impl Control {
 
     /// Returns the number of references for whose drop it waits.
     fn holders(&self) -> usize {
-        let readers = lock(&self.0).readers.clone();
-        readers.map_or(0, |readers| readers.holders())
+        let control = lock(&self.0);
+        match control.readers.clone() {
+            Some(readers) => {
+                drop(control);
+                readers.holders()
+            }
+            None => control.details.holders,
+        }
     }
 
-    fn stop_end(&self) -> Option<StopEnd> {
-        lock(&self.0).stop_end.clone()
+    /// Returns whether it is the turn of the service to stop.
+    pub(crate) fn must_end(&self) -> bool {
+        lock(&self.0).end_requested.is_some()
     }
 
-    pub(crate) fn stop_requested(&self) -> bool {
-        lock(&self.0).stop_requested
+    /// Returns why it is the turn of the service to stop, if it is.
+    pub(crate) fn end_requested(&self) -> Option<Arc<PlannedEnd>> {
+        lock(&self.0).end_requested.clone()
+    }
+
+    /// Takes the request of an end, and the result of its work. The service then waits until it is
+    /// released.
+    pub(crate) fn take_end(&self) -> Option<StopEnd> {
+        let mut control = lock(&self.0);
+        control.end_requested = None;
+        control.stop_end.take()
     }
 }
 
@@ -461,7 +541,7 @@ impl Condition for CommandWait<'_> {
     type Output = Command;
 
     fn check(&mut self) -> Option<Command> {
-        if self.store.is_closed() || self.control.stop_requested() {
+        if self.store.is_closed() || self.control.must_end() {
             return Some(Command::Stop);
         }
         (self.accept_reset && self.control.take_reset()).then_some(Command::Reset)

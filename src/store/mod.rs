@@ -37,6 +37,7 @@
 
 mod cascade;
 mod dependents;
+mod end_mark;
 mod erased;
 mod fail_all;
 mod graph;
@@ -67,11 +68,6 @@ mod walk;
 use std::time::Duration;
 use std::{any::type_name, collections::HashMap, sync::Arc};
 
-#[cfg(feature = "supervise")]
-pub(crate) use self::{
-    hand_over::{Claimed, HandOver, HandedOver, Next},
-    used_edges::Given,
-};
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
@@ -88,10 +84,17 @@ pub(crate) use self::{
     used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
+#[cfg(feature = "supervise")]
+pub(crate) use self::{
+    end_mark::EndMark,
+    hand_over::{Claimed, HandOver, HandedOver, Next},
+    used_edges::Given,
+};
 pub use self::{graph::DependencyKind, state::Phase};
 
 use self::{
     dependents::List,
+    end_mark::EndMarkCell,
     erased::Operations,
     history::{Cause, History, SomeCause},
     precomputed::ClosureCell,
@@ -120,9 +123,7 @@ pub(crate) struct Service {
     /// The waiters for a change of the state.
     pub(crate) changed: WaitPoint,
     pub(crate) role: Role,
-    /// The mark of a shutdown (S4): an attempt that begins after it ends at once, and no wait of an
-    /// attempt for the service returns an instance any more.
-    pub(crate) stopped: Flag,
+    pub(crate) end_mark: EndMarkCell,
     history: History,
     abandoned: Abandoned,
     operations: &'static Operations,
@@ -139,7 +140,7 @@ pub(crate) struct Service {
     /// An edge from this service was declared.
     #[cfg(feature = "supervise")]
     declares: Flag,
-    /// How often a grace period was declared.
+    /// The number of the last grace period that was declared.
     #[cfg(feature = "supervise")]
     graces_declared: Count,
     closure: ClosureCell,
@@ -230,7 +231,7 @@ impl Store {
             type_name: type_name::<T>(),
             changed: WaitPoint::new(),
             role: Role::new(),
-            stopped: Flag::new(),
+            end_mark: EndMarkCell::new(),
             history: History::new(),
             abandoned: Abandoned::new(),
             operations: Operations::of::<T>(),
@@ -313,28 +314,36 @@ impl Store {
 
     /// Declares an edge.
     pub(crate) fn declare(&self, declaration: Declaration) -> Result<(), NotDeclared> {
-        self.topology.declare(self, declaration)?;
+        let grace = self.topology.declare(self, declaration)?;
+        #[cfg(not(feature = "supervise"))]
+        let _ = grace;
         #[cfg(feature = "supervise")]
         self.service(declaration.dependent).declares.set();
         #[cfg(feature = "supervise")]
-        if declaration.grace.is_some() {
+        if let Some(number) = grace {
             // Before the waiters are woken: the supervisor checks this number (W).
-            self.service(declaration.dependent).graces_declared.fetch_add(1);
+            self.service(declaration.dependent).graces_declared.raise(number);
             self.wake(declaration.dependent);
         }
         Ok(())
     }
 
-    /// Returns how many grace periods were declared for a service.
+    /// Returns the number of the last grace period that was declared for a service, or 0. All
+    /// periods with smaller numbers are in the graph.
     #[cfg(feature = "supervise")]
     pub(crate) fn graces_declared(&self, dependent: ServiceIndex) -> u32 {
         self.service(dependent).graces_declared.get()
     }
 
-    /// Returns the declared grace periods of a service, each with its dependency.
+    /// Returns the declared grace periods of a service whose numbers are greater than this one,
+    /// each with its dependency.
     #[cfg(feature = "supervise")]
-    pub(crate) fn graces(&self, dependent: ServiceIndex) -> Vec<(ServiceIndex, Duration)> {
-        self.topology.read(|graph| graph.graces(dependent).collect())
+    pub(crate) fn graces_since(
+        &self,
+        dependent: ServiceIndex,
+        number: u32,
+    ) -> Vec<(ServiceIndex, Duration)> {
+        self.topology.read(|graph| graph.graces_since(dependent, number).collect())
     }
 
     /// Returns the present instance of each service to which an edge of any kind is declared.
@@ -380,9 +389,9 @@ impl Store {
     /// Returns the current instance of a dependency, for an attempt that has published its edge.
     ///
     /// Returns `None` if the service is not ready or is condemned. In both cases its state will
-    /// change, so the attempt can wait for that. Returns `None`, too, if a shutdown has marked the
-    /// service: the mark is read after the edge was published, so either the last pass of the
-    /// shutdown finds the edge, or this call finds the mark (S4).
+    /// change, so the attempt can wait for that. Returns `None`, too, if a planned end has marked
+    /// the service: the mark is read after the edge was published, so either the last pass of the
+    /// plan finds the edge, or this call finds the mark (S4).
     pub(crate) fn read_to_build<T>(&self, id: ServiceId<T>) -> Option<Arc<Instance<T>>> {
         let (cell, slot) = self.open(id)?;
         // Between the publication of the edge and the read of `condemned`. The race with a
@@ -393,16 +402,16 @@ impl Store {
         let current = slot.state.load() == Tag::ready(Instance::generation(&instance));
         let usable = current
             && slot.condemned.load() == Instance::generation(&instance)
-            && !self.service(id.index()).stopped.is_set();
+            && !self.service(id.index()).end_mark.is_set();
         usable.then_some(instance)
     }
 
-    /// Returns the current instance that an attempt could get: none if a shutdown has marked the
+    /// Returns the current instance that an attempt could get: none if a planned end has marked the
     /// service.
     #[cfg(feature = "supervise")]
     pub(crate) fn instance_to_build_from(&self, index: ServiceIndex) -> Option<Received> {
         let (state, revision) = self.state_and_revision(index);
-        let is_ready = state.phase() == Phase::Ready && !self.service(index).stopped.is_set();
+        let is_ready = state.phase() == Phase::Ready && !self.service(index).end_mark.is_set();
         is_ready.then(|| (state.generation(), revision))
     }
 
@@ -413,20 +422,23 @@ impl Store {
     }
 
     /// Searches the edges to the dependency of `from`, from that edge on, for one with an awaited
-    /// dependent. Counts each edge that it visits down in `budget`, and ends when that is 0.
+    /// dependent: of all kinds, or the hard ones only. Counts each edge that it visits down in
+    /// `budget`, and ends when that is 0.
     ///
     /// `is_awaited` is called under the lock of the topology.
     #[cfg(feature = "supervise")]
     pub(crate) fn find_dependent(
         &self,
         from: Edge,
+        hard_only: bool,
         budget: &mut usize,
         is_awaited: impl Fn(ServiceIndex) -> bool,
     ) -> FoundDependent {
         self.topology.read(|graph| {
             let mut from = from;
             while let Some(edge) = graph.first_dependent_from(from) {
-                if is_awaited(edge.dependent) {
+                let counts = || !hard_only || graph.kind(edge) == Some(DependencyKind::Hard);
+                if is_awaited(edge.dependent) && counts() {
                     return FoundDependent::At(edge);
                 }
                 if *budget == 0 {
@@ -436,6 +448,15 @@ impl Store {
                 from = edge.next_dependent();
             }
             FoundDependent::None
+        })
+    }
+
+    /// Returns the dependents of a service that fail together with it.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn hard_dependents(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
+        self.topology.read(|graph| {
+            let is_hard = |edge: &Edge| graph.kind(*edge) == Some(DependencyKind::Hard);
+            graph.dependents(index).filter(is_hard).map(|edge| edge.dependent).collect()
         })
     }
 
@@ -494,7 +515,7 @@ impl Store {
     /// The mark is set before the slot is woken, and each failure wakes its slot. So no wait misses
     /// that (W).
     pub(crate) fn has_stopped(&self, index: ServiceIndex) -> bool {
-        let is_marked = self.service(index).stopped.is_set();
+        let is_marked = self.service(index).end_mark.is_final();
         is_marked && self.slot(index).state.load().phase() == Phase::Down
     }
 

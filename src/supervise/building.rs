@@ -45,6 +45,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, self.now());
         let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
+        if timeout.is_some() {
+            self.control.set_build(attempt.deadline());
+        }
         let outcome = {
             let mut useless = Wait::new(BuildUseless {
                 registry: self.registry(),
@@ -132,12 +135,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // An error of a build that must stop, or whose dependency has stopped, is a consequence of
         // this, and is not counted.
         let store = self.registry().store();
-        let has_stopped = |dependency| store.service(dependency).stopped.is_set();
-        let is_consequence = self.registry().is_closed()
-            || self.control.stop_requested()
-            || attempt.edges.any_dependency(has_stopped);
-        if is_consequence {
-            let _ = attempt.end(Shielded::new(Reason::ShutDown));
+        let has_stopped = |dependency| store.service(dependency).end_mark.is_final();
+        let planned = self.control.end_requested().map(|end| end.reason.clone());
+        let planned = planned
+            .or_else(|| attempt.edges.any_dependency(has_stopped).then_some(Reason::ShutDown));
+        let planned = planned.or_else(|| self.registry().is_closed().then_some(Reason::Closed));
+        if let Some(planned) = planned {
+            let _ = attempt.end(Shielded::new(planned));
             return BuildResult::MustStop;
         }
         let failure = match attempt.end(Reason::error(reason.into_inner())) {
@@ -169,7 +173,7 @@ impl Condition for BuildUseless<'_> {
         let store = self.registry.store();
         let is_useless = !store.is_starting(self.index, self.generation)
             || store.is_closed()
-            || self.control.stop_requested();
+            || self.control.must_end();
         is_useless.then_some(())
     }
 

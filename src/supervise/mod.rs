@@ -154,6 +154,7 @@
 // | `verdict.rs`                 | what the reason of a failure says about the next build (S1)   |
 // | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its decisions          |
+// | `reporting.rs`               | the states that a supervisor reports, and their events        |
 // | `build.rs`                   | `Build`, which a builder receives, and its waits              |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
 // | `live.rs`                    | `Live`, which a body receives (S11)                           |
@@ -207,20 +208,24 @@ mod building;
 mod ending;
 mod grace;
 mod live;
+mod operations;
 mod output;
 mod pending_attempt;
 mod policy;
+mod reporting;
 mod retrying;
 mod run_loop;
 mod shutdown;
 mod supervisor;
 mod user_code;
 mod verdict;
+mod wake_list;
 
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
     live::{Live, StopReason, Stopping},
+    operations::{StopWait, TurnGuard},
     output::{BodyEnd, BodyOutput, BuildOutput, Completed},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},

@@ -7,7 +7,7 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -18,16 +18,16 @@ use super::{
     policy::{Decision, FailureCounter},
     supervisor::ServiceLoop,
     verdict::Meaning,
+    wake_list::WakeList,
 };
 use crate::{
-    event::EventKind,
     failure::Failure,
     instance::BuiltFrom,
     numbers::ServiceIndex,
     registry::{Command, CommandWait},
     service::{AnyId, ServiceName},
     store::{Edge, Given, Received, Store, UsedEdges},
-    sync::{Mutex, Shielded, lock, shielded},
+    sync::Shielded,
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -121,23 +121,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let first_backoff = since.checked_add(counter.policy().first_backoff());
         let failures = counter.failures();
         match &retry {
-            Retry::After(_) => {
-                self.control.set_state(SupervisorState::BackingOff, failures, end);
-            }
+            Retry::After(_) => self.set_state(SupervisorState::BackingOff, failures, end),
             Retry::WhenAvailable(missing) => {
                 let missing = self.registry().store().name(*missing);
-                self.control.set_waiting(missing, failures, first_backoff);
+                self.set_waiting(missing, failures, first_backoff);
             }
-            Retry::WhenChanged => {
-                self.control.set_state(SupervisorState::Permanent, failures, None);
-            }
-            Retry::GivenUp => {
-                // Before the event, which the status shows.
-                let number = self.control.set_state(SupervisorState::GivenUp, failures, None);
-                let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
-                let (registry, zero) = (self.registry(), Duration::ZERO);
-                registry.emit_numbered(index, failed.generation, number, zero, kind);
-            }
+            Retry::WhenChanged => self.set_down(SupervisorState::Permanent, failures, &failed),
+            Retry::GivenUp => self.set_down(SupervisorState::GivenUp, failures, &failed),
         }
         // The user's reason must not live as long as the service stays down.
         drop(failed);
@@ -223,58 +213,21 @@ impl Condition for InputChanged<'_> {
 /// Waits until one of several inputs has changed. A wake-up costs the check of one input, whatever
 /// their number.
 struct InputsChanged<'a> {
-    waits: Vec<(Wait<InputChanged<'a>>, Waker)>,
-    due: Arc<Due>,
-}
-
-/// The waits that must be polled, and the task that must poll them.
-struct Due(Mutex<DueWaits>);
-
-struct DueWaits {
-    waits: Vec<usize>,
-    task: Option<Waker>,
-}
-
-/// The waker of one wait.
-struct WaitDue {
-    due: Arc<Due>,
-    wait: usize,
+    waits: BTreeMap<ServiceIndex, (Wait<InputChanged<'a>>, Waker)>,
+    /// Those that were not polled yet.
+    new: Vec<ServiceIndex>,
+    woken: WakeList,
 }
 
 impl<'a> InputsChanged<'a> {
     fn new(store: &'a Store, given: BTreeMap<ServiceIndex, Option<Received>>) -> Self {
-        let waits = DueWaits { waits: (0..given.len()).collect(), task: None };
-        let due = Arc::new(Due(Mutex::new(waits)));
-        let waits = given.into_iter().enumerate().map(|(wait, (input, given))| {
-            let waker = Arc::new(WaitDue { due: Arc::clone(&due), wait });
-            (Wait::new(InputChanged { store, input, given }), waker.into())
+        let woken = WakeList::new();
+        let new = given.keys().copied().collect();
+        let waits = given.into_iter().map(|(input, given)| {
+            let wait = Wait::new(InputChanged { store, input, given });
+            (input, (wait, woken.waker(input)))
         });
-        let waits = waits.collect();
-        Self { waits, due }
-    }
-}
-
-impl Due {
-    /// Takes the waits that are due. A later one wakes `task`.
-    fn take(&self, task: Option<Waker>) -> Vec<usize> {
-        let mut due = lock(&self.0);
-        let (old, waits) = (mem::replace(&mut due.task, task), mem::take(&mut due.waits));
-        drop(due);
-        // The drop of a waker is user code.
-        shielded(|| drop(old));
-        waits
-    }
-}
-
-impl Wake for WaitDue {
-    fn wake(self: Arc<Self>) {
-        let mut due = lock(&self.due.0);
-        due.waits.push(self.wait);
-        let task = due.task.take();
-        drop(due);
-        if let Some(task) = task {
-            shielded(|| task.wake());
-        }
+        Self { waits: waits.collect(), new, woken }
     }
 }
 
@@ -282,19 +235,14 @@ impl Future for InputsChanged<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { waits, due } = self.get_mut();
-        for number in due.take(Some(context.waker().clone())) {
-            let (wait, waker) = &mut waits[number];
+        let Self { waits, new, woken } = self.get_mut();
+        let woken = woken.take(context);
+        for input in mem::take(new).into_iter().chain(woken) {
+            let Some((wait, waker)) = waits.get_mut(&input) else { continue };
             if Pin::new(wait).poll(&mut Context::from_waker(waker)).is_ready() {
                 return Poll::Ready(());
             }
         }
         Poll::Pending
-    }
-}
-
-impl Drop for InputsChanged<'_> {
-    fn drop(&mut self) {
-        self.due.take(None);
     }
 }

@@ -3,6 +3,8 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
+use std::time::Duration;
+
 use futures_lite::future::or;
 
 use super::{
@@ -10,7 +12,15 @@ use super::{
     policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
-    provide::Attempt, registry::CommandWait, store::InstanceTracker, sync::Shielded, waiting::Wait,
+    numbers::ServiceIndex,
+    provide::Attempt,
+    registry::{CommandWait, Registry},
+    store::{InstanceTracker, Store},
+    sync::Shielded,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
 };
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
@@ -21,78 +31,78 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
     pub(super) async fn run_loop<F, O, B>(
         &self,
-        mut builder: UserBuilder<F>,
+        builder: &mut UserBuilder<F>,
         body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
+        counter: &mut FailureCounter,
     ) -> Option<Up<T>>
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
         B: Body<T>,
     {
-        let mut counter = FailureCounter::new(self.policy.clone());
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
         loop {
             // Returns here if the service must stop: no instance is up.
-            self.body_returned(body, &counter).await?;
-            let attempt = self.begin(&counter).await?;
+            self.body_returned(body, counter).await?;
+            let attempt = self.begin(counter).await?;
             // Before the builder is called: a change during the build counts.
             let declared = self.registry().store().declared(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
-            let (failed, since, inputs) =
-                match self.build(attempt, &counter, holders, &mut builder).await {
-                    BuildResult::Running(running, graces, inputs) => {
-                        // A reset that was requested during the build.
-                        if self.control.take_reset() {
-                            counter.reset();
-                        }
-                        counter.record_up(self.now());
-                        let (running, state) = match O::COMPLETES {
-                            true => (Up::WithoutBody(running), SupervisorState::Completed),
-                            false => (Up::new::<B>(running), SupervisorState::Up),
-                        };
-                        self.control.set_state(state, counter.failures(), None);
-                        // The service must stop. In a shutdown `stop` takes the instance down,
-                        // after a close the drop of `running` does.
-                        let Some(failed) = self.run_instance(&running, graces, body).await else {
-                            return Some(running);
-                        };
-                        // Before the draining, which is part of the backoff.
-                        let since = self.now();
-                        // The service must stop. In a shutdown `stop` continues the draining.
-                        let Some(remaining) = self.drain(&running, &counter).await else {
-                            return Some(running);
-                        };
-                        holders = remaining;
-                        let tracker = running.into_tracker().await;
-                        earlier.retain(|tracker| !tracker.is_drained());
-                        if !tracker.is_drained() {
-                            earlier.push(tracker);
-                        }
-                        (failed, since, inputs)
+            let (failed, since, inputs) = match self.build(attempt, counter, holders, builder).await
+            {
+                BuildResult::Running(running, graces, inputs) => {
+                    // A reset that was requested during the build.
+                    if self.control.take_reset() {
+                        counter.reset();
                     }
-                    // The shutdown itself may have invalidated the build (S4), which is not a
-                    // failure to be counted.
-                    BuildResult::Failed(failure, _) if self.control.stop_requested() => {
-                        drop(Shielded::new(failure));
-                        return None;
+                    counter.record_up(self.now());
+                    let (running, state) = match O::COMPLETES {
+                        true => (Up::WithoutBody(running), SupervisorState::Completed),
+                        false => (Up::new::<B>(running), SupervisorState::Up),
+                    };
+                    self.set_state(state, counter.failures(), None);
+                    // The service must stop. In a shutdown `stop` takes the instance down,
+                    // after a close the drop of `running` does.
+                    let Some(failed) = self.run_instance(&running, graces, body).await else {
+                        return Some(running);
+                    };
+                    // Before the draining, which is part of the backoff.
+                    let since = self.now();
+                    // The service must stop. In a shutdown `stop` continues the draining.
+                    let Some(remaining) = self.drain(&running, counter).await else {
+                        return Some(running);
+                    };
+                    holders = remaining;
+                    let tracker = running.into_tracker().await;
+                    earlier.retain(|tracker| !tracker.is_drained());
+                    if !tracker.is_drained() {
+                        earlier.push(tracker);
                     }
-                    BuildResult::Failed(failure, edges) => {
-                        let inputs = Inputs { edges, ..Inputs::default() };
-                        (Shielded::new(failure), self.now(), inputs)
-                    }
-                    // The attempt has failed, so no instance is up. It may not be the turn of the
-                    // service yet: then a dependency has stopped, and no other build could get it.
-                    BuildResult::MustStop => return self.must_stop().await,
-                };
+                    (failed, since, inputs)
+                }
+                // The shutdown itself may have invalidated the build (S4), which is not a
+                // failure to be counted.
+                BuildResult::Failed(failure, _) if self.control.must_end() => {
+                    drop(Shielded::new(failure));
+                    return None;
+                }
+                BuildResult::Failed(failure, edges) => {
+                    let inputs = Inputs { edges, ..Inputs::default() };
+                    (Shielded::new(failure), self.now(), inputs)
+                }
+                // The attempt has failed, so no instance is up. It may not be the turn of the
+                // service yet: then a dependency has stopped, and no other build could get it.
+                BuildResult::MustStop => return self.must_stop().await,
+            };
             // A reset that was requested during the build, while the instance was up, or during the
             // draining: this failure is counted as the first one.
             if self.control.take_reset() {
                 counter.reset();
             }
             let inputs = Inputs { declared, ..inputs };
-            if !self.wait_to_retry(failed, since, inputs, &mut counter).await {
+            if !self.wait_to_retry(failed, since, inputs, counter).await {
                 // The service must stop, and it is down.
                 return None;
             }
@@ -101,7 +111,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
-        self.control.set_state(SupervisorState::Building, counter.failures(), None);
+        let mark = &self.registry().store().service(self.id().index()).end_mark;
+        if mark.is_set() {
+            self.set_state(SupervisorState::Stopped, counter.failures(), None);
+            let released = Released { registry: self.registry(), index: self.id().index() };
+            let released = async { Some(Wait::new(released).await) };
+            or(self.must_stop(), released).await?;
+        }
+        self.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
                 Ok(attempt) => Some(attempt),
@@ -118,4 +135,29 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         Wait::new(CommandWait { accept_reset: false, ..self.command_wait() }).await;
         None
     }
+}
+
+/// Waits until the service may begin, or never may again.
+struct Released<'a> {
+    registry: &'a Registry,
+    index: ServiceIndex,
+}
+
+impl Condition for Released<'_> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        let mark = &self.registry.store().service(self.index).end_mark;
+        (!mark.is_set() || mark.is_final()).then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) {}
 }

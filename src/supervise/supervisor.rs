@@ -2,23 +2,24 @@
 
 use std::{
     fmt,
-    future::{Future, ready},
-    pin::Pin,
+    future::{Future, poll_fn, ready},
+    mem,
+    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     AsyncBody, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, Live, NoBody,
-    RestartPolicy, user_code::UserBuilder,
+    RestartPolicy, policy::FailureCounter, user_code::UserBuilder,
 };
 use crate::{
     clock::{WakeSource, block_on},
     instance::Instance,
     provide::Provider,
-    registry::{Control, Registry},
+    registry::{Control, EndKind, Registry},
     service::ServiceId,
-    sync::{self, Mutex, Shielded},
+    sync::{self, Mutex, Shielded, SupervisorPoll},
 };
 
 /// A provider whose loop is already written; returned by [`Registry::supervise`].
@@ -290,6 +291,9 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// [invalidated](crate::Attempt::invalidated), if it exceeds the build timeout, or if the
     /// service must stop. A panic of the builder or of its future is a failed build.
     ///
+    /// A wait that blocks its thread ([`wait_blocking`](crate::wait::Wait::wait_blocking)) returns
+    /// the error `MustAwait` in a poll of this future.
+    ///
     /// Dropping this future takes the service down; no stop hook is called.
     ///
     /// ```
@@ -306,18 +310,40 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
     {
+        let mut run = pin!(self.run_on_any_thread(builder));
+        // User code that blocks in such a poll would block the executor.
+        poll_fn(|context| {
+            let _poll = SupervisorPoll::begin();
+            run.as_mut().poll(context)
+        })
+        .await;
+    }
+
+    async fn run_on_any_thread<F, O>(self, builder: F)
+    where
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
+    {
         let Self { service, mut body } = self;
         // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
-        let stop_hook = Shielded::new(sync::lock(&service.stop_hook).take());
+        let mut stop_hook = Shielded::new(sync::lock(&service.stop_hook).take());
         let body_limit = if B::EXISTS { service.policy.stop_timeout } else { Duration::ZERO };
         service.control.start(body_limit.saturating_add(service.hook_timeout));
         // The instances of earlier generations that have readers.
         let mut earlier = Vec::new();
-        let builder = UserBuilder::new(builder);
-        let running = service.run_loop(builder, &mut body, &mut earlier).await;
-        // The loop also ends if the registry is closed. Only a shutdown calls the stop hook.
-        if service.control.stop_requested() {
-            service.stop(running, earlier, stop_hook).await;
+        let mut builder = UserBuilder::new(builder);
+        let mut counter = FailureCounter::new(service.policy.clone());
+        loop {
+            let running =
+                service.run_loop(&mut builder, &mut body, &mut earlier, &mut counter).await;
+            // The loop also ends if the registry is closed. Then the stop hook is not called.
+            let Some(end) = service.control.end_requested() else { return };
+            service.stop(running, mem::take(&mut earlier), &mut stop_hook).await;
+            // The drop of this supervisor reports the end.
+            if end.kind == EndKind::ShutDown {
+                return;
+            }
+            service.registry().end_reached(service.id().index(), &service.control);
         }
     }
 
@@ -349,7 +375,7 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     {
         block_on(|wake_source| {
             self.service.wake_source = wake_source;
-            self.run(move |build: Build<T>| ready(builder(&build)))
+            self.run_on_any_thread(move |build: Build<T>| ready(builder(&build)))
         });
     }
 }

@@ -204,11 +204,8 @@ impl Meaning {
             }
             // Counted against the dependency that was absent, or against the one that took it down.
             Reason::GraceExpired { .. } => Self::Excused,
-            Reason::ShutDown | Reason::Closed => Self::Excused,
-            Reason::Panicked
-            | Reason::AttemptDropped
-            | Reason::RunningDropped
-            | Reason::ProviderDropped => Self::Failed,
+            reason if reason.is_planned() => Self::Excused,
+            _ => Self::Failed,
         }
     }
 

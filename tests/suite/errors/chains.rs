@@ -72,6 +72,7 @@ impl Checked {
 /// The names of the types that `src/error/` calls errors.
 fn error_types() -> BTreeSet<&'static str> {
     let sources = [
+        include_str!("../../../src/error/must_await.rs"),
         include_str!("../../../src/error/provide.rs"),
         include_str!("../../../src/error/read.rs"),
         include_str!("../../../src/error/registry.rs"),
@@ -98,7 +99,9 @@ fn no_text_occurs_twice_in_the_chain_of_any_error() {
     #[cfg(feature = "supervise")]
     expected.insert("BuildFailure");
     #[cfg(not(feature = "supervise"))]
-    expected.remove("DrainError");
+    for supervised in ["DrainError", "MustAwaitError"] {
+        expected.remove(supervised);
+    }
     assert_eq!(checked.0, expected);
 }
 
@@ -207,6 +210,16 @@ fn supervising(checked: &mut Checked) {
         drop((_provider, running));
         registry.supervise(a).unwrap()
     };
+    let (other, [b]) = registry_of::<u32, 1>(["b"]);
+    let (sender, errors) = std::sync::mpsc::channel();
+    let of = other.clone();
+    let mut run = Box::pin(other.supervise(b).unwrap().run(async move |_| {
+        sender.send(of.wait_all_ready().wait_blocking().unwrap_err()).unwrap();
+        1
+    }));
+    assert!(crate::support::poll_once(&mut run).is_pending());
+    let AllReadyError::MustAwait(error) = errors.try_recv().unwrap() else { panic!() };
+    checked.own(error);
     let failures = Arc::<Mutex<Vec<_>>>::default();
     let seen = Arc::clone(&failures);
     let thread = std::thread::spawn(move || {

@@ -5,14 +5,21 @@
 //!   what to do.
 //! - The period is enforced for every instance: whether its build has used the dependency or not,
 //!   and also if it is declared while the instance is up.
+//! - So is one whose declaration runs the supervisor in place, by its waker.
 //! - Absence begins when the dependency was ready and is not any more.
 //! - While the service is built, the dependency is a start-only one.
 //! - Of several declarations for one pair the hardest one counts: hard, then the shortest period,
 //!   then start-only.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use super::runtime::{TestRuntime, exact, ms};
+use crate::support::publish;
 use mainstay::{
     DependencyKind, Reason, Registry, ServiceId,
     error::{DependencyError, ProvideError, WaitForError},
@@ -207,4 +214,38 @@ fn the_hardest_declaration_of_one_pair_counts() {
     assert_eq!(edge(), (DependencyKind::Hard, None), "with a period declared after it, too");
     assert!(registry.provide(pages).is_ok(), "no period is left that needs a supervisor");
     assert!(pages_on.with_grace_on(db, GRACE).is_ok(), "the hard edge is there already");
+}
+
+/// A task whose waker polls it in place.
+struct InPlace(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+impl Wake for InPlace {
+    fn wake(self: Arc<Self>) {
+        let Some(mut task) = self.0.lock().unwrap().take() else { return };
+        let waker = Waker::from(Arc::clone(&self));
+        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            *self.0.lock().unwrap() = Some(task);
+        }
+    }
+}
+
+#[test]
+fn a_supervisor_that_a_declaration_polls_in_place_enforces_it() {
+    let registry = Registry::with_capacity(2).unwrap();
+    let [db, pages] = ["db", "pages"].map(|name| registry.register::<u32>(name).unwrap());
+    let provider = registry.provide(db).unwrap();
+    let running = publish(&provider, 1);
+    let mut builds = 0;
+    let run = registry.supervise(pages).unwrap().run(async move |_| {
+        builds += 1;
+        builds
+    });
+    let task = Arc::new(InPlace(Mutex::new(Some(Box::pin(run)))));
+    Arc::clone(&task).wake();
+    assert_eq!(*registry.get(pages).unwrap(), 1);
+    registry.depends(pages).with_grace_on(db, Duration::ZERO).unwrap();
+    running.fail("reset by peer");
+    assert_eq!(registry.status(pages).unwrap().generation, 1);
+    registry.close();
+    assert!(task.0.lock().unwrap().is_none(), "it has ended");
 }
