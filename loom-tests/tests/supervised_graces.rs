@@ -73,7 +73,7 @@ fn the_absence_of_a_tolerated_dependency_is_noticed() {
                 running.fail("away");
                 // Only the supervisor fails it.
                 while let Ok(status) = registry.status(app) {
-                    if status.generation > 0 {
+                    if status.generation.get() > 0 {
                         break;
                     }
                     let _ = registry.wait_changed(app, status.state()).wait_blocking();
