@@ -51,10 +51,10 @@ fn registry() -> Registry {
     Registry::builder(2).unwrap().clock(PausedClock(Instant::now())).build()
 }
 
-/// Preemption bound: 2.
+/// Preemption bound: 1.
 #[test]
 fn the_absence_of_a_tolerated_dependency_is_noticed() {
-    model("the absence of a tolerated dependency is noticed", Some(2), || {
+    model("the absence of a tolerated dependency is noticed", Some(1), || {
         let registry = registry();
         let [dep, app] = ["dep", "app"].map(|name| registry.register::<u8>(name).unwrap());
         let provider = registry.provide(dep).unwrap();
