@@ -35,6 +35,8 @@ mod refused;
 mod registry;
 mod unavailable;
 
+#[cfg(feature = "supervise")]
+pub(crate) use self::chain::links;
 pub use self::{
     chain::chain,
     must_await::MustAwaitError,

@@ -73,7 +73,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// As [`ready`](Self::ready). The values of this generation, the first one and its
     /// replacements, are handed over to the receiver, which is one of this service.
     pub(crate) fn ready_for(
-        self,
+        &mut self,
         receiver: &Receiver<T>,
         value: T,
     ) -> Result<Running<T>, ReadyError<T>> {

@@ -545,9 +545,6 @@ pub(crate) struct CommandWait<'a> {
     /// Whether a reset ends the wait. While an instance is being built or is up, it does not: the
     /// reset stays requested until the build or the instance has ended.
     pub(crate) accept_reset: bool,
-    /// While backing off: the number of cascades that had reached the service while it was down.
-    /// Another one is a reason to retry.
-    pub(crate) passed: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -556,9 +553,6 @@ pub(crate) enum Command {
     Stop,
     /// The user has requested a reset.
     Reset,
-    /// The service was failed while it was backing off: a service that the last build used has
-    /// failed, and with it perhaps the reason for the backoff.
-    Retry,
 }
 
 impl Condition for CommandWait<'_> {
@@ -568,11 +562,7 @@ impl Condition for CommandWait<'_> {
         if self.store.is_closed() || self.control.must_end() {
             return Some(Command::Stop);
         }
-        if self.accept_reset && self.control.take_reset() {
-            return Some(Command::Reset);
-        }
-        let now = self.store.passed(self.index);
-        self.passed.is_some_and(|passed| passed != now).then_some(Command::Retry)
+        (self.accept_reset && self.control.take_reset()).then_some(Command::Reset)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -88,6 +88,7 @@ pub(crate) use self::{
 pub(crate) use self::{
     end_mark::EndMark,
     hand_over::{Claimed, HandOver, HandedOver, Next},
+    used_edges::Given,
 };
 pub use self::{graph::DependencyKind, state::Phase};
 
@@ -136,9 +137,9 @@ pub(crate) struct Service {
     /// that begins.
     pub(crate) change_waiters: Count,
     status: StatusData,
-    /// The number of cascades that have reached the service while it was down.
+    /// An edge from this service was declared.
     #[cfg(feature = "supervise")]
-    passed: Count,
+    declares: Flag,
     /// The number of the last grace period that was declared.
     #[cfg(feature = "supervise")]
     graces_declared: Count,
@@ -239,7 +240,7 @@ impl Store {
             change_waiters: Count::new(),
             status: StatusData::new(),
             #[cfg(feature = "supervise")]
-            passed: Count::new(),
+            declares: Flag::new(),
             #[cfg(feature = "supervise")]
             graces_declared: Count::new(),
             closure: ClosureCell::new(),
@@ -317,6 +318,8 @@ impl Store {
         #[cfg(not(feature = "supervise"))]
         let _ = grace;
         #[cfg(feature = "supervise")]
+        self.service(declaration.dependent).declares.set();
+        #[cfg(feature = "supervise")]
         if let Some(number) = grace {
             // Before the waiters are woken: the supervisor checks this number (W).
             self.service(declaration.dependent).graces_declared.raise(number);
@@ -341,6 +344,31 @@ impl Store {
         number: u32,
     ) -> Vec<(ServiceIndex, Duration)> {
         self.topology.read(|graph| graph.graces_since(dependent, number).collect())
+    }
+
+    /// Returns the present instance of each service to which an edge of any kind is declared.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn declared(&self, dependent: ServiceIndex) -> Vec<Given> {
+        // Most services have none, and then this is called for each build.
+        if !self.service(dependent).declares.is_set() {
+            return Vec::new();
+        }
+        let mut declared: Vec<Given> = self.topology.read(|graph| {
+            let edges = graph.dependencies(dependent);
+            let edges = edges.filter(|(_, source)| source.is_declared());
+            edges.map(|(edge, _)| (edge.dependency, None)).collect()
+        });
+        for (dependency, instance) in &mut declared {
+            *instance = self.instance_to_build_from(*dependency);
+        }
+        declared
+    }
+
+    /// Returns whether an edge from one service to another one would close a cycle. Linear, as
+    /// `Graph::shortest_cycle`.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn would_close_cycle(&self, edge: Edge) -> bool {
+        self.topology.read(|graph| graph.shortest_cycle(edge, |_, _| true).is_some())
     }
 
     /// Called once, when the registry is built.
@@ -376,6 +404,15 @@ impl Store {
             && slot.condemned.load() == Instance::generation(&instance)
             && !self.service(id.index()).end_mark.is_set();
         usable.then_some(instance)
+    }
+
+    /// Returns the current instance that an attempt could get: none if a planned end has marked the
+    /// service.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn instance_to_build_from(&self, index: ServiceIndex) -> Option<Received> {
+        let (state, revision) = self.state_and_revision(index);
+        let is_ready = state.phase() == Phase::Ready && !self.service(index).end_mark.is_set();
+        is_ready.then(|| (state.generation(), revision))
     }
 
     /// As [`read_to_build`](Self::read_to_build), for a service of any type. Returns what
@@ -464,14 +501,6 @@ impl Store {
         };
         let (service, root) = (self.name(index), self.name(root));
         Failure { service, generation, root, root_generation, reason, at }
-    }
-
-    /// Returns the number of cascades that have reached the service while it was down. Such a
-    /// cascade leaves the service as it is. But it is a reason for a supervisor to retry: a service
-    /// on which the last attempt stood has failed.
-    #[cfg(feature = "supervise")]
-    pub(crate) fn passed(&self, index: ServiceIndex) -> u32 {
-        self.service(index).passed.get()
     }
 
     // Closing.

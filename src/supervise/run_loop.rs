@@ -3,23 +3,18 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_lite::future::or;
 
 use super::{
-    Body, Build, BuildOutput, SupervisorState,
-    building::BuildResult,
-    ending::Up,
-    policy::{FailureCounter, Verdict},
-    supervisor::ServiceLoop,
-    user_code::UserBuilder,
+    Body, Build, BuildOutput, SupervisorState, building::BuildResult, ending::Up,
+    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
-    failure::{Failure, Reason},
     numbers::ServiceIndex,
     provide::Attempt,
-    registry::{Command, CommandWait, Registry},
+    registry::{CommandWait, Registry},
     store::{InstanceTracker, Store},
     sync::Shielded,
     waiting::{
@@ -46,28 +41,30 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         O: BuildOutput<T>,
         B: Body<T>,
     {
-        let mut backoff = Backoff { delay: Duration::ZERO, since: self.now(), passed: 0 };
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
-        while self.back_off(backoff, counter).await {
+        loop {
             // Returns here if the service must stop: no instance is up.
             self.body_returned(body, counter).await?;
             let attempt = self.begin(counter).await?;
-            // Read now: the number grows only while the service is down, so every cascade that
-            // comes after the end of this attempt or its instance is counted.
-            let passed = self.registry().store().passed(self.id().index());
+            // Before the builder is called: a change during the build counts.
+            let declared = self.registry().store().declared(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
-            let (failed, since) = match self.build(attempt, counter, holders, builder).await {
-                BuildResult::Running(running, graces) => {
+            let (failed, since, inputs) = match self.build(attempt, counter, holders, builder).await
+            {
+                BuildResult::Running(running, graces, inputs) => {
                     // A reset that was requested during the build.
                     if self.control.take_reset() {
                         counter.reset();
                     }
                     counter.record_up(self.now());
-                    self.set_state(SupervisorState::Up, counter.failures(), None);
-                    let running = Up::new::<B>(running);
-                    // The service must stop. In a shutdown `stop` takes the instance down, after a
-                    // close the drop of `running` does.
+                    let (running, state) = match O::COMPLETES {
+                        true => (Up::WithoutBody(running), SupervisorState::Completed),
+                        false => (Up::new::<B>(running), SupervisorState::Up),
+                    };
+                    self.set_state(state, counter.failures(), None);
+                    // The service must stop. In a shutdown `stop` takes the instance down,
+                    // after a close the drop of `running` does.
                     let Some(failed) = self.run_instance(&running, graces, body).await else {
                         return Some(running);
                     };
@@ -83,16 +80,18 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     if !tracker.is_drained() {
                         earlier.push(tracker);
                     }
-                    (failed, since)
+                    (failed, since, inputs)
                 }
-                // The shutdown itself may have invalidated the build (S4), which is not a failure
-                // to be counted.
-                BuildResult::Invalidated(failure) if self.control.must_end() => {
+                // The shutdown itself may have invalidated the build (S4), which is not a
+                // failure to be counted.
+                BuildResult::Failed(failure, _) if self.control.must_end() => {
                     drop(Shielded::new(failure));
                     return None;
                 }
-                BuildResult::Invalidated(failure) => (Shielded::new(failure), self.now()),
-                BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
+                BuildResult::Failed(failure, edges) => {
+                    let inputs = Inputs { edges, ..Inputs::default() };
+                    (Shielded::new(failure), self.now(), inputs)
+                }
                 // The attempt has failed, so no instance is up. It may not be the turn of the
                 // service yet: then a dependency has stopped, and no other build could get it.
                 BuildResult::MustStop => return self.must_stop().await,
@@ -102,51 +101,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if self.control.take_reset() {
                 counter.reset();
             }
-            let verdict = if counts_against_service(&failed) {
-                counter.count_failure(since)
-            } else {
-                counter.ignore_failure(since)
-            };
-            match verdict {
-                Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
-                Verdict::GiveUp => {
-                    self.set_down(SupervisorState::GivenUp, counter.failures(), &failed);
-                    // The user's reason must not live as long as the service stays down.
-                    drop(failed);
-                    if Wait::new(self.command_wait()).await == Command::Stop {
-                        return None;
-                    }
-                    // The command was a reset: the service is built immediately.
-                    counter.reset();
-                    backoff = Backoff { delay: Duration::ZERO, since, passed };
-                }
+            let inputs = Inputs { declared, ..inputs };
+            if !self.wait_to_retry(failed, since, inputs, counter).await {
+                // The service must stop, and it is down.
+                return None;
             }
         }
-        // The service must stop, and it is down.
-        None
-    }
-
-    /// Waits until the backoff ends. Returns `false` if the service must stop.
-    async fn back_off(&self, backoff: Backoff, counter: &mut FailureCounter) -> bool {
-        // The loop does not report `BackingOff` for no time. `begin` checks whether the service
-        // must stop.
-        if backoff.delay.is_zero() {
-            return true;
-        }
-        let end = backoff.since.checked_add(backoff.delay);
-        self.set_state(SupervisorState::BackingOff, counter.failures(), end);
-        let slept = async {
-            self.sleep_until(end).await;
-            Command::Retry
-        };
-        let passed = Some(backoff.passed);
-        let command = Wait::new(CommandWait { passed, ..self.command_wait() });
-        match or(command, slept).await {
-            Command::Stop => return false,
-            Command::Reset => counter.reset(),
-            Command::Retry => {}
-        }
-        true
     }
 
     /// Begins the next attempt. Returns `None` if the service must stop.
@@ -175,13 +135,6 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         Wait::new(CommandWait { accept_reset: false, ..self.command_wait() }).await;
         None
     }
-
-    /// Returns the condition of a wait for a stop or a reset.
-    fn command_wait(&self) -> CommandWait<'_> {
-        let (store, index) = (self.registry().store(), self.id().index());
-        let control = &self.control;
-        CommandWait { store, index, control, accept_reset: true, passed: None }
-    }
 }
 
 /// Waits until the service may begin, or never may again.
@@ -207,22 +160,4 @@ impl Condition for Released<'_> {
     }
 
     fn timed_out(&self, _: Duration) {}
-}
-
-/// Returns whether the failure is counted against the service itself (S1): it began there, and not
-/// because a dependency was absent for a grace period.
-fn counts_against_service(failure: &Failure) -> bool {
-    failure.root == failure.service && !matches!(failure.reason, Reason::GraceExpired { .. })
-}
-
-/// The delay before a build: a backoff, the debounce delay, or none.
-#[derive(Clone, Copy)]
-struct Backoff {
-    delay: Duration,
-    /// The time of the failure, so that the time of draining is part of the delay.
-    since: Instant,
-    /// The number of cascades that had reached the service while it was down. If it grows during
-    /// the delay, a service that the last build used has failed, and the reason for which that
-    /// build failed may no longer exist. So the delay ends.
-    passed: u32,
 }

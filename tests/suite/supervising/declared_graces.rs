@@ -6,6 +6,7 @@
 //! - The period is enforced for every instance: whether its build has used the dependency or not,
 //!   and also if it is declared while the instance is up.
 //! - So is one whose declaration runs the supervisor in place, by its waker.
+//! - A shorter period that is declared during an absence applies to it.
 //! - Absence begins when the dependency was ready and is not any more.
 //! - While the service is built, the dependency is a start-only one.
 //! - Of several declarations for one pair the hardest one counts: hard, then the shortest period,
@@ -214,6 +215,30 @@ fn the_hardest_declaration_of_one_pair_counts() {
     assert_eq!(edge(), (DependencyKind::Hard, None), "with a period declared after it, too");
     assert!(registry.provide(pages).is_ok(), "no period is left that needs a supervisor");
     assert!(pages_on.with_grace_on(db, GRACE).is_ok(), "the hard edge is there already");
+}
+
+#[test]
+fn a_shorter_period_that_is_declared_during_an_absence_applies_to_it() {
+    let mut runtime = TestRuntime::new();
+    let db = runtime.service("db");
+    let provider = runtime.registry.provide(db).unwrap();
+    let running = publish(&provider, 0);
+    let pages = pages(&mut runtime, None);
+    runtime.registry.depends(pages).with_grace_on(db, GRACE * 4).unwrap();
+    runtime.run_until_idle();
+    running.fail("reset by peer");
+    runtime.run_until_idle();
+    runtime.advance(ms(10));
+    runtime.registry.depends(pages).with_grace_on(db, GRACE * 8).unwrap();
+    runtime.registry.depends(pages).with_grace_on(db, GRACE).unwrap();
+    runtime.run_until_idle();
+    assert_eq!(runtime.clock.sleepers(), 1);
+    runtime.advance(GRACE - ms(11));
+    assert_eq!(runtime.get(pages), Some(1));
+    runtime.advance(ms(1));
+    assert_eq!(runtime.get(pages), Some(2), "built again, without the dependency");
+    let failure = runtime.registry.status(pages).unwrap().last_failure.unwrap();
+    assert!(matches!(failure.reason, Reason::GraceExpired { grace: GRACE, .. }), "{failure}");
 }
 
 /// A task whose waker polls it in place.

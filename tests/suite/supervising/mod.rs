@@ -13,6 +13,7 @@ mod dropped_waits;
 mod graces;
 mod panics;
 mod restarting;
+mod retries;
 mod runtime;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod shielded_sleeps;
@@ -23,3 +24,4 @@ mod stop_results;
 mod stopping;
 mod threads;
 mod two_hours;
+mod verdicts;
