@@ -7,3 +7,4 @@ mod events;
 mod lives;
 mod records;
 mod statuses;
+mod why;
