@@ -6,5 +6,7 @@ mod blocking;
 mod events;
 mod lives;
 mod records;
+#[cfg(feature = "test-kit")]
+mod states;
 mod statuses;
 mod why;
