@@ -9,4 +9,6 @@ mod records;
 #[cfg(feature = "test-kit")]
 mod states;
 mod statuses;
+#[cfg(feature = "test-kit")]
+mod strategies;
 mod why;
