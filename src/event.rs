@@ -209,7 +209,11 @@ impl fmt::Display for EventKind<'_> {
                     Some(delay) => write!(f, "backing off for {}", Rounded(*delay))?,
                     None => f.write_str("backing off without end")?,
                 }
-                write!(f, " after {}", Failures(*failures))
+                match failures {
+                    // A debounce delay.
+                    0 => Ok(()),
+                    failures => write!(f, " after {}", Failures(*failures)),
+                }
             }
             Self::Waiting { dependency } => write!(f, "waiting for {dependency}"),
             Self::Permanent(failure) => end(f, "failed permanently", failure),

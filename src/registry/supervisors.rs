@@ -195,8 +195,8 @@ pub struct SupervisorStatus {
     pub next_try_in: Option<Duration>,
     /// While waiting: the service that it waits for.
     pub waiting_for: Option<ServiceName>,
-    /// While draining, or at the turn of the service to stop: the number of references to instances
-    /// of the service for whose drop it waits.
+    /// While draining: the number of references to the instances when the draining began. At the
+    /// turn of the service to stop: the present number of those for whose drop it waits.
     pub holders: usize,
     /// The time since which the service is not ready, by the clock of the registry: since the end
     /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its

@@ -149,6 +149,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     ) -> Option<usize> {
         // Without a timeout, the policy does not drain.
         let Some(timeout) = counter.policy().drain_timeout else { return Some(0) };
+        // This also takes the value out of its slot, which is no reader. Most instances have none,
+        // and then there is nothing to report.
+        if running.drained().check_now().is_some() {
+            return Some(0);
+        }
         let deadline = self.now().checked_add(timeout);
         let (state, holders) = (SupervisorState::Draining, running.holders());
         self.set_ending(state, counter.failures(), running.generation(), holders);
