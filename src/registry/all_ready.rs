@@ -129,7 +129,7 @@ impl Condition for AllReadyCondition {
                         last_failure: root.last_failure.clone().map(Arc::new),
                     },
                 },
-                // What blocked them has become ready just now.
+                // The service that blocked them has become ready just now.
                 None => {
                     let next = ServiceIndex::new(self.next);
                     DependencyUnavailable::timed_out(self.store(), next, after)
