@@ -43,6 +43,21 @@ pub enum Reason {
     Closed,
     /// The registry is shutting down, and it was the turn of this service to stop.
     ShutDown,
+    /// A service is being [restarted](crate::Registry::restart): this one, or one on which it
+    /// depends.
+    #[cfg(feature = "supervise")]
+    Restarted {
+        /// The service that is being restarted.
+        root: ServiceName,
+        /// The reason that the caller has given.
+        why: Arc<str>,
+    },
+    /// A service was [stopped](crate::Registry::stop): this one, or one on which it depends.
+    #[cfg(feature = "supervise")]
+    Stopped {
+        /// The service that was stopped.
+        root: ServiceName,
+    },
     /// A dependency was absent for longer than the [grace
     /// period](crate::supervise::Build::wait_with_grace) that the service declared for it.
     #[cfg(feature = "supervise")]
@@ -55,6 +70,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Returns whether the service has ended as it was asked to: by a restart, a stop, a shutdown
+    /// or a close. Nothing is broken then.
+    ///
+    /// ```
+    /// use mainstay::Reason;
+    ///
+    /// assert!(Reason::ShutDown.is_planned());
+    /// assert!(!Reason::Panicked.is_planned());
+    /// ```
+    pub fn is_planned(&self) -> bool {
+        match self {
+            Self::ShutDown | Self::Closed => true,
+            #[cfg(feature = "supervise")]
+            Self::Restarted { .. } | Self::Stopped { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The reason that a user passed. It is shielded, because the store drops it if it is not
     /// needed, and its `Drop` may panic.
     pub(crate) fn error(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Shielded<Self> {
@@ -115,6 +148,10 @@ impl fmt::Display for Phrase<'_> {
             Reason::ProviderDropped => f.write_str("the provider was dropped"),
             Reason::Closed => f.write_str("the registry was closed"),
             Reason::ShutDown => f.write_str("the registry is shutting down"),
+            #[cfg(feature = "supervise")]
+            Reason::Restarted { root, why } => write!(f, "{root} is being restarted: {why}"),
+            #[cfg(feature = "supervise")]
+            Reason::Stopped { root } => write!(f, "{root} was stopped"),
             #[cfg(feature = "supervise")]
             Reason::GraceExpired { missing, grace } => {
                 write!(f, "{} was not ready again within {grace:?}", missing.service)
@@ -184,9 +221,29 @@ pub struct Failure {
     pub at: SystemTime,
 }
 
+impl Failure {
+    /// Returns whether the service has ended as it was asked to ([`Reason::is_planned`]). Then its
+    /// event is [`Stopped`](crate::EventKind::Stopped), and its text says that it was stopped.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let running = registry.provide(port)?.begin().wait_blocking()?.ready(80)?;
+    /// registry.close();
+    /// drop(running);
+    /// let failure = registry.status(port)?.last_failure.unwrap();
+    /// assert!(failure.is_planned());
+    /// assert_eq!(failure.to_string(), "port was stopped: the registry was closed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_planned(&self) -> bool {
+        self.reason.is_planned()
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_failure(f, &self.service, &self.root)?;
+        write_failure(f, &self.service, &self.root, self.is_planned())?;
         match &self.reason {
             // It is the source.
             Reason::Error(_) => Ok(()),

@@ -27,6 +27,8 @@
 
 mod chain;
 mod must_await;
+#[cfg(feature = "supervise")]
+mod operation;
 mod provide;
 mod read;
 mod refused;
@@ -34,7 +36,7 @@ mod registry;
 mod unavailable;
 
 #[cfg(feature = "supervise")]
-pub use self::provide::DrainError;
+pub(crate) use self::chain::links;
 pub use self::{
     chain::chain,
     must_await::MustAwaitError,
@@ -48,5 +50,7 @@ pub use self::{
 };
 pub(crate) use self::{
     chain::{Joined, texts},
-    read::{WaitEnded, write_state},
+    read::WaitEnded,
 };
+#[cfg(feature = "supervise")]
+pub use self::{operation::StopError, provide::DrainError};

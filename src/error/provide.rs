@@ -3,9 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{
-    CycleError, DependencyUnavailable, ForeignIdError, MustAwaitError, RefusedValue, Unavailable,
-};
+use super::{CycleError, DependencyUnavailable, ForeignIdError, MustAwaitError, RefusedValue};
 use crate::{
     failure::Failure,
     numbers::{Generation, ServiceIndex},
@@ -321,8 +319,7 @@ impl<T> ReplaceError<T> {
         let failure = store.failure(index, generation);
         // The instance is missing because the root of its failure is.
         let (service, generation) = (failure.root.clone(), failure.root_generation);
-        let kind = Unavailable::Failed(Arc::new(failure));
-        let missing = DependencyUnavailable { service, generation, kind };
+        let missing = DependencyUnavailable::failed((service, generation), Arc::new(failure));
         Self { value, service: store.name(index), missing }
     }
 }

@@ -126,11 +126,11 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
             self.known = true;
         }
         let Some((instance, received)) = self.id.read_to_build(store) else {
-            // A marked service stays down once it is down.
+            // After a shutdown has marked it, it never becomes ready again.
             return store
                 .service(dependency)
-                .stopped
-                .is_set()
+                .end_mark
+                .is_final()
                 .then(|| Err(WaitForError::Stopped { service: store.name(dependency) }));
         };
         self.edges.receive(dependency, received, self.start_only);
@@ -148,7 +148,7 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         // A wait that has returned the error of a foreign id already can still be waited for again.
         let index = self.registry.index(self.id.into())?;
-        let missing = DependencyUnavailable::timed_out(self.store(), index, after);
+        let missing = DependencyUnavailable::timed_out(self.registry, index, after);
         Err(WaitForError::TimedOut(missing))
     }
 

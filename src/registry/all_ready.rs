@@ -1,12 +1,12 @@
 //! Waiting until all services are ready: the end of a server's start.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::Registry;
+use super::{NotReady, Registry};
 use crate::{
-    error::{AllReadyError, DependencyUnavailable, MustAwaitError, NotReadyService, Unavailable},
+    error::{AllReadyError, DependencyUnavailable, MustAwaitError, NotReadyService},
     numbers::ServiceIndex,
-    store::{Inspected, Phase, Store},
+    store::{Inspected, Store},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -69,22 +69,23 @@ impl AllReadyCondition {
 
     /// Describes all services that are not ready, for an error.
     fn all_not_ready(&self) -> Vec<NotReadyService> {
-        let store = self.registry.store();
-        let describe = |service: Inspected| {
+        let (inner, store) = (self.registry.inner(), self.registry.store());
+        let describe = |(service, why): (Inspected, Option<NotReady>)| {
             let Inspected { index, state, blocked_by, .. } = service;
             // The last failure of a blocked service is not the reason for which it is down now.
             let last_failure = if blocked_by.is_empty() { store.last_failure(index) } else { None };
-            NotReadyService {
+            Some(NotReadyService {
                 service: store.name(index),
                 phase: state.phase(),
                 generation: state.generation(),
                 blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
                 last_failure,
-            }
+                not_ready: why?,
+            })
         };
         let inspection = store.inspect_all();
-        let not_ready = inspection.services().filter(|found| found.state.phase() != Phase::Ready);
-        not_ready.map(describe).collect()
+        let all = inspection.services().zip(NotReady::of_all(inner, &inspection));
+        all.filter_map(describe).collect()
     }
 }
 
@@ -119,20 +120,16 @@ impl Condition for AllReadyCondition {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         self.unless_all_ready(|not_ready| {
-            let root = not_ready.iter().find(|found| found.blocked_by.is_empty());
-            let missing = match root {
-                Some(root) => DependencyUnavailable {
-                    service: root.service.clone(),
-                    generation: root.generation,
-                    kind: Unavailable::TimedOut {
-                        after,
-                        last_failure: root.last_failure.clone().map(Arc::new),
-                    },
-                },
+            let missing = match not_ready.iter().find(|found| found.blocked_by.is_empty()) {
+                Some(found) => {
+                    let (service, why) = (found.service.clone(), found.not_ready.clone());
+                    let service = (service, found.generation);
+                    DependencyUnavailable::still_not_ready(service, after, Some(why))
+                }
                 // The service that blocked them has become ready just now.
                 None => {
                     let next = ServiceIndex::new(self.next);
-                    DependencyUnavailable::timed_out(self.store(), next, after)
+                    DependencyUnavailable::timed_out(&self.registry, next, after)
                 }
             };
             AllReadyError::TimedOut { not_ready, after, missing }

@@ -28,6 +28,7 @@ mod changed;
 mod depends;
 mod fail;
 mod inspect;
+mod not_ready;
 mod observers;
 mod status;
 #[cfg(feature = "supervise")]
@@ -35,9 +36,11 @@ mod supervisors;
 #[cfg(feature = "tracing")]
 mod trace;
 
+pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    BuildDeadline, Command, CommandWait, Control, CountHolders, StopEnd, Supervisors,
+    BuildDeadline, Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd,
+    Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{
@@ -51,6 +54,7 @@ pub use self::{
     changed::{ServiceState, WaitChanged},
     depends::Depends,
     inspect::Listing,
+    not_ready::NotReady,
     observers::{Observer, ObserverHandle},
     status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
@@ -122,8 +126,8 @@ impl Registry {
         Self { inner }
     }
 
-    pub(crate) fn inner(&self) -> Arc<RegistryInner> {
-        Arc::clone(&self.inner)
+    pub(crate) fn inner(&self) -> &Arc<RegistryInner> {
+        &self.inner
     }
 
     #[inline]

@@ -4,12 +4,18 @@
 //! `supervise/`.
 
 mod plan;
+mod planned_end;
 mod progress;
 mod report;
 mod signals;
 mod stopping;
+mod words;
 
 pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
+pub(crate) use self::{
+    plan::{Request, Ticket},
+    planned_end::{EndKind, PlannedEnd},
+};
 
 use std::{
     collections::HashMap,
@@ -24,8 +30,9 @@ use crate::{
     alive::Wakes,
     clock::{Clock, SystemClock},
     numbers::ServiceIndex,
+    service::ServiceName,
     store::Store,
-    sync::{Count, Mutex, lock},
+    sync::{Mutex, lock, shielded},
     waiting::sealed::{Condition, WaitSlots},
 };
 
@@ -101,23 +108,29 @@ pub enum SupervisorState {
     Building,
     /// An instance is ready, and the supervisor waits for its failure.
     Up,
-    /// The body has said that the work of the service is done
+    /// The builder or the body has said that the work of the service is done
     /// ([`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
     Completed,
+    /// The service is at its end: the body, if it has one, was notified. In a shutdown the instance
+    /// may still be ready.
+    Stopping,
     /// A blocking body has not returned in time. The service is not built again before it has.
     BodyRunning,
     /// The instance has failed, and the supervisor waits until its readers have dropped it; see
     /// [`RestartPolicy::drain_timeout`](crate::supervise::RestartPolicy::drain_timeout).
     Draining,
+    /// The close hook runs.
+    Closing,
     /// It waits for the end of the backoff or debounce delay before the next build.
     BackingOff,
-    /// Too many failures were counted. The service stays down until
-    /// [`Registry::reset`](crate::Registry::reset).
+    /// The last build failed because another service was not available. It waits for a change of
+    /// that service.
+    Waiting,
+    /// The last build or body returned a permanent error. The service is not built again until
+    /// something changes from which it was built, or until [`Registry::reset`].
+    Permanent,
+    /// Too many failures were counted. The service stays down until [`Registry::reset`].
     GivenUp,
-    /// The body was notified, and has not returned. Or the registry is being shut down: the
-    /// supervisor has taken its service down, runs the stop hook, and drains the instances of all
-    /// generations.
-    Stopping,
     /// It has stopped the service.
     Stopped,
 }
@@ -129,17 +142,22 @@ impl fmt::Display for SupervisorState {
             Self::Building => "building",
             Self::Up => "up",
             Self::Completed => "completed",
+            Self::Stopping => "stopping",
             Self::BodyRunning => "waiting for its body to return",
             Self::Draining => "draining",
+            Self::Closing => "closing",
             Self::BackingOff => "backing off",
+            Self::Waiting => "waiting",
+            Self::Permanent => "failed permanently",
             Self::GivenUp => "given up",
-            Self::Stopping => "stopping",
             Self::Stopped => "stopped",
         })
     }
 }
 
 /// The status of a supervisor: a part of [`ServiceStatus`](crate::ServiceStatus).
+///
+/// `Display` writes the state with its details: *backing off after 4 failures, next try in 3.2 s*.
 ///
 /// ```
 /// use mainstay::{
@@ -162,7 +180,7 @@ impl fmt::Display for SupervisorState {
 /// # registry.close();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SupervisorStatus {
@@ -171,9 +189,19 @@ pub struct SupervisorStatus {
     /// The number of failures counted against the service since the last
     /// [stable](crate::supervise::RestartPolicy::reset_after) instance or reset.
     pub failures: u32,
-    /// While backing off: the time until the next build, by the clock of the registry. `None` if
-    /// the end of the backoff is beyond the range of [`Instant`].
+    /// While backing off: the time until the next build, by the clock of the registry. While
+    /// waiting: the time during which a change of the service that it waits for starts no build.
+    /// `None` if this time is beyond the range of [`Instant`].
     pub next_try_in: Option<Duration>,
+    /// While waiting: the service that it waits for.
+    pub waiting_for: Option<ServiceName>,
+    /// While draining, or at the turn of the service to stop: the number of references to instances
+    /// of the service for whose drop it waits.
+    pub holders: usize,
+    /// The time since which the service is not ready, by the clock of the registry: since the end
+    /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its
+    /// supervisor is not running.
+    pub not_ready_for: Option<Duration>,
     /// While building: the time by which the build exceeds its
     /// [timeout](crate::supervise::RestartPolicy::build_timeout), by the clock of the registry.
     /// `None` if it is in time, or has no timeout.
@@ -186,9 +214,7 @@ pub struct SupervisorStatus {
 /// The supervisors of a registry, and their clock.
 pub(crate) struct Supervisors {
     pub(crate) clock: Arc<dyn Clock>,
-    services: Mutex<HashMap<ServiceIndex, Arc<Control>>>,
-    /// The number of times at which a supervisor has given up.
-    given_up: Count,
+    services: Mutex<HashMap<ServiceIndex, Supervised>>,
     pub(crate) plan: Plan,
     /// Counts a step when the plan has changed in a way that a future of `shutdown` must notice: a
     /// service has ended, the shutdown has begun or has ended.
@@ -196,12 +222,18 @@ pub(crate) struct Supervisors {
     pub(crate) signals: Signals,
 }
 
+/// A service that has, or had, a supervisor.
+enum Supervised {
+    Now(Arc<Control>),
+    /// The number of the last change that its supervisors have reported.
+    Before(u64),
+}
+
 impl Default for Supervisors {
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),
             services: Mutex::default(),
-            given_up: Count::new(),
             plan: Plan::default(),
             progress: Progress::default(),
             signals: Signals::default(),
@@ -211,48 +243,94 @@ impl Default for Supervisors {
 
 impl Supervisors {
     pub(crate) fn add(&self, index: ServiceIndex) -> Arc<Control> {
-        let control = Arc::<Control>::default();
-        lock(&self.services).insert(index, Arc::clone(&control));
+        let mut services = lock(&self.services);
+        let changes = services.get(&index).map_or(0, Supervised::changes);
+        let state = ControlState { changes, ..ControlState::default() };
+        let control = Arc::new(Control(Mutex::new(state)));
+        services.insert(index, Supervised::Now(Arc::clone(&control)));
         control
     }
 
     fn remove(&self, index: ServiceIndex) {
-        lock(&self.services).remove(&index);
+        if let Some(supervised) = lock(&self.services).get_mut(&index) {
+            // The numbers of the next supervisor follow.
+            *supervised = Supervised::Before(supervised.changes());
+        }
     }
 
     pub(crate) fn control(&self, index: ServiceIndex) -> Option<Arc<Control>> {
-        lock(&self.services).get(&index).cloned()
+        match lock(&self.services).get(&index)? {
+            Supervised::Now(control) => Some(Arc::clone(control)),
+            Supervised::Before(_) => None,
+        }
     }
 
-    /// Reports that a supervisor has given up, after this number of failures. Returns the number of
-    /// the event: those of one service grow.
-    pub(crate) fn give_up(&self, control: &Control, failures: u32) -> u32 {
-        let mut control = lock(&control.0);
-        let number = self.given_up.fetch_add(1) + 1;
-        (control.state, control.failures) = (SupervisorState::GivenUp, failures);
-        (control.backoff_end, control.given_up) = (None, number);
-        number
+    /// Returns the number of the last change of its state that a supervisor of the service has
+    /// reported.
+    pub(super) fn changes(&self, index: ServiceIndex) -> u64 {
+        lock(&self.services).get(&index).map_or(0, Supervised::changes)
     }
 
-    /// Returns the number of the last time at which the supervisor of the service has given up, or
-    /// 0.
-    pub(super) fn given_up(&self, index: ServiceIndex) -> u32 {
-        self.control(index).map_or(0, |control| lock(&control.0).given_up)
+    /// Returns the present time by the clock; `None` if the clock, which may be user code, panics.
+    pub(crate) fn now(&self) -> Option<Instant> {
+        let mut now = None;
+        shielded(|| now = Some(self.clock.now()));
+        now
+    }
+
+    /// Returns whether the times of the clock are those of the system.
+    pub(super) fn clock_is_real(&self) -> bool {
+        let mut is_real = false;
+        shielded(|| is_real = self.clock.is_real());
+        is_real
     }
 
     pub(crate) fn status(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
-        let now = self.clock.now();
-        let control = lock(&control.0);
-        let left = |end: Instant| end.saturating_duration_since(now);
-        let (state, failures) = (control.state, control.failures);
-        let next_try_in = control.backoff_end.map(left);
-        let build = control.build.clone();
+        let now = self.now();
+        let holders = control.holders();
+        let (status, build) = {
+            let control = lock(&control.0);
+            let Details { failures, retry_at, waiting_for, .. } = &control.details;
+            let since = control.not_ready_since;
+            let status = SupervisorStatus {
+                state: control.state,
+                failures: *failures,
+                next_try_in: retry_at.zip(now).map(|(at, now)| at.saturating_duration_since(now)),
+                waiting_for: waiting_for.clone(),
+                holders,
+                not_ready_for: since.zip(now).map(|(at, now)| now.saturating_duration_since(at)),
+                late_by: None,
+            };
+            (status, control.build.clone())
+        };
         // The timer of the build has a lock of its own.
-        drop(control);
-        let late_by = build.and_then(|build| build.upgrade()?.late_by(now));
-        Some(SupervisorStatus { state, failures, next_try_in, late_by })
+        let late_by = build.zip(now).and_then(|(build, now)| build.upgrade()?.late_by(now));
+        Some(SupervisorStatus { late_by, ..status })
+    }
+
+    /// Counts an event about the supervision of a service that is not a change of the state of a
+    /// supervisor. Returns its number.
+    pub(super) fn count_change(&self, index: ServiceIndex) -> u64 {
+        let mut services = lock(&self.services);
+        match services.entry(index).or_insert(Supervised::Before(0)) {
+            Supervised::Now(control) => lock(&control.0).count_change(),
+            Supervised::Before(changes) => {
+                *changes += 1;
+                *changes
+            }
+        }
+    }
+}
+
+impl Supervised {
+    /// Returns the number of the last change. Takes the lock of the control.
+    fn changes(&self) -> u64 {
+        match self {
+            Self::Now(control) => lock(&control.0).changes,
+            Self::Before(changes) => *changes,
+        }
     }
 }
 
@@ -260,17 +338,18 @@ impl Supervisors {
 ///
 /// A thread that writes a command wakes the slot of the service afterwards, because the supervisor
 /// waits on this slot ([`CommandWait`]).
-#[derive(Default)]
 pub(crate) struct Control(Mutex<ControlState>);
 
 struct ControlState {
     // Reported by the supervisor.
     state: SupervisorState,
-    failures: u32,
-    /// While backing off.
-    backoff_end: Option<Instant>,
-    /// The number of the last time at which it has given up.
-    given_up: u32,
+    details: Details,
+    /// The end of the last instance, or the time at which the supervisor was run. `None` if an
+    /// instance is up, or the supervisor is not running.
+    not_ready_since: Option<Instant>,
+    /// The number of the last change of the state. The numbers of one service grow, also from one
+    /// of its supervisors to the next one.
+    changes: u64,
     /// The last build that has a timeout.
     build: Option<Weak<dyn BuildDeadline>>,
     /// The limit for stopping the service.
@@ -281,7 +360,20 @@ struct ControlState {
     readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
     reset_requested: bool,
-    stop_requested: bool,
+    end_requested: Option<Arc<PlannedEnd>>,
+}
+
+/// What a supervisor reports of its state.
+#[derive(Default)]
+pub(crate) struct Details {
+    /// The number of counted failures.
+    pub(crate) failures: u32,
+    /// While backing off: the end of the backoff. While waiting: the earliest time of a retry.
+    pub(crate) retry_at: Option<Instant>,
+    /// While waiting: the service that it waits for.
+    pub(crate) waiting_for: Option<ServiceName>,
+    /// At the begin of a draining: the number of references.
+    pub(crate) holders: usize,
 }
 
 /// The instances for whose readers a supervisor waits.
@@ -308,29 +400,53 @@ impl Default for ControlState {
     fn default() -> Self {
         Self {
             state: SupervisorState::NotRunning,
-            failures: 0,
-            backoff_end: None,
-            given_up: 0,
+            details: Details::default(),
+            not_ready_since: None,
+            changes: 0,
             build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
             readers: None,
             reset_requested: false,
-            stop_requested: false,
+            end_requested: None,
         }
     }
 }
 
+impl ControlState {
+    /// Changes the state. Returns the number of the change.
+    fn change(&mut self, state: SupervisorState, details: Details) -> u64 {
+        (self.state, self.details) = (state, details);
+        self.count_change()
+    }
+
+    fn count_change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+}
+
 impl Control {
-    /// Reports the state of the supervisor.
+    /// Reports the state of the supervisor. `now` is the present time, if the service was ready
+    /// until now ([`is_ready`](Self::is_ready)). Returns the number of the change, by which the
+    /// listing for a new observer shows it or not.
     pub(crate) fn set_state(
         &self,
         state: SupervisorState,
-        failures: u32,
-        backoff_end: Option<Instant>,
-    ) {
+        details: Details,
+        now: Option<Instant>,
+    ) -> u64 {
         let mut control = lock(&self.0);
-        (control.state, control.failures, control.backoff_end) = (state, failures, backoff_end);
+        match state {
+            SupervisorState::Up | SupervisorState::Completed => control.not_ready_since = None,
+            _ => control.not_ready_since = control.not_ready_since.or(now),
+        }
+        control.change(state, details)
+    }
+
+    /// Returns whether the supervisor has reported that the service is ready, or nothing so far.
+    pub(crate) fn is_ready(&self) -> bool {
+        lock(&self.0).not_ready_since.is_none()
     }
 
     /// Reports a build that has a timeout.
@@ -345,15 +461,22 @@ impl Control {
     /// Reports that the supervisor is running, and the limit for stopping its service.
     pub(crate) fn start(&self, stop_timeout: Duration) {
         let mut control = lock(&self.0);
-        (control.state, control.stop_timeout) = (SupervisorState::Building, stop_timeout);
+        control.stop_timeout = stop_timeout;
+        control.change(SupervisorState::Building, Details::default());
     }
 
-    /// Asks for a reset. Returns whether the supervisor was backing off or had given up, so that
-    /// the reset starts a build.
+    /// Asks for a reset. Returns whether the service was down until a time, a change or a reset, so
+    /// that the reset starts a build.
     pub(crate) fn request_reset(&self) -> bool {
         let mut control = lock(&self.0);
-        (control.reset_requested, control.failures) = (true, 0);
-        matches!(control.state, SupervisorState::BackingOff | SupervisorState::GivenUp)
+        (control.reset_requested, control.details.failures) = (true, 0);
+        matches!(
+            control.state,
+            SupervisorState::BackingOff
+                | SupervisorState::Waiting
+                | SupervisorState::Permanent
+                | SupervisorState::GivenUp
+        )
     }
 
     /// Returns whether a reset was requested since the last call.
@@ -363,9 +486,9 @@ impl Control {
 
     /// Asks the supervisor to stop its service. Returns the limit for this, or `None` if the
     /// supervisor is not running and so will not stop anything.
-    pub(crate) fn request_stop(&self) -> Option<Duration> {
+    pub(crate) fn request_end(&self, end: Arc<PlannedEnd>) -> Option<Duration> {
         let mut control = lock(&self.0);
-        control.stop_requested = true;
+        (control.end_requested, control.stop_end, control.readers) = (Some(end), None, None);
         (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
     }
 
@@ -373,7 +496,7 @@ impl Control {
     pub(crate) fn set_stop_end(&self, end: StopEnd) {
         let mut control = lock(&self.0);
         if matches!(end, StopEnd::Done(_)) {
-            control.state = SupervisorState::Stopped;
+            control.change(SupervisorState::Stopped, Details::default());
         }
         control.stop_end = Some(end);
     }
@@ -385,16 +508,32 @@ impl Control {
 
     /// Returns the number of references for whose drop it waits.
     fn holders(&self) -> usize {
-        let readers = lock(&self.0).readers.clone();
-        readers.map_or(0, |readers| readers.holders())
+        let control = lock(&self.0);
+        match control.readers.clone() {
+            Some(readers) => {
+                drop(control);
+                readers.holders()
+            }
+            None => control.details.holders,
+        }
     }
 
-    fn stop_end(&self) -> Option<StopEnd> {
-        lock(&self.0).stop_end.clone()
+    /// Returns whether it is the turn of the service to stop.
+    pub(crate) fn must_end(&self) -> bool {
+        lock(&self.0).end_requested.is_some()
     }
 
-    pub(crate) fn stop_requested(&self) -> bool {
-        lock(&self.0).stop_requested
+    /// Returns why it is the turn of the service to stop, if it is.
+    pub(crate) fn end_requested(&self) -> Option<Arc<PlannedEnd>> {
+        lock(&self.0).end_requested.clone()
+    }
+
+    /// Takes the request of an end, and the result of its work. The service then waits until it is
+    /// released.
+    pub(crate) fn take_end(&self) -> Option<StopEnd> {
+        let mut control = lock(&self.0);
+        control.end_requested = None;
+        control.stop_end.take()
     }
 }
 
@@ -406,9 +545,6 @@ pub(crate) struct CommandWait<'a> {
     /// Whether a reset ends the wait. While an instance is being built or is up, it does not: the
     /// reset stays requested until the build or the instance has ended.
     pub(crate) accept_reset: bool,
-    /// While backing off: the number of cascades that had reached the service while it was down.
-    /// Another one is a reason to retry.
-    pub(crate) passed: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -417,23 +553,16 @@ pub(crate) enum Command {
     Stop,
     /// The user has requested a reset.
     Reset,
-    /// The service was failed while it was backing off: a service that the last build used has
-    /// failed, and with it perhaps the reason for the backoff.
-    Retry,
 }
 
 impl Condition for CommandWait<'_> {
     type Output = Command;
 
     fn check(&mut self) -> Option<Command> {
-        if self.store.is_closed() || self.control.stop_requested() {
+        if self.store.is_closed() || self.control.must_end() {
             return Some(Command::Stop);
         }
-        if self.accept_reset && self.control.take_reset() {
-            return Some(Command::Reset);
-        }
-        let now = self.store.passed(self.index);
-        self.passed.is_some_and(|passed| passed != now).then_some(Command::Retry)
+        (self.accept_reset && self.control.take_reset()).then_some(Command::Reset)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -117,6 +117,17 @@ impl EdgeSource {
         !matches!(self, Self::Discovered { .. })
     }
 
+    /// Returns the kind of an edge with this source.
+    pub(crate) fn kind(self, soft: bool) -> DependencyKind {
+        match self {
+            _ if soft => DependencyKind::Soft,
+            Self::Discovered { start_only: true, .. } | Self::DeclaredToStart { hard: None } => {
+                DependencyKind::StartOnly
+            }
+            _ => DependencyKind::Hard,
+        }
+    }
+
     /// Returns whether an attempt has discovered the edge, or has made a declared one hard. A
     /// publication that does not need it then removes the edge, or makes it start-only again.
     pub(super) fn is_discovered(self) -> bool {
@@ -263,6 +274,11 @@ impl Graph {
     pub(crate) fn find(&self, edge: Edge) -> Option<EdgeSource> {
         let links = &self.links(edge.dependent).dependencies;
         links.get(edge.dependency_key()).map(|source| source.get())
+    }
+
+    /// Returns the kind of an edge, or `None` if the graph does not contain the edge.
+    pub(crate) fn kind(&self, edge: Edge) -> Option<DependencyKind> {
+        self.find(edge).map(|source| source.kind(edge.soft))
     }
 
     /// Adds an edge that the graph does not contain, and which has no place yet. The order already

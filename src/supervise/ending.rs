@@ -84,10 +84,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         &self,
         running: Option<Up<T>>,
         mut earlier: Vec<InstanceTracker<T>>,
-        stop_hook: Shielded<Option<StopHook<T>>>,
+        stop_hook: &mut Shielded<Option<StopHook<T>>>,
     ) {
         let deadline = self.now().checked_add(self.hook_timeout);
-        self.control.set_state(SupervisorState::Stopping, 0, None);
+        self.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
             let mut result = StopResult::Stopped;
             let mut last = None;
@@ -97,7 +97,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // instance has failed already: then the stop hook is not called.
                 let instance = Shielded::new(running.instance());
                 let target = Target::any_revision(running.generation());
-                let reason = Shielded::new(Reason::ShutDown);
+                let end = self.control.end_requested();
+                let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
+                let reason = Shielded::new(reason);
                 let _ = self.registry().cascade(self.id().index(), target, reason);
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
@@ -105,7 +107,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // The stop hook, its future and its reference to the instance are used and dropped
                 // within `call_user_code`, so a panic of them ends only the stop hook. If one of
                 // the two is missing, both are dropped there.
-                let stop = move || match (stop_hook.into_inner(), instance.into_inner()) {
+                let stop_hook = stop_hook.take();
+                let stop = move || match (stop_hook, instance.into_inner()) {
                     (Some(stop_hook), Some(instance)) => stop_hook(instance),
                     _ => Box::pin(ready(())),
                 };
@@ -147,7 +150,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // Without a timeout, the policy does not drain.
         let Some(timeout) = counter.policy().drain_timeout else { return Some(0) };
         let deadline = self.now().checked_add(timeout);
-        self.control.set_state(SupervisorState::Draining, counter.failures(), None);
+        let (state, holders) = (SupervisorState::Draining, running.holders());
+        self.set_ending(state, counter.failures(), running.generation(), holders);
         let drained = async {
             let _ = running.drained().await;
             Some(0)
@@ -196,10 +200,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         .await;
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
-            self.control.set_state(SupervisorState::Stopping, 0, None);
+            self.set_state(SupervisorState::Stopping, 0, None);
             let deadline = self.now().checked_add(self.policy.stop_timeout);
-            // Its result changes nothing now, but it is a value of the user.
-            let returned = async { drop(Shielded::new(body.as_mut().await)) };
+            // Its result changes nothing now.
+            let returned = async {
+                if let Err(error) = body.as_mut().await {
+                    self.body_failed(running.generation(), &Reason::error(error));
+                }
+            };
             or(returned, self.sleep_until(deadline)).await;
         }
         failed
@@ -210,7 +218,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let reason = match result {
             Ok(Some(BodyEnd::StayReady)) => return,
             Ok(Some(BodyEnd::Completed)) => {
-                self.control.set_state(SupervisorState::Completed, 0, None);
+                self.set_state(SupervisorState::Completed, 0, None);
                 return;
             }
             Ok(None) => Reason::error(BodyFailure::Returned),
@@ -229,7 +237,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         if body.has_returned() {
             return Some(());
         }
-        self.control.set_state(SupervisorState::BodyRunning, counter.failures(), None);
+        self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
         or(self.must_stop(), async { Some(body.returned().await) }).await
     }
 }
@@ -251,7 +259,7 @@ impl Condition for InstanceEnds<'_> {
         if store.slot(self.index).state.load().generation() > self.generation {
             return Some(Some(Shielded::new(store.failure(self.index, self.generation))));
         }
-        (store.is_closed() || self.control.stop_requested()).then_some(None)
+        (store.is_closed() || self.control.must_end()).then_some(None)
     }
 
     fn slots(&self) -> WaitSlots {

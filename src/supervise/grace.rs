@@ -14,7 +14,7 @@ use futures_lite::future::or;
 
 use super::{pending_attempt::Grace, supervisor::ServiceLoop, wake_list::WakeList};
 use crate::{
-    error::{DependencyUnavailable, Unavailable},
+    error::DependencyUnavailable,
     failure::Reason,
     instance::Instance,
     numbers::{Generation, ServiceIndex},
@@ -93,12 +93,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // The dependency has been ready and is not now: so it has failed, and the failure is
         // stored.
         let missing = match store.last_failure(dependency) {
-            Some(failure) => DependencyUnavailable {
-                service: failure.service.clone(),
-                generation: failure.generation,
-                kind: Unavailable::Failed(Arc::new(failure)),
-            },
-            None => DependencyUnavailable::timed_out(store, dependency, period),
+            Some(failure) => {
+                let service = (failure.service.clone(), failure.generation);
+                DependencyUnavailable::failed(service, Arc::new(failure))
+            }
+            None => DependencyUnavailable::timed_out(self.registry(), dependency, period),
         };
         let reason = Reason::GraceExpired { missing: Arc::new(missing), grace: period };
         // By generation, so that a later instance of this service is never affected.

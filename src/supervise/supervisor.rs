@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::{Future, poll_fn, ready},
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,13 +11,13 @@ use std::{
 
 use super::{
     AsyncBody, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, Live, NoBody,
-    RestartPolicy, user_code::UserBuilder,
+    RestartPolicy, policy::FailureCounter, user_code::UserBuilder,
 };
 use crate::{
     clock::{WakeSource, block_on},
     instance::Instance,
     provide::Provider,
-    registry::{Control, Registry},
+    registry::{Control, EndKind, Registry},
     service::ServiceId,
     sync::{self, Mutex, Shielded, SupervisorPoll},
 };
@@ -325,16 +326,24 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     {
         let Self { service, mut body } = self;
         // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
-        let stop_hook = Shielded::new(sync::lock(&service.stop_hook).take());
+        let mut stop_hook = Shielded::new(sync::lock(&service.stop_hook).take());
         let body_limit = if B::EXISTS { service.policy.stop_timeout } else { Duration::ZERO };
         service.control.start(body_limit.saturating_add(service.hook_timeout));
         // The instances of earlier generations that have readers.
         let mut earlier = Vec::new();
-        let builder = UserBuilder::new(builder);
-        let running = service.run_loop(builder, &mut body, &mut earlier).await;
-        // The loop also ends if the registry is closed. Only a shutdown calls the stop hook.
-        if service.control.stop_requested() {
-            service.stop(running, earlier, stop_hook).await;
+        let mut builder = UserBuilder::new(builder);
+        let mut counter = FailureCounter::new(service.policy.clone());
+        loop {
+            let running =
+                service.run_loop(&mut builder, &mut body, &mut earlier, &mut counter).await;
+            // The loop also ends if the registry is closed. Then the stop hook is not called.
+            let Some(end) = service.control.end_requested() else { return };
+            service.stop(running, mem::take(&mut earlier), &mut stop_hook).await;
+            // The drop of this supervisor reports the end.
+            if end.kind == EndKind::ShutDown {
+                return;
+            }
+            service.registry().end_reached(service.id().index(), &service.control);
         }
     }
 

@@ -128,15 +128,29 @@ pub struct StopTimeout {
     pub holders: usize,
 }
 
+impl ShutdownReport {
+    /// Appends the results of another operation.
+    pub(super) fn append(&mut self, other: Self) {
+        self.stopped.extend(other.stopped);
+        self.stop_timeouts.extend(other.stop_timeouts);
+    }
+}
+
+impl fmt::Display for StopTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, state, holders } = self;
+        match holders {
+            0 => write!(f, "{service} ({state})"),
+            _ => write!(f, "{service} ({state}, holders: {holders})"),
+        }
+    }
+}
+
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (i, StopTimeout { service, state, holders }) in self.stop_timeouts.iter().enumerate() {
-            write!(f, "{}", if i == 0 { "not stopped in time: " } else { ", " })?;
-            match holders {
-                0 => write!(f, "{service} ({state})")?,
-                _ => write!(f, "{service} ({state}, holders: {holders})")?,
-            }
+        for (i, late) in self.stop_timeouts.iter().enumerate() {
+            write!(f, "{}{late}", if i == 0 { "not stopped in time: " } else { ", " })?;
             separator = "; ";
         }
         for stopped in self.stopped.iter().filter(|stopped| stopped.result != StopResult::Stopped) {

@@ -128,7 +128,7 @@ fn reading_and_waiting(checked: &mut Checked) {
     provide_server.begin().wait_blocking().unwrap().fail(CannotOpen("/data/y.db")).unwrap();
     let error = all();
     let text = chain(&error).to_string();
-    assert!(text.contains("server is down (server failed: cannot open /data/y.db: disk full): "));
+    assert!(text.contains("server: down: cannot open /data/y.db: disk full: "));
     assert_eq!(text.matches("cannot open /data/x.db: disk full").count(), 1, "{text}");
     assert!(
         matches!(error, AllReadyError::TimedOut { missing, .. } if missing.service == "config")
@@ -263,8 +263,8 @@ fn what_is_no_error_contains_the_whole_chain_once() {
     let status = registry.status(config).unwrap();
     let failure = status.last_failure.as_ref().unwrap();
     assert_eq!(failure.reason.to_string(), why);
-    assert_eq!(status.to_string(), format!("config is down (config failed: {why})"));
-    let lines = format!("{status}\nserver is down, blocked by config");
+    assert_eq!(status.to_string(), format!("config: down: {why}"));
+    let lines = format!("{status}\nserver: no provider, needs config; {status}");
     assert_eq!(registry.list().to_string(), lines);
     assert_eq!(*events.0.lock().unwrap(), [format!("attempt failed: {why}")]);
     let record = FailureRecord::from(failure);
@@ -283,5 +283,5 @@ fn what_is_no_error_contains_the_whole_chain_once() {
 
     // A service that is ready has no reason to show.
     let _running = provider.begin().wait_blocking().unwrap().ready(1).unwrap();
-    assert_eq!(registry.list().to_string(), "config is ready\nserver is down");
+    assert_eq!(registry.list().to_string(), "config: ready\nserver: no provider");
 }

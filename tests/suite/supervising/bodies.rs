@@ -263,7 +263,11 @@ fn in_a_shutdown_a_body_returns_before_its_instance_goes_down() {
     assert_eq!(taken(&log), ["the last request is answered", "stop hook"]);
     let report = report.lock().unwrap().take().unwrap();
     assert!(report.stop_timeouts.is_empty(), "{report}");
-    assert!(runtime.recorder.take().iter().all(|line| !line.contains("an error at the end")));
+    let lines = runtime.recorder.take();
+    let errors = lines.iter().filter(|line| line.contains("an error at the end"));
+    // It is reported, and it is no failure of the service.
+    let reported = ["server 0: its body failed: an error at the end changes nothing"];
+    assert_eq!(errors.collect::<Vec<_>>(), reported);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod dropped_waits;
 mod graces;
 mod panics;
 mod restarting;
+mod retries;
 mod runtime;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod shielded_sleeps;
@@ -20,5 +21,7 @@ mod shutdown_plan;
 mod shutdown_requests;
 mod shutting_down;
 mod stop_results;
+mod stopping;
 mod threads;
 mod two_hours;
+mod verdicts;
