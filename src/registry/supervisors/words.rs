@@ -7,7 +7,7 @@ use crate::texts::{Failures, Rounded};
 
 impl fmt::Display for SupervisorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, failures, next_try_in, waiting_for, holders, .. } = self;
+        let Self { state, failures, next_try_in, waiting_for, holders, late_by, .. } = self;
         let after = |f: &mut fmt::Formatter<'_>| match failures {
             0 => Ok(()),
             failures => write!(f, " after {}", Failures(*failures)),
@@ -33,6 +33,13 @@ impl fmt::Display for SupervisorStatus {
                 write!(f, "{state}")?;
                 after(f)?;
                 f.write_str(", `Registry::reset` tries again")
+            }
+            SupervisorState::Building => {
+                write!(f, "{state}")?;
+                match late_by {
+                    Some(late_by) => write!(f, ", late by {}", Rounded(*late_by)),
+                    None => Ok(()),
+                }
             }
             _ if *holders > 0 => write!(f, "{state} (holders: {holders})"),
             _ => write!(f, "{state}"),
