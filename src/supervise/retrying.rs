@@ -2,7 +2,7 @@
 //! what it was built from.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     future::{Future, pending},
     mem,
     pin::Pin,
@@ -62,6 +62,18 @@ impl Inputs {
     }
 }
 
+/// The time after a failure, until the service is built again. It continues after a planned end.
+pub(super) struct Rest {
+    retry: Retry,
+    /// The time of the failure.
+    since: Instant,
+    inputs: Inputs,
+    /// The failure, for the event that says that the service stays down. Shielded, because this may
+    /// be the last owner of the user's reason. It is dropped after the event: the reason must not
+    /// live as long as the service stays down.
+    failed: Option<Shielded<Failure>>,
+}
+
 /// What a retry waits for.
 enum Retry {
     /// This time since the failure, or a change.
@@ -83,15 +95,14 @@ enum Ended {
 }
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
-    /// Counts a failure, and waits until the service is built again. Returns `false` if the service
-    /// must stop.
-    pub(super) async fn wait_to_retry(
+    /// Counts a failure. Returns `None` if the service is built again at once.
+    pub(super) fn count_failure(
         &self,
         failed: Shielded<Failure>,
         since: Instant,
         inputs: Inputs,
         counter: &mut FailureCounter,
-    ) -> bool {
+    ) -> Option<Rest> {
         let meaning = Meaning::of(&failed);
         let missing = match &meaning {
             Meaning::Unavailable(service) => self.missing(service),
@@ -110,27 +121,39 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 Some(missing) => Retry::WhenAvailable(missing),
                 None if meaning == Meaning::Permanent => Retry::WhenChanged,
                 // The loop does not report `BackingOff` for no time.
-                None if delay.is_zero() => return true,
+                None if delay.is_zero() => return None,
                 None => Retry::After(delay),
             },
         };
+        Some(Rest { retry, since, inputs, failed: Some(failed) })
+    }
+
+    /// Waits until the service is built again. Returns `false` if the service must stop.
+    pub(super) async fn rest(&self, rest: &mut Rest, counter: &mut FailureCounter) -> bool {
+        if self.released(counter).await.is_none() {
+            return false;
+        }
+        let Rest { retry, since, inputs, failed } = rest;
         let end = match retry {
-            Retry::After(delay) => since.checked_add(delay),
+            Retry::After(delay) => since.checked_add(*delay),
             _ => None,
         };
         let first_backoff = since.checked_add(counter.policy().first_backoff());
         let failures = counter.failures();
-        match &retry {
+        let failed = failed.take();
+        let missing = match retry {
+            Retry::WhenAvailable(missing) => Some(*missing),
+            _ => None,
+        };
+        match retry {
             Retry::After(_) => self.set_state(SupervisorState::BackingOff, failures, end),
             Retry::WhenAvailable(missing) => {
                 let missing = self.registry().store().name(*missing);
                 self.set_waiting(missing, failures, first_backoff);
             }
-            Retry::WhenChanged => self.set_down(SupervisorState::Permanent, failures, &failed),
-            Retry::GivenUp => self.set_down(SupervisorState::GivenUp, failures, &failed),
+            Retry::WhenChanged => self.set_down(SupervisorState::Permanent, failures, failed),
+            Retry::GivenUp => self.set_down(SupervisorState::GivenUp, failures, failed),
         }
-        // The user's reason must not live as long as the service stays down.
-        drop(failed);
 
         let changes_count = match retry {
             // A change is too late to end it.
@@ -213,8 +236,8 @@ impl Condition for InputChanged<'_> {
 /// Waits until one of several inputs has changed. A wake-up costs the check of one input, whatever
 /// their number.
 struct InputsChanged<'a> {
-    waits: BTreeMap<ServiceIndex, (Wait<InputChanged<'a>>, Waker)>,
-    /// Those that were not polled yet.
+    waits: HashMap<ServiceIndex, (Wait<InputChanged<'a>>, Waker)>,
+    /// Those that were not polled so far.
     new: Vec<ServiceIndex>,
     woken: WakeList,
 }

@@ -8,13 +8,18 @@ use std::time::Duration;
 use futures_lite::future::or;
 
 use super::{
-    Body, Build, BuildOutput, SupervisorState, building::BuildResult, ending::Up,
-    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
+    Body, Build, BuildOutput, SupervisorState,
+    building::BuildResult,
+    ending::Up,
+    policy::FailureCounter,
+    retrying::{Inputs, Rest},
+    supervisor::ServiceLoop,
+    user_code::UserBuilder,
 };
 use crate::{
     numbers::ServiceIndex,
     provide::Attempt,
-    registry::{CommandWait, Registry},
+    registry::CommandWait,
     store::{InstanceTracker, Store},
     sync::Shielded,
     waiting::{
@@ -35,6 +40,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
         counter: &mut FailureCounter,
+        resting: &mut Option<Rest>,
     ) -> Option<Up<T>>
     where
         F: AsyncFnMut(Build<T>) -> O,
@@ -44,7 +50,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
         loop {
-            // Returns here if the service must stop: no instance is up.
+            // Each of these returns if the service must stop: no instance is up.
+            if let Some(rest) = resting {
+                if !self.rest(rest, counter).await {
+                    return None;
+                }
+                *resting = None;
+            }
             self.body_returned(body, counter).await?;
             let attempt = self.begin(counter).await?;
             // Before the builder is called: a change during the build counts.
@@ -102,22 +114,25 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 counter.reset();
             }
             let inputs = Inputs { declared, ..inputs };
-            if !self.wait_to_retry(failed, since, inputs, counter).await {
-                // The service must stop, and it is down.
-                return None;
-            }
+            *resting = self.count_failure(failed, since, inputs, counter);
         }
+    }
+
+    /// Waits until no restart or stop is in progress, and the service is not stopped. Returns `None`
+    /// if the service must stop.
+    pub(super) async fn released(&self, counter: &FailureCounter) -> Option<()> {
+        let (store, index) = (self.registry().store(), self.id().index());
+        if !store.service(index).end_mark.is_set() {
+            return Some(());
+        }
+        self.set_state(SupervisorState::Stopped, counter.failures(), None);
+        let released = Wait::new(Released { store, index });
+        or(self.must_stop(), async { Some(released.await) }).await
     }
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
-        let mark = &self.registry().store().service(self.id().index()).end_mark;
-        if mark.is_set() {
-            self.set_state(SupervisorState::Stopped, counter.failures(), None);
-            let released = Released { registry: self.registry(), index: self.id().index() };
-            let released = async { Some(Wait::new(released).await) };
-            or(self.must_stop(), released).await?;
-        }
+        self.released(counter).await?;
         self.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
@@ -139,7 +154,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
 /// Waits until the service may begin, or never may again.
 struct Released<'a> {
-    registry: &'a Registry,
+    store: &'a Store,
     index: ServiceIndex,
 }
 
@@ -147,7 +162,7 @@ impl Condition for Released<'_> {
     type Output = ();
 
     fn check(&mut self) -> Option<()> {
-        let mark = &self.registry.store().service(self.index).end_mark;
+        let mark = &self.store.service(self.index).end_mark;
         (!mark.is_set() || mark.is_final()).then_some(())
     }
 
@@ -156,7 +171,7 @@ impl Condition for Released<'_> {
     }
 
     fn store(&self) -> &Store {
-        self.registry.store()
+        self.store
     }
 
     fn timed_out(&self, _: Duration) {}

@@ -215,6 +215,26 @@ fn a_restart_ends_a_backoff_and_given_up() {
 }
 
 #[test]
+fn a_dependent_that_is_given_up_stays_so_after_a_restart_of_its_dependency() {
+    let mut runtime = TestRuntime::new();
+    let (a, b) = (runtime.service("a"), runtime.service("b"));
+    runtime.supervise(a, exact(), fails(0));
+    let policy = exact().max_failures(0, ms(1_000)).retry_given_up(false);
+    runtime.registry.depends(b).on(a).unwrap();
+    runtime.supervise(b, policy, fails(1));
+    runtime.run_until_idle();
+    let restart = runtime.registry.restart(a, "edited");
+    let ended = start(&mut runtime, restart);
+    assert_eq!(stopped(&ended), ["b", "a"]);
+    runtime.advance(ms(100_000));
+    assert_eq!((runtime.get(a), runtime.get(b)), (Some(2), None));
+    assert_eq!(runtime.state(b), SupervisorState::GivenUp);
+    let restart = runtime.registry.restart(b, "mended");
+    start(&mut runtime, restart);
+    assert_eq!(runtime.get(b), Some(2));
+}
+
+#[test]
 fn soft_and_start_only_dependents_stay_up_and_one_with_a_grace_falls_after_it() {
     let (mut runtime, log) = (TestRuntime::new(), Log::default());
     let [a, soft, starts, grace] =
