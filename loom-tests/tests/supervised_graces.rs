@@ -1,5 +1,5 @@
 //! Grace periods of a supervised service: the supervisor notices each absence, and a grace period
-//! belongs to each instance that a wait of a build returns, also if the build ends meanwhile.
+//! belongs to each instance that a wait of a build returns, also if the build ends during the wait.
 //!
 //! ```text
 //! supervisor:  store the waker of the task, take the list of changed dependencies | sleep
@@ -89,8 +89,8 @@ fn the_absence_of_a_tolerated_dependency_is_noticed() {
 
 /// Preemption bound: 2.
 #[test]
-fn an_instance_that_a_wait_returns_counts_although_the_build_ends_meanwhile() {
-    model("an instance counts although the build ends meanwhile", Some(2), || {
+fn an_instance_that_a_wait_returns_counts_although_the_build_ends_during_it() {
+    model("an instance counts although the build ends during it", Some(2), || {
         let registry = registry();
         let [dep, app] = ["dep", "app"].map(|name| registry.register::<u8>(name).unwrap());
         let provider = registry.provide(dep).unwrap();

@@ -126,7 +126,7 @@ impl Condition for AllReadyCondition {
                     let service = (service, found.generation);
                     DependencyUnavailable::still_not_ready(service, after, Some(why))
                 }
-                // What blocked them has become ready just now.
+                // The service that blocked them has become ready just now.
                 None => {
                     let next = ServiceIndex::new(self.next);
                     DependencyUnavailable::timed_out(&self.registry, next, after)

@@ -289,6 +289,15 @@ impl State {
         matches!(self, Self::Closed | Self::Stopped)
     }
 
+    /// Returns the time by which its build exceeds its timeout.
+    fn late_by(&self) -> Option<Duration> {
+        match self {
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) => status.late_by,
+            _ => None,
+        }
+    }
+
     /// Returns whether the service is being built.
     fn is_again(&self) -> bool {
         match self {
@@ -312,6 +321,11 @@ impl fmt::Display for State {
             #[cfg(feature = "supervise")]
             Self::Supervised(status) if status.state == SupervisorState::NotRunning => {
                 write!(f, "its supervisor is {status}")
+            }
+            // By how much its build is late follows (`Link::write`).
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) if status.state == SupervisorState::Building => {
+                write!(f, "{}", status.state)
             }
             #[cfg(feature = "supervise")]
             Self::Supervised(status) => status.fmt(f),
@@ -354,6 +368,11 @@ impl Link {
                 let after = if failure.is_planned() { "" } else { " after a failure" };
                 write!(f, " again{after}")?;
             }
+        }
+        if let Some(late_by) = self.state.late_by() {
+            write!(f, ", late by {}", Rounded(late_by))?;
+        }
+        if let Some(failure) = &self.failure {
             if with_failure {
                 f.write_str(": ")?;
                 if failure.root != failure.service {

@@ -322,7 +322,7 @@ impl Store {
         #[cfg(feature = "supervise")]
         if let Some(number) = grace {
             // Before the waiters are woken: the supervisor checks this number (W).
-            self.service(declaration.dependent).graces_declared.raise(number);
+            self.service(declaration.dependent).graces_declared.set_at_least(number);
             self.wake(declaration.dependent);
         }
         Ok(())

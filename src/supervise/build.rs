@@ -105,7 +105,8 @@ impl<I: DependencyId> BuildWait<'_, I> {
             self.wait.add_soft_edge()?;
             self.shared.record_grace(Grace { dependency, period });
         }
-        // Again: if the build has ended meanwhile, what was recorded above may have no effect.
+        // Again: if the build has ended since the first check, what was recorded above may have no
+        // effect.
         self.not_ended(dependency)
     }
 }

@@ -151,7 +151,12 @@ impl Presence {
     }
 }
 
-impl Dependency<'_> {
+impl<'a> Dependency<'a> {
+    fn enter(&mut self, presence: Presence, store: &'a Store, index: ServiceIndex) {
+        self.presence = presence;
+        self.wait = presence.wait_for_change(store, index);
+    }
+
     /// Returns the end of the grace period. `None` if the dependency is not absent, or if the end
     /// is beyond the range of `Instant`, which is no limit.
     fn deadline(&self) -> Option<Instant> {
@@ -225,11 +230,11 @@ impl<'a> Tolerated<'a> {
         let before = dependency.deadline();
         let waker = dependency.waker.clone();
         while Pin::new(&mut dependency.wait).poll(&mut Context::from_waker(&waker)).is_ready() {
-            dependency.presence = match dependency.presence {
+            let presence = match dependency.presence {
                 Presence::Unseen | Presence::Absent { .. } => Presence::Present,
                 Presence::Present => Presence::Absent { since: now() },
             };
-            dependency.wait = dependency.presence.wait_for_change(store, index);
+            dependency.enter(presence, store, index);
         }
         let after = dependency.deadline();
         self.move_deadline(index, before, after);
@@ -245,9 +250,9 @@ impl<'a> Tolerated<'a> {
             if !self.store.is_ready(dependency) {
                 return Some(Grace { dependency, period: found.period });
             }
-            // It has become ready just now, and its waker follows.
-            found.presence = Presence::Present;
-            found.wait = found.presence.wait_for_change(self.store, dependency);
+            // It has become ready since its last poll. It may be absent again: then this is another
+            // absence.
+            found.enter(Presence::Present, self.store, dependency);
             self.new.push(dependency);
             self.deadlines.pop_first();
         }

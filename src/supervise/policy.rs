@@ -244,7 +244,9 @@ impl RestartPolicy {
     ///
     /// Time during which the build [waits](crate::supervise::Build::wait_for) for dependencies is
     /// not included. When the timeout expires, an async build is dropped. A blocking build cannot
-    /// be stopped; its result is dropped when it returns. In both cases the build has failed with
+    /// be stopped; its result is dropped when it returns, and until then the status says
+    /// [by how much](crate::supervise::SupervisorStatus::late_by) it is late. In both cases the
+    /// build has failed with
     /// [`BuildFailure::TimedOut`](crate::supervise::BuildFailure::TimedOut).
     ///
     /// ```

@@ -190,7 +190,7 @@ impl Count {
 
     /// Sets the number, unless it is greater already.
     #[cfg(feature = "supervise")]
-    pub(crate) fn raise(&self, number: u32) {
+    pub(crate) fn set_at_least(&self, number: u32) {
         self.0.fetch_max(number, Ordering::Relaxed);
     }
 

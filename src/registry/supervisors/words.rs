@@ -14,7 +14,7 @@ impl SupervisorState {
 
 impl fmt::Display for SupervisorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, failures, next_try_in, waiting_for, holders, .. } = self;
+        let Self { state, failures, next_try_in, waiting_for, holders, late_by, .. } = self;
         match state {
             SupervisorState::BackingOff => {
                 write!(f, "{state}")?;
@@ -36,6 +36,10 @@ impl fmt::Display for SupervisorStatus {
                 write!(f, "{state}, a change of its inputs or `Registry::reset` tries again")
             }
             SupervisorState::GivenUp => write!(f, "{state}, `Registry::reset` tries again"),
+            SupervisorState::Building => match late_by {
+                Some(late_by) => write!(f, "{state}, late by {}", Rounded(*late_by)),
+                None => write!(f, "{state}"),
+            },
             _ if *holders > 0 => write!(f, "{state} (holders: {holders})"),
             _ => write!(f, "{state}"),
         }

@@ -290,7 +290,10 @@ fn the_status_says_by_how_much_a_blocking_build_is_late_while_it_runs() {
     assert_eq!(status().late_by, None, "exactly in time");
     clock.advance(ms(70));
     assert_eq!((status().state, status().late_by), (SupervisorState::Building, Some(ms(70))));
-    assert!(registry.status(b).unwrap().last_failure.is_none(), "it may not be ended yet");
+    assert!(registry.status(b).unwrap().last_failure.is_none(), "it has not ended yet");
+    assert_eq!(status().to_string(), "building, late by 70 ms");
+    let why = registry.status(b).unwrap().not_ready.unwrap();
+    assert_eq!(why.to_string(), "b: building, late by 70 ms (for 1.1 s)");
 
     steps.send(()).unwrap();
     until("the build has failed", || status().state == SupervisorState::BackingOff);
