@@ -333,10 +333,10 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
         let mut earlier = Vec::new();
         let mut builder = UserBuilder::new(builder);
         let mut counter = FailureCounter::new(service.policy.clone());
-        let mut resting = None;
+        let mut delay = None;
         loop {
             let running = service
-                .run_loop(&mut builder, &mut body, &mut earlier, &mut counter, &mut resting)
+                .run_loop(&mut builder, &mut body, &mut earlier, &mut counter, &mut delay)
                 .await;
             // The loop also ends if the registry is closed. Then the stop hook is not called.
             let Some(end) = service.control.end_requested() else { return };
