@@ -40,7 +40,7 @@ pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
     BuildDeadline, Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd,
-    Request, StopEnd, Supervisors, Ticket,
+    Progress, Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{

@@ -15,6 +15,7 @@ pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
 pub(crate) use self::{
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
+    progress::Progress,
 };
 
 use std::{
@@ -24,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{plan::Plan, progress::Progress, signals::Signals};
+use self::{plan::Plan, signals::Signals};
 use super::{Registry, RegistryBuilder, RegistryInner};
 use crate::{
     alive::Wakes,

@@ -16,7 +16,10 @@ use super::{
     output::UserError,
     user_code::{BodyFailure, call_user_code},
 };
-use crate::sync::{Event, Mutex, Shielded, ThreadArc, ThreadBuilder, lock};
+use crate::{
+    registry::Progress,
+    sync::{Mutex, Shielded, ThreadArc, ThreadBuilder, lock},
+};
 
 /// What a body has returned, or its panic.
 pub(super) type BodyResult = Result<Option<BodyEnd>, UserError>;
@@ -94,8 +97,9 @@ pub struct BlockingBody<F> {
 /// What the supervisor shares with the thread of a body.
 struct OnThread<F> {
     state: Mutex<ThreadState<F>>,
-    /// Notified after the function was put back.
-    returned: Event,
+    /// Counts a step after the function was put back. Not an event of event-listener: that would
+    /// call the waker of the supervisor's task, which may panic, under its lock.
+    returned: Progress,
 }
 
 struct ThreadState<F> {
@@ -110,12 +114,12 @@ impl<F> OnThread<F> {
     /// Waits until no thread runs the function.
     async fn returned(&self) {
         loop {
-            // Before the check: a thread that puts the function back afterwards notifies it.
-            let listener = self.returned.listen();
+            // Before the check: a thread that puts the function back afterwards counts a step.
+            let steps = self.returned.steps();
             if self.has_returned() {
                 return;
             }
-            listener.await;
+            self.returned.after(steps).await;
         }
     }
 
@@ -130,7 +134,7 @@ impl<F> BlockingBody<F> {
         let state = Mutex::new(ThreadState { function, running: false, result: None });
         // A name with a zero byte cannot be given to a thread.
         let name = name.replace('\0', "");
-        Self { name, shared: ThreadArc::new(OnThread { state, returned: Event::new() }) }
+        Self { name, shared: ThreadArc::new(OnThread { state, returned: Progress::default() }) }
     }
 }
 
@@ -160,7 +164,7 @@ where
                 (state.function, state.running) = (Some(function), false);
                 state.result = Some(result);
             }
-            shared.returned.notify(usize::MAX);
+            shared.returned.step();
         };
         // The function is in `shared` until the thread runs, so it is not lost if none is started.
         if let Err(error) = ThreadBuilder::new().name(self.name.clone()).spawn(on_thread) {
@@ -168,11 +172,11 @@ where
             return Err(error.into());
         }
         loop {
-            let listener = self.shared.returned.listen();
+            let steps = self.shared.returned.steps();
             if let Some(result) = lock(&self.shared.state).result.take() {
                 return result;
             }
-            listener.await;
+            self.shared.returned.after(steps).await;
         }
     }
 

@@ -243,10 +243,11 @@ impl RestartPolicy {
     /// Limits the time of one build. Default: no limit.
     ///
     /// Time during which the build [waits](crate::supervise::Build::wait_for) for dependencies is
-    /// not included. When the timeout expires, an async build is dropped. A blocking build cannot
-    /// be stopped; its result is dropped when it returns, and until then the status says
-    /// [by how much](crate::supervise::SupervisorStatus::late_by) it is late. In both cases the
-    /// build has failed with
+    /// not included: from the first poll of a wait until it ends or is dropped, so do not keep a
+    /// wait that is not polled. When the timeout expires, an async build is dropped. A blocking
+    /// build cannot be stopped; its result is dropped when it returns, and until then the status
+    /// says [by how much](crate::supervise::SupervisorStatus::late_by) it is late. In both cases
+    /// the build has failed with
     /// [`BuildFailure::TimedOut`](crate::supervise::BuildFailure::TimedOut).
     ///
     /// ```

@@ -125,8 +125,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         }
     }
 
-    /// Waits until no restart or stop is in progress, and the service is not stopped. Returns `None`
-    /// if the service must stop.
+    /// Waits until no restart or stop is in progress, and the service is not stopped. Returns
+    /// `None` if the service must stop.
     pub(super) async fn released(&self, counter: &FailureCounter) -> Option<()> {
         let (store, index) = (self.registry().store(), self.id().index());
         if !store.service(index).end_mark.is_set() {

@@ -1,6 +1,7 @@
 //! A counter of steps, and futures that wait for the next step.
 //!
-//! A shutdown waits with it until one more supervisor has stopped.
+//! A shutdown waits with it until one more supervisor has stopped, and a supervisor until the
+//! thread of a body has returned.
 //!
 //! All accesses of the counter are Relaxed: it orders nothing. A caller of `step` writes what the
 //! step is about under a lock before the call, and a task that was woken reads it under the same

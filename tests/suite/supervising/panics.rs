@@ -3,13 +3,20 @@
 //!
 //! - None of them ends the loop of the supervisor, nor the shutdown of the registry.
 
-use std::{error::Error, fmt, future::pending};
+use std::{
+    error::Error,
+    fmt,
+    future::pending,
+    sync::{Arc, mpsc},
+    task::{Wake, Waker},
+    thread,
+};
 
 use super::runtime::{BoxError, TestRuntime, exact, ms};
-use crate::support::{poll_with_bomb, publish};
+use crate::support::{LONG, poll_once, poll_with, poll_with_bomb, publish, registry_of, until};
 use mainstay::{
     Registry,
-    supervise::{Build, SupervisorState},
+    supervise::{Build, RestartPolicy, SupervisorState},
     test_kit::VirtualClock,
 };
 
@@ -101,6 +108,46 @@ fn wakers_that_panic_in_their_drops_do_not_end_the_supervisor() {
     }
     registry.close();
     assert!(poll_with_bomb(&mut run).is_ready());
+}
+
+#[test]
+fn a_waker_that_panics_when_a_blocking_body_returns_hides_no_later_return() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics");
+        }
+    }
+    let (registry, [id]) = registry_of::<u32, 1>(["a"]);
+    let (sender, receiver) = mpsc::channel::<()>();
+    let policy = RestartPolicy::default().backoff(ms(1), ms(1));
+    let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
+    let supervisor = supervisor.body_blocking(move |_| {
+        let _ = receiver.recv_timeout(LONG);
+    });
+    let mut run = Box::pin(supervisor.run(async |_| 1));
+    let panics = Waker::from(Arc::new(Panics));
+    for generation in 1..4 {
+        assert!(poll_with(&mut run, &panics).is_pending());
+        until("the service is ready", || {
+            poll_once(&mut run).is_pending() && registry.get(id).is_ok()
+        });
+        assert!(poll_with(&mut run, &panics).is_pending());
+        sender.send(()).unwrap();
+        // The return of the body is noticed, although its thread has called this waker.
+        until("the body has returned", || {
+            poll_with(&mut run, &panics).is_pending()
+                && registry.status(id).unwrap().generation == generation
+        });
+    }
+    // A waker that does not panic is called.
+    let thread = thread::spawn(move || pollster::block_on(run));
+    registry.wait_ready(id).wait_blocking_timeout(LONG).unwrap();
+    sender.send(()).unwrap();
+    until("the last body has returned", || registry.status(id).unwrap().generation == 4);
+    registry.close();
+    drop(sender);
+    thread.join().unwrap();
 }
 
 #[test]
