@@ -9,7 +9,9 @@ mod report;
 mod signals;
 mod stopping;
 
-pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
+pub use self::report::{
+    BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService, WorkEnd,
+};
 
 use std::{
     collections::HashMap,
@@ -295,6 +297,10 @@ struct ControlState {
     stop_timeout: Duration,
     /// How its work at its turn to stop has ended. `None` if it has not.
     stop_end: Option<StopEnd>,
+    /// How the body has ended at the turn to stop.
+    body: Option<BodyReport>,
+    /// How the close hooks have ended since the turn to stop.
+    closes: Vec<CloseReport>,
     /// The readers that it waits for at its turn to stop.
     readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
@@ -309,10 +315,10 @@ pub(crate) trait CountHolders: Send + Sync {
 }
 
 /// How the work of a supervisor at its turn to stop has ended.
-#[derive(Clone)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopEnd {
-    Done(StopResult),
-    /// Its limit has expired.
+    Done,
+    /// A limit has expired: of the body, of the draining, or of a close hook.
     TimedOut,
 }
 
@@ -326,6 +332,8 @@ impl Default for ControlState {
             changes: 0,
             stop_timeout: Duration::ZERO,
             stop_end: None,
+            body: None,
+            closes: Vec::new(),
             readers: None,
             reset_requested: false,
             stop_requested: false,
@@ -414,10 +422,33 @@ impl Control {
     /// Reports how the work at the turn to stop has ended.
     pub(crate) fn set_stop_end(&self, end: StopEnd) {
         let mut control = lock(&self.0);
-        if matches!(end, StopEnd::Done(_)) {
+        let ends = control.body.iter().map(|body| &body.end);
+        let mut ends = ends.chain(control.closes.iter().map(|close| &close.end));
+        let end = if ends.any(|end| *end == WorkEnd::Late) { StopEnd::TimedOut } else { end };
+        if end == StopEnd::Done {
             control.change(SupervisorState::Stopped, 0, None, None);
         }
         control.stop_end = Some(end);
+    }
+
+    /// Reports how the body has ended that was notified because the service stops.
+    pub(crate) fn report_body(&self, report: BodyReport) {
+        lock(&self.0).body = Some(report);
+    }
+
+    /// Reports how a close hook has ended. Before the turn of the service to stop, this is not
+    /// stored.
+    pub(crate) fn report_close(&self, report: CloseReport) {
+        let mut control = lock(&self.0);
+        if control.stop_requested {
+            control.closes.push(report);
+        }
+    }
+
+    /// Returns how the body and the close hooks have ended at the turn to stop.
+    fn reports(&self) -> (Option<BodyReport>, Vec<CloseReport>) {
+        let control = lock(&self.0);
+        (control.body.clone(), control.closes.clone())
     }
 
     /// Reports the readers for which it waits from now on.

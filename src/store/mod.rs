@@ -41,8 +41,6 @@ mod erased;
 mod fail_all;
 mod graph;
 #[cfg(feature = "supervise")]
-// As `provide::receiver`.
-#[cfg_attr(not(any(test, loom)), expect(dead_code))]
 mod hand_over;
 mod history;
 mod inspection;
@@ -67,8 +65,10 @@ mod walk;
 use std::time::Duration;
 use std::{any::type_name, collections::HashMap, sync::Arc};
 
+#[cfg(all(feature = "supervise", any(test, loom)))]
+pub(crate) use self::hand_over::Claimed;
 #[cfg(feature = "supervise")]
-pub(crate) use self::hand_over::{Claimed, HandOver, HandedOver, Next};
+pub(crate) use self::hand_over::{HandOver, HandedOver, Next};
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},

@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             outcome => outcome,
         };
         match outcome {
-            Some(Ok(value)) => match attempt.ready(value) {
+            Some(Ok(value)) => match self.publish(attempt, value) {
                 Ok(running) => BuildResult::Running(running, graces),
                 Err(ReadyError::Invalidated { value, failure }) => {
                     drop(Shielded::new(value));

@@ -25,9 +25,7 @@
 //! tokio::spawn(supervisor.run(|_| async { "80".parse::<u16>() }));
 //!
 //! let supervisor = registry.supervise(server)?.restart_policy(policy);
-//! let supervisor = supervisor.on_stop(Duration::from_secs(5), |server| async move {
-//!     println!("finishing the requests of {}", **server);
-//! });
+//! let supervisor = supervisor.on_close(async |server| println!("{} is closed", *server));
 //! tokio::spawn(supervisor.run(async move |build| {
 //!     let port = build.wait_for(config).await?; // now `server` depends on `config`
 //!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
@@ -52,7 +50,7 @@
 //! | not running | the supervisor is run | building |
 //! | building | the value is published | up |
 //! | building | the build fails, panics, times out or is invalidated | *next build* |
-//! | up | the instance fails | stopping (if its body runs), draining (if configured), or *next build* |
+//! | up | the instance fails | stopping (if its body runs), draining and closing (if configured), or *next build* |
 //! | up | the body says that its work is done | completed |
 //! | completed | the instance fails | draining (if configured), or *next build* |
 //! | stopping | the body has returned, or its stop timeout expires | draining (if configured), or *next build* |
@@ -60,14 +58,15 @@
 //! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
 //! | backing off | the delay ends, a reset, or a dependency of the last build fails | building |
 //! | given up | a [reset](crate::Registry::reset) | building |
-//! | stopping | the stop hook has ended, and the instance is drained | stopped |
+//! | closing | the close hook has ended | *next build* |
+//! | stopping, draining, closing | at its turn in a shutdown, each of them | the next of them, or stopped |
 //!
 //! *Next build* is one of three states: *given up* after too many counted failures, else *backing
 //! off* if there is a delay, else *building*.
 //!
 //! From any state except *not running*, a supervisor moves to *stopping* when a graceful shutdown
 //! reaches its service. If the registry is [closed](crate::Registry::close), the supervisor ends
-//! without a stop hook. After it has ended, the status of the service no longer has a supervisor.
+//! without a close hook. After it has ended, the status of the service no longer has a supervisor.
 //!
 //! # Counting failures
 //!
@@ -111,11 +110,18 @@
 //! [`RestartPolicy::drain_timeout`] makes the supervisor wait for the readers of the failed
 //! instance before it builds the next one.
 //!
+//! # Close hooks
+//!
+//! A service may have a [close hook](Supervisor::on_close): code that receives each of its values at
+//! the end, after a failure, a replacement, or in a shutdown. Most often it owns the value, because
+//! the last reader hands it over.
+//!
 //! # Graceful shutdown
 //!
 //! [`Registry::shutdown`](crate::Registry::shutdown) stops all services, each one after all its
-//! dependents have stopped. The supervisor of the service takes it down, calls its
-//! [stop hook](Supervisor::on_stop), and drains it; all its dependencies are still up. A service
+//! dependents have stopped. The supervisor of the service notifies its body, takes it down when the
+//! body has returned, drains it, and calls its [close hook](Supervisor::on_close); all its
+//! dependencies are still up. A service
 //! that does not stop in time is named in the [`ShutdownReport`], and delays the shutdown no
 //! longer. [`ShutdownOptions`] adds a notice before the first service stops.
 //!
@@ -141,7 +147,9 @@
 // | `pending_attempt.rs`         | the attempt of a build, which the supervisor keeps            |
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
 // | `grace.rs`                   | grace periods (S8)                                            |
-// | `user_code.rs`               | calls builders and stop hooks, and catches their panics       |
+// | `closing.rs`                 | `Closing`, which a close hook receives; the close hook        |
+// | `closer.rs`                  | calls the close hook for each value, in order (S12, S13)      |
+// | `user_code.rs`               | calls builders and close hooks, and catches their panics      |
 // | `shutdown.rs`                | the futures of a graceful shutdown, and their limits (S6)     |
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
 // | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a shutdown, and its |
@@ -176,11 +184,15 @@
 // S10 No two bodies of one service run at the same time.
 // S11 A body is notified of a failure after its instance is down, and of a shutdown while its
 //     instance can be read.
+// S12 Each value that was published is closed once, in the order of publication, one at a time.
+// S13 A value is not closed while its service uses it: before its end, or while its body runs.
 
 mod body;
 mod build;
 mod build_timer;
 mod building;
+mod closer;
+mod closing;
 mod ending;
 mod grace;
 mod live;
@@ -195,8 +207,9 @@ mod user_code;
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
+    closing::{AsyncHook, CloseHook, CloseReason, Closing, NoHook},
     live::{Live, StopReason, Stopping},
-    output::{BodyEnd, BodyOutput, BuildOutput},
+    output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
@@ -209,7 +222,8 @@ pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
     registry::{
-        ShutdownReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
+        BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
+        SupervisorState, SupervisorStatus, WorkEnd,
     },
 };
 

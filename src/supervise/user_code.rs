@@ -1,4 +1,4 @@
-//! Calls builders and stop hooks, and catches their panics, so that none of them ends the loop.
+//! Calls builders and close hooks, and catches their panics, so that none of them ends the loop.
 
 use std::{
     any::Any,
@@ -11,7 +11,11 @@ use std::{
 use futures_lite::FutureExt;
 
 use super::{Build, BuildOutput, output::UserError};
-use crate::sync::Shielded;
+use crate::{
+    error::chain,
+    registry::WorkEnd,
+    sync::{Shielded, shielded},
+};
 
 /// The reason of a failed build whose builder did not return an error itself.
 ///
@@ -99,6 +103,19 @@ pub(super) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "the message is not text".into())
+}
+
+/// Returns how a body or a close hook has ended that has returned this.
+pub(super) fn work_end<R>(result: Result<R, UserError>) -> WorkEnd {
+    let Err(error) = result else { return WorkEnd::Returned };
+    let error = Shielded::new(error);
+    if let Some(BodyFailure::Panicked { message }) = error.downcast_ref() {
+        return WorkEnd::Panicked { message: message.clone() };
+    }
+    // The text is user code.
+    let mut message = String::from("the error cannot be displayed: its text panicked");
+    shielded(|| message = chain(&**error).to_string());
+    WorkEnd::Failed { message }
 }
 
 /// The builder of the user, which may panic in a call, in a poll of its future, and in the `Drop`

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
+use super::report::{ShutdownReport, StopTimeout, StoppedService};
 use crate::{
     numbers::ServiceIndex,
     store::{Edge, FoundDependent, Phase, Store},
@@ -215,15 +215,13 @@ impl Plan {
     /// ensures that the service is down, and calls `ended`.
     pub(super) fn stopped(
         &self,
-        store: &Store,
         service: ServiceIndex,
         now: Instant,
-        result: StopResult,
+        describe: impl FnOnce(Duration) -> StoppedService,
     ) -> bool {
         let mut state = self.lock();
         let Some(took) = state.take_stopping(service, now) else { return false };
-        let service = store.name(service);
-        state.report.stopped.push(StoppedService { service, took, result });
+        state.report.stopped.push(describe(took));
         true
     }
 

@@ -1,12 +1,15 @@
 //! The steps of a shutdown (`plan.rs` decides which one is next). They run user code: wakers,
 //! observers, and the `Drop` of values. So each is executed without a lock.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     Control, StopEnd, SupervisorState,
     plan::Step,
-    report::{ShutdownReport, StopResult, StopTimeout},
+    report::{ShutdownReport, StopResult, StopTimeout, StoppedService},
 };
 use crate::{
     failure::Reason,
@@ -70,7 +73,7 @@ impl Registry {
         if let Some(limit) = limit {
             // The supervisor drops an async build itself, but a blocking builder notices the
             // shutdown only if its attempt is invalidated. S5: an instance is left for the
-            // supervisor, which needs it for the stop hook.
+            // supervisor, whose body is notified before it goes down.
             if store.slot(service).state.load().phase() == Phase::Starting {
                 self.fail_at_its_turn(service);
             }
@@ -83,7 +86,8 @@ impl Registry {
         // Nothing would stop it but this shutdown: it has no supervisor, or one that is not
         // running.
         self.fail_at_its_turn(service);
-        if plan.stopped(store, service, self.clock().now(), StopResult::Stopped) {
+        let describe = |took| self.stopped(service, took, StopResult::Stopped, None);
+        if plan.stopped(service, self.clock().now(), describe) {
             plan.ended(service);
         }
     }
@@ -96,7 +100,7 @@ impl Registry {
     pub(crate) fn supervisor_ended(&self, service: ServiceIndex, control: &Control) {
         let supervisors = self.supervisors();
         supervisors.remove(service);
-        let (plan, store) = (&supervisors.plan, self.store());
+        let plan = &supervisors.plan;
         if !plan.is_stopping(service) {
             return;
         }
@@ -105,8 +109,15 @@ impl Registry {
             Some(StopEnd::TimedOut) => {
                 plan.timed_out(service, now, |_| self.stop_timeout_of(service, control))
             }
-            Some(StopEnd::Done(result)) => plan.stopped(store, service, now, result),
-            None => plan.stopped(store, service, now, StopResult::SupervisorDropped),
+            end => {
+                let result = match end {
+                    Some(_) => StopResult::Stopped,
+                    None => StopResult::SupervisorDropped,
+                };
+                plan.stopped(service, now, |took| {
+                    self.stopped(service, took, result, Some(control))
+                })
+            }
         };
         if is_reported {
             // The cascade of another thread may have condemned the instance of a supervisor that
@@ -126,14 +137,27 @@ impl Registry {
             Some(control) => self.stop_timeout_of(service, &control),
             None => {
                 let (service, state) = (self.store().name(service), SupervisorState::NotRunning);
-                StopTimeout { service, state, holders: 0 }
+                StopTimeout { service, state, holders: 0, body: None, closes: Vec::new() }
             }
         }
     }
 
     fn stop_timeout_of(&self, service: ServiceIndex, control: &Control) -> StopTimeout {
         let (state, holders) = (control.state(), control.holders());
-        StopTimeout { service: self.store().name(service), state, holders }
+        let (body, closes) = control.reports();
+        StopTimeout { service: self.store().name(service), state, holders, body, closes }
+    }
+
+    /// Describes a service that has stopped. Called under the lock of the plan.
+    fn stopped(
+        &self,
+        service: ServiceIndex,
+        took: Duration,
+        result: StopResult,
+        control: Option<&Control>,
+    ) -> StoppedService {
+        let (body, closes) = control.map(Control::reports).unwrap_or_default();
+        StoppedService { service: self.store().name(service), took, result, body, closes }
     }
 
     /// Called after the registry was closed.

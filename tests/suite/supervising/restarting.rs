@@ -142,7 +142,7 @@ fn failures_are_counted_against_the_service_at_which_they_began() {
     let listing = runtime.registry.list();
     let blocker = listing.blockers("leaf")[0];
     assert_eq!(
-        (&*blocker.name, blocker.supervisor.unwrap().state),
+        (&*blocker.name, blocker.supervisor.as_ref().unwrap().state),
         ("root", SupervisorState::GivenUp)
     );
 

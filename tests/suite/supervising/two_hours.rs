@@ -11,7 +11,8 @@
 //!
 //! At the end builds no longer fail. Then every service is ready, or given up, or waits for one
 //! that is given up. After a reset all are ready. The shutdown stops every service in time, and
-//! leaves no instance, no task and no sleeper.
+//! leaves no instance, no task and no sleeper. Each value was passed to a close hook once, in order,
+//! although some close hooks panic.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +29,7 @@ use super::runtime::{BoxError, Task, ms};
 use crate::support::{Random, Seed};
 use mainstay::{
     Event, EventKind, Failure, Instance, Observer, Phase, Reason, Registry, ServiceId,
-    supervise::{Clock, RestartPolicy, SupervisorState},
+    supervise::{Clock, Closing, RestartPolicy, SupervisorState},
     test_kit::VirtualClock,
 };
 
@@ -73,6 +74,10 @@ struct Seen {
     given_up: usize,
     graces_expired: usize,
     builds: usize,
+    published: usize,
+    /// The calls of the close hook, and the generation and revision of the last one.
+    closes: usize,
+    closed: Option<(u64, u64)>,
     own_failures: usize,
     failures_of_others: usize,
 }
@@ -120,6 +125,7 @@ impl Observer for Watches {
                 }
             }
             EventKind::AttemptStarted => seen.builds += 1,
+            EventKind::Ready => seen.published += 1,
             _ => {}
         }
     }
@@ -180,7 +186,21 @@ impl World {
             (self.clock.clone(), Arc::clone(&self.alive), Arc::clone(&self.calm));
         let supervisor =
             self.registry.supervise(self.ids[service]).unwrap().restart_policy(restart);
-        let supervisor = supervisor.on_stop(ms(1_000), |instance| async move { drop(instance) });
+        let supervisor = supervisor.on_close({
+            let (books, alive) = (Arc::clone(&self.books), Arc::clone(&self.alive));
+            async move |closing| {
+                // In this test no reader holds an instance for longer than a step.
+                let number = (Closing::generation(&closing).get(), Closing::revision(&closing));
+                let before = alive.load(Ordering::Relaxed);
+                drop(Closing::into_value(closing).ok().expect("it is owned"));
+                let seen = &mut books.of.lock().unwrap()[service];
+                let is_next = seen.closed.is_none_or(|last| last < number);
+                seen.closed = Some(number);
+                seen.closes += 1;
+                assert!(is_next && alive.load(Ordering::Relaxed) == before - 1);
+                assert!(seen.closes % 7 != 0, "in the close hook");
+            }
+        });
         self.tasks.push(Box::pin(supervisor.run(
             move |build: mainstay::supervise::Build<Built>| {
                 let calm = Arc::clone(&calm);
@@ -288,7 +308,8 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let text = info.payload().downcast_ref::<&str>();
-        if text.is_none_or(|text| !["in the call", "in a poll"].contains(text)) {
+        if text.is_none_or(|text| !["in the call", "in a poll", "in the close hook"].contains(text))
+        {
             hook(info);
         }
     }));
@@ -364,6 +385,9 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
     world.woken.0.store(true, Ordering::Relaxed);
     world.run_until_idle();
     assert!(shutdown.lock().unwrap().take().expect("the shutdown ends").stop_timeouts.is_empty());
+    for seen in &*world.books.of.lock().unwrap() {
+        assert_eq!(seen.closes, seen.published, "S12: each value is closed once");
+    }
     let left = (world.tasks.len(), world.clock.sleepers(), world.alive.load(Ordering::Relaxed));
     assert_eq!(left, (0, 0, 0), "tasks, sleepers, instances");
 }
