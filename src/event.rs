@@ -3,9 +3,10 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, Reason},
     numbers::Generation,
     service::{AnyId, ServiceName},
+    texts::{Failures, Rounded},
 };
 
 /// Something that happened to one service.
@@ -59,22 +60,21 @@ pub struct Event<'a> {
 ///
 /// Each kind says what [`Event::elapsed`] is for it. If it says nothing, `elapsed` is zero.
 ///
-/// A service that is stopped, because the registry is shut down or was closed, has failed, too: the
-/// [reason](Failure::reason) says so. An observer that reacts to failures ignores these, or it
-/// takes down services whose turn to stop has not come.
+/// # Planned ends
+///
+/// A service that ends as it was asked to, in a shutdown or after a close, has not failed: its
+/// event is [`Stopped`](Self::Stopped), and never `Failed`, `Invalidated` or `AttemptFailed`. So an
+/// observer that reacts to failures does not disturb the order of a shutdown.
 ///
 /// ```
-/// use mainstay::{Event, EventKind, Failure, Observer, Reason, Registry};
+/// use mainstay::{Event, EventKind, Failure, Observer, Registry};
 ///
 /// /// Fails the service `whole` when the service `part` has failed.
 /// struct OneForAll;
 ///
 /// impl Observer for OneForAll {
 ///     fn event(&self, registry: &Registry, event: &Event<'_>) {
-///         let (EventKind::Failed(failure), "part") = (&event.kind, &**event.service) else {
-///             return;
-///         };
-///         if !matches!(failure.reason, Reason::ShutDown | Reason::Closed) {
+///         if let (EventKind::Failed(failure), "part") = (&event.kind, &**event.service) {
 ///             let whole = registry.find("whole").expect("it is registered");
 ///             let _ = registry.fail(whole, Failure::clone(failure));
 ///         }
@@ -115,7 +115,7 @@ pub enum EventKind<'a> {
         /// The service whose attempt waited; `None` if a reader waited.
         dependent: Option<&'a ServiceName>,
     },
-    /// An instance was published. `elapsed`: the duration of the attempt.
+    /// An instance was built and published. `elapsed`: the duration of the attempt.
     Ready,
     /// The value was replaced by another one of the same generation.
     Replaced,
@@ -126,9 +126,56 @@ pub enum EventKind<'a> {
     /// The attempt has ended without a publication, although its generation has not ended.
     /// `elapsed`: the duration of the attempt.
     AttemptFailed(&'a Failure),
+    /// The instance or the attempt has ended as planned: its reason
+    /// [is planned](Failure::is_planned). `elapsed`: the duration of the cascade, or of the attempt
+    /// that ended without one.
+    Stopped(&'a Failure),
+    /// The supervisor backs off before the next build.
+    BackingOff {
+        /// The remaining time until the next build. `None` if it is beyond the range of
+        /// [`Instant`](std::time::Instant).
+        delay: Option<Duration>,
+        /// The number of failures that are counted against the service.
+        failures: u32,
+    },
+    /// The last build failed because another service was not available. The supervisor waits for a
+    /// change of that service.
+    Waiting {
+        /// The service that was not available.
+        dependency: &'a ServiceName,
+    },
+    /// The supervisor does not build the service again after this failure, which was caused by a
+    /// permanent error, until something changes from which the service was built, or until it is
+    /// [reset](crate::Registry::reset).
+    Permanent(&'a Failure),
     /// The supervisor has given up after this failure: too many failures were counted against the
     /// service. It stays down until it is [reset](crate::Registry::reset).
     GivenUp(&'a Failure),
+    /// The work of the service is done. It stays ready.
+    Completed,
+    /// The service is at its end: its body, if it has one, was notified.
+    Stopping,
+    /// A blocking body has not returned within its stop timeout. The service is not built again
+    /// before it has.
+    BodyLate,
+    /// The supervisor waits until the readers have dropped the instances of the generation.
+    Draining {
+        /// The number of references to them.
+        holders: usize,
+    },
+    /// The supervisor calls the close hook.
+    Closing,
+    /// The body has returned an error, or panicked, after it was notified: this is no failure of
+    /// the service.
+    BodyFailed(&'a Reason),
+    /// A close hook has returned an error, panicked, or exceeded its timeout.
+    HookFailed(&'a Reason),
+    /// The service has ended at its turn in a shutdown. The report of the shutdown says how long it
+    /// took.
+    StopEnded,
+    /// The service has not ended within its limit at its turn in a shutdown, which continues
+    /// without it.
+    StopTimedOut,
     /// The registry was closed.
     Closed,
 }
@@ -140,7 +187,7 @@ impl fmt::Display for EventKind<'_> {
             None => f.write_str(what),
         };
         let end = |f: &mut fmt::Formatter<'_>, what: &str, failure: &Failure| {
-            if failure.service == failure.root {
+            if failure.service == failure.root || failure.is_planned() {
                 write!(f, "{what}: {}", failure.reason)
             } else {
                 write!(f, "{what} because {} failed: {}", failure.root, failure.reason)
@@ -156,7 +203,26 @@ impl fmt::Display for EventKind<'_> {
             Self::Failed(failure) => end(f, "failed", failure),
             Self::Invalidated(failure) => end(f, "invalidated", failure),
             Self::AttemptFailed(failure) => end(f, "attempt failed", failure),
+            Self::Stopped(failure) => end(f, "stopped", failure),
+            Self::BackingOff { delay, failures } => {
+                match delay {
+                    Some(delay) => write!(f, "backing off for {}", Rounded(*delay))?,
+                    None => f.write_str("backing off without end")?,
+                }
+                write!(f, " after {}", Failures(*failures))
+            }
+            Self::Waiting { dependency } => write!(f, "waiting for {dependency}"),
+            Self::Permanent(failure) => end(f, "failed permanently", failure),
             Self::GivenUp(failure) => end(f, "given up", failure),
+            Self::Completed => f.write_str("completed"),
+            Self::Stopping => f.write_str("stopping"),
+            Self::BodyLate => f.write_str("its body has not returned in time"),
+            Self::Draining { holders } => write!(f, "draining (holders: {holders})"),
+            Self::Closing => f.write_str("closing"),
+            Self::BodyFailed(reason) => write!(f, "its body failed: {reason}"),
+            Self::HookFailed(reason) => write!(f, "its close hook failed: {reason}"),
+            Self::StopEnded => f.write_str("its stop has ended"),
+            Self::StopTimedOut => f.write_str("not stopped in time"),
             Self::Closed => f.write_str("closed"),
         }
     }

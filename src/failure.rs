@@ -55,6 +55,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Returns whether the service has ended as it was asked to: by a shutdown or a close. Nothing
+    /// is broken then.
+    ///
+    /// ```
+    /// use mainstay::Reason;
+    ///
+    /// assert!(Reason::ShutDown.is_planned());
+    /// assert!(!Reason::Panicked.is_planned());
+    /// ```
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Self::ShutDown | Self::Closed)
+    }
+
     /// The reason that a user passed. It is shielded, because the store drops it if it is not
     /// needed, and its `Drop` may panic.
     pub(crate) fn error(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Shielded<Self> {
@@ -184,9 +197,29 @@ pub struct Failure {
     pub at: SystemTime,
 }
 
+impl Failure {
+    /// Returns whether the service has ended as it was asked to ([`Reason::is_planned`]). Then its
+    /// event is [`Stopped`](crate::EventKind::Stopped), and its text says that it was stopped.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let running = registry.provide(port)?.begin().wait_blocking()?.ready(80)?;
+    /// registry.close();
+    /// drop(running);
+    /// let failure = registry.status(port)?.last_failure.unwrap();
+    /// assert!(failure.is_planned());
+    /// assert_eq!(failure.to_string(), "port was stopped: the registry was closed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_planned(&self) -> bool {
+        self.reason.is_planned()
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_failure(f, &self.service, &self.root)?;
+        write_failure(f, &self.service, &self.root, self.is_planned())?;
         match &self.reason {
             // It is the source.
             Reason::Error(_) => Ok(()),

@@ -29,11 +29,11 @@ use crate::{error::texts, failure::Failure, numbers::Generation, service::Servic
 /// With the feature `serde`, a [`Failure`] and its record have the same serialised form, which can
 /// be deserialised as a record. It has the fields of the record, with the same names: `service` and
 /// `root` are strings, `generation` and `root_generation` are numbers, `reason` is a string, and
-/// `sources` is a list of strings. `at` has the fields `secs` and `nanos`: the number of whole
-/// seconds since 1970 (rounded down, so it is negative for an earlier time), and the nanoseconds
-/// since that second. No number is rounded, so a record is equal after it was written and read back
-/// on systems whose clock has the same resolution. A time that such a pair or [`SystemTime`] cannot
-/// represent is an error.
+/// `sources` is a list of strings, and `planned` is a Boolean. `at` has the fields `secs` and
+/// `nanos`: the number of whole seconds since 1970 (rounded down, so it is negative for an earlier
+/// time), and the nanoseconds since that second. No number is rounded, so a record is equal after
+/// it was written and read back on systems whose clock has the same resolution. A time that such a
+/// pair or [`SystemTime`] cannot represent is an error.
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -71,6 +71,8 @@ pub struct FailureRecord {
     /// If a grace period has expired, they begin with the
     /// [dependency](crate::error::DependencyUnavailable) that was absent, and its failure.
     pub sources: Vec<String>,
+    /// Whether the service has ended as it was asked to ([`Failure::is_planned`]).
+    pub planned: bool,
     /// The time of the failure, by the system's clock.
     #[cfg_attr(feature = "serde", serde(with = "unix_time"))]
     pub at: SystemTime,
@@ -87,6 +89,7 @@ impl From<&Failure> for FailureRecord {
             root_generation: failure.root_generation,
             reason: failure.reason.phrase().to_string(),
             sources: texts(failure.reason.source()).collect(),
+            planned: failure.is_planned(),
             at: failure.at,
         }
     }
@@ -94,22 +97,24 @@ impl From<&Failure> for FailureRecord {
 
 impl fmt::Display for FailureRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_failure(f, &self.service, &self.root)?;
+        write_failure(f, &self.service, &self.root, self.planned)?;
         write!(f, ": {}", self.reason)?;
         self.sources.iter().try_for_each(|source| write!(f, ": {source}"))
     }
 }
 
-/// Writes which service failed, and because of which one.
+/// Writes which service failed, or was stopped as planned, and because of which one.
 pub(crate) fn write_failure(
     f: &mut fmt::Formatter<'_>,
     service: &ServiceName,
     root: &ServiceName,
+    planned: bool,
 ) -> fmt::Result {
+    let verb = if planned { "was stopped" } else { "failed" };
     if service == root {
-        write!(f, "{service} failed")
+        write!(f, "{service} {verb}")
     } else {
-        write!(f, "{service} failed because {root} failed")
+        write!(f, "{service} {verb} because {root} {verb}")
     }
 }
 

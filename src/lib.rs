@@ -245,6 +245,7 @@ pub mod supervise;
 mod sync;
 #[cfg(feature = "test-kit")]
 pub mod test_kit;
+mod texts;
 pub mod wait;
 mod waiting;
 

@@ -463,7 +463,11 @@ impl<T: Send + Sync + 'static> Attempt<T> {
         };
         // The observer may fail the service, which makes `failure` the last owner of the reason.
         if let Some(failure) = store.last_failure(index).map(Shielded::new) {
-            let (elapsed, kind) = (self.elapsed(), EventKind::AttemptFailed(&failure));
+            let kind = match failure.is_planned() {
+                true => EventKind::Stopped(&failure),
+                false => EventKind::AttemptFailed(&failure),
+            };
+            let elapsed = self.elapsed();
             self.registry.emit_numbered(index, self.generation, number, elapsed, kind);
         }
         Ok(())

@@ -210,6 +210,7 @@ impl Registry {
             // user's reason.
             let failure = Shielded::new(self.store().failure(slot.index, generation));
             let kind = match slot.was.phase() {
+                _ if failure.is_planned() => EventKind::Stopped(&failure),
                 Phase::Ready => EventKind::Failed(&failure),
                 _ => EventKind::Invalidated(&failure),
             };

@@ -42,7 +42,7 @@ pub use self::supervisors::{
 };
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    Command, CommandWait, Control, CountHolders, StopEnd, Supervisors,
+    Command, CommandWait, Control, CountHolders, Details, StopEnd, Supervisors,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;

@@ -107,8 +107,8 @@ pub enum SupervisorState {
     /// The builder or the body has said that the work of the service is done
     /// ([`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
     Completed,
-    /// The service is at its end: the body was notified, and has not returned. In a shutdown the
-    /// instance may still be ready.
+    /// The service is at its end: the body, if it has one, was notified. In a shutdown the instance
+    /// may still be ready.
     Stopping,
     /// A blocking body has not returned in time. The service is not built again before it has.
     BodyRunning,
@@ -189,6 +189,13 @@ pub struct SupervisorStatus {
     pub next_try_in: Option<Duration>,
     /// While waiting: the service that it waits for.
     pub waiting_for: Option<ServiceName>,
+    /// While draining, or at the turn of the service to stop: the number of references to instances
+    /// of the service for whose drop it waits.
+    pub holders: usize,
+    /// The time since which the service is not ready, by the clock of the registry: since the end
+    /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its
+    /// supervisor is not running.
+    pub not_ready_for: Option<Duration>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -255,14 +262,30 @@ impl Supervisors {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
         let now = self.clock.now();
+        let holders = control.holders();
         let control = lock(&control.0);
-        let left = |end: Instant| end.saturating_duration_since(now);
+        let Details { failures, retry_at, waiting_for, .. } = &control.details;
         Some(SupervisorStatus {
             state: control.state,
-            failures: control.failures,
-            next_try_in: control.retry_at.map(left),
-            waiting_for: control.waiting_for.clone(),
+            failures: *failures,
+            next_try_in: retry_at.map(|at| at.saturating_duration_since(now)),
+            waiting_for: waiting_for.clone(),
+            holders,
+            not_ready_for: control.not_ready_since.map(|at| now.saturating_duration_since(at)),
         })
+    }
+
+    /// Counts an event about the supervision of a service that is not a change of the state of a
+    /// supervisor. Returns its number.
+    pub(super) fn count_change(&self, index: ServiceIndex) -> u64 {
+        let mut services = lock(&self.services);
+        match services.entry(index).or_insert(Supervised::Before(0)) {
+            Supervised::Now(control) => lock(&control.0).count_change(),
+            Supervised::Before(changes) => {
+                *changes += 1;
+                *changes
+            }
+        }
     }
 }
 
@@ -285,11 +308,10 @@ pub(crate) struct Control(Mutex<ControlState>);
 struct ControlState {
     // Reported by the supervisor.
     state: SupervisorState,
-    failures: u32,
-    /// While backing off: the end of the backoff. While waiting: the earliest time of a retry.
-    retry_at: Option<Instant>,
-    /// While waiting: the service that it waits for.
-    waiting_for: Option<ServiceName>,
+    details: Details,
+    /// The end of the last instance, or the time at which the supervisor was run. `None` if an
+    /// instance is up, or the supervisor is not running.
+    not_ready_since: Option<Instant>,
     /// The number of the last change of the state. The numbers of one service grow, also from one
     /// of its supervisors to the next one.
     changes: u64,
@@ -306,6 +328,19 @@ struct ControlState {
     // Commands to the supervisor.
     reset_requested: bool,
     stop_requested: bool,
+}
+
+/// What a supervisor reports of its state.
+#[derive(Default)]
+pub(crate) struct Details {
+    /// The number of counted failures.
+    pub(crate) failures: u32,
+    /// While backing off: the end of the backoff. While waiting: the earliest time of a retry.
+    pub(crate) retry_at: Option<Instant>,
+    /// While waiting: the service that it waits for.
+    pub(crate) waiting_for: Option<ServiceName>,
+    /// At the begin of a draining: the number of references.
+    pub(crate) holders: usize,
 }
 
 /// The instances for whose readers a supervisor waits.
@@ -326,9 +361,8 @@ impl Default for ControlState {
     fn default() -> Self {
         Self {
             state: SupervisorState::NotRunning,
-            failures: 0,
-            retry_at: None,
-            waiting_for: None,
+            details: Details::default(),
+            not_ready_since: None,
             changes: 0,
             stop_timeout: Duration::ZERO,
             stop_end: None,
@@ -343,42 +377,38 @@ impl Default for ControlState {
 
 impl ControlState {
     /// Changes the state. Returns the number of the change.
-    fn change(
-        &mut self,
-        state: SupervisorState,
-        failures: u32,
-        retry_at: Option<Instant>,
-        waiting_for: Option<ServiceName>,
-    ) -> u64 {
-        (self.state, self.failures) = (state, failures);
-        (self.retry_at, self.waiting_for) = (retry_at, waiting_for);
+    fn change(&mut self, state: SupervisorState, details: Details) -> u64 {
+        (self.state, self.details) = (state, details);
+        self.count_change()
+    }
+
+    fn count_change(&mut self) -> u64 {
         self.changes += 1;
         self.changes
     }
 }
 
 impl Control {
-    /// Reports the state of the supervisor. `retry_at` is the end of a backoff. Returns the number
-    /// of the change, by which the listing for a new observer shows it or not.
+    /// Reports the state of the supervisor. `now` is the present time, if the service was ready
+    /// until now ([`is_ready`](Self::is_ready)). Returns the number of the change, by which the
+    /// listing for a new observer shows it or not.
     pub(crate) fn set_state(
         &self,
         state: SupervisorState,
-        failures: u32,
-        retry_at: Option<Instant>,
+        details: Details,
+        now: Option<Instant>,
     ) -> u64 {
-        lock(&self.0).change(state, failures, retry_at, None)
+        let mut control = lock(&self.0);
+        match state {
+            SupervisorState::Up | SupervisorState::Completed => control.not_ready_since = None,
+            _ => control.not_ready_since = control.not_ready_since.or(now),
+        }
+        control.change(state, details)
     }
 
-    /// Reports that the supervisor waits for a change of this service, and retries at `retry_at` at
-    /// the earliest. Returns the number of the change.
-    #[expect(dead_code, reason = "a failure because of an unavailable service is counted so far")]
-    pub(crate) fn set_waiting(
-        &self,
-        service: ServiceName,
-        failures: u32,
-        retry_at: Option<Instant>,
-    ) -> u64 {
-        lock(&self.0).change(SupervisorState::Waiting, failures, retry_at, Some(service))
+    /// Returns whether the supervisor has reported that the service is ready, or nothing so far.
+    pub(crate) fn is_ready(&self) -> bool {
+        lock(&self.0).not_ready_since.is_none()
     }
 
     pub(crate) fn state(&self) -> SupervisorState {
@@ -389,14 +419,14 @@ impl Control {
     pub(crate) fn start(&self, stop_timeout: Duration) {
         let mut control = lock(&self.0);
         control.stop_timeout = stop_timeout;
-        control.change(SupervisorState::Building, 0, None, None);
+        control.change(SupervisorState::Building, Details::default());
     }
 
     /// Asks for a reset. Returns whether the service was down until a time, a change or a reset, so
     /// that the reset starts a build.
     pub(crate) fn request_reset(&self) -> bool {
         let mut control = lock(&self.0);
-        (control.reset_requested, control.failures) = (true, 0);
+        (control.reset_requested, control.details.failures) = (true, 0);
         matches!(
             control.state,
             SupervisorState::BackingOff
@@ -426,7 +456,7 @@ impl Control {
         let mut ends = ends.chain(control.closes.iter().map(|close| &close.end));
         let end = if ends.any(|end| *end == WorkEnd::Late) { StopEnd::TimedOut } else { end };
         if end == StopEnd::Done {
-            control.change(SupervisorState::Stopped, 0, None, None);
+            control.change(SupervisorState::Stopped, Details::default());
         }
         control.stop_end = Some(end);
     }
@@ -458,8 +488,14 @@ impl Control {
 
     /// Returns the number of references for whose drop it waits.
     fn holders(&self) -> usize {
-        let readers = lock(&self.0).readers.clone();
-        readers.map_or(0, |readers| readers.holders())
+        let control = lock(&self.0);
+        match control.readers.clone() {
+            Some(readers) => {
+                drop(control);
+                readers.holders()
+            }
+            None => control.details.holders,
+        }
     }
 
     fn stop_end(&self) -> Option<StopEnd> {

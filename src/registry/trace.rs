@@ -2,15 +2,15 @@
 
 use crate::{
     event::{Event, EventKind},
-    failure::Reason,
     registry::{Observer, Registry},
 };
 
 /// An observer that emits each event as an event of `tracing`.
 ///
 /// The target is `mainstay`, and the fields are `service`, `generation` and `elapsed` (in seconds).
-/// Failures have the level `WARN`, unless their reason is that the registry was closed or shut
-/// down. All other events have the level `DEBUG`.
+/// Failures of services, bodies and close hooks, a supervisor that gives up, and what takes longer
+/// than its limit have the level `WARN`. All other events have the level `DEBUG`, also an end that
+/// was planned ([`EventKind::Stopped`]).
 ///
 /// ```
 /// use mainstay::{Registry, TracingObserver};
@@ -23,15 +23,18 @@ pub struct TracingObserver;
 
 impl Observer for TracingObserver {
     fn event(&self, _: &Registry, event: &Event<'_>) {
-        use EventKind::{AttemptFailed, Failed, GivenUp, Invalidated};
-
         let (service, generation) = (&**event.service, event.generation.get());
         let elapsed = event.elapsed.as_secs_f64();
         match event.kind {
-            // A failure that is part of an orderly end needs no warning.
-            Failed(failure) | Invalidated(failure) | AttemptFailed(failure) | GivenUp(failure)
-                if !matches!(failure.reason, Reason::Closed | Reason::ShutDown) =>
-            {
+            EventKind::Failed(_)
+            | EventKind::Invalidated(_)
+            | EventKind::AttemptFailed(_)
+            | EventKind::Permanent(_)
+            | EventKind::GivenUp(_)
+            | EventKind::BodyLate
+            | EventKind::BodyFailed(_)
+            | EventKind::HookFailed(_)
+            | EventKind::StopTimedOut => {
                 tracing::warn!(target: "mainstay", service, generation, elapsed, "{}", event.kind);
             }
             _ => {

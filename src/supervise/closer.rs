@@ -14,14 +14,15 @@ use std::{
 use futures_lite::future::or;
 
 use super::{
-    CloseHook, CloseReason, Closing, SupervisorState, closing::ClosingValue,
-    supervisor::ServiceLoop,
+    CloseFailure, CloseHook, CloseReason, Closing, SupervisorState, closing::ClosingValue,
+    output::UserError, supervisor::ServiceLoop, user_code::work_end,
 };
 use crate::{
+    failure::Reason,
     instance::InstanceNumber,
     numbers::Generation,
     provide::Receiver,
-    registry::{CloseReport, WorkEnd},
+    registry::CloseReport,
     store::{HandedOver, Next, Store},
     sync::{Mutex, Shielded, lock},
     waiting::{
@@ -60,10 +61,10 @@ struct Ended {
 enum Activity {
     /// No value has ended that is not closed.
     Idle,
-    /// It waits for the readers of the first one that has ended.
-    Draining,
-    /// The close hook runs.
-    Closing,
+    /// It waits for the readers of the first one that has ended, which is of this generation.
+    Draining(Generation),
+    /// The close hook runs for a value of this generation.
+    Closing(Generation),
 }
 
 /// The first value in the order of publication that has ended and is not closed.
@@ -209,17 +210,16 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         };
         loop {
             let closing = self.next_to_close(closer).await;
-            closer.set_activity(Activity::Closing);
-            let (generation, revision) =
-                (Closing::generation(&closing), Closing::revision(&closing));
-            let (holders, since) = (Closing::holders(&closing), self.now());
+            closer.set_activity(Activity::Closing(Closing::generation(&closing)));
+            let (number, holders) = (Closing::number(&closing), Closing::holders(&closing));
+            let (since, after) = (self.now(), self.policy.close_timeout);
             let late = async {
-                self.sleep_until(since.checked_add(self.policy.close_timeout)).await;
-                WorkEnd::Late
+                self.sleep_until(since.checked_add(after)).await;
+                Err(CloseFailure::TimedOut { after }.into())
             };
-            let end = or(hook.call(closing), late).await;
+            let result = or(hook.call(closing), late).await;
             let took = self.now().saturating_duration_since(since);
-            self.control.report_close(CloseReport { generation, revision, holders, took, end });
+            self.report_close(number, holders, took, result);
         }
     }
 
@@ -241,7 +241,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 }
                 Some(First::Held(first, end)) => {
                     (seen, deadline, is_overdue) = (Seen::Held(first), end, false);
-                    closer.set_activity(Activity::Draining);
+                    closer.set_activity(Activity::Draining(first.generation));
                 }
                 None => {
                     // Only a value that is held has a deadline.
@@ -250,36 +250,50 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                         return closing;
                     }
                     // It comes at once, unless a reader has moved the instance out of its `Arc`.
-                    let took = self.policy.close_timeout;
+                    let after = self.policy.close_timeout;
                     if is_overdue && closer.receiver.forget(first) {
-                        let InstanceNumber { generation, revision } = first;
-                        let (holders, end) = (1, WorkEnd::Late);
-                        self.control.report_close(CloseReport {
-                            generation,
-                            revision,
-                            holders,
-                            took,
-                            end,
-                        });
+                        let late = CloseFailure::TimedOut { after };
+                        self.report_close(first, 1, after, Err(late.into()));
                     }
-                    (is_overdue, deadline) = (true, self.now().checked_add(took));
+                    (is_overdue, deadline) = (true, self.now().checked_add(after));
                 }
             }
         }
     }
 
+    fn report_close(
+        &self,
+        number: InstanceNumber,
+        holders: usize,
+        took: Duration,
+        result: Result<(), UserError>,
+    ) {
+        let InstanceNumber { generation, revision } = number;
+        let reason = result.err().map(Reason::error);
+        if let Some(reason) = &reason {
+            self.hook_failed(generation, reason);
+        }
+        let end = work_end(reason.as_deref());
+        self.control.report_close(CloseReport { generation, revision, holders, took, end });
+    }
+
     /// Waits until all values of the generations that have ended are closed. During this wait, the
     /// state of the supervisor is what the closer does.
-    pub(super) async fn values_closed(&self, closer: &Closer<T>, failures: u32) {
+    pub(super) async fn values_closed(
+        &self,
+        closer: &Closer<T>,
+        failures: u32,
+        holders: impl Fn() -> usize,
+    ) {
         let mut shown = Activity::Idle;
         loop {
             shown = Wait::new(ActivityChanged { service: self, closer, shown }).await;
-            let state = match shown {
+            let (state, generation) = match shown {
                 Activity::Idle => return,
-                Activity::Draining => SupervisorState::Draining,
-                Activity::Closing => SupervisorState::Closing,
+                Activity::Draining(generation) => (SupervisorState::Draining, generation),
+                Activity::Closing(generation) => (SupervisorState::Closing, generation),
             };
-            self.control.set_state(state, failures, None);
+            self.set_ending(state, failures, generation, holders());
         }
     }
 }

@@ -2,15 +2,11 @@
 
 use std::{fmt, future::Future, ops::Deref, sync::Arc};
 
-use super::{
-    CloseOutput,
-    user_code::{call_user_code, panic_message, work_end},
-};
+use super::{CloseFailure, CloseOutput, output::UserError, user_code::call_user_code};
 use crate::{
     failure::{Failure, Reason},
     instance::{Instance, InstanceNumber},
     numbers::Generation,
-    registry::WorkEnd,
     sync::Shielded,
 };
 
@@ -62,6 +58,10 @@ pub(super) enum ClosingValue<T> {
 impl<T> Closing<T> {
     pub(super) fn new(value: ClosingValue<T>, number: InstanceNumber, reason: CloseReason) -> Self {
         Self { value, number, reason: Shielded::new(reason) }
+    }
+
+    pub(super) fn number(this: &Self) -> InstanceNumber {
+        this.number
     }
 
     /// Returns the value, if no reader holds it. If one does, returns this handle unchanged: a
@@ -181,14 +181,14 @@ pub trait CloseHook<T: Send + Sync + 'static>: sealed::CloseHook<T> {}
 impl<T: Send + Sync + 'static, H: sealed::CloseHook<T>> CloseHook<T> for H {}
 
 pub(super) mod sealed {
-    use super::{Closing, Future, WorkEnd};
+    use super::{Closing, Future, UserError};
 
     pub trait CloseHook<T: Send + Sync + 'static> {
         /// Whether there is a close hook.
         const EXISTS: bool = true;
 
         /// Calls the close hook for one value.
-        fn call(&mut self, closing: Closing<T>) -> impl Future<Output = WorkEnd>;
+        fn call(&mut self, closing: Closing<T>) -> impl Future<Output = Result<(), UserError>>;
     }
 }
 
@@ -200,8 +200,8 @@ pub struct NoHook;
 impl<T: Send + Sync + 'static> sealed::CloseHook<T> for NoHook {
     const EXISTS: bool = false;
 
-    async fn call(&mut self, _: Closing<T>) -> WorkEnd {
-        WorkEnd::Returned
+    async fn call(&mut self, _: Closing<T>) -> Result<(), UserError> {
+        Ok(())
     }
 }
 
@@ -220,12 +220,10 @@ where
     F: AsyncFnMut(Closing<T>) -> O,
     O: CloseOutput,
 {
-    async fn call(&mut self, closing: Closing<T>) -> WorkEnd {
+    async fn call(&mut self, closing: Closing<T>) -> Result<(), UserError> {
         // The conversion of the output is user code, too.
-        let hook = || async { (*self.0)(closing).await.into_result() };
-        match call_user_code(hook).await {
-            Ok(result) => work_end(result),
-            Err(payload) => WorkEnd::Panicked { message: panic_message(payload) },
-        }
+        let close_hook = || async { (*self.0)(closing).await.into_result() };
+        let result = call_user_code(close_hook).await;
+        result.unwrap_or_else(|payload| Err(CloseFailure::panicked(payload).into()))
     }
 }

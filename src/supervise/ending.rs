@@ -20,7 +20,7 @@ use crate::{
     failure::{Failure, Reason},
     numbers::{Generation, ServiceIndex},
     provide::{AllDrained, Attempt, Readers, Running},
-    registry::{BodyReport, Control, CountHolders, Registry, StopEnd, WorkEnd},
+    registry::{BodyReport, Control, CountHolders, Registry, StopEnd},
     store::{InstanceTracker, Store, Target},
     sync::Shielded,
     waiting::{
@@ -91,7 +91,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// values of all generations are drained and closed. `earlier` are the instances of those
     /// before the one that is running.
     pub(super) async fn stop(&self, running: Option<Up<T>>, mut earlier: Vec<InstanceTracker<T>>) {
-        self.control.set_state(SupervisorState::Stopping, 0, None);
+        self.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
             // If the service is down, there is no instance to stop.
             if let Some(running) = running {
@@ -107,7 +107,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let readers = Arc::new(Readers(earlier));
             self.control.set_readers(Arc::clone(&readers) as _);
             match &self.closer {
-                Some(closer) => self.values_closed(closer, 0).await,
+                Some(closer) => self.values_closed(closer, 0, || readers.holders()).await,
                 None => self.all_drained(&readers).await,
             }
             Some(if readers.holders() == 0 { StopEnd::Done } else { StopEnd::TimedOut })
@@ -124,8 +124,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Waits until the readers of all these instances have dropped them, at most for the limit.
     async fn all_drained(&self, readers: &Readers<T>) {
-        if readers.holders() > 0 {
-            self.control.set_state(SupervisorState::Draining, 0, None);
+        let holders = readers.holders();
+        if holders > 0 {
+            let present = self.registry().store().slot(self.id().index()).state.load().generation();
+            self.set_ending(SupervisorState::Draining, 0, present, holders);
         }
         let deadline = self.now().checked_add(self.drain_limit());
         let (registry, id) = (self.registry(), self.id());
@@ -165,8 +167,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let tracker = self.end_generation(running, failed).await;
         if let (Some(closer), true) = (&self.closer, drains) {
             let closed = async {
-                self.values_closed(closer, counter.failures()).await;
-                Some(tracker.holders())
+                let holders = || tracker.holders();
+                self.values_closed(closer, counter.failures(), holders).await;
+                Some(holders())
             };
             // A reset does not end this: the resource that it protects would exist twice.
             remaining = or(self.must_stop(), closed).await;
@@ -184,7 +187,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // Without a timeout, the policy does not drain.
         let Some(timeout) = counter.policy().drain_timeout else { return Some(0) };
         let deadline = self.now().checked_add(timeout);
-        self.control.set_state(SupervisorState::Draining, counter.failures(), None);
+        let (state, holders) = (SupervisorState::Draining, running.holders());
+        self.set_ending(state, counter.failures(), running.generation(), holders);
         let drained = async {
             let _ = running.drained().await;
             Some(0)
@@ -233,17 +237,21 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         .await;
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
-            self.control.set_state(SupervisorState::Stopping, 0, None);
-            let since = self.now();
-            // Its result changes nothing now, but it is a value of the user.
-            let returned = async { work_end(body.as_mut().await) };
+            self.set_state(SupervisorState::Stopping, 0, None);
+            let (since, after) = (self.now(), self.policy.stop_timeout);
+            // Its result changes nothing now.
+            let returned = async { body.as_mut().await.map(drop) };
             let late = async {
-                self.sleep_until(since.checked_add(self.policy.stop_timeout)).await;
-                WorkEnd::Late
+                self.sleep_until(since.checked_add(after)).await;
+                Err(BodyFailure::TimedOut { after }.into())
             };
-            let end = or(returned, late).await;
+            let reason = or(returned, late).await.err().map(Reason::error);
+            if let Some(reason) = &reason {
+                self.body_failed(running.generation(), reason);
+            }
             if failed.is_none() {
                 let took = self.now().saturating_duration_since(since);
+                let end = work_end(reason.as_deref());
                 self.control.report_body(BodyReport { took, end });
             }
         }
@@ -255,7 +263,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let reason = match result {
             Ok(Some(BodyEnd::StayReady)) => return,
             Ok(Some(BodyEnd::Completed)) => {
-                self.control.set_state(SupervisorState::Completed, 0, None);
+                self.set_state(SupervisorState::Completed, 0, None);
                 return;
             }
             Ok(None) => Reason::error(BodyFailure::Returned),
@@ -274,7 +282,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         if body.has_returned() {
             return Some(());
         }
-        self.control.set_state(SupervisorState::BodyRunning, counter.failures(), None);
+        self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
         or(self.must_stop(), async { Some(body.returned().await) }).await
     }
 }

@@ -140,6 +140,7 @@
 // | `building.rs`                | one build, until its value is published                       |
 // | `ending.rs`                  | the instance that is up, its body, and its end (S4, S9)       |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its verdicts (S1)      |
+// | `reporting.rs`               | the states that a supervisor reports, and their events        |
 // | `build.rs`                   | `Build`, which a builder receives, and its waits              |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
 // | `live.rs`                    | `Live`, which a body receives (S11)                           |
@@ -199,6 +200,7 @@ mod live;
 mod output;
 mod pending_attempt;
 mod policy;
+mod reporting;
 mod run_loop;
 mod shutdown;
 mod supervisor;
@@ -213,7 +215,7 @@ pub use self::{
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
-    user_code::{BodyFailure, BuildFailure},
+    user_code::{BodyFailure, BuildFailure, CloseFailure},
 };
 #[cfg(feature = "smol")]
 pub use crate::clock::SmolClock;

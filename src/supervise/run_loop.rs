@@ -16,7 +16,6 @@ use super::{
     user_code::UserBuilder,
 };
 use crate::{
-    event::EventKind,
     failure::{Failure, Reason},
     provide::Attempt,
     registry::{Command, CommandWait},
@@ -61,7 +60,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                         counter.reset();
                     }
                     counter.record_up(self.now());
-                    self.control.set_state(SupervisorState::Up, counter.failures(), None);
+                    self.set_state(SupervisorState::Up, counter.failures(), None);
                     let running = Up::new::<B>(running);
                     // The service must stop. In a shutdown `stop` takes the instance down, after a
                     // close the drop of `running` does.
@@ -100,12 +99,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             match verdict {
                 Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
                 Verdict::GiveUp => {
-                    // Before the event, which the status shows.
-                    let state = SupervisorState::GivenUp;
-                    let number = self.control.set_state(state, counter.failures(), None);
-                    let (index, kind) = (self.id().index(), EventKind::GivenUp(&failed));
-                    let (registry, zero) = (self.registry(), Duration::ZERO);
-                    registry.emit_numbered(index, failed.generation, number, zero, kind);
+                    self.set_down(SupervisorState::GivenUp, counter.failures(), &failed);
                     // The user's reason must not live as long as the service stays down.
                     drop(failed);
                     if Wait::new(self.command_wait()).await == Command::Stop {
@@ -129,7 +123,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return true;
         }
         let end = backoff.since.checked_add(backoff.delay);
-        self.control.set_state(SupervisorState::BackingOff, counter.failures(), end);
+        self.set_state(SupervisorState::BackingOff, counter.failures(), end);
         let slept = async {
             self.sleep_until(end).await;
             Command::Retry
@@ -146,7 +140,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
-        self.control.set_state(SupervisorState::Building, counter.failures(), None);
+        self.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
                 Ok(attempt) => Some(attempt),

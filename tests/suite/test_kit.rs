@@ -203,9 +203,13 @@ fn the_outcomes_of_a_script_come_in_their_order() {
         ended,
         [
             "a 0: failed: by hand",
+            "a 1: backing off for 100 ms after 1 failure",
             "a 1: attempt failed: full",
+            "a 1: backing off for 200 ms after 2 failures",
             "a 1: attempt failed: the build panicked: odd",
+            "a 1: backing off for 400 ms after 3 failures",
             "a 1: attempt failed: not built within 1s",
+            "a 1: backing off for 800 ms after 4 failures",
             "a 1: ready",
         ]
     );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     event::EventKind,
-    failure::Failure,
+    failure::{Failure, Reason},
     numbers::{Generation, ServiceIndex},
     registry::Registry,
     service::ServiceName,
@@ -18,7 +18,6 @@ pub(super) struct Found {
     /// How often it was read before.
     pub(super) reading: u32,
     /// The number of the last change of the state of its supervisor.
-    #[cfg(feature = "supervise")]
     changes: u64,
 }
 
@@ -29,16 +28,14 @@ impl Found {
             reading: 0,
             #[cfg(feature = "supervise")]
             changes: registry.supervisors().changes(index),
+            #[cfg(not(feature = "supervise"))]
+            changes: 0,
         }
     }
 
     /// Returns whether no event of the service lies between the two.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        #[cfg(feature = "supervise")]
-        if self.changes != other.changes {
-            return false;
-        }
-        self.listed.is_same(&other.listed)
+        self.changes == other.changes && self.listed.is_same(&other.listed)
     }
 
     /// Returns whether the event had happened when the service was read. Called when the event
@@ -49,7 +46,11 @@ impl Found {
         let is_same = event.generation == state.generation();
         match event.kind {
             EventKind::Registered => true,
-            EventKind::WaitStarted { .. } | EventKind::WaitEnded { .. } => false,
+            // No part of a listing.
+            EventKind::WaitStarted { .. }
+            | EventKind::WaitEnded { .. }
+            | EventKind::BodyFailed(_)
+            | EventKind::HookFailed(_) => false,
             EventKind::AttemptStarted if is_same => match state.phase() {
                 // As below: there is no attempt of which the listing shows the begin.
                 Phase::Down => false,
@@ -71,10 +72,20 @@ impl Found {
             | EventKind::Failed(_)
             | EventKind::Invalidated(_) => is_earlier,
             EventKind::AttemptFailed(_) => event.number <= failed_attempts,
-            #[cfg(feature = "supervise")]
-            EventKind::GivenUp(_) => event.number <= self.changes,
-            #[cfg(not(feature = "supervise"))]
-            EventKind::GivenUp(_) => false,
+            // The end of an attempt has a number, and that of a generation has none.
+            EventKind::Stopped(_) if event.number > 0 => event.number <= failed_attempts,
+            EventKind::Stopped(_) => is_earlier,
+            EventKind::BackingOff { .. }
+            | EventKind::Waiting { .. }
+            | EventKind::Permanent(_)
+            | EventKind::GivenUp(_)
+            | EventKind::Completed
+            | EventKind::Stopping
+            | EventKind::BodyLate
+            | EventKind::Draining { .. }
+            | EventKind::Closing
+            | EventKind::StopEnded
+            | EventKind::StopTimedOut => event.number <= self.changes,
             EventKind::Closed => closed,
         }
     }
@@ -102,44 +113,75 @@ pub(super) struct Kept {
     owned: Option<Owned>,
 }
 
-/// The kinds that borrow.
+/// What a kind borrows, and the kind that borrows it.
 enum Owned {
-    Wait(ServiceName, for<'a> fn(&'a ServiceName) -> EventKind<'a>),
+    Name(ServiceName, for<'a> fn(&'a ServiceName) -> EventKind<'a>),
     Failure(Shielded<Failure>, for<'a> fn(&'a Failure) -> EventKind<'a>),
+    Reason(Shielded<Reason>, for<'a> fn(&'a Reason) -> EventKind<'a>),
+}
+
+impl Owned {
+    fn name(name: &ServiceName, kind: for<'a> fn(&'a ServiceName) -> EventKind<'a>) -> Self {
+        Self::Name(name.clone(), kind)
+    }
+
+    fn failure(failure: &Failure, kind: for<'a> fn(&'a Failure) -> EventKind<'a>) -> Self {
+        Self::Failure(Shielded::new(failure.clone()), kind)
+    }
+
+    fn reason(reason: &Reason, kind: for<'a> fn(&'a Reason) -> EventKind<'a>) -> Self {
+        Self::Reason(Shielded::new(reason.clone()), kind)
+    }
+}
+
+/// A kind that borrows nothing, or what it borrows.
+fn to_owned(kind: &EventKind<'_>) -> Result<EventKind<'static>, Owned> {
+    Ok(match *kind {
+        EventKind::Registered => EventKind::Registered,
+        EventKind::AttemptStarted => EventKind::AttemptStarted,
+        EventKind::WaitStarted { dependent: None } => EventKind::WaitStarted { dependent: None },
+        EventKind::WaitStarted { dependent: Some(name) } => {
+            return Err(Owned::name(name, |name| EventKind::WaitStarted { dependent: Some(name) }));
+        }
+        EventKind::WaitEnded { dependent: None } => EventKind::WaitEnded { dependent: None },
+        EventKind::WaitEnded { dependent: Some(name) } => {
+            return Err(Owned::name(name, |name| EventKind::WaitEnded { dependent: Some(name) }));
+        }
+        EventKind::Ready => EventKind::Ready,
+        EventKind::Replaced => EventKind::Replaced,
+        EventKind::Failed(it) => return Err(Owned::failure(it, |it| EventKind::Failed(it))),
+        EventKind::Invalidated(it) => {
+            return Err(Owned::failure(it, |it| EventKind::Invalidated(it)));
+        }
+        EventKind::AttemptFailed(it) => {
+            return Err(Owned::failure(it, |it| EventKind::AttemptFailed(it)));
+        }
+        EventKind::Stopped(it) => return Err(Owned::failure(it, |it| EventKind::Stopped(it))),
+        EventKind::BackingOff { delay, failures } => EventKind::BackingOff { delay, failures },
+        EventKind::Waiting { dependency } => {
+            return Err(Owned::name(dependency, |name| EventKind::Waiting { dependency: name }));
+        }
+        EventKind::Permanent(it) => return Err(Owned::failure(it, |it| EventKind::Permanent(it))),
+        EventKind::GivenUp(it) => return Err(Owned::failure(it, |it| EventKind::GivenUp(it))),
+        EventKind::Completed => EventKind::Completed,
+        EventKind::Stopping => EventKind::Stopping,
+        EventKind::BodyLate => EventKind::BodyLate,
+        EventKind::Draining { holders } => EventKind::Draining { holders },
+        EventKind::Closing => EventKind::Closing,
+        EventKind::BodyFailed(it) => return Err(Owned::reason(it, |it| EventKind::BodyFailed(it))),
+        EventKind::HookFailed(it) => return Err(Owned::reason(it, |it| EventKind::HookFailed(it))),
+        EventKind::StopEnded => EventKind::StopEnded,
+        EventKind::StopTimedOut => EventKind::StopTimedOut,
+        EventKind::Closed => EventKind::Closed,
+    })
 }
 
 impl Kept {
     pub(super) fn new(happened: &Happened<'_>, reading: u32) -> Self {
-        let failure = |failure: &Failure, kind: for<'a> fn(&'a Failure) -> EventKind<'a>| {
-            Some(Owned::Failure(Shielded::new(failure.clone()), kind))
-        };
-        let wait = |name: Option<&ServiceName>,
-                    kind: for<'a> fn(&'a ServiceName) -> EventKind<'a>| {
-            name.map(|name| Owned::Wait(name.clone(), kind))
-        };
-        let (kind, owned) = match &happened.kind {
-            EventKind::Registered => (EventKind::Registered, None),
-            EventKind::AttemptStarted => (EventKind::AttemptStarted, None),
-            EventKind::Ready => (EventKind::Ready, None),
-            EventKind::Replaced => (EventKind::Replaced, None),
-            EventKind::Closed => (EventKind::Closed, None),
-            EventKind::WaitStarted { dependent } => (
-                EventKind::WaitStarted { dependent: None },
-                wait(*dependent, |name| EventKind::WaitStarted { dependent: Some(name) }),
-            ),
-            EventKind::WaitEnded { dependent } => (
-                EventKind::WaitEnded { dependent: None },
-                wait(*dependent, |name| EventKind::WaitEnded { dependent: Some(name) }),
-            ),
+        let (kind, owned) = match to_owned(&happened.kind) {
+            Ok(kind) => (kind, None),
             // `with` replaces the kind.
-            EventKind::Failed(it) => (EventKind::Closed, failure(it, |it| EventKind::Failed(it))),
-            EventKind::Invalidated(it) => {
-                (EventKind::Closed, failure(it, |it| EventKind::Invalidated(it)))
-            }
-            EventKind::AttemptFailed(it) => {
-                (EventKind::Closed, failure(it, |it| EventKind::AttemptFailed(it)))
-            }
-            EventKind::GivenUp(it) => (EventKind::Closed, failure(it, |it| EventKind::GivenUp(it))),
+            Err(owned) => (EventKind::Closed, Some(owned)),
         };
         let Happened { index, generation, number, elapsed, .. } = *happened;
         let event = Happened { index, generation, number, elapsed, kind };
@@ -158,8 +200,9 @@ impl Kept {
         let Happened { index, generation, number, elapsed, ref kind } = self.event;
         let kind = match &self.owned {
             None => kind.clone(),
-            Some(Owned::Wait(name, kind)) => kind(name),
+            Some(Owned::Name(name, kind)) => kind(name),
             Some(Owned::Failure(failure, kind)) => kind(failure),
+            Some(Owned::Reason(reason, kind)) => kind(reason),
         };
         f(&Happened { index, generation, number, elapsed, kind });
     }

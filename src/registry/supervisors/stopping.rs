@@ -12,6 +12,7 @@ use super::{
     report::{ShutdownReport, StopResult, StopTimeout, StoppedService},
 };
 use crate::{
+    event::EventKind,
     failure::Reason,
     numbers::ServiceIndex,
     registry::Registry,
@@ -31,6 +32,7 @@ impl Registry {
         while let Some(service) = plan.next_expired(now, |service| self.stop_timeout(service)) {
             // S6: its dependencies stop next, so it must not be read any more.
             self.fail_at_its_turn(service);
+            self.report_stop(service, EventKind::StopTimedOut);
             plan.ended(service);
         }
         let mut budget = Self::PIECE;
@@ -88,12 +90,22 @@ impl Registry {
         self.fail_at_its_turn(service);
         let describe = |took| self.stopped(service, took, StopResult::Stopped, None);
         if plan.stopped(service, self.clock().now(), describe) {
+            self.report_stop(service, EventKind::StopEnded);
             plan.ended(service);
         }
     }
 
     fn fail_at_its_turn(&self, service: ServiceIndex) {
         let _ = self.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
+    }
+
+    /// Reports the end of the turn of a service to stop, after the service is down.
+    fn report_stop(&self, service: ServiceIndex, kind: EventKind<'_>) {
+        if self.is_observed() {
+            let number = self.supervisors().count_change(service);
+            let generation = self.store().slot(service).state.load().generation();
+            self.emit_numbered(service, generation, number, Duration::ZERO, kind);
+        }
     }
 
     /// Called when a supervisor has ended or is dropped, after its attempt and its instance.
@@ -105,7 +117,12 @@ impl Registry {
             return;
         }
         let now = self.clock().now();
-        let is_reported = match control.stop_end() {
+        let stop_end = control.stop_end();
+        let kind = match stop_end {
+            Some(StopEnd::TimedOut) => EventKind::StopTimedOut,
+            Some(StopEnd::Done) | None => EventKind::StopEnded,
+        };
+        let is_reported = match stop_end {
             Some(StopEnd::TimedOut) => {
                 plan.timed_out(service, now, |_| self.stop_timeout_of(service, control))
             }
@@ -123,6 +140,7 @@ impl Registry {
             // The cascade of another thread may have condemned the instance of a supervisor that
             // was dropped, and not have taken it down.
             self.fail_at_its_turn(service);
+            self.report_stop(service, kind);
             plan.ended(service);
             // Not only the future continues the plan: it may have been dropped.
             while self.advance_shutdown(self.clock().now()) {}
@@ -178,6 +196,7 @@ impl Registry {
     pub(crate) fn end_shutdown_in_time(&self) -> ShutdownReport {
         if let Some(left) = self.end_shutdown().filter(|left| !left.is_empty()) {
             self.cascade_all(&left, &Shielded::new(Reason::ShutDown));
+            left.iter().for_each(|&service| self.report_stop(service, EventKind::StopTimedOut));
         }
         // Last: `close` ends the waits of supervisors that did not stop.
         self.close();

@@ -8,8 +8,8 @@
 //! - The observer may call the registry, also to fail, register and provide. A panic of the
 //!   observer affects no caller.
 //! - An event carries the duration of the wait or of the attempt that it ends.
-//! - `TracingObserver` makes a `tracing` event of each event: warnings of failures, unless the
-//!   registry was closed.
+//! - `TracingObserver` makes a `tracing` event of each event: warnings of failures, and none of a
+//!   planned end.
 
 use std::{
     sync::{
@@ -354,7 +354,7 @@ fn tracing_observer_makes_a_tracing_event_of_each_event() {
         ("DEBUG", 1, "attempt started"),
         ("DEBUG", 1, "ready"),
         ("DEBUG", 1, "closed"),
-        ("DEBUG", 1, "failed: the registry was closed"),
+        ("DEBUG", 1, "stopped: the registry was closed"),
     ];
     assert_eq!(log.len(), expected.len(), "{log:?}");
     for (entry, (level, generation, what)) in log.iter().zip(expected) {

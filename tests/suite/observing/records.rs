@@ -175,6 +175,7 @@ mod serialised {
             "root_generation": 1,
             "reason": "depth 1",
             "sources": ["depth 0"],
+            "planned": false,
             "at": { "secs": 1_700_000_000, "nanos": 123_456_789 },
         });
         assert_eq!(serde_json::to_value(&failure).unwrap(), expected);

@@ -157,7 +157,7 @@ fn a_service_that_is_registered_while_the_shutdown_takes_another_one_down_is_wai
     struct Late;
     impl Observer for Late {
         fn event(&self, registry: &Registry, event: &Event<'_>) {
-            if let (EventKind::Failed(_), "b") = (&event.kind, &**event.service) {
+            if let (EventKind::Stopped(_), "b") = (&event.kind, &**event.service) {
                 let late = registry.register::<u32>("late").unwrap();
                 registry.depends(late).on(registry.find("a").unwrap()).unwrap();
             }

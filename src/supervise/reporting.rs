@@ -1,0 +1,110 @@
+//! What a supervisor reports of itself: the state in its status, and then the event of it.
+
+use std::time::{Duration, Instant};
+
+use super::{SupervisorState, supervisor::ServiceLoop};
+use crate::{
+    event::EventKind,
+    failure::{Failure, Reason},
+    numbers::Generation,
+    registry::Details,
+    service::ServiceName,
+};
+
+impl<T: Send + Sync + 'static> ServiceLoop<T> {
+    /// Reports the state, and the number of counted failures. `retry_at` is the end of a backoff.
+    pub(super) fn set_state(
+        &self,
+        state: SupervisorState,
+        failures: u32,
+        retry_at: Option<Instant>,
+    ) {
+        let is_same = self.control.state() == state;
+        let number = self.change(state, Details { failures, retry_at, ..Details::default() });
+        // At its turn to stop, a service may be stopping already.
+        if is_same || !self.registry().is_observed() {
+            return;
+        }
+        let kind = match state {
+            SupervisorState::BackingOff => {
+                let delay = retry_at.map(|at| at.saturating_duration_since(self.now()));
+                EventKind::BackingOff { delay, failures }
+            }
+            SupervisorState::Completed => EventKind::Completed,
+            SupervisorState::Stopping => EventKind::Stopping,
+            SupervisorState::BodyRunning => EventKind::BodyLate,
+            // The store reports attempts and publications, and the other states have methods of
+            // their own.
+            _ => return,
+        };
+        self.emit(None, number, kind);
+    }
+
+    /// Reports that instances of `generation` are being drained or closed, which this number of
+    /// references keep alive.
+    pub(super) fn set_ending(
+        &self,
+        state: SupervisorState,
+        failures: u32,
+        generation: Generation,
+        holders: usize,
+    ) {
+        let number = self.change(state, Details { failures, holders, ..Details::default() });
+        let kind = match state {
+            SupervisorState::Closing => EventKind::Closing,
+            _ => EventKind::Draining { holders },
+        };
+        self.emit(Some(generation), number, kind);
+    }
+
+    /// Reports that the last build failed because `service` was not available, and that the
+    /// supervisor waits for a change of that service, and retries at `retry_at` at the earliest.
+    #[expect(dead_code, reason = "a failure because of an unavailable service is counted so far")]
+    pub(super) fn set_waiting(
+        &self,
+        service: ServiceName,
+        failures: u32,
+        retry_at: Option<Instant>,
+    ) {
+        let waiting_for = Some(service.clone());
+        let details = Details { failures, retry_at, waiting_for, ..Details::default() };
+        let number = self.change(SupervisorState::Waiting, details);
+        self.emit(None, number, EventKind::Waiting { dependency: &service });
+    }
+
+    /// Reports that the service stays down after this failure: the state is *permanent* or *given
+    /// up*.
+    pub(super) fn set_down(&self, state: SupervisorState, failures: u32, failed: &Failure) {
+        let number = self.change(state, Details { failures, ..Details::default() });
+        let kind = match state {
+            SupervisorState::Permanent => EventKind::Permanent(failed),
+            _ => EventKind::GivenUp(failed),
+        };
+        self.emit(Some(failed.generation), number, kind);
+    }
+
+    /// Reports that a body has failed after it was notified.
+    pub(super) fn body_failed(&self, generation: Generation, reason: &Reason) {
+        self.emit(Some(generation), 0, EventKind::BodyFailed(reason));
+    }
+
+    /// Reports that a close hook has failed.
+    pub(super) fn hook_failed(&self, generation: Generation, reason: &Reason) {
+        self.emit(Some(generation), 0, EventKind::HookFailed(reason));
+    }
+
+    /// Changes the status. Returns the number of the change.
+    fn change(&self, state: SupervisorState, details: Details) -> u64 {
+        // Before the lock is taken: the clock is user code. No other thread reports a state.
+        let now = self.control.is_ready().then(|| self.now());
+        self.control.set_state(state, details, now)
+    }
+
+    /// Emits an event of this generation, or of the present one. The status shows it already.
+    fn emit(&self, generation: Option<Generation>, number: u64, kind: EventKind<'_>) {
+        let (registry, index) = (self.registry(), self.id().index());
+        let present = || registry.store().slot(index).state.load().generation();
+        let generation = generation.unwrap_or_else(present);
+        registry.emit_numbered(index, generation, number, Duration::ZERO, kind);
+    }
+}
