@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::pending,
+    mem,
     time::{Duration, Instant},
 };
 
@@ -108,7 +109,9 @@ impl<T: Send + Sync + 'static> Closer<T> {
         {
             let mut state = lock(&self.state);
             state.collect(&self.receiver);
-            let Some(last) = state.newest else { return };
+            let Some(last) = state.newest.filter(|last| last.generation == generation) else {
+                unreachable!("an instance that is not closed is claimed, or was handed over")
+            };
             state.ended.insert(generation, Ended { last, reason });
             state.limit_before(next, deadline);
         }
@@ -117,9 +120,11 @@ impl<T: Send + Sync + 'static> Closer<T> {
     }
 
     fn set_activity(&self, activity: Activity) {
-        lock(&self.state).activity = activity;
-        // The loop may wait for it.
-        self.receiver.wake();
+        let before = mem::replace(&mut lock(&self.state).activity, activity);
+        if activity != before {
+            // The loop may wait for it.
+            self.receiver.wake();
+        }
     }
 
     /// `deadline` is the end of draining for a value that was replaced since the last check.

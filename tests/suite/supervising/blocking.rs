@@ -181,7 +181,7 @@ fn supervisors_and_shutdowns_in_a_paused_runtime_sleep_by_its_time() {
                 let registry = registry.clone();
                 tokio::task::spawn_blocking(move || registry.shutdown_blocking(2 * HOUR))
             };
-            until("it stops", || state(&registry, id) == Some(SupervisorState::Stopping));
+            until("it drains", || state(&registry, id) == Some(SupervisorState::Draining));
             tokio::time::advance(HOUR).await;
             let report = shutdown.await.unwrap();
             assert_eq!(report.to_string(), "not stopped in time: a (draining, holders: 1)");

@@ -1,4 +1,4 @@
-//! Supervisors: restarts and backoffs, single builds, grace periods, drains, the shutdown, and
+//! Supervisors: restarts and backoffs, single builds, grace periods, drains, close hooks, the shutdown, and
 //! clocks.
 
 #[cfg(all(feature = "smol", feature = "tokio"))]
@@ -7,6 +7,7 @@ mod bodies;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;
+mod closing_hooks;
 mod declared_graces;
 mod draining;
 mod graces;

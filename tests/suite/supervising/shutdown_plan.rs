@@ -107,7 +107,7 @@ fn the_first_limit_of_two_shutdowns_ends_both() {
     runtime.advance(ms(49));
     assert!(long.lock().unwrap().is_none() && short.lock().unwrap().is_none());
     runtime.advance(ms(1));
-    let expected = [("b".into(), SupervisorState::Stopping), ("a".into(), SupervisorState::Up)];
+    let expected = [("b".into(), SupervisorState::Closing), ("a".into(), SupervisorState::Up)];
     assert_eq!((late(&long), late(&short)), (expected.to_vec(), expected.to_vec()));
     assert!(runtime.registry.is_closed());
 }
@@ -125,7 +125,8 @@ fn a_shutdown_enforces_the_limits_of_a_turn_that_another_one_has_begun() {
     assert!(poll_once(&mut first).is_pending());
     let second = begin(&mut runtime, ms(10_000));
     drop(first);
-    runtime.advance(ms(100));
+    // The limits of draining and of the close hook.
+    runtime.advance(ms(200));
     assert_eq!(late(&second), [("b".into(), SupervisorState::Up)]);
     drop(supervisor_of_b);
 }
@@ -136,7 +137,7 @@ fn close_ends_a_shutdown_at_once() {
     let shutdown = begin(&mut runtime, ms(1_000));
     runtime.registry.close();
     runtime.run_until_idle();
-    let expected = [("b".into(), SupervisorState::Stopping), ("a".into(), SupervisorState::Up)];
+    let expected = [("b".into(), SupervisorState::Closing), ("a".into(), SupervisorState::Up)];
     assert_eq!(late(&shutdown), expected);
     // The close hook does not run on.
     assert!(runtime.tasks.is_empty());

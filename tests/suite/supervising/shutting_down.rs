@@ -168,11 +168,11 @@ fn shutdown_names_services_that_do_not_stop_in_time_and_stops_the_others() {
         runtime.advance(ms(10));
     }
     let expected =
-        [("slow".into(), SupervisorState::Closing), ("held".into(), SupervisorState::Closing)];
+        [("slow".into(), SupervisorState::Closing), ("held".into(), SupervisorState::Draining)];
     assert_eq!(late(&shutdown), expected);
     let said = shutdown.lock().unwrap().as_ref().unwrap().to_string();
     let expected = "not stopped in time: slow (closing, its close hook did not return in time), \
-                    held (closing, holders: 1)";
+                    held (draining, holders: 1)";
     assert_eq!(said, expected);
     let log = log.lock().unwrap();
     let held = log.iter().position(|line| line == "held ends").expect("it got a shared reference");
