@@ -2,7 +2,7 @@
 //! wake-up as a deadlock, because the clock is paused, so no timeout ever expires.
 //!
 //! ```text
-//! supervisor:        receive the command: fail, close hook, drained, stopped | count a step, notify
+//! supervisor:        receive the command: fail, drained, close hook, stopped | count a step, wake
 //! shutdown:    mark, send the command | read the steps | listen | read the steps again, sleep
 //! ```
 //!

@@ -132,8 +132,8 @@ async fn build_value(
     if fails { Err("random failure".to_owned()) } else { Ok(value) }
 }
 
-/// Checks the state in which a close hook runs. A panic would end only the close hook, so violations
-/// are recorded.
+/// Checks the state in which a close hook runs. A panic would end only the close hook, so
+/// violations are recorded.
 fn check_stop(world: &World, service: usize, stop_log: &SharedStopLog) {
     // No step of the scenario happens under the lock.
     let (check_order, stopped) = {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_lite::future::{or, yield_now};
+use futures_lite::future::or;
 
 use super::{
     Body, BodyEnd, BodyFailure, CloseReason, Live, SupervisorState, body::BodyResult,
@@ -22,7 +22,7 @@ use crate::{
     provide::{AllDrained, Attempt, Readers, Running},
     registry::{BodyReport, Control, CountHolders, Registry, StopEnd},
     store::{InstanceTracker, Store, Target},
-    sync::Shielded,
+    sync::{Shielded, yield_task},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -55,7 +55,7 @@ impl<T: Send + Sync + 'static> Up<T> {
                     // A replacement by the body is in progress, and is about to be refused.
                     Err(still_shared) => shared = still_shared,
                 }
-                yield_now().await;
+                yield_task().await;
             },
         };
         running.take_tracker()

@@ -112,9 +112,9 @@
 //!
 //! # Close hooks
 //!
-//! A service may have a [close hook](Supervisor::on_close): code that receives each of its values at
-//! the end, after a failure, a replacement, or in a shutdown. Most often it owns the value, because
-//! the last reader hands it over.
+//! A service may have a [close hook](Supervisor::on_close): code that receives each of its values
+//! at the end, after a failure, a replacement, or in a shutdown. Most often it owns the value,
+//! because the last reader hands it over.
 //!
 //! # Graceful shutdown
 //!

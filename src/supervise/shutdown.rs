@@ -9,8 +9,8 @@
 //! no attempt at the service begins, and:
 //!
 //! - A service with a running supervisor is *stopping*: the supervisor waits for its body, takes it
-//!   down, drains it, and calls the close hook. If it exceeds its limit, the shutdown reports a stop timeout, and
-//!   treats the service as stopped (S6).
+//!   down, drains it, and calls the close hook. If it exceeds its limit, the shutdown reports a
+//!   stop timeout, and treats the service as stopped (S6).
 //! - A service without one is failed, and has stopped.
 //!
 //! At the end the registry is closed.

@@ -474,6 +474,14 @@ fn the_last_value_is_closed_after_its_body_has_returned() {
     assert_eq!(log.take(), [""; 0]);
     runtime.advance(ms(1));
     assert_eq!(log.take(), ["2 (1.0) owned: a failed"]);
+    // From then on it is drained.
+    let held = runtime.registry.get_arc(id).unwrap();
+    runtime.registry.fail(id, "moved").unwrap();
+    runtime.advance(ms(10_499));
+    assert_eq!(log.take(), [""; 0]);
+    runtime.advance(ms(1));
+    assert_eq!(log.take(), ["3 (2.0) shared with 1: a failed"]);
+    drop(held);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Supervisors: restarts and backoffs, single builds, grace periods, drains, close hooks, the shutdown, and
-//! clocks.
+//! Supervisors: restarts and backoffs, single builds, grace periods, drains, close hooks, the
+//! shutdown, and clocks.
 
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod blocking;

@@ -2,8 +2,8 @@
 //!
 //! - The readers of every generation of a service are waited for, and counted in the report, also
 //!   if the service is down at its turn.
-//! - An error and a panic of a close hook, and a supervisor that was dropped at its turn, are in the
-//!   report. The last one is not waited for.
+//! - An error and a panic of a close hook, and a supervisor that was dropped at its turn, are in
+//!   the report. The last one is not waited for.
 //! - When a shutdown has ended, its supervisors end at once.
 //! - A wait for a service that has stopped ends at once, whatever kind of wait it is.
 

@@ -11,8 +11,8 @@
 //!
 //! At the end builds no longer fail. Then every service is ready, or given up, or waits for one
 //! that is given up. After a reset all are ready. The shutdown stops every service in time, and
-//! leaves no instance, no task and no sleeper. Each value was passed to a close hook once, in order,
-//! although some close hooks panic.
+//! leaves no instance, no task and no sleeper. Each value was passed to a close hook once, in
+//! order, although some close hooks panic.
 
 use std::{
     collections::VecDeque,
