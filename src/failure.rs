@@ -43,6 +43,21 @@ pub enum Reason {
     Closed,
     /// The registry is shutting down, and it was the turn of this service to stop.
     ShutDown,
+    /// A service is being [restarted](crate::Registry::restart): this one, or one on which it
+    /// depends.
+    #[cfg(feature = "supervise")]
+    Restarted {
+        /// The service that is being restarted.
+        root: ServiceName,
+        /// The reason that the caller has given.
+        why: Arc<str>,
+    },
+    /// A service was [stopped](crate::Registry::stop): this one, or one on which it depends.
+    #[cfg(feature = "supervise")]
+    Stopped {
+        /// The service that was stopped.
+        root: ServiceName,
+    },
     /// A dependency was absent for longer than the [grace
     /// period](crate::supervise::Build::wait_with_grace) that the service declared for it.
     #[cfg(feature = "supervise")]
@@ -55,8 +70,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Returns whether the service has ended as it was asked to: by a shutdown or a close. Nothing
-    /// is broken then.
+    /// Returns whether the service has ended as it was asked to: by a restart, a stop, a shutdown
+    /// or a close. Nothing is broken then.
     ///
     /// ```
     /// use mainstay::Reason;
@@ -65,7 +80,12 @@ impl Reason {
     /// assert!(!Reason::Panicked.is_planned());
     /// ```
     pub fn is_planned(&self) -> bool {
-        matches!(self, Self::ShutDown | Self::Closed)
+        match self {
+            Self::ShutDown | Self::Closed => true,
+            #[cfg(feature = "supervise")]
+            Self::Restarted { .. } | Self::Stopped { .. } => true,
+            _ => false,
+        }
     }
 
     /// The reason that a user passed. It is shielded, because the store drops it if it is not
@@ -128,6 +148,10 @@ impl fmt::Display for Phrase<'_> {
             Reason::ProviderDropped => f.write_str("the provider was dropped"),
             Reason::Closed => f.write_str("the registry was closed"),
             Reason::ShutDown => f.write_str("the registry is shutting down"),
+            #[cfg(feature = "supervise")]
+            Reason::Restarted { root, why } => write!(f, "{root} is being restarted: {why}"),
+            #[cfg(feature = "supervise")]
+            Reason::Stopped { root } => write!(f, "{root} was stopped"),
             #[cfg(feature = "supervise")]
             Reason::GraceExpired { missing, grace } => {
                 write!(f, "{} was not ready again within {grace:?}", missing.service)

@@ -259,7 +259,7 @@ pub use read::{Cached, Guard, Ids, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{
-    BuiltFromInstance, Dependency, Depends, Listing, Observer, ObserverHandle, Registry,
+    BuiltFromInstance, Dependency, Depends, Listing, NotReady, Observer, ObserverHandle, Registry,
     RegistryBuilder, ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};

@@ -26,7 +26,7 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     }
 
     /// As `Attempt::ready_for`.
-    pub fn publish(&self, attempt: Attempt<T>, value: T) -> Result<Running<T>, ReadyError<T>> {
+    pub fn publish(&self, mut attempt: Attempt<T>, value: T) -> Result<Running<T>, ReadyError<T>> {
         attempt.ready_for(&self.0, value)
     }
 

@@ -130,6 +130,13 @@ impl ServiceName {
     pub(crate) fn new(name: &str) -> Self {
         Self(name.into())
     }
+
+    /// Returns whether one of the two is a clone of the other. Two registries may use one name, but
+    /// they share no text.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl From<ServiceName> for String {

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     store::{Store, Waiter},
-    sync::block_until,
+    sync::{block_until, polls_supervisor},
 };
 
 pub(crate) mod sealed {
@@ -54,6 +54,12 @@ pub(crate) mod sealed {
 
         /// Returns the error of a wait that has lasted for `after`.
         fn timed_out(&self, after: Duration) -> Self::Output;
+
+        /// Returns the error of a wait that would block a poll of an async supervisor. Each wait
+        /// that a user can get has its own.
+        fn must_await(&self) -> Self::Output {
+            self.timed_out(Duration::ZERO)
+        }
 
         /// Returns the present time, if an observer needs the duration of the wait.
         fn now_if_observed(&self) -> Option<Instant> {
@@ -128,6 +134,16 @@ impl<C: Condition> Wait<C> {
 
     /// Blocks this thread until the wait ends, and returns its output.
     ///
+    /// # In async code
+    ///
+    /// Await the wait in place of this: a blocked thread polls no other task. In a poll of an async
+    /// [supervisor](crate::supervise::Supervisor::run) (its builder, its async body, its close
+    /// hook, and whatever they call) this does not wait, and returns the error `MustAwait` of the
+    /// wait, which contains a [`MustAwaitError`](crate::error::MustAwaitError). This also applies
+    /// inside a nested `block_on` and tokio's `block_in_place`, and if the wait would end at once.
+    /// It does not apply to another thread, such as one of `spawn_blocking`, to the builder of
+    /// [`run_blocking`](crate::supervise::Supervisor::run_blocking), or to a blocking body.
+    ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<u16>("port")?;
@@ -137,15 +153,18 @@ impl<C: Condition> Wait<C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_blocking(self) -> C::Output {
-        self.block(None)
+        self.block(None, false)
     }
 
     /// Blocks this thread until the wait ends, but at most for `timeout`. If the timeout expires,
     /// it returns the error `TimedOut` of the wait.
     ///
     /// The timeout is measured by [`Instant::now`], whatever the clock of the registry: a thread
-    /// can park only by real time. [`timeout`](Self::timeout) takes a clock. With a timeout of
-    /// zero, it only checks whether the condition holds.
+    /// can park only by real time. [`timeout`](Self::timeout) takes a clock.
+    ///
+    /// With a timeout of zero, it only checks whether the condition holds. So this is permitted in
+    /// async code, also in a poll of an async supervisor, where every other timeout returns the
+    /// error `MustAwait` ([`wait_blocking`](Self::wait_blocking)).
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -157,14 +176,15 @@ impl<C: Condition> Wait<C> {
     /// ```
     pub fn wait_blocking_timeout(self, timeout: Duration) -> C::Output {
         // A deadline that `Instant` cannot represent is never reached.
-        self.block(Instant::now().checked_add(timeout))
+        self.block(Instant::now().checked_add(timeout), timeout.is_zero())
     }
 
     /// Blocks this thread until the wait ends, but at most until `deadline`. After the deadline it
     /// returns the error `TimedOut` of the wait.
     ///
     /// The deadline is a time of [`Instant::now`], whatever the clock of the registry. With a
-    /// deadline in the past, it only checks whether the condition holds.
+    /// deadline in the past, it only checks whether the condition holds. In a poll of an async
+    /// supervisor it returns the error `MustAwait` ([`wait_blocking`](Self::wait_blocking)).
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -175,7 +195,7 @@ impl<C: Condition> Wait<C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_blocking_deadline(self, deadline: Instant) -> C::Output {
-        self.block(Some(deadline))
+        self.block(Some(deadline), false)
     }
 
     /// Waits in async code, but at most for `timeout`, measured by `clock`. If the timeout expires,
@@ -228,7 +248,11 @@ impl<C: Condition> Wait<C> {
         self.condition.check()
     }
 
-    fn block(mut self, deadline: Option<Instant>) -> C::Output {
+    fn block(mut self, deadline: Option<Instant>, only_checks: bool) -> C::Output {
+        // Also if the condition holds already, so that the first test finds this call.
+        if !only_checks && polls_supervisor() {
+            return self.condition.must_await();
+        }
         // If the condition holds already, the thread needs no waker.
         let first = if self.done { None } else { self.condition.check() };
         if let Some(output) = first {

@@ -1,4 +1,4 @@
-//! S12, S13: each value of a service is passed to the close hook once, in the order of publication,
+//! S14, S15: each value of a service is passed to the close hook once, in the order of publication,
 //! whatever other threads do at its end. loom reports a lost wake-up of the closer or of the loop
 //! as a deadlock: the clock is paused, so no backoff and no drain timeout expires, apart from those
 //! of no time.
@@ -99,7 +99,7 @@ fn a_replaced_value_is_closed_while_its_service_is_up() {
         let (note, closes) = (Arc::clone(&closed), registry.clone());
         let close_hook = async move |closing: Closing<Value>| {
             note.lock().unwrap().push((closing.0, why(Closing::reason(&closing))));
-            drop(Closing::into_value(closing).ok().expect("S12: it is owned"));
+            drop(Closing::into_value(closing).ok().expect("S14: it is owned"));
             // If no value is closed, the supervisor never ends.
             closes.close();
         };
@@ -114,8 +114,8 @@ fn a_replaced_value_is_closed_while_its_service_is_up() {
         let replacer = spawn(move || drop(live.replace(new)));
         join(replacer);
         join(supervisor);
-        assert_eq!(*closed.lock().unwrap(), [(1, "replaced")], "S12:");
-        assert_eq!(drops.load(Relaxed), 2, "S12: each is dropped once");
+        assert_eq!(*closed.lock().unwrap(), [(1, "replaced")], "S14:");
+        assert_eq!(drops.load(Relaxed), 2, "S14: each is dropped once");
     });
 }
 
@@ -133,7 +133,7 @@ fn a_value_that_is_replaced_at_the_turn_of_its_service_is_closed() {
         let note = Arc::clone(&closed);
         let close_hook = async move |closing: Closing<Value>| {
             note.lock().unwrap().push((closing.0, why(Closing::reason(&closing))));
-            drop(Closing::into_value(closing).ok().expect("S12: it is owned"));
+            drop(Closing::into_value(closing).ok().expect("S14: it is owned"));
         };
         let supervisor = registry.supervise(x).unwrap().body(body).on_close(close_hook);
         let counted = Arc::clone(&drops);
@@ -155,8 +155,8 @@ fn a_value_that_is_replaced_at_the_turn_of_its_service_is_closed() {
             true => &[(1, "replaced"), (2, "shut down")],
             false => &[(1, "shut down")],
         };
-        assert_eq!(*closed.lock().unwrap(), expected, "S12:");
-        assert_eq!(drops.load(Relaxed), 2, "S12: each is dropped once");
+        assert_eq!(*closed.lock().unwrap(), expected, "S14:");
+        assert_eq!(drops.load(Relaxed), 2, "S14: each is dropped once");
     });
 }
 
@@ -191,8 +191,8 @@ fn a_value_is_closed_once_if_its_reader_lets_go_at_its_drain_timeout() {
         });
         join(reader);
         join(supervisor);
-        assert_eq!(*closed.lock().unwrap(), [(1, "failed")], "S12:");
-        assert_eq!(drops.load(Relaxed), 1, "S12: dropped once");
+        assert_eq!(*closed.lock().unwrap(), [(1, "failed")], "S14:");
+        assert_eq!(drops.load(Relaxed), 1, "S14: dropped once");
     });
 }
 
@@ -214,7 +214,7 @@ fn the_next_build_begins_after_the_last_reader_has_let_go_and_the_value_is_close
         let mut run = Box::pin(supervisor.run(async move |_| {
             builds += 1;
             if builds == 2 {
-                assert_eq!(counted.load(Relaxed), 1, "S13: built before the value was closed");
+                assert_eq!(counted.load(Relaxed), 1, "S15: built before the value was closed");
                 closes.close();
             }
             Value(builds, Arc::clone(&counted))
@@ -231,7 +231,7 @@ fn the_next_build_begins_after_the_last_reader_has_let_go_and_the_value_is_close
         join(reader);
         join(failer);
         join(supervisor);
-        assert_eq!(*closed.lock().unwrap(), [(1, "failed")], "S12:");
-        assert_eq!(drops.load(Relaxed), 2, "S12: each is dropped once");
+        assert_eq!(*closed.lock().unwrap(), [(1, "failed")], "S14:");
+        assert_eq!(drops.load(Relaxed), 2, "S14: each is dropped once");
     });
 }

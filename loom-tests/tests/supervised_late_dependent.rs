@@ -19,7 +19,7 @@ use std::{
 use loom::thread::spawn;
 use mainstay::{
     Registry,
-    supervise::{Clock, Sleep},
+    supervise::{Build, Clock, Sleep},
 };
 use mainstay_loom_tests::{join, model};
 use mainstay_test_support::poll_once;
@@ -50,7 +50,7 @@ fn a_late_dependent_stops_first_or_gets_no_instance() {
         // The supervisor of `d` is not polled while the two threads race, so `d` cannot stop.
         let mut builds = 0;
         let mut run_d =
-            Box::pin(registry.supervise(d).unwrap().run(move |build| {
+            Box::pin(registry.supervise(d).unwrap().run(move |build: Build<u8>| {
                 builds += 1;
                 let is_first = builds == 1;
                 async move {

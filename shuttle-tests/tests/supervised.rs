@@ -78,7 +78,7 @@ fn supervise(
         let is_stop = matches!(Closing::reason(&closing), CloseReason::ShutDown);
         let generation = Closing::generation(&closing);
         if last.replace(generation).is_some_and(|last| last >= generation) {
-            let text = format!("S12: {service} {generation} is closed out of order");
+            let text = format!("S14: {service} {generation} is closed out of order");
             lock(&violations).violations.push(text);
         }
         future::yield_now().await;

@@ -64,3 +64,28 @@ pub(crate) fn block_on<F: Future>(future: impl FnOnce(WakeSource) -> F) -> F::Ou
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::time::Duration;
+
+    use futures_lite::future::or;
+
+    use super::{super::SystemClock, *};
+
+    #[test]
+    fn a_thread_wakes_at_the_earliest_of_its_deadlines() {
+        let now = Instant::now();
+        let [soon, late] = [now + Duration::from_millis(5), now + Duration::from_secs(3_600)];
+        for deadlines in [[soon, late], [late, soon]] {
+            let woken = block_on(async |wake_source| {
+                let sleep = async |deadline| {
+                    wake_source.sleep_until(&SystemClock, Some(deadline)).await;
+                    deadline
+                };
+                or(sleep(deadlines[0]), sleep(deadlines[1])).await
+            });
+            assert_eq!(woken, soon);
+        }
+    }
+}

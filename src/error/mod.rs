@@ -26,6 +26,9 @@
 //! chain contains that text twice.
 
 mod chain;
+mod must_await;
+#[cfg(feature = "supervise")]
+mod operation;
 mod provide;
 mod read;
 mod refused;
@@ -33,9 +36,10 @@ mod registry;
 mod unavailable;
 
 #[cfg(feature = "supervise")]
-pub use self::provide::DrainError;
+pub(crate) use self::chain::links;
 pub use self::{
     chain::chain,
+    must_await::MustAwaitError,
     provide::{BeginError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError},
     read::{AllReadyError, GetAllError, GetError, NotReadyService, WaitError, WaitReadyError},
     refused::RefusedValue,
@@ -46,5 +50,7 @@ pub use self::{
 };
 pub(crate) use self::{
     chain::{Joined, texts},
-    read::{WaitEnded, write_state},
+    read::WaitEnded,
 };
+#[cfg(feature = "supervise")]
+pub use self::{operation::StopError, provide::DrainError};

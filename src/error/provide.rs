@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{CycleError, DependencyUnavailable, ForeignIdError, RefusedValue, Unavailable};
+use super::{CycleError, DependencyUnavailable, ForeignIdError, MustAwaitError, RefusedValue};
 use crate::{
     failure::Failure,
     numbers::{Generation, ServiceIndex},
@@ -89,6 +89,9 @@ pub enum BeginError {
         /// The duration of the wait.
         after: Duration,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
 }
 
 /// The error of [`Attempt::wait_for`](crate::Attempt::wait_for) and
@@ -145,6 +148,9 @@ pub enum WaitForError {
     /// The dependency was not ready before the timeout expired.
     #[error("the attempt did not get {}", .0.service)]
     TimedOut(#[source] DependencyUnavailable),
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -196,6 +202,9 @@ pub enum WatchError {
         /// The duration of the wait.
         after: Duration,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
 }
 
 /// The error of [`Attempt::ready`](crate::Attempt::ready): the value was not published, and is
@@ -310,8 +319,7 @@ impl<T> ReplaceError<T> {
         let failure = store.failure(index, generation);
         // The instance is missing because the root of its failure is.
         let (service, generation) = (failure.root.clone(), failure.root_generation);
-        let kind = Unavailable::Failed(Arc::new(failure));
-        let missing = DependencyUnavailable { service, generation, kind };
+        let missing = DependencyUnavailable::failed((service, generation), Arc::new(failure));
         Self { value, service: store.name(index), missing }
     }
 }
@@ -322,28 +330,40 @@ impl<T> fmt::Debug for ReplaceError<T> {
     }
 }
 
-/// The error of [`Running::drained`](crate::Running::drained): the timeout expired while an
-/// instance was held, or before the generation had ended.
+/// The error of [`Running::drained`](crate::Running::drained).
 ///
 /// ```
+/// use mainstay::error::DrainError;
 /// use std::time::Duration;
 ///
 /// let registry = mainstay::Registry::with_capacity(1)?;
 /// let port = registry.register::<u16>("port")?;
 /// let provider = registry.provide(port)?;
 /// let running = provider.begin().wait_blocking()?.ready(80)?;
-/// let error = running.drained().wait_blocking_timeout(Duration::ZERO).unwrap_err();
-/// assert_eq!((&*error.service, error.holders), ("port", 1)); // the registry, as it is ready
+/// match running.drained().wait_blocking_timeout(Duration::ZERO) {
+///     // The registry, as the service is ready.
+///     Err(DrainError::TimedOut { service, holders, .. }) => {
+///         assert_eq!((&*service, holders), ("port", 1));
+///     }
+///     other => unreachable!("{other:?}"),
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[cfg(feature = "supervise")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{service} was not drained within {after:?} (holders: {holders})")]
-pub struct DrainError {
-    /// The service.
-    pub service: ServiceName,
-    /// The number of holders when the timeout expired.
-    pub holders: usize,
-    /// The duration of the wait.
-    pub after: Duration,
+#[non_exhaustive]
+pub enum DrainError {
+    /// The timeout expired while an instance was held, or before the generation had ended.
+    #[error("{service} was not drained within {after:?} (holders: {holders})")]
+    TimedOut {
+        /// The service.
+        service: ServiceName,
+        /// The number of holders when the timeout expired.
+        holders: usize,
+        /// The duration of the wait.
+        after: Duration,
+    },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
 }

@@ -2,8 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use super::{DependencyUnavailable, ForeignIdError, chain::chain};
-use crate::{failure::Failure, numbers::Generation, service::ServiceName, store::Phase};
+use super::{DependencyUnavailable, ForeignIdError, MustAwaitError};
+use crate::{
+    failure::Failure, numbers::Generation, registry::NotReady, service::ServiceName, store::Phase,
+};
 
 /// The error of [`Registry::wait_ready`](crate::Registry::wait_ready).
 ///
@@ -40,6 +42,9 @@ pub enum WaitReadyError {
     /// The service was not ready before the timeout expired.
     #[error("the wait for {} has timed out", .0.service)]
     TimedOut(#[source] DependencyUnavailable),
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -87,6 +92,9 @@ pub enum WaitError {
         /// The duration of the wait.
         after: Duration,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The id belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),
@@ -127,7 +135,8 @@ impl WaitEnded for WaitReadyError {
 /// let port = registry.register::<u16>("port")?;
 /// let error = registry.get(port).unwrap_err();
 /// assert_eq!(error.to_string(), "port is not ready");
-/// assert_eq!(error::chain(&error).to_string(), "port is not ready: port is down in generation 0");
+/// let text = error::chain(&error).to_string();
+/// assert!(text.starts_with("port is not ready: port: no provider"));
 /// match error {
 ///     GetError::NotReady(missing) => {
 ///         assert!(matches!(missing.kind, Unavailable::NotReady { phase: Phase::Down }));
@@ -182,11 +191,11 @@ pub enum GetAllError {
 }
 
 /// The error of [`Registry::wait_all_ready`](crate::Registry::wait_all_ready): it lists the
-/// services that are not ready, and what blocks each of them.
+/// services that are not ready, and why.
 ///
-/// Its text contains the last failure of each service that no other one blocks, with all sources.
-/// Only the failure of the service that [`AllReadyError::TimedOut`] names is in the text of its
-/// source.
+/// Its text contains each of them once, with its own words: what it waits for, or its last failure
+/// with all sources. Only the failure of the service that [`AllReadyError::TimedOut`] names is in
+/// the text of its source.
 ///
 /// ```
 /// use mainstay::{Registry, error::{self, AllReadyError}};
@@ -196,14 +205,15 @@ pub enum GetAllError {
 /// let config = registry.register::<u8>("config")?;
 /// let server = registry.register::<u8>("server")?;
 /// registry.depends(server).on(config)?;
-/// registry.provide(config)?.begin().wait_blocking()?.fail("line 3: no closing quote")?;
+/// let provider = registry.provide(config)?;
+/// provider.begin().wait_blocking()?.fail("line 3: no closing quote")?;
 ///
 /// let wait = registry.wait_all_ready();
 /// let error = wait.wait_blocking_timeout(Duration::from_millis(1)).unwrap_err();
-/// let list = "config is down; server is down, blocked by config";
+/// let list = "config: down; server: no provider, needs config";
 /// assert_eq!(error.to_string(), format!("not all services are ready: {list}"));
 /// let text = error::chain(&error).to_string();
-/// assert!(text.ends_with(" in generation 0: config failed: line 3: no closing quote"), "{text}");
+/// assert!(text.ends_with(": config: down: config failed: line 3: no closing quote"), "{text}");
 /// let AllReadyError::TimedOut { not_ready, .. } = error else { unreachable!() };
 /// assert_eq!(not_ready[1].blocked_by, ["config"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -224,17 +234,20 @@ pub enum AllReadyError {
         not_ready: Vec<NotReadyService>,
     },
     /// The timeout expired.
-    #[error("not all services are ready: {}", List(.not_ready, Some(&.missing.service)))]
+    #[error("not all services are ready: {}", List(.not_ready, Some(.missing)))]
     TimedOut {
         /// The services that were not ready at that time.
         not_ready: Vec<NotReadyService>,
         /// The duration of the wait.
         after: Duration,
-        /// The first service of `not_ready` that no other service blocks. If all services have
+        /// The first service of `not_ready` that no other service blocks. If what blocked them has
         /// become ready just after the timeout, the one for which the wait waited.
         #[source]
         missing: DependencyUnavailable,
     },
+    /// This thread polls an async supervisor, so it must not block.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
 }
 
 /// A service that is not ready, and the reason.
@@ -248,7 +261,7 @@ pub enum AllReadyError {
 /// let error = registry.wait_all_ready().wait_blocking_timeout(Duration::ZERO).unwrap_err();
 /// let AllReadyError::TimedOut { not_ready, .. } = error else { unreachable!() };
 /// assert_eq!((&*not_ready[0].service, not_ready[0].phase), ("config", Phase::Down));
-/// assert_eq!(not_ready[0].to_string(), "config is down");
+/// assert!(not_ready[0].to_string().starts_with("config: no provider"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -265,47 +278,28 @@ pub struct NotReadyService {
     pub blocked_by: Vec<ServiceName>,
     /// The last failure of the service, if `blocked_by` is empty and it has failed before.
     pub last_failure: Option<Failure>,
+    /// Why it is not ready: the path to the root of the reason.
+    pub not_ready: NotReady,
 }
 
 impl fmt::Display for NotReadyService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, self.last_failure.as_ref())
+        self.not_ready.fmt(f)
     }
 }
 
-impl NotReadyService {
-    fn write(&self, f: &mut fmt::Formatter<'_>, failure: Option<&Failure>) -> fmt::Result {
-        write_state(f, (&self.service, self.phase), &self.blocked_by, failure)
-    }
-}
-
-/// Writes the state of a service, and why it is not ready: what blocks it, or its failure.
-pub(crate) fn write_state(
-    f: &mut fmt::Formatter<'_>,
-    (service, phase): (&ServiceName, Phase),
-    blocked_by: &[ServiceName],
-    failure: Option<&Failure>,
-) -> fmt::Result {
-    write!(f, "{service} is {phase}")?;
-    for (i, name) in blocked_by.iter().enumerate() {
-        write!(f, "{}{name}", if i == 0 { ", blocked by " } else { " -> " })?;
-    }
-    match failure {
-        Some(failure) => write!(f, " ({})", chain(failure)),
-        None => Ok(()),
-    }
-}
-
-/// Writes the services, separated by semicolons, without the failure of the service that is named.
-struct List<'a>(&'a [NotReadyService], Option<&'a ServiceName>);
+/// Writes the services, separated by semicolons, without the failure that is the source of the
+/// error: that of the root for which this one is missing.
+struct List<'a>(&'a [NotReadyService], Option<&'a DependencyUnavailable>);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(services, named) = *self;
-        for (i, not_ready) in services.iter().enumerate() {
+        let Self(services, missing) = *self;
+        let root = missing.and_then(DependencyUnavailable::not_ready).map(NotReady::root);
+        for (i, NotReadyService { service, not_ready, .. }) in services.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { "; " })?;
-            let failure = not_ready.last_failure.as_ref();
-            not_ready.write(f, failure.filter(|_| named != Some(&not_ready.service)))?;
+            // The services of its path are in the list, too.
+            write!(f, "{}", not_ready.first(root != Some(service)))?;
         }
         Ok(())
     }

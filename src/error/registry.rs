@@ -187,6 +187,13 @@ pub enum DependencyError {
         /// The dependency.
         dependency: ServiceName,
     },
+    /// The attempt has ended (it was published or has failed), and can get no more dependencies.
+    /// Only a supervised build that was kept can outlive its attempt.
+    #[error("{service} gets no more dependencies: the attempt has ended")]
+    AttemptEnded {
+        /// The dependent.
+        service: ServiceName,
+    },
     /// One of the ids belongs to another registry.
     #[error(transparent)]
     ForeignId(#[from] ForeignIdError),

@@ -6,8 +6,9 @@ use super::chain::links;
 use crate::{
     failure::Failure,
     numbers::{Generation, ServiceIndex},
+    registry::{LazyNotReady, NotReady, Registry},
     service::ServiceName,
-    store::{Phase, Store},
+    store::Phase,
 };
 
 /// A service was needed, and had no current instance.
@@ -49,7 +50,7 @@ use crate::{
 /// let port = registry.register::<u16>("port")?;
 /// let error = handle(&registry, port).unwrap_err();
 /// match DependencyUnavailable::find(&*error) {
-///     Some(missing) => assert_eq!(missing.to_string(), "port is down in generation 0"), // 503
+///     Some(missing) => assert!(missing.to_string().starts_with("port: no provider")), // 503
 ///     None => unreachable!("an error of the handler itself"), // 500
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -72,6 +73,8 @@ pub struct DependencyUnavailable {
     pub generation: Generation,
     /// What was found in place of an instance.
     pub kind: Unavailable,
+    /// `None` if it has failed.
+    why: Option<LazyNotReady>,
 }
 
 /// What was found in place of an instance ([`DependencyUnavailable`]).
@@ -87,10 +90,7 @@ pub struct DependencyUnavailable {
 /// let wait = registry.wait_ready(port);
 /// let error = wait.wait_blocking_timeout(Duration::from_millis(1)).unwrap_err();
 /// match &DependencyUnavailable::find(&error).unwrap().kind {
-///     Unavailable::TimedOut { after, last_failure: Some(failure) } => {
-///         assert!(*after >= Duration::from_millis(1));
-///         assert_eq!(failure.reason.to_string(), "no port is free");
-///     }
+///     Unavailable::TimedOut { after } => assert!(*after >= Duration::from_millis(1)),
 ///     other => unreachable!("{other:?}"),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -107,9 +107,6 @@ pub enum Unavailable {
     TimedOut {
         /// The duration of the wait.
         after: Duration,
-        /// The last failure of the service, which is the source; `None` if it has never failed, or
-        /// if it has become ready just after the timeout.
-        last_failure: Option<Arc<Failure>>,
     },
     /// The instance has failed. The failure is the source.
     Failed(Arc<Failure>),
@@ -140,8 +137,8 @@ impl DependencyUnavailable {
     /// let port = registry.register::<u16>("port")?;
     /// let error = anyhow::Error::new(registry.get(port).unwrap_err()).context("request 12");
     /// assert_eq!(DependencyUnavailable::find(&*error).unwrap().service, "port");
-    /// let text = "request 12: port is not ready: port is down in generation 0";
-    /// assert_eq!(format!("{error:#}"), text);
+    /// let text = "request 12: port is not ready: port: no provider";
+    /// assert!(format!("{error:#}").starts_with(text));
     ///
     /// registry.close();
     /// let error = registry.wait_ready(port).wait_blocking().unwrap_err();
@@ -152,7 +149,8 @@ impl DependencyUnavailable {
         links(Some(error)).take(Self::MOST_LINKS).find_map(|error| error.downcast_ref())
     }
 
-    /// Returns the failure for which the service is not available, if it has failed before.
+    /// Returns the failure for which the service is not available, if there is one: the last
+    /// failure of the service that is the [root](NotReady::root) of the reason. It is the source.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -167,36 +165,84 @@ impl DependencyUnavailable {
     /// ```
     pub fn failure(&self) -> Option<&Failure> {
         match &self.kind {
-            Unavailable::NotReady { .. } => None,
-            Unavailable::TimedOut { last_failure, .. } => last_failure.as_deref(),
+            Unavailable::NotReady { .. } | Unavailable::TimedOut { .. } => {
+                self.not_ready().and_then(NotReady::failure)
+            }
             Unavailable::Failed(failure) => Some(failure),
         }
     }
 
+    /// Returns why the service was not ready. `None` if it has become ready since then, or if its
+    /// instance has failed ([`Unavailable::Failed`]).
+    ///
+    /// A wait that has timed out has found it at the timeout. A read is wait-free, and finds
+    /// nothing: this method does, when it is called for the first time, or when the text or the
+    /// source of the error is read. So it may show a later state than that of the read.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// use mainstay::error::GetError;
+    ///
+    /// let Err(GetError::NotReady(missing)) = registry.get(port) else { unreachable!() };
+    /// assert_eq!(missing.not_ready().unwrap().root(), "port");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn not_ready(&self) -> Option<&NotReady> {
+        self.why.as_ref()?.get()
+    }
+
+    /// The service was not ready when it was read, in this phase.
+    pub(crate) fn not_ready_when_read(
+        (service, generation): (ServiceName, Generation),
+        phase: Phase,
+        why: LazyNotReady,
+    ) -> Self {
+        Self { service, generation, kind: Unavailable::NotReady { phase }, why: Some(why) }
+    }
+
     /// A wait for the service has lasted for `after`.
-    pub(crate) fn timed_out(store: &Store, index: ServiceIndex, after: Duration) -> Self {
-        let state = store.slot(index).state.load();
-        // If it is ready now, its last failure is not the reason why it was not ready before.
-        let last_failure = match state.phase() {
-            Phase::Ready => None,
-            Phase::Down | Phase::Starting => store.last_failure(index).map(Arc::new),
-        };
-        let kind = Unavailable::TimedOut { after, last_failure };
-        Self { service: store.name(index), generation: state.generation(), kind }
+    pub(crate) fn timed_out(registry: &Registry, index: ServiceIndex, after: Duration) -> Self {
+        let (store, why) = (registry.store(), registry.not_ready(index));
+        let generation = store.slot(index).state.load().generation();
+        Self::still_not_ready((store.name(index), generation), after, why)
+    }
+
+    /// As `timed_out`, if it is known why the service is not ready.
+    pub(crate) fn still_not_ready(
+        (service, generation): (ServiceName, Generation),
+        after: Duration,
+        why: Option<NotReady>,
+    ) -> Self {
+        let why = Some(LazyNotReady::from(why));
+        Self { service, generation, kind: Unavailable::TimedOut { after }, why }
+    }
+
+    /// An instance of the service has failed.
+    pub(crate) fn failed(
+        (service, generation): (ServiceName, Generation),
+        failure: Arc<Failure>,
+    ) -> Self {
+        Self { service, generation, kind: Unavailable::Failed(failure), why: None }
     }
 }
 
 impl fmt::Display for DependencyUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, generation, kind } = self;
-        match kind {
-            Unavailable::NotReady { phase } => {
-                write!(f, "{service} is {phase} in generation {generation}")
+        let Self { service, generation, kind, .. } = self;
+        let why = self.not_ready().map(NotReady::without_failure);
+        match (kind, why) {
+            (Unavailable::NotReady { .. }, Some(why)) => write!(f, "{why}"),
+            (Unavailable::NotReady { phase }, None) => {
+                write!(f, "{service} was {phase} in generation {generation}")
             }
-            Unavailable::TimedOut { after, .. } => {
+            (Unavailable::TimedOut { after }, Some(why)) => {
+                write!(f, "not ready within {after:?}: {why}")
+            }
+            (Unavailable::TimedOut { after }, None) => {
                 write!(f, "{service} was not ready within {after:?} in generation {generation}")
             }
-            Unavailable::Failed(_) => {
+            (Unavailable::Failed(_), _) => {
                 write!(f, "{service} has no current instance of generation {generation}")
             }
         }

@@ -383,14 +383,20 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// # drop(running);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn ready(self, value: T) -> Result<Running<T>, ReadyError<T>> {
+    pub fn ready(mut self, value: T) -> Result<Running<T>, ReadyError<T>> {
+        self.publish_once(value)
+    }
+
+    /// As `ready`, once. The attempt keeps its edges.
+    pub(crate) fn publish_once(&mut self, value: T) -> Result<Running<T>, ReadyError<T>> {
         let tracker = self.registry.tracker(self.id.index());
         self.publish(value, tracker)
     }
 
-    /// As `ready`. The tracker records the instances of this generation.
+    /// As `ready`. The tracker records the instances of this generation. The attempt keeps its
+    /// edges.
     pub(super) fn publish(
-        mut self,
+        &mut self,
         value: T,
         tracker: InstanceTracker<T>,
     ) -> Result<Running<T>, ReadyError<T>> {
@@ -400,7 +406,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
             let value = RefusedValue::owned(value);
             return Err(ReadyError::Closed { value, service: store.name(index) });
         }
-        let Self { id, generation, edges, .. } = &self;
+        let Self { id, generation, edges, .. } = &*self;
         let built_from = edges.built_from(store);
         let origin = Origin { built_from, published_at: UnixTime::now() };
         match store.publish(*id, *generation, value, origin.clone(), edges, &tracker) {
@@ -409,7 +415,7 @@ impl<T: Send + Sync + 'static> Attempt<T> {
                 let elapsed = self.elapsed();
                 self.registry.emit(index, self.generation, elapsed, EventKind::Ready);
                 let registry = self.registry.clone();
-                let Self { id, generation, .. } = self;
+                let &mut Self { id, generation, .. } = self;
                 Ok(Running { registry, id, generation, origin, tracker })
             }
             Err(Refused(value)) => {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    error::{DependencyUnavailable, WaitForError},
+    error::{DependencyUnavailable, MustAwaitError, WaitForError},
     instance::{Instance, InstanceId},
     numbers::{Generation, ServiceIndex},
     registry::{self, Registry},
@@ -88,15 +88,10 @@ impl<'a, I: DependencyId> DependencyWait<'a, I> {
         self.id.into().index
     }
 
-    /// Adds the soft edge to the same dependency, if the wait has published its own edge. Returns
-    /// whether it has.
+    /// Adds the soft edge to the same dependency, beside the edge of this wait.
     #[cfg(feature = "supervise")]
-    pub(crate) fn add_soft_edge(&self) -> Result<bool, WaitForError> {
-        // Not before: an attempt that is invalidated adds no edge.
-        if self.known {
-            self.discover(true, false)?;
-        }
-        Ok(self.known)
+    pub(crate) fn add_soft_edge(&self) -> Result<(), WaitForError> {
+        self.discover(true, false)
     }
 
     fn discover(&self, soft: bool, start_only: bool) -> Result<(), WaitForError> {
@@ -131,11 +126,11 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
             self.known = true;
         }
         let Some((instance, received)) = self.id.read_to_build(store) else {
-            // A marked service stays down once it is down.
+            // After a shutdown has marked it, it never becomes ready again.
             return store
                 .service(dependency)
-                .stopped
-                .is_set()
+                .end_mark
+                .is_final()
                 .then(|| Err(WaitForError::Stopped { service: store.name(dependency) }));
         };
         self.edges.receive(dependency, received, self.start_only);
@@ -153,8 +148,12 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         // A wait that has returned the error of a foreign id already can still be waited for again.
         let index = self.registry.index(self.id.into())?;
-        let missing = DependencyUnavailable::timed_out(self.store(), index, after);
+        let missing = DependencyUnavailable::timed_out(self.registry, index, after);
         Err(WaitForError::TimedOut(missing))
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

@@ -4,7 +4,7 @@ use std::{mem, time::Duration};
 
 use super::Running;
 use crate::{
-    error::DrainError,
+    error::{DrainError, MustAwaitError},
     registry::{CountHolders, Registry},
     service::ServiceId,
     store::{InstanceTracker, Store},
@@ -67,7 +67,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// registry.fail(port, "closed")?;
     ///
     /// let drained = running.drained().wait_blocking_timeout(Duration::from_millis(1));
-    /// assert!(matches!(drained, Err(DrainError { holders: 1, .. }))); // the request
+    /// assert!(matches!(drained, Err(DrainError::TimedOut { holders: 1, .. }))); // the request
     /// drop(request);
     /// running.drained().wait_blocking()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -112,7 +112,12 @@ impl<T: Send + Sync + 'static> Condition for DrainedCondition<'_, T> {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         let service = self.running.registry.store().name(self.running.id.index());
-        Err(DrainError { service, holders: self.running.holders(), after })
+        Err(DrainError::TimedOut { service, holders: self.running.holders(), after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        let service = self.running.registry.store().name(self.running.id.index());
+        Err(MustAwaitError::new(service).into())
     }
 }
 

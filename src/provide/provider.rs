@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{attempt::Attempt, debug_by_service};
 use crate::{
-    error::{BeginError, ProvideError},
+    error::{BeginError, MustAwaitError, ProvideError},
     event::EventKind,
     failure::Reason,
     numbers::{Generation, ServiceIndex},
@@ -201,12 +201,18 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
     fn check(&mut self) -> Option<Self::Output> {
         let Provider { registry, id } = self.provider;
         let store = registry.store();
-        if store.is_closed() || store.service(id.index()).stopped.is_set() {
-            return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
+        let mark = &store.service(id.index()).end_mark;
+        let closed = || Some(Err(BeginError::Closed { service: store.name(id.index()) }));
+        if store.is_closed() || mark.is_final() {
+            return closed();
+        }
+        // The slot is woken when the mark is removed.
+        if mark.is_set() {
+            return None;
         }
         let generation = store.begin(id.index())?;
-        if end_if_stopped(store, id.index(), generation) {
-            return Some(Err(BeginError::Closed { service: store.name(id.index()) }));
+        if end_if_marked(store, id.index(), generation) {
+            return if mark.is_final() { closed() } else { None };
         }
         let elapsed = registry.elapsed_since(self.started_at);
         registry.emit(id.index(), generation, elapsed, EventKind::AttemptStarted);
@@ -226,28 +232,30 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
         Err(BeginError::TimedOut { service, after })
     }
 
+    fn must_await(&self) -> Self::Output {
+        let service = self.provider.registry.store().name(self.provider.id.index());
+        Err(MustAwaitError::new(service).into())
+    }
+
     fn on_start(&mut self) {
         self.started_at = self.provider.registry.now_if_observed();
     }
 }
 
-/// Ends the attempt that has just begun if a shutdown has marked the service as stopped. Returns
-/// whether it has.
+/// Ends the attempt that has just begun if a planned end has marked the service. Returns whether it
+/// has.
 ///
 /// The begin of the attempt is a read-modify-write of the state, and so is the wake-up that follows
 /// the mark. The later of the two sees the earlier one: either this function finds the mark, or the
-/// shutdown finds the attempt, and fails it (S4 in `docs/supervision.md`).
-fn end_if_stopped(store: &Store, index: ServiceIndex, generation: Generation) -> bool {
-    let stopped = store.service(index).stopped.is_set();
-    if stopped {
-        store.fail_attempt(
-            index,
-            generation,
-            Shielded::new(Reason::ShutDown),
-            &UsedEdges::default(),
-        );
+/// plan finds the attempt, and fails it (S4 in `docs/supervision.md`).
+fn end_if_marked(store: &Store, index: ServiceIndex, generation: Generation) -> bool {
+    let mark = &store.service(index).end_mark;
+    if !mark.is_set() {
+        return false;
     }
-    stopped
+    let reason = if mark.is_final() { Reason::ShutDown } else { Reason::AttemptDropped };
+    store.fail_attempt(index, generation, Shielded::new(reason), &UsedEdges::default());
+    true
 }
 
 debug_by_service! {

@@ -69,12 +69,12 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     /// As [`ready`](Self::ready). The values of this generation, the first one and its
     /// replacements, are handed over to the receiver, which is one of this service.
     pub(crate) fn ready_for(
-        self,
+        &mut self,
         receiver: &Receiver<T>,
         value: T,
     ) -> Result<Running<T>, ReadyError<T>> {
         debug_assert_eq!(self.id, receiver.id, "the receiver of another service");
-        let owner = Arc::downgrade(&self.registry.inner());
+        let owner = Arc::downgrade(self.registry.inner());
         let hand_over = Some(Arc::clone(&receiver.hand_over));
         let tracker = InstanceTracker::new(owner, self.id.index(), hand_over);
         self.publish(value, tracker)

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use super::debug_by_service;
 use crate::{
-    error::{ReplaceError, WaitError},
+    error::{MustAwaitError, ReplaceError, WaitError},
     event::EventKind,
     failure::{Cascade, Failure, Reason},
     instance::{Instance, Origin},
@@ -217,6 +217,10 @@ impl Condition for GenerationEnded {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.service), after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.store().name(self.service)).into())
     }
 }
 

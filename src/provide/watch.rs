@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{DependencyError, ForeignIdError, WatchError},
+    error::{DependencyError, ForeignIdError, MustAwaitError, WatchError},
     failure::Failure,
     instance::Instance,
     numbers::{Generation, ServiceIndex},
@@ -276,5 +276,9 @@ impl<D: Send + Sync + 'static> Condition for ChangedCondition<'_, D> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         let service = self.store().name(self.watch.id.index());
         Err(WatchError::TimedOut { service, after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.store().name(self.watch.id.index())).into())
     }
 }

@@ -32,7 +32,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cached<T>(&self, id: ServiceId<T>) -> Result<Cached<T>, ForeignIdError> {
-        let handle = SlotHandle::new(self.inner(), |inner| inner.store.open(id));
+        let handle = SlotHandle::new(Arc::clone(self.inner()), |inner| inner.store.open(id));
         let handle = handle.ok_or_else(|| ForeignIdError { id: id.into() })?;
         let (tag, replacements) = (Tag::NONE, Replacements::NEVER);
         Ok(Cached { handle, id, tag, replacements, instance: None })
@@ -162,7 +162,7 @@ impl<T> Cached<T> {
             Err(read) => {
                 // The stale instance is dropped now, or an idle reader keeps it alive. `read` is
                 // dropped first: `publish` may be waiting for this reference.
-                Err(not_ready(&self.handle.owner().store, self.id.into(), (read, old)))
+                Err(not_ready(self.handle.owner(), self.id.into(), (read, old)))
             }
         }
     }

@@ -15,11 +15,12 @@ use std::{
 
 use crate::{
     error::{
-        DependencyUnavailable, ForeignIdError, GetAllError, GetError, Unavailable, WaitReadyError,
+        DependencyUnavailable, ForeignIdError, GetAllError, GetError, MustAwaitError,
+        WaitReadyError,
     },
     instance::Instance,
     numbers::Generation,
-    registry::Registry,
+    registry::{LazyNotReady, Registry, RegistryInner},
     service::{AnyId, ServiceId},
     store::{Phase, Slot, Store, Tag},
     sync::{ArcCell, Held, Shielded, into_arc, shielded},
@@ -177,7 +178,7 @@ impl Registry {
     #[inline]
     pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
         let (cell, slot) = self.open(id)?;
-        find_current(cell, slot).map_err(|stale| not_ready(self.store(), id.into(), stale))
+        find_current(cell, slot).map_err(|stale| not_ready(self.inner(), id.into(), stale))
     }
 
     /// Returns the current instance of a service as an `Arc`, to keep it.
@@ -203,7 +204,7 @@ impl Registry {
     /// ```
     pub fn get_arc<T>(&self, id: ServiceId<T>) -> Result<Arc<Instance<T>>, GetError> {
         let (cell, slot) = self.open(id)?;
-        find_current_arc(cell, slot).map_err(|stale| not_ready(self.store(), id.into(), stale))
+        find_current_arc(cell, slot).map_err(|stale| not_ready(self.inner(), id.into(), stale))
     }
 
     /// Returns the instances of several services that were all current at one instant: a tuple of
@@ -314,17 +315,18 @@ fn find_current_arc<T>(
 
 /// Builds the error `NotReady`, and drops the stale instance that was found.
 #[cold]
-fn not_ready<F>(store: &Store, id: AnyId, stale: F) -> GetError {
+fn not_ready<F>(registry: &Arc<RegistryInner>, id: AnyId, stale: F) -> GetError {
     shielded(|| drop(stale));
-    let state = store.slot(id.index).state.load();
+    let (store, index) = (&registry.store, id.index);
+    let state = store.slot(index).state.load();
     let phase = match state.phase() {
         // It became ready after the read: it was not ready before that, during the call.
         Phase::Ready => Phase::Down,
         phase => phase,
     };
-    let service = store.name(id.index);
-    let kind = Unavailable::NotReady { phase };
-    GetError::NotReady(DependencyUnavailable { service, generation: state.generation(), kind })
+    let (service, why) = (store.name(index), LazyNotReady::new(registry, index));
+    let service = (service, state.generation());
+    GetError::NotReady(DependencyUnavailable::not_ready_when_read(service, phase, why))
 }
 
 /// Returns whether the instance that was read from the cell of a slot is current: whether its tag
@@ -512,7 +514,15 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         // A wait that has returned the error of a foreign id already can still be waited for again.
         let index = self.registry.index(self.id.into())?;
-        Err(WaitReadyError::TimedOut(DependencyUnavailable::timed_out(self.store(), index, after)))
+        Err(WaitReadyError::TimedOut(DependencyUnavailable::timed_out(
+            &self.registry,
+            index,
+            after,
+        )))
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 
     fn now_if_observed(&self) -> Option<Instant> {

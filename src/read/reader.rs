@@ -37,7 +37,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reader<T>(&self, id: ServiceId<T>) -> Result<Reader<T>, ForeignIdError> {
-        let handle = SlotHandle::new(self.inner(), |inner| inner.store.open(id));
+        let handle = SlotHandle::new(Arc::clone(self.inner()), |inner| inner.store.open(id));
         let handle = handle.ok_or_else(|| ForeignIdError { id: id.into() })?;
         Ok(Reader { handle, id })
     }
@@ -154,7 +154,7 @@ impl<T> Reader<T> {
     }
 
     fn not_ready<F>(&self, stale: F) -> GetError {
-        not_ready(&self.handle.owner().store, self.id.into(), stale)
+        not_ready(self.handle.owner(), self.id.into(), stale)
     }
 }
 

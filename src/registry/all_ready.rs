@@ -1,12 +1,12 @@
 //! Waiting until all services are ready: the end of a server's start.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::Registry;
+use super::{NotReady, Registry};
 use crate::{
-    error::{AllReadyError, DependencyUnavailable, NotReadyService, Unavailable},
+    error::{AllReadyError, DependencyUnavailable, MustAwaitError, NotReadyService},
     numbers::ServiceIndex,
-    store::{Inspected, Phase, Store},
+    store::{Inspected, Store},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -57,24 +57,35 @@ impl AllReadyCondition {
         ServiceIndex::range(from..store.len()).find(|&index| !store.is_ready(index))
     }
 
+    /// Returns the error with this description of all services that are not ready, unless all of
+    /// them have become ready since the last check.
+    fn unless_all_ready(
+        &self,
+        error: impl FnOnce(Vec<NotReadyService>) -> AllReadyError,
+    ) -> Result<(), AllReadyError> {
+        let not_ready = self.all_not_ready();
+        if not_ready.is_empty() { Ok(()) } else { Err(error(not_ready)) }
+    }
+
     /// Describes all services that are not ready, for an error.
     fn all_not_ready(&self) -> Vec<NotReadyService> {
-        let store = self.registry.store();
-        let describe = |service: Inspected| {
+        let (inner, store) = (self.registry.inner(), self.registry.store());
+        let describe = |(service, why): (Inspected, Option<NotReady>)| {
             let Inspected { index, state, blocked_by, .. } = service;
             // The last failure of a blocked service is not the reason for which it is down now.
             let last_failure = if blocked_by.is_empty() { store.last_failure(index) } else { None };
-            NotReadyService {
+            Some(NotReadyService {
                 service: store.name(index),
                 phase: state.phase(),
                 generation: state.generation(),
                 blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
                 last_failure,
-            }
+                not_ready: why?,
+            })
         };
         let inspection = store.inspect_all();
-        let not_ready = inspection.services().filter(|found| found.state.phase() != Phase::Ready);
-        not_ready.map(describe).collect()
+        let all = inspection.services().zip(NotReady::of_all(inner, &inspection));
+        all.filter_map(describe).collect()
     }
 }
 
@@ -93,10 +104,10 @@ impl Condition for AllReadyCondition {
         self.next = not_ready.get();
         // Checked last: a closed registry whose services are all ready is not an error.
         if self.registry.is_closed() {
-            return Some(Err(AllReadyError::Closed { not_ready: self.all_not_ready() }));
+            return Some(self.unless_all_ready(|not_ready| AllReadyError::Closed { not_ready }));
         }
         let has_stopped = self.registry.store().has_stopped(not_ready);
-        has_stopped.then(|| Err(AllReadyError::Stopped { not_ready: self.all_not_ready() }))
+        has_stopped.then(|| self.unless_all_ready(|not_ready| AllReadyError::Stopped { not_ready }))
     }
 
     fn slots(&self) -> WaitSlots {
@@ -108,22 +119,24 @@ impl Condition for AllReadyCondition {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        let not_ready = self.all_not_ready();
-        let missing = match not_ready.iter().find(|found| found.blocked_by.is_empty()) {
-            Some(found) => DependencyUnavailable {
-                service: found.service.clone(),
-                generation: found.generation,
-                kind: Unavailable::TimedOut {
-                    after,
-                    last_failure: found.last_failure.clone().map(Arc::new),
-                },
-            },
-            // All of them have become ready just now.
-            None => {
-                let next = ServiceIndex::new(self.next);
-                DependencyUnavailable::timed_out(self.store(), next, after)
-            }
-        };
-        Err(AllReadyError::TimedOut { not_ready, after, missing })
+        self.unless_all_ready(|not_ready| {
+            let missing = match not_ready.iter().find(|found| found.blocked_by.is_empty()) {
+                Some(found) => {
+                    let (service, why) = (found.service.clone(), found.not_ready.clone());
+                    let service = (service, found.generation);
+                    DependencyUnavailable::still_not_ready(service, after, Some(why))
+                }
+                // What blocked them has become ready just now.
+                None => {
+                    let next = ServiceIndex::new(self.next);
+                    DependencyUnavailable::timed_out(&self.registry, next, after)
+                }
+            };
+            AllReadyError::TimedOut { not_ready, after, missing }
+        })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError { service: None }.into())
     }
 }

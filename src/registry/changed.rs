@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Registry;
 use crate::{
-    error::WaitError,
+    error::{MustAwaitError, WaitError},
     numbers::Generation,
     service::AnyId,
     store::{Phase, Store},
@@ -113,6 +113,10 @@ impl Condition for StateDiffers {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         Err(WaitError::TimedOut { service: self.registry.name_of(self.id)?, after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 
     /// Before the waiter bit is set: an attempt that begins and finds the bit then finds the count

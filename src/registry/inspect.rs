@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write},
 };
 
-use super::{Registry, ServiceStatus};
+use super::{NotReady, Registry, ServiceStatus};
 use crate::{
     error::ForeignIdError,
     service::AnyId,
@@ -32,7 +32,12 @@ impl Registry {
     /// ```
     pub fn status(&self, id: impl Into<AnyId>) -> Result<ServiceStatus, ForeignIdError> {
         let (index, inner) = (self.index(id.into())?, self.inner());
-        Ok(ServiceStatus::of(&inner, inner.store.inspect(index)))
+        let inspected = inner.store.inspect(index);
+        let not_ready = match inspected.state.phase() {
+            Phase::Ready => None,
+            _ => NotReady::of(inner, index),
+        };
+        Ok(ServiceStatus::of(inner, inspected, not_ready))
     }
 
     /// Returns the status of every service, in the order of registration.
@@ -58,7 +63,8 @@ impl Registry {
     pub fn list(&self) -> Listing {
         let inner = self.inner();
         let inspection = inner.store.inspect_all();
-        let services = inspection.services().map(|found| ServiceStatus::of(&inner, found));
+        let services = inspection.services().zip(NotReady::of_all(inner, &inspection));
+        let services = services.map(|(found, why)| ServiceStatus::of(inner, found, why));
         Listing { services: services.collect() }
     }
 }
@@ -79,8 +85,8 @@ impl Registry {
 /// assert_eq!(listing.services.len(), 2);
 /// assert_eq!(listing.get("port").unwrap().dependencies[0].name, "config");
 /// assert!(listing.to_dot().contains(r#""port" -> "config""#));
-/// // `port` is not ready, because `config` is not.
-/// assert_eq!(listing.to_string(), "config is down\nport is down, blocked by config");
+/// let port = "port: no provider, needs config; config: no provider";
+/// assert!(listing.get("port").unwrap().to_string().starts_with(port));
 /// assert_eq!(listing.blockers("port")[0].name, "config");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -28,6 +28,7 @@ mod changed;
 mod depends;
 mod fail;
 mod inspect;
+mod not_ready;
 mod observers;
 mod status;
 #[cfg(feature = "supervise")]
@@ -35,6 +36,7 @@ mod supervisors;
 #[cfg(feature = "tracing")]
 mod trace;
 
+pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{
     BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
@@ -42,7 +44,8 @@ pub use self::supervisors::{
 };
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    Command, CommandWait, Control, CountHolders, Details, StopEnd, Supervisors,
+    BuildDeadline, Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd,
+    Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;
@@ -52,6 +55,7 @@ pub use self::{
     changed::{ServiceState, WaitChanged},
     depends::Depends,
     inspect::Listing,
+    not_ready::NotReady,
     observers::{Observer, ObserverHandle},
     status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
@@ -123,8 +127,8 @@ impl Registry {
         Self { inner }
     }
 
-    pub(crate) fn inner(&self) -> Arc<RegistryInner> {
-        Arc::clone(&self.inner)
+    pub(crate) fn inner(&self) -> &Arc<RegistryInner> {
+        &self.inner
     }
 
     #[inline]

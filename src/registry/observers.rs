@@ -300,11 +300,7 @@ impl Registry {
             return None;
         }
         #[cfg(feature = "supervise")]
-        {
-            let mut now = None;
-            crate::sync::shielded(|| now = Some(self.clock().now()));
-            now
-        }
+        return self.supervisors().now();
         #[cfg(not(feature = "supervise"))]
         Some(Instant::now())
     }

@@ -6,24 +6,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{RegistryInner, ServiceState};
+use super::{NotReady, RegistryInner, ServiceState};
 #[cfg(feature = "serde")]
 use crate::failure_record::unix_time;
 use crate::{
-    error::write_state,
     failure::Failure,
     instance::BuiltFrom,
     numbers::Generation,
     service::{AnyId, ServiceName},
-    store::{DependencyKind, Edge, EdgeSource, Inspected, InspectedEdge, Phase, Tag},
+    store::{Awaited, DependencyKind, Edge, Inspected, InspectedEdge, Phase, Tag},
 };
 
 /// The status of one service; returned by [`Registry::status`](crate::Registry::status).
 ///
 /// Its parts are read one after another, not at one instant.
 ///
-/// `Display` writes one line for an operator: the phase, and, if the service is not ready, what
-/// blocks it, or its last failure with all sources.
+/// `Display` writes one line for an operator: that the service is ready, or why it is not
+/// ([`NotReady`]).
 ///
 /// ```
 /// use mainstay::{Phase, Registry};
@@ -39,7 +38,7 @@ use crate::{
 /// assert_eq!(status.generation, 1);
 /// assert_eq!(status.type_name, "u16");
 /// assert!(status.has_provider);
-/// assert_eq!(status.to_string(), "port is down (port failed: closed)");
+/// assert!(status.to_string().starts_with("port: down: closed"));
 /// assert_eq!(status.last_failure.unwrap().reason.to_string(), "closed");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -104,6 +103,9 @@ pub struct ServiceStatus {
     /// provider ([`Attempt::waiting_for`](crate::Attempt::waiting_for)). If it waits for several
     /// things at the same time, the last one for which it began to wait.
     pub waiting_for: Option<Cow<'static, str>>,
+    /// Why the service is not ready: the path to the root of the reason, in one line. `None` if it
+    /// is ready.
+    pub not_ready: Option<NotReady>,
     /// The instances from which the current instance was built, in the order in which their
     /// services were registered ([`Instance::built_from`](crate::Instance::built_from)). Empty if
     /// there is no current instance.
@@ -189,10 +191,10 @@ pub struct BuiltFromInstance {
 
 impl fmt::Display for ServiceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // If the service is ready or blocked, its last failure is not why it is in this phase.
-        let is_why = self.phase != Phase::Ready && self.blocked_by.is_empty();
-        let failure = self.last_failure.as_ref().filter(|_| is_why);
-        write_state(f, (&self.name, self.phase), &self.blocked_by, failure)
+        match &self.not_ready {
+            Some(not_ready) => not_ready.fmt(f),
+            None => write!(f, "{}: {}", self.name, self.phase),
+        }
     }
 }
 
@@ -212,19 +214,18 @@ impl ServiceStatus {
         ServiceState { phase, generation, revision }
     }
 
-    pub(super) fn of(inner: &RegistryInner, inspected: Inspected) -> Self {
+    pub(super) fn of(
+        inner: &RegistryInner,
+        inspected: Inspected,
+        not_ready: Option<NotReady>,
+    ) -> Self {
         let Inspected { index, state, dependencies, dependents, blocked_by } = inspected;
         let (store, service) = (&inner.store, inner.store.service(index));
         let dependency = |(edge, source, grace): InspectedEdge| Dependency {
             id: store.id(edge.dependency),
             name: store.name(edge.dependency),
             declared: source.is_declared(),
-            kind: match source {
-                _ if edge.soft => DependencyKind::Soft,
-                EdgeSource::Discovered { start_only: true, .. }
-                | EdgeSource::DeclaredToStart { hard: None } => DependencyKind::StartOnly,
-                _ => DependencyKind::Hard,
-            },
+            kind: source.kind(edge.soft),
             grace,
         };
         let (watched_by, dependents): (Vec<Edge>, Vec<Edge>) =
@@ -248,10 +249,14 @@ impl ServiceStatus {
             let name = store.name(service.index);
             BuiltFromInstance { id: service, name, generation, revision, kind }
         };
-        let waiting_for = match state.phase() {
-            Phase::Starting => store.waiting_for(index, state.generation()),
+        let awaited = match state.phase() {
+            Phase::Starting => store.awaited(index, state.generation()),
             _ => None,
         };
+        let waiting_for = awaited.map(|awaited| match awaited {
+            Awaited::Dependency(dependency) => String::from(store.name(dependency)).into(),
+            Awaited::Other(what) => what,
+        });
         Self {
             id: store.id(index),
             name: service.name.clone(),
@@ -270,6 +275,7 @@ impl ServiceStatus {
             watched_by: names(watched_by),
             blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
             waiting_for,
+            not_ready,
             built_from: built_from.iter().map(from).collect(),
             last_failure,
             #[cfg(feature = "supervise")]

@@ -4,19 +4,25 @@
 //! `supervise/`.
 
 mod plan;
+mod planned_end;
 mod progress;
 mod report;
 mod signals;
 mod stopping;
+mod words;
 
 pub use self::report::{
     BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService, WorkEnd,
+};
+pub(crate) use self::{
+    plan::{Request, Ticket},
+    planned_end::{EndKind, PlannedEnd},
 };
 
 use std::{
     collections::HashMap,
     fmt, mem,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -28,7 +34,7 @@ use crate::{
     numbers::ServiceIndex,
     service::ServiceName,
     store::Store,
-    sync::{Mutex, lock},
+    sync::{Mutex, lock, shielded},
     waiting::sealed::{Condition, WaitSlots},
 };
 
@@ -153,6 +159,8 @@ impl fmt::Display for SupervisorState {
 
 /// The status of a supervisor: a part of [`ServiceStatus`](crate::ServiceStatus).
 ///
+/// `Display` writes the state with its details: *backing off after 4 failures, next try in 3.2 s*.
+///
 /// ```
 /// use mainstay::{
 ///     Registry,
@@ -196,6 +204,13 @@ pub struct SupervisorStatus {
     /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its
     /// supervisor is not running.
     pub not_ready_for: Option<Duration>,
+    /// While building: the time by which the build exceeds its
+    /// [timeout](crate::supervise::RestartPolicy::build_timeout), by the clock of the registry.
+    /// `None` if it is in time, or has no timeout.
+    ///
+    /// An async build is dropped at its deadline, unless its supervisor is not polled. A blocking
+    /// build continues until it returns, and is counted as failed after that.
+    pub late_by: Option<Duration>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -258,21 +273,43 @@ impl Supervisors {
         lock(&self.services).get(&index).map_or(0, Supervised::changes)
     }
 
+    /// Returns the present time by the clock; `None` if the clock, which may be user code, panics.
+    pub(crate) fn now(&self) -> Option<Instant> {
+        let mut now = None;
+        shielded(|| now = Some(self.clock.now()));
+        now
+    }
+
+    /// Returns whether the times of the clock are those of the system.
+    pub(super) fn clock_is_real(&self) -> bool {
+        let mut is_real = false;
+        shielded(|| is_real = self.clock.is_real());
+        is_real
+    }
+
     pub(crate) fn status(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
-        let now = self.clock.now();
+        let now = self.now();
         let holders = control.holders();
-        let control = lock(&control.0);
-        let Details { failures, retry_at, waiting_for, .. } = &control.details;
-        Some(SupervisorStatus {
-            state: control.state,
-            failures: *failures,
-            next_try_in: retry_at.map(|at| at.saturating_duration_since(now)),
-            waiting_for: waiting_for.clone(),
-            holders,
-            not_ready_for: control.not_ready_since.map(|at| now.saturating_duration_since(at)),
-        })
+        let (status, build) = {
+            let control = lock(&control.0);
+            let Details { failures, retry_at, waiting_for, .. } = &control.details;
+            let since = control.not_ready_since;
+            let status = SupervisorStatus {
+                state: control.state,
+                failures: *failures,
+                next_try_in: retry_at.zip(now).map(|(at, now)| at.saturating_duration_since(now)),
+                waiting_for: waiting_for.clone(),
+                holders,
+                not_ready_for: since.zip(now).map(|(at, now)| now.saturating_duration_since(at)),
+                late_by: None,
+            };
+            (status, control.build.clone())
+        };
+        // The timer of the build has a lock of its own.
+        let late_by = build.zip(now).and_then(|(build, now)| build.upgrade()?.late_by(now));
+        Some(SupervisorStatus { late_by, ..status })
     }
 
     /// Counts an event about the supervision of a service that is not a change of the state of a
@@ -315,6 +352,8 @@ struct ControlState {
     /// The number of the last change of the state. The numbers of one service grow, also from one
     /// of its supervisors to the next one.
     changes: u64,
+    /// The last build that has a timeout.
+    build: Option<Weak<dyn BuildDeadline>>,
     /// The limit for stopping the service.
     stop_timeout: Duration,
     /// How its work at its turn to stop has ended. `None` if it has not.
@@ -327,7 +366,7 @@ struct ControlState {
     readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
     reset_requested: bool,
-    stop_requested: bool,
+    end_requested: Option<Arc<PlannedEnd>>,
 }
 
 /// What a supervisor reports of its state.
@@ -349,6 +388,12 @@ pub(crate) trait CountHolders: Send + Sync {
     fn holders(&self) -> usize;
 }
 
+/// The deadline of a build.
+pub(crate) trait BuildDeadline: Send + Sync {
+    /// Returns by how much the build exceeds its deadline. `None` if it is in time or has ended.
+    fn late_by(&self, now: Instant) -> Option<Duration>;
+}
+
 /// How the work of a supervisor at its turn to stop has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopEnd {
@@ -364,13 +409,14 @@ impl Default for ControlState {
             details: Details::default(),
             not_ready_since: None,
             changes: 0,
+            build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
             body: None,
             closes: Vec::new(),
             readers: None,
             reset_requested: false,
-            stop_requested: false,
+            end_requested: None,
         }
     }
 }
@@ -411,6 +457,11 @@ impl Control {
         lock(&self.0).not_ready_since.is_none()
     }
 
+    /// Reports a build that has a timeout.
+    pub(crate) fn set_build(&self, build: Weak<dyn BuildDeadline>) {
+        lock(&self.0).build = Some(build);
+    }
+
     pub(crate) fn state(&self) -> SupervisorState {
         lock(&self.0).state
     }
@@ -443,9 +494,10 @@ impl Control {
 
     /// Asks the supervisor to stop its service. Returns the limit for this, or `None` if the
     /// supervisor is not running and so will not stop anything.
-    pub(crate) fn request_stop(&self) -> Option<Duration> {
+    pub(crate) fn request_end(&self, end: Arc<PlannedEnd>) -> Option<Duration> {
         let mut control = lock(&self.0);
-        control.stop_requested = true;
+        (control.end_requested, control.stop_end, control.readers) = (Some(end), None, None);
+        (control.body, control.closes) = (None, Vec::new());
         (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
     }
 
@@ -470,7 +522,7 @@ impl Control {
     /// stored.
     pub(crate) fn report_close(&self, report: CloseReport) {
         let mut control = lock(&self.0);
-        if control.stop_requested {
+        if control.end_requested.is_some() {
             control.closes.push(report);
         }
     }
@@ -498,12 +550,22 @@ impl Control {
         }
     }
 
-    fn stop_end(&self) -> Option<StopEnd> {
-        lock(&self.0).stop_end.clone()
+    /// Returns whether it is the turn of the service to stop.
+    pub(crate) fn must_end(&self) -> bool {
+        lock(&self.0).end_requested.is_some()
     }
 
-    pub(crate) fn stop_requested(&self) -> bool {
-        lock(&self.0).stop_requested
+    /// Returns why it is the turn of the service to stop, if it is.
+    pub(crate) fn end_requested(&self) -> Option<Arc<PlannedEnd>> {
+        lock(&self.0).end_requested.clone()
+    }
+
+    /// Takes the request of an end, and the result of its work. The service then waits until it is
+    /// released.
+    pub(crate) fn take_end(&self) -> Option<StopEnd> {
+        let mut control = lock(&self.0);
+        control.end_requested = None;
+        control.stop_end.take()
     }
 }
 
@@ -515,9 +577,6 @@ pub(crate) struct CommandWait<'a> {
     /// Whether a reset ends the wait. While an instance is being built or is up, it does not: the
     /// reset stays requested until the build or the instance has ended.
     pub(crate) accept_reset: bool,
-    /// While backing off: the number of cascades that had reached the service while it was down.
-    /// Another one is a reason to retry.
-    pub(crate) passed: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -526,23 +585,16 @@ pub(crate) enum Command {
     Stop,
     /// The user has requested a reset.
     Reset,
-    /// The service was failed while it was backing off: a service that the last build used has
-    /// failed, and with it perhaps the reason for the backoff.
-    Retry,
 }
 
 impl Condition for CommandWait<'_> {
     type Output = Command;
 
     fn check(&mut self) -> Option<Command> {
-        if self.store.is_closed() || self.control.stop_requested() {
+        if self.store.is_closed() || self.control.must_end() {
             return Some(Command::Stop);
         }
-        if self.accept_reset && self.control.take_reset() {
-            return Some(Command::Reset);
-        }
-        let now = self.store.passed(self.index);
-        self.passed.is_some_and(|passed| passed != now).then_some(Command::Retry)
+        (self.accept_reset && self.control.take_reset()).then_some(Command::Reset)
     }
 
     fn slots(&self) -> WaitSlots {

@@ -393,13 +393,11 @@ impl Store {
         let mut had_waiters = Vec::new();
         let slots = self.slots();
         for &Member { service, to, .. } in condemned.members().iter().rev() {
-            let root = root_of(service);
+            // It was left alone.
             if to == Generation::FIRST {
-                if root != service && self.pass(service) {
-                    had_waiters.push(service);
-                }
                 continue;
             }
+            let root = root_of(service);
             // If another cascade has taken the slot down, that one counts it and notifies its
             // waiters.
             let Some(transition) = take_down_slot(slots(service), to, root) else { continue };
@@ -429,20 +427,6 @@ impl Store {
             self.wake_after_transition(service);
         }
         result
-    }
-
-    /// Leaves a slot alone that is down. Returns whether its waiters must be woken: a supervisor
-    /// that is backing off waits for such a cascade.
-    #[cfg(feature = "supervise")]
-    fn pass(&self, service: ServiceIndex) -> bool {
-        // Before the bit is cleared: a waiter that sets it later sees the number (W).
-        self.service(service).passed.fetch_add(1);
-        self.slot(service).state.clear_waiters()
-    }
-
-    #[cfg(not(feature = "supervise"))]
-    fn pass(&self, _service: ServiceIndex) -> bool {
-        false
     }
 }
 

@@ -4,17 +4,19 @@
 //! order (`graph/order.rs`), in which each service comes after its dependencies. A new edge that
 //! contradicts the order changes the order, or closes a cycle (`graph/search.rs`).
 
+mod graces;
 mod links;
 mod order;
 mod search;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque, hash_map},
+    collections::{HashMap, HashSet, VecDeque, hash_map},
     fmt,
     time::Duration,
 };
 
 use self::{
+    graces::Graces,
     links::{LinkKey, Links},
     order::Order,
     search::Marks,
@@ -115,6 +117,17 @@ impl EdgeSource {
         !matches!(self, Self::Discovered { .. })
     }
 
+    /// Returns the kind of an edge with this source.
+    pub(crate) fn kind(self, soft: bool) -> DependencyKind {
+        match self {
+            _ if soft => DependencyKind::Soft,
+            Self::Discovered { start_only: true, .. } | Self::DeclaredToStart { hard: None } => {
+                DependencyKind::StartOnly
+            }
+            _ => DependencyKind::Hard,
+        }
+    }
+
     /// Returns whether an attempt has discovered the edge, or has made a declared one hard. A
     /// publication that does not need it then removes the edge, or makes it start-only again.
     pub(super) fn is_discovered(self) -> bool {
@@ -205,8 +218,7 @@ pub(crate) struct Graph {
     pub(super) outdated: Outdated,
     /// The registry is built. Before, no list of dependents is published (`Topology::build`).
     pub(super) is_built: bool,
-    /// The grace periods that were declared: for a dependent and its dependency, the period.
-    graces: BTreeMap<(ServiceIndex, ServiceIndex), Duration>,
+    graces: Graces,
 }
 
 /// The edges of one service.
@@ -262,6 +274,11 @@ impl Graph {
     pub(crate) fn find(&self, edge: Edge) -> Option<EdgeSource> {
         let links = &self.links(edge.dependent).dependencies;
         links.get(edge.dependency_key()).map(|source| source.get())
+    }
+
+    /// Returns the kind of an edge, or `None` if the graph does not contain the edge.
+    pub(crate) fn kind(&self, edge: Edge) -> Option<DependencyKind> {
+        self.find(edge).map(|source| source.kind(edge.soft))
     }
 
     /// Adds an edge that the graph does not contain, and which has no place yet. The order already
@@ -378,32 +395,32 @@ impl Graph {
         })
     }
 
-    /// Declares a grace period. Of two for one pair of services the shorter one counts.
-    pub(crate) fn add_grace(&mut self, edge: Edge, period: Duration) {
-        let known = self.graces.entry((edge.dependent, edge.dependency)).or_insert(period);
-        *known = period.min(*known);
+    /// Declares a grace period. Of two for one pair of services the shorter one counts. Returns the
+    /// number of the declaration, or `None` if it changes nothing.
+    pub(crate) fn add_grace(&mut self, edge: Edge, period: Duration) -> Option<u32> {
+        self.graces.add((edge.dependent, edge.dependency), period)
     }
 
     /// Removes the grace period of an edge. Returns whether the dependent has no other one.
     pub(crate) fn remove_grace(&mut self, edge: Edge) -> bool {
-        self.graces.remove(&(edge.dependent, edge.dependency));
-        self.graces(edge.dependent).next().is_none()
+        self.graces.remove((edge.dependent, edge.dependency));
+        self.graces_since(edge.dependent, 0).next().is_none()
     }
 
     /// Returns the declared grace period of an edge.
     pub(crate) fn grace(&self, edge: Edge) -> Option<Duration> {
         // A soft edge beside it has none.
-        let period = self.graces.get(&(edge.dependent, edge.dependency));
-        period.filter(|_| !edge.soft).copied()
+        if edge.soft { None } else { self.graces.get((edge.dependent, edge.dependency)) }
     }
 
-    /// Returns the declared grace periods of a service, each with its dependency.
-    pub(crate) fn graces(
+    /// Returns the declared grace periods of a service whose numbers are greater than this one,
+    /// each with its dependency.
+    pub(crate) fn graces_since(
         &self,
         dependent: ServiceIndex,
+        number: u32,
     ) -> impl Iterator<Item = (ServiceIndex, Duration)> {
-        let all = (dependent, ServiceIndex::new(0))..=(dependent, ServiceIndex::new(u32::MAX));
-        self.graces.range(all).map(|(&(_, dependency), &period)| (dependency, period))
+        self.graces.since(dependent, number)
     }
 
     /// Returns the shortest cycle that `edge` would close over edges for which `follow` returns

@@ -81,26 +81,40 @@ impl Store {
     /// The cost is linear in the number of dependencies of all services on the path, so the paths
     /// of all services are found in another way: by [`inspect_all`](Self::inspect_all).
     fn blocked_by(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
-        self.topology.read(|graph| {
-            path(index, |index| {
-                let mut first = None;
-                for (edge, _) in graph.dependencies(index) {
-                    if blocks(&edge, |index| self.is_ready(index))
-                        && first.is_none_or(|first| edge.dependency < first)
-                    {
-                        first = Some(edge.dependency);
-                    }
-                }
-                first
-            })
-        })
+        self.topology.read(|graph| path(index, |index| self.first_blocking_in(graph, index)))
+    }
+
+    /// Returns the first dependency, in the order of registration, that keeps a service from being
+    /// ready.
+    pub(crate) fn first_blocking(&self, index: ServiceIndex) -> Option<ServiceIndex> {
+        self.topology.read(|graph| self.first_blocking_in(graph, index))
+    }
+
+    fn first_blocking_in(&self, graph: &Graph, index: ServiceIndex) -> Option<ServiceIndex> {
+        let edges = graph.dependencies(index).map(|(edge, _)| edge);
+        let blocking = edges.filter(|edge| blocks(edge, |index| self.is_ready(index)));
+        blocking.map(|edge| edge.dependency).min()
     }
 }
 
 impl Inspection {
+    /// Returns the indices of all services, in the order of registration.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = ServiceIndex> + use<> {
+        ServiceIndex::range(0..self.states.len() as u32)
+    }
+
+    pub(crate) fn state(&self, index: ServiceIndex) -> Tag {
+        self.states[index.as_usize()]
+    }
+
+    /// As [`Store::first_blocking`].
+    pub(crate) fn first_blocking(&self, index: ServiceIndex) -> Option<ServiceIndex> {
+        self.first_blocking[index.as_usize()]
+    }
+
     /// Returns all services, in the order of registration.
     pub(crate) fn services(&self) -> impl Iterator<Item = Inspected> {
-        ServiceIndex::range(0..self.states.len() as u32).map(|index| Inspected {
+        self.indices().map(|index| Inspected {
             index,
             state: self.states[index.as_usize()],
             dependencies: part(&self.dependencies, |(edge, ..)| edge.dependent.cmp(&index))
@@ -117,7 +131,7 @@ fn inspected_edges(graph: &Graph, dependent: ServiceIndex) -> impl Iterator<Item
 
 /// The limit of a path. A listing contains one path for each service, so without a limit the
 /// listing of a long chain would be quadratic in its length.
-const LONGEST_PATH: usize = 64;
+pub(crate) const LONGEST_PATH: usize = 64;
 
 /// Returns the services after `index`, each of them the next one of the one before.
 fn path(

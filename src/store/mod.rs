@@ -37,6 +37,7 @@
 
 mod cascade;
 mod dependents;
+mod end_mark;
 mod erased;
 mod fail_all;
 mod graph;
@@ -67,13 +68,11 @@ use std::{any::type_name, collections::HashMap, sync::Arc};
 
 #[cfg(all(feature = "supervise", any(test, loom)))]
 pub(crate) use self::hand_over::Claimed;
-#[cfg(feature = "supervise")]
-pub(crate) use self::hand_over::{HandOver, HandedOver, Next};
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
-    inspection::{Inspected, InspectedEdge},
+    inspection::{Inspected, InspectedEdge, Inspection, LONGEST_PATH},
     observed::{Listed, Observed},
     publish::Refused,
     role::RoleRefused,
@@ -85,10 +84,17 @@ pub(crate) use self::{
     used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
+#[cfg(feature = "supervise")]
+pub(crate) use self::{
+    end_mark::EndMark,
+    hand_over::{HandOver, HandedOver, Next},
+    used_edges::Given,
+};
 pub use self::{graph::DependencyKind, state::Phase};
 
 use self::{
     dependents::List,
+    end_mark::EndMarkCell,
     erased::Operations,
     history::{Cause, History, SomeCause},
     precomputed::ClosureCell,
@@ -117,9 +123,7 @@ pub(crate) struct Service {
     /// The waiters for a change of the state.
     pub(crate) changed: WaitPoint,
     pub(crate) role: Role,
-    /// The mark of a shutdown (S4): an attempt that begins after it ends at once, and no wait of an
-    /// attempt for the service returns an instance any more.
-    pub(crate) stopped: Flag,
+    pub(crate) end_mark: EndMarkCell,
     history: History,
     abandoned: Abandoned,
     operations: &'static Operations,
@@ -133,10 +137,10 @@ pub(crate) struct Service {
     /// that begins.
     pub(crate) change_waiters: Count,
     status: StatusData,
-    /// The number of cascades that have reached the service while it was down.
+    /// An edge from this service was declared.
     #[cfg(feature = "supervise")]
-    passed: Count,
-    /// How often a grace period was declared.
+    declares: Flag,
+    /// The number of the last grace period that was declared.
     #[cfg(feature = "supervise")]
     graces_declared: Count,
     closure: ClosureCell,
@@ -227,7 +231,7 @@ impl Store {
             type_name: type_name::<T>(),
             changed: WaitPoint::new(),
             role: Role::new(),
-            stopped: Flag::new(),
+            end_mark: EndMarkCell::new(),
             history: History::new(),
             abandoned: Abandoned::new(),
             operations: Operations::of::<T>(),
@@ -236,7 +240,7 @@ impl Store {
             change_waiters: Count::new(),
             status: StatusData::new(),
             #[cfg(feature = "supervise")]
-            passed: Count::new(),
+            declares: Flag::new(),
             #[cfg(feature = "supervise")]
             graces_declared: Count::new(),
             closure: ClosureCell::new(),
@@ -310,26 +314,61 @@ impl Store {
 
     /// Declares an edge.
     pub(crate) fn declare(&self, declaration: Declaration) -> Result<(), NotDeclared> {
-        self.topology.declare(self, declaration)?;
+        let grace = self.topology.declare(self, declaration)?;
+        #[cfg(not(feature = "supervise"))]
+        let _ = grace;
         #[cfg(feature = "supervise")]
-        if declaration.grace.is_some() {
+        self.service(declaration.dependent).declares.set();
+        #[cfg(feature = "supervise")]
+        if let Some(number) = grace {
             // Before the waiters are woken: the supervisor checks this number (W).
-            self.service(declaration.dependent).graces_declared.fetch_add(1);
+            self.service(declaration.dependent).graces_declared.raise(number);
             self.wake(declaration.dependent);
         }
         Ok(())
     }
 
-    /// Returns how many grace periods were declared for a service.
+    /// Returns the number of the last grace period that was declared for a service, or 0. All
+    /// periods with smaller numbers are in the graph.
     #[cfg(feature = "supervise")]
     pub(crate) fn graces_declared(&self, dependent: ServiceIndex) -> u32 {
         self.service(dependent).graces_declared.get()
     }
 
-    /// Returns the declared grace periods of a service, each with its dependency.
+    /// Returns the declared grace periods of a service whose numbers are greater than this one,
+    /// each with its dependency.
     #[cfg(feature = "supervise")]
-    pub(crate) fn graces(&self, dependent: ServiceIndex) -> Vec<(ServiceIndex, Duration)> {
-        self.topology.read(|graph| graph.graces(dependent).collect())
+    pub(crate) fn graces_since(
+        &self,
+        dependent: ServiceIndex,
+        number: u32,
+    ) -> Vec<(ServiceIndex, Duration)> {
+        self.topology.read(|graph| graph.graces_since(dependent, number).collect())
+    }
+
+    /// Returns the present instance of each service to which an edge of any kind is declared.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn declared(&self, dependent: ServiceIndex) -> Vec<Given> {
+        // Most services have none, and then this is called for each build.
+        if !self.service(dependent).declares.is_set() {
+            return Vec::new();
+        }
+        let mut declared: Vec<Given> = self.topology.read(|graph| {
+            let edges = graph.dependencies(dependent);
+            let edges = edges.filter(|(_, source)| source.is_declared());
+            edges.map(|(edge, _)| (edge.dependency, None)).collect()
+        });
+        for (dependency, instance) in &mut declared {
+            *instance = self.instance_to_build_from(*dependency);
+        }
+        declared
+    }
+
+    /// Returns whether an edge from one service to another one would close a cycle. Linear, as
+    /// `Graph::shortest_cycle`.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn would_close_cycle(&self, edge: Edge) -> bool {
+        self.topology.read(|graph| graph.shortest_cycle(edge, |_, _| true).is_some())
     }
 
     /// Called once, when the registry is built.
@@ -350,9 +389,9 @@ impl Store {
     /// Returns the current instance of a dependency, for an attempt that has published its edge.
     ///
     /// Returns `None` if the service is not ready or is condemned. In both cases its state will
-    /// change, so the attempt can wait for that. Returns `None`, too, if a shutdown has marked the
-    /// service: the mark is read after the edge was published, so either the last pass of the
-    /// shutdown finds the edge, or this call finds the mark (S4).
+    /// change, so the attempt can wait for that. Returns `None`, too, if a planned end has marked
+    /// the service: the mark is read after the edge was published, so either the last pass of the
+    /// plan finds the edge, or this call finds the mark (S4).
     pub(crate) fn read_to_build<T>(&self, id: ServiceId<T>) -> Option<Arc<Instance<T>>> {
         let (cell, slot) = self.open(id)?;
         // Between the publication of the edge and the read of `condemned`. The race with a
@@ -363,8 +402,17 @@ impl Store {
         let current = slot.state.load() == Tag::ready(Instance::generation(&instance));
         let usable = current
             && slot.condemned.load() == Instance::generation(&instance)
-            && !self.service(id.index()).stopped.is_set();
+            && !self.service(id.index()).end_mark.is_set();
         usable.then_some(instance)
+    }
+
+    /// Returns the current instance that an attempt could get: none if a planned end has marked the
+    /// service.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn instance_to_build_from(&self, index: ServiceIndex) -> Option<Received> {
+        let (state, revision) = self.state_and_revision(index);
+        let is_ready = state.phase() == Phase::Ready && !self.service(index).end_mark.is_set();
+        is_ready.then(|| (state.generation(), revision))
     }
 
     /// As [`read_to_build`](Self::read_to_build), for a service of any type. Returns what
@@ -374,20 +422,23 @@ impl Store {
     }
 
     /// Searches the edges to the dependency of `from`, from that edge on, for one with an awaited
-    /// dependent. Counts each edge that it visits down in `budget`, and ends when that is 0.
+    /// dependent: of all kinds, or the hard ones only. Counts each edge that it visits down in
+    /// `budget`, and ends when that is 0.
     ///
     /// `is_awaited` is called under the lock of the topology.
     #[cfg(feature = "supervise")]
     pub(crate) fn find_dependent(
         &self,
         from: Edge,
+        hard_only: bool,
         budget: &mut usize,
         is_awaited: impl Fn(ServiceIndex) -> bool,
     ) -> FoundDependent {
         self.topology.read(|graph| {
             let mut from = from;
             while let Some(edge) = graph.first_dependent_from(from) {
-                if is_awaited(edge.dependent) {
+                let counts = || !hard_only || graph.kind(edge) == Some(DependencyKind::Hard);
+                if is_awaited(edge.dependent) && counts() {
                     return FoundDependent::At(edge);
                 }
                 if *budget == 0 {
@@ -397,6 +448,15 @@ impl Store {
                 from = edge.next_dependent();
             }
             FoundDependent::None
+        })
+    }
+
+    /// Returns the dependents of a service that fail together with it.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn hard_dependents(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
+        self.topology.read(|graph| {
+            let is_hard = |edge: &Edge| graph.kind(*edge) == Some(DependencyKind::Hard);
+            graph.dependents(index).filter(is_hard).map(|edge| edge.dependent).collect()
         })
     }
 
@@ -443,14 +503,6 @@ impl Store {
         Failure { service, generation, root, root_generation, reason, at }
     }
 
-    /// Returns the number of cascades that have reached the service while it was down. Such a
-    /// cascade leaves the service as it is. But it is a reason for a supervisor to retry: a service
-    /// on which the last attempt stood has failed.
-    #[cfg(feature = "supervise")]
-    pub(crate) fn passed(&self, index: ServiceIndex) -> u32 {
-        self.service(index).passed.get()
-    }
-
     // Closing.
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -463,7 +515,7 @@ impl Store {
     /// The mark is set before the slot is woken, and each failure wakes its slot. So no wait misses
     /// that (W).
     pub(crate) fn has_stopped(&self, index: ServiceIndex) -> bool {
-        let is_marked = self.service(index).stopped.is_set();
+        let is_marked = self.service(index).end_mark.is_final();
         is_marked && self.slot(index).state.load().phase() == Phase::Down
     }
 

@@ -33,6 +33,7 @@ struct AttemptWaits {
 }
 
 /// What an attempt waits for.
+#[derive(Clone)]
 pub(crate) enum Awaited {
     Dependency(ServiceIndex),
     /// Something outside the registry, in the words of the provider.
@@ -130,16 +131,9 @@ impl Store {
 
     /// Returns what the attempt of `generation` waits for: the last wait that has started of those
     /// that have not ended.
-    pub(crate) fn waiting_for(
-        &self,
-        index: ServiceIndex,
-        generation: Generation,
-    ) -> Option<Cow<'static, str>> {
+    pub(crate) fn awaited(&self, index: ServiceIndex, generation: Generation) -> Option<Awaited> {
         let waits = self.service(index).status.waits();
         let (_, last) = waits.started.values().rfind(|(other, _)| *other == generation)?;
-        Some(match last {
-            Awaited::Dependency(dependency) => String::from(self.name(*dependency)).into(),
-            Awaited::Other(what) => what.clone(),
-        })
+        Some(last.clone())
     }
 }

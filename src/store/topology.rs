@@ -119,11 +119,12 @@ impl Topology {
 
     /// Adds a declared edge, or makes a discovered edge a declared one. Of several declarations for
     /// one pair of services the hardest one counts. A declaration that is refused changes nothing.
+    /// Returns the number of the grace period, if it has changed.
     pub(crate) fn declare(
         &self,
         slots: &impl Slots,
         declaration: Declaration,
-    ) -> Result<(), NotDeclared> {
+    ) -> Result<Option<u32>, NotDeclared> {
         let Declaration { dependent, dependency, kind, grace } = declaration;
         let [edge, soft_edge] = [false, true].map(|soft| Edge { dependent, dependency, soft });
         let mut graph = sync::lock(&self.graph);
@@ -133,7 +134,7 @@ impl Topology {
                 self.set_source(&mut graph, slots, soft_edge, EdgeSource::Declared)
                     .map_err(NotDeclared::Cycle)?;
             }
-            return Ok(());
+            return Ok(None);
         }
         let before = graph.find(edge);
         let source = match (kind, before) {
@@ -153,11 +154,12 @@ impl Topology {
         let grace = grace.filter(|_| source != EdgeSource::Declared);
         // Refused before anything has changed.
         self.admit(&mut graph, slots, edge).map_err(NotDeclared::Cycle)?;
+        let mut number = None;
         if let Some(period) = grace {
             if !slots.role(dependent).declare_grace() {
                 return Err(NotDeclared::Unsupervised);
             }
-            graph.add_grace(edge, period);
+            number = graph.add_grace(edge, period);
         }
         self.set_source(&mut graph, slots, edge, source).map_err(NotDeclared::Cycle)?;
         if source == EdgeSource::Declared && graph.remove_grace(edge) {
@@ -169,7 +171,7 @@ impl Topology {
             graph.remove_edge(soft_edge);
         }
         closures::compute(&mut graph, slots, false);
-        Ok(())
+        Ok(number)
     }
 
     /// Gives an edge a declared source, and adds it if the graph does not contain it.

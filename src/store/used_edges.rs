@@ -31,10 +31,25 @@ struct UsedEdge {
     hard: Option<Received>,
     /// The instance that a wait over the start-only edge has last returned.
     start_only: Option<Received>,
+    /// Of a soft edge: the instance that was current before the attempt has first used the edge.
+    #[cfg(feature = "supervise")]
+    found: Option<Received>,
 }
 
 /// The generation and the revision of an instance.
 pub(crate) type Received = (Generation, u64);
+
+/// A dependency, and the instance of it that an attempt was given. `None` if it was given none.
+#[cfg(feature = "supervise")]
+pub(crate) type Given = (ServiceIndex, Option<Received>);
+
+impl UsedEdge {
+    /// Returns the last instance that a wait has returned. Those of an attempt only grow.
+    #[cfg(feature = "supervise")]
+    fn received(&self) -> Option<Received> {
+        self.hard.max(self.start_only)
+    }
+}
 
 impl UsedEdges {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<EdgeKey, UsedEdge>> {
@@ -50,9 +65,17 @@ impl UsedEdges {
         generation: Generation,
         start_only: bool,
     ) -> Result<(), CyclePath> {
+        // Before the builder can read the service because of the edge: a change during the build
+        // must count.
+        #[cfg(feature = "supervise")]
+        let found = if edge.soft { store.instance_to_build_from(edge.dependency) } else { None };
         let discovered = store.discover(edge, generation, start_only)?;
         let mut edges = self.lock();
-        let edge = edges.entry((edge.dependency, edge.soft)).or_default();
+        let edge = edges.entry((edge.dependency, edge.soft)).or_insert(UsedEdge {
+            #[cfg(feature = "supervise")]
+            found,
+            ..UsedEdge::default()
+        });
         edge.discovered |= discovered != Discovered::Known;
         edge.added |= discovered == Discovered::Added;
         Ok(())
@@ -71,6 +94,37 @@ impl UsedEdges {
     pub(crate) fn take(&self, other: &Self) {
         let other = std::mem::take(&mut *other.lock());
         *self.lock() = other;
+    }
+
+    /// Returns what the attempt was given over each edge. Over a soft edge it was given what was
+    /// current before, and over another edge what a wait has last returned.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn given(&self) -> Vec<Given> {
+        let mut given: Vec<Given> = Vec::new();
+        for (&(dependency, soft), edge) in self.lock().iter() {
+            // Of a pair of services, the soft edge comes last. What a wait has returned is newer.
+            if given.last().is_none_or(|(last, _)| *last != dependency) {
+                given.push((dependency, if soft { edge.found } else { edge.received() }));
+            }
+        }
+        given
+    }
+
+    /// Forgets each dependency of which a wait has returned an instance.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn forget_received(&self) {
+        let mut edges = self.lock();
+        // Most attempts have received an instance over each edge.
+        if edges.values().all(|edge| edge.received().is_some()) {
+            edges.clear();
+        }
+        let mut received = None;
+        edges.retain(|&(dependency, _), edge| {
+            if edge.received().is_some() {
+                received = Some(dependency);
+            }
+            received != Some(dependency)
+        });
     }
 
     /// Returns whether the attempt has added an edge, so that closures have changed.

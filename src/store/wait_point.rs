@@ -18,7 +18,7 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use crate::sync::{self, Event, EventListener, Listener, shielded, thread_local};
+use crate::sync::{self, Event, EventListener, Listener, Shielded, shielded, thread_local};
 
 /// The waiters of one slot.
 pub(crate) struct WaitPoint(Event);
@@ -46,7 +46,7 @@ enum UserWaker {
     /// The waiter has not stored its waker.
     Absent,
     /// The waiter sleeps and must be woken.
-    Waiting(Waker),
+    Waiting(Shielded<Waker>),
     /// The relay was due, with or without a waker.
     Woken,
 }
@@ -69,8 +69,9 @@ fn due_at_end() -> MutexGuard<'static, Vec<Arc<Relay>>> {
 impl Relay {
     /// Stores the waker for the next wake-up. Returns false if the relay was due already.
     fn set(&self, waker: &Waker) -> bool {
-        // The clone and the drop of a waker are user code, too, and run without the lock.
-        let waker = waker.clone();
+        // The clone and the drop of a waker are user code, too, and run without the lock. A panic
+        // of the clone reaches only the task that polls.
+        let waker = Shielded::new(waker.clone());
         match self.exchange(UserWaker::Waiting(waker)) {
             UserWaker::Woken => {
                 drop(self.exchange(UserWaker::Absent));
@@ -86,7 +87,7 @@ impl Relay {
 
     fn wake_user(&self) {
         if let UserWaker::Waiting(waker) = self.exchange(UserWaker::Woken) {
-            shielded(|| waker.wake());
+            shielded(|| waker.into_inner().wake());
         }
     }
 
@@ -97,11 +98,6 @@ impl Relay {
         let due = DUE.try_with(|due| mem::take(&mut *due.borrow_mut()));
         for relay in due.unwrap_or_else(|_| mem::take(&mut *due_at_end())) {
             relay.wake_user();
-            // The task may have stored another waker since it was woken, and ended. Then this is
-            // the last reference to the relay, and its drop runs user code.
-            if let Some(relay) = Arc::into_inner(relay) {
-                shielded(|| drop(relay));
-            }
         }
     }
 }

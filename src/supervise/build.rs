@@ -21,7 +21,7 @@ use crate::{
     registry::Registry,
     service::{AnyId, ServiceId},
     store::{Store, UsedEdges},
-    sync::{Flag, Mutex, Shielded, lock},
+    sync::{Flag, Mutex, Shielded},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -88,15 +88,25 @@ pub struct BuildWait<'a, I> {
 }
 
 impl<I: DependencyId> BuildWait<'_, I> {
-    /// Records the grace period, once: adds the soft edge that remains of this dependency when the
-    /// publication removes the start-only edge.
-    fn record_grace(&mut self, dependency: ServiceIndex) -> Result<(), WaitForError> {
-        let Some(period) = self.grace else { return Ok(()) };
-        if self.wait.add_soft_edge()? {
-            self.grace = None;
-            lock(&self.shared.graces).push(Grace { dependency, period, was_ready: true });
+    /// Returns an error if the build has ended.
+    fn not_ended(&self, dependency: ServiceIndex) -> Result<(), WaitForError> {
+        if self.shared.ended.is_set() {
+            let service = self.store().name(dependency);
+            return Err(WaitForError::AttemptEnded { service });
         }
         Ok(())
+    }
+
+    /// Records the grace period, before the instance that was received is returned. A wait that
+    /// receives none has none.
+    fn received(&self, dependency: ServiceIndex) -> Result<(), WaitForError> {
+        if let Some(period) = self.grace {
+            // It remains when the publication removes the start-only edge.
+            self.wait.add_soft_edge()?;
+            self.shared.record_grace(Grace { dependency, period });
+        }
+        // Again: if the build has ended meanwhile, what was recorded above may have no effect.
+        self.not_ended(dependency)
     }
 }
 
@@ -109,13 +119,14 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
             Err(foreign) => return Some(Err(foreign.into())),
         };
         // The attempt may have been published or failed: a kept `Build` must not add edges to it.
-        if self.shared.ended.is_set() {
-            let service = self.store().name(dependency);
-            return Some(Err(WaitForError::AttemptEnded { service }));
+        if let Err(ended) = self.not_ended(dependency) {
+            return Some(Err(ended));
         }
         let output = Shielded::new(self.wait.check());
-        if let Err(cycle) = self.record_grace(dependency) {
-            return Some(Err(cycle));
+        if let Some(Ok(_)) = &*output {
+            if let Err(error) = self.received(dependency) {
+                return Some(Err(error));
+            }
         }
         output.into_inner()
     }
@@ -130,6 +141,10 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         self.wait.timed_out(after)
+    }
+
+    fn must_await(&self) -> Self::Output {
+        self.wait.must_await()
     }
 
     fn now_if_observed(&self) -> Option<Instant> {
@@ -320,6 +335,11 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// [`Reason::GraceExpired`](crate::Reason::GraceExpired). This failure is not counted against
     /// this service.
     ///
+    /// Only a wait that has returned an instance has this effect. A wait that was dropped or has
+    /// timed out has none: the service is not built from this dependency, and does not depend on
+    /// it. If several waits of one build return an instance of the same dependency, the shortest of
+    /// their periods counts.
+    ///
     /// The grace period begins when the supervisor finds the dependency not ready, and is measured
     /// by the clock of the registry. An absence that begins and ends between two polls of the
     /// supervisor is not noticed.
@@ -371,7 +391,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     ///
     /// # Errors
     ///
-    /// [`DependencyError`]: the edge would close a cycle, or the id belongs to another registry.
+    /// [`DependencyError`]: the edge would close a cycle, the build has ended, or the id belongs to
+    /// another registry.
     ///
     /// ```
     /// use mainstay::{Watch, WatchEvent};
@@ -402,8 +423,20 @@ impl<T: Send + Sync + 'static> Build<T> {
         &self,
         dependency: ServiceId<D>,
     ) -> Result<Watch<D>, DependencyError> {
-        let (index, generation) = (self.id.index(), self.generation);
-        Watch::of_attempt(&self.registry, dependency, index, generation, &self.shared.edges)
+        let Self { registry, shared, generation, .. } = self;
+        // A `Build` that was kept must not add edges to a later attempt, or to the instance.
+        let not_ended = || match shared.ended.is_set() {
+            true => Err(DependencyError::AttemptEnded {
+                service: registry.store().name(self.id.index()),
+            }),
+            false => Ok(()),
+        };
+        not_ended()?;
+        let watch =
+            Watch::of_attempt(registry, dependency, self.id.index(), *generation, &shared.edges)?;
+        // Again, as for a wait that has received an instance.
+        not_ended()?;
+        Ok(watch)
     }
 
     fn wait<I: DependencyId>(

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{Mutex, lock, shielded};
+use crate::sync::{Mutex, Shielded, lock, shielded};
 
 /// Measures the time of one build against its timeout, if it has one.
 ///
@@ -23,7 +23,7 @@ struct TimeLeft {
     /// The number of waits in progress. The timer is paused unless it is zero.
     waits: u32,
     /// The waker of the task that waits for `waits` to become zero.
-    waker: Option<Waker>,
+    waker: Option<Shielded<Waker>>,
 }
 
 impl TimeLeft {
@@ -63,7 +63,7 @@ impl BuildTimer {
         };
         // Wakers are user code, which does not run under the lock.
         if let Some(waker) = waker {
-            shielded(|| waker.wake());
+            shielded(|| waker.into_inner().wake());
         }
     }
 
@@ -85,7 +85,7 @@ impl BuildTimer {
         let Some(time) = &self.0 else { return pending().await };
         let deadline = poll_fn(|context| {
             // Wakers are user code: none is cloned or dropped under the lock.
-            let waker = context.waker().clone();
+            let waker = Shielded::new(context.waker().clone());
             let mut time = lock(time);
             if time.waits == 0 {
                 let deadline = time.deadline(time.since);
@@ -95,7 +95,7 @@ impl BuildTimer {
             }
             let replaced = time.waker.replace(waker);
             drop(time);
-            shielded(|| drop(replaced));
+            drop(replaced);
             Poll::Pending
         });
         match deadline.await {

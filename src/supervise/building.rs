@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     future::{Future, poll_fn},
+    mem,
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -12,7 +13,7 @@ use futures_lite::future::or;
 
 use super::{
     Build, BuildFailure, BuildOutput, build, build_timer::BuildTimer, pending_attempt::Grace,
-    policy::FailureCounter, supervisor::ServiceLoop, user_code::UserBuilder,
+    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
     error::ReadyError,
@@ -20,7 +21,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     provide::{Attempt, Running},
     registry::{Control, Registry},
-    store::Store,
+    store::{Store, UsedEdges},
     sync::Shielded,
     waiting::{
         Wait,
@@ -44,6 +45,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, self.now());
         let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
+        if timeout.is_some() {
+            self.control.set_build(attempt.deadline());
+        }
         let outcome = {
             let mut useless = Wait::new(BuildUseless {
                 registry: self.registry(),
@@ -72,7 +76,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             .await
         };
         let is_exceeded = attempt.timer().is_exceeded(self.now());
-        let (attempt, graces) = attempt.end_build();
+        let (mut attempt, graces) = attempt.end_build();
         let outcome = match outcome {
             // A blocking build could not be dropped at its deadline, and an async build that is
             // polled late is polled before its timeout.
@@ -83,11 +87,17 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             outcome => outcome,
         };
         match outcome {
-            Some(Ok(value)) => match self.publish(attempt, value) {
-                Ok(running) => BuildResult::Running(running, graces),
+            Some(Ok(value)) => match self.publish(&mut attempt, value) {
+                Ok(running) => {
+                    let edges = mem::take(&mut attempt.edges);
+                    edges.forget_received();
+                    let built_from = running.origin.built_from.clone();
+                    let inputs = Inputs { edges, built_from, ..Inputs::default() };
+                    BuildResult::Running(running, graces, inputs)
+                }
                 Err(ReadyError::Invalidated { value, failure }) => {
                     drop(Shielded::new(value));
-                    BuildResult::Invalidated(failure)
+                    BuildResult::Failed(failure, mem::take(&mut attempt.edges))
                 }
                 Err(ReadyError::Closed { value, .. }) => {
                     drop(Shielded::new(value));
@@ -125,23 +135,25 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         // An error of a build that must stop, or whose dependency has stopped, is a consequence of
         // this, and is not counted.
         let store = self.registry().store();
-        let has_stopped = |dependency| store.service(dependency).stopped.is_set();
-        let is_consequence = self.registry().is_closed()
-            || self.control.stop_requested()
-            || attempt.edges.any_dependency(has_stopped);
-        if is_consequence {
-            let _ = attempt.end(Shielded::new(Reason::ShutDown));
+        let has_stopped = |dependency| store.service(dependency).end_mark.is_final();
+        let planned = self.control.end_requested().map(|end| end.reason.clone());
+        let planned = planned
+            .or_else(|| attempt.edges.any_dependency(has_stopped).then_some(Reason::ShutDown));
+        let planned = planned.or_else(|| self.registry().is_closed().then_some(Reason::Closed));
+        if let Some(planned) = planned {
+            let _ = attempt.end(Shielded::new(planned));
             return BuildResult::MustStop;
         }
-        match attempt.fail(reason.into_inner()) {
+        let failure = match attempt.end(Reason::error(reason.into_inner())) {
             // The failure that invalidated the attempt decides what happens next, and not the error
             // of the build. So a builder may return the error of an invalidated wait.
-            Err(invalidated_by) => BuildResult::Invalidated(invalidated_by),
+            Err(invalidated_by) => invalidated_by,
             Ok(()) => match self.registry().store().last_failure(self.id().index()) {
-                Some(failure) => BuildResult::Failed(failure),
+                Some(failure) => failure,
                 None => unreachable!("the reason of an attempt that has just failed is stored"),
             },
-        }
+        };
+        BuildResult::Failed(failure, mem::take(&mut attempt.edges))
     }
 }
 
@@ -161,7 +173,7 @@ impl Condition for BuildUseless<'_> {
         let store = self.registry.store();
         let is_useless = !store.is_starting(self.index, self.generation)
             || store.is_closed()
-            || self.control.stop_requested();
+            || self.control.must_end();
         is_useless.then_some(())
     }
 
@@ -179,11 +191,10 @@ impl Condition for BuildUseless<'_> {
 /// The result of one build.
 pub(super) enum BuildResult<T: Send + Sync + 'static> {
     /// The value was published. The grace periods apply from now on.
-    Running(Running<T>, Vec<Grace>),
-    /// This failure has ended the generation of the attempt.
-    Invalidated(Failure),
-    /// The build returned an error, panicked or timed out.
-    Failed(Failure),
+    Running(Running<T>, Vec<Grace>, Inputs),
+    /// The build returned an error, panicked or timed out; or a cascade has invalidated the
+    /// attempt. The attempt has used these edges.
+    Failed(Failure, UsedEdges),
     /// The registry is closed, or a shutdown has reached the service or one of its dependencies.
     MustStop,
 }

@@ -1,5 +1,5 @@
 //! The closer of a service: it waits until the values of the service are drained, and calls the
-//! close hook for each (S12, S13). It is a part of the future of the supervisor, beside its loop.
+//! close hook for each (S14, S15). It is a part of the future of the supervisor, beside its loop.
 //!
 //! The loop reports to it which generations have ended (`Closer::end_generation`), and the receiver
 //! which values were published, replaced and handed over. It wakes the loop by the slot of the

@@ -7,6 +7,7 @@ use crate::{
     failure::{Failure, Reason},
     instance::{Instance, InstanceNumber},
     numbers::Generation,
+    service::ServiceName,
     sync::Shielded,
 };
 
@@ -150,6 +151,19 @@ pub enum CloseReason {
     DependencyFailed(Failure),
     /// The value was [replaced](crate::supervise::Live::replace). The generation may continue.
     Replaced,
+    /// A service is being [restarted](crate::Registry::restart): this one, or one on which it
+    /// depends.
+    Restarted {
+        /// The service that is being restarted.
+        root: ServiceName,
+        /// The reason that the caller has given.
+        why: Arc<str>,
+    },
+    /// A service is being [stopped](crate::Registry::stop): this one, or one on which it depends.
+    Stopped {
+        /// The service that is being stopped.
+        root: ServiceName,
+    },
     /// It was the turn of the service in a [shutdown](crate::Registry::shutdown).
     ShutDown,
 }
@@ -157,10 +171,16 @@ pub enum CloseReason {
 impl CloseReason {
     /// Returns the reason for the end of the last value of a generation.
     pub(super) fn of(failure: &Failure) -> Self {
-        match (&failure.reason, failure.root == failure.service) {
-            (Reason::ShutDown, true) => Self::ShutDown,
-            (_, true) => Self::Failed(failure.clone()),
-            (_, false) => Self::DependencyFailed(failure.clone()),
+        if failure.root != failure.service {
+            return Self::DependencyFailed(failure.clone());
+        }
+        match &failure.reason {
+            Reason::Restarted { root, why } => {
+                Self::Restarted { root: root.clone(), why: Arc::clone(why) }
+            }
+            Reason::Stopped { root } => Self::Stopped { root: root.clone() },
+            Reason::ShutDown => Self::ShutDown,
+            _ => Self::Failed(failure.clone()),
         }
     }
 }
@@ -170,6 +190,10 @@ impl fmt::Display for CloseReason {
         match self {
             Self::Failed(failure) | Self::DependencyFailed(failure) => failure.fmt(f),
             Self::Replaced => f.write_str("the value was replaced"),
+            Self::Restarted { root, why } => {
+                Reason::Restarted { root: root.clone(), why: Arc::clone(why) }.fmt(f)
+            }
+            Self::Stopped { root } => Reason::Stopped { root: root.clone() }.fmt(f),
             Self::ShutDown => Reason::ShutDown.fmt(f),
         }
     }

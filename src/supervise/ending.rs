@@ -78,17 +78,17 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// end.
     pub(super) fn publish(
         &self,
-        attempt: Attempt<T>,
+        attempt: &mut Attempt<T>,
         value: T,
     ) -> Result<Running<T>, ReadyError<T>> {
         match &self.closer {
-            None => attempt.ready(value),
+            None => attempt.publish_once(value),
             Some(closer) => attempt.ready_for(&closer.receiver, value),
         }
     }
 
-    /// Stops the service, on its turn in a shutdown: takes the instance down, and waits until the
-    /// values of all generations are drained and closed. `earlier` are the instances of those
+    /// Stops the service, on its turn in a planned end: takes the instance down, and waits until
+    /// the values of all generations are drained and closed. `earlier` are the instances of those
     /// before the one that is running.
     pub(super) async fn stop(&self, running: Option<Up<T>>, mut earlier: Vec<InstanceTracker<T>>) {
         self.set_state(SupervisorState::Stopping, 0, None);
@@ -96,7 +96,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             // If the service is down, there is no instance to stop.
             if let Some(running) = running {
                 let target = Target::any_revision(running.generation());
-                let reason = Shielded::new(Reason::ShutDown);
+                let end = self.control.end_requested();
+                let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
+                let reason = Shielded::new(reason);
                 let _ = self.registry().cascade(self.id().index(), target, reason);
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
@@ -304,7 +306,7 @@ impl Condition for InstanceEnds<'_> {
         if store.slot(self.index).state.load().generation() > self.generation {
             return Some(Some(Shielded::new(store.failure(self.index, self.generation))));
         }
-        (store.is_closed() || self.control.stop_requested()).then_some(None)
+        (store.is_closed() || self.control.must_end()).then_some(None)
     }
 
     fn slots(&self) -> WaitSlots {

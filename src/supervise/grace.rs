@@ -1,18 +1,20 @@
 //! Grace periods: a service fails only if a dependency has been absent for the whole period (S8).
 
 use std::{
-    collections::HashSet,
-    future::{Future, poll_fn},
+    collections::{BTreeSet, HashMap, HashSet},
+    future::{pending, poll_fn},
+    mem,
     pin::{Pin, pin},
     sync::Arc,
-    time::Duration,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use futures_lite::future::or;
 
-use super::{pending_attempt::Grace, supervisor::ServiceLoop};
+use super::{pending_attempt::Grace, supervisor::ServiceLoop, wake_list::WakeList};
 use crate::{
-    error::{DependencyUnavailable, Unavailable},
+    error::DependencyUnavailable,
     failure::Reason,
     instance::Instance,
     numbers::{Generation, ServiceIndex},
@@ -31,80 +33,225 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// declared, expires. Never completes: it is polled together with the wait for the failure of
     /// the instance.
     pub(super) async fn enforce_graces<R>(&self, of_build: Vec<Grace>, running: &Running<T>) -> R {
-        type Enforced<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-        let generation = running.generation();
-        let enforce = |grace| Box::pin(self.enforce_grace(grace, generation)) as Enforced<'_>;
-        let mut enforced: Vec<_> = of_build.into_iter().map(enforce).collect();
-        // The reference to the instance is not kept: it would delay the draining.
-        let built_from = |service: AnyId| {
-            let instance = running.instance().map(Shielded::new);
-            let from = instance.iter().flat_map(|instance| Instance::built_from(instance));
-            from.map(|from| from.service).any(|from| from == service)
-        };
-        let mut declared = HashSet::new();
+        let (store, index) = (self.registry().store(), self.id().index());
+        let mut tolerated = Tolerated::new(store);
+        // Each of these waits has received an instance.
+        of_build.into_iter().for_each(|grace| tolerated.add(grace, true));
+        let mut built_from = None;
+        let mut known = 0;
         loop {
-            let store = self.registry().store();
-            // Before the periods are read: a later declaration ends the wait below.
-            let number = store.graces_declared(self.id().index());
-            let graces = if number > 0 { store.graces(self.id().index()) } else { Vec::new() };
-            for (dependency, period) in graces {
-                // A period that was replaced by a shorter one is still enforced, and changes
-                // nothing.
-                if declared.insert((dependency, period)) {
-                    let was_ready = built_from(store.id(dependency));
-                    enforced.push(enforce(Grace { dependency, period, was_ready }));
+            // The number is read first: a later declaration ends the wait below.
+            let number = store.graces_declared(index);
+            if number > known {
+                let built_from = built_from.get_or_insert_with(|| services_of_build(running));
+                for grace in store.graces_since(index, known) {
+                    let (dependency, period) = grace;
+                    let was_ready = built_from.contains(&store.id(dependency));
+                    tolerated.add(Grace { dependency, period }, was_ready);
                 }
+                known = number;
             }
-            let mut changed =
-                pin!(Wait::new(GraceDeclared { store, index: self.id().index(), number }));
-            poll_fn(|context| {
-                enforced.retain_mut(|grace| grace.as_mut().poll(context).is_pending());
-                // Pending, even if a grace period has expired: then the instance has failed, and
-                // the wait for its failure completes.
-                changed.as_mut().poll(context)
-            })
-            .await;
+            let declared = async {
+                Wait::new(GraceDeclared { store, index, number }).await;
+                None
+            };
+            let expired = async { Some(self.first_expired(&mut tolerated).await) };
+            if let Some(expired) = or(declared, expired).await {
+                self.fail_without(expired, running.generation());
+                // The wait for the failure of the instance completes.
+                return pending().await;
+            }
         }
     }
 
-    async fn enforce_grace(&self, grace: Grace, generation: Generation) {
-        let Grace { dependency, period, was_ready } = grace;
-        let registry = self.registry();
-        let until_ready_is =
-            |ready| Wait::new(ReadinessIs { store: registry.store(), index: dependency, ready });
-        if !was_ready {
-            until_ready_is(true).await;
-        }
+    /// Waits until the first of the grace periods has expired. Cancel-safe.
+    async fn first_expired(&self, tolerated: &mut Tolerated<'_>) -> Grace {
         loop {
-            until_ready_is(false).await;
-            let deadline = self.now().checked_add(period);
-            let recovered = async {
-                until_ready_is(true).await;
-                true
-            };
-            let expired = async {
-                self.sleep_until(deadline).await;
-                false
-            };
-            // `or` polls `recovered` first: a dependency that is ready again at the deadline is in
-            // time. It may be ready in any generation.
-            if or(recovered, expired).await {
-                continue;
+            let deadline = tolerated.next_deadline();
+            let mut sleep = pin!(self.sleep_until(deadline));
+            let slept = poll_fn(|context| {
+                // First: a dependency that is ready again at the deadline is in time.
+                tolerated.poll(context, || self.now());
+                if tolerated.next_deadline() != deadline {
+                    return Poll::Ready(false);
+                }
+                sleep.as_mut().poll(context).map(|()| true)
+            })
+            .await;
+            if let Some(deadline) = deadline.filter(|_| slept) {
+                if let Some(expired) = tolerated.expired(deadline) {
+                    return expired;
+                }
             }
-            // The dependency was ready before, and is not now: so it has failed, and the failure is
-            // stored.
-            let Some(failure) = registry.store().last_failure(dependency) else { continue };
-            let missing = DependencyUnavailable {
-                service: failure.service.clone(),
-                generation: failure.generation,
-                kind: Unavailable::Failed(Arc::new(failure)),
-            };
-            let reason = Reason::GraceExpired { missing: Arc::new(missing), grace: period };
-            // By generation, so that a later instance of this service is never affected.
-            let target = Target::any_revision(generation);
-            let _ = registry.cascade(self.id().index(), target, Shielded::new(reason));
+        }
+    }
+
+    /// Fails the instance of this generation, because a dependency was absent for too long.
+    fn fail_without(&self, expired: Grace, generation: Generation) {
+        let Grace { dependency, period } = expired;
+        let store = self.registry().store();
+        // The dependency has been ready and is not now: so it has failed, and the failure is
+        // stored.
+        let missing = match store.last_failure(dependency) {
+            Some(failure) => {
+                let service = (failure.service.clone(), failure.generation);
+                DependencyUnavailable::failed(service, Arc::new(failure))
+            }
+            None => DependencyUnavailable::timed_out(self.registry(), dependency, period),
+        };
+        let reason = Reason::GraceExpired { missing: Arc::new(missing), grace: period };
+        // By generation, so that a later instance of this service is never affected.
+        let target = Target::any_revision(generation);
+        let _ = self.registry().cascade(self.id().index(), target, Shielded::new(reason));
+    }
+}
+
+/// Returns the services from which the running instance was built. The reference to the instance is
+/// not kept: it would delay the draining.
+fn services_of_build<T: Send + Sync + 'static>(running: &Running<T>) -> HashSet<AnyId> {
+    let instance = running.instance().map(Shielded::new);
+    let from = instance.iter().flat_map(|instance| Instance::built_from(instance));
+    from.map(|from| from.service).collect()
+}
+
+/// The dependencies whose absence an instance tolerates.
+struct Tolerated<'a> {
+    store: &'a Store,
+    dependencies: HashMap<ServiceIndex, Dependency<'a>>,
+    /// The ends of the grace periods of all dependencies that are absent.
+    deadlines: BTreeSet<(Instant, ServiceIndex)>,
+    /// Those that were added.
+    new: Vec<ServiceIndex>,
+    /// Those whose slots have changed.
+    changed: WakeList,
+}
+
+/// One dependency, and the wait for the next change of its presence.
+struct Dependency<'a> {
+    period: Duration,
+    presence: Presence,
+    wait: Wait<ReadinessIs<'a>>,
+    waker: Waker,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Presence {
+    /// The instance was not built from it, and it has not been ready since.
+    Unseen,
+    Present,
+    Absent {
+        since: Instant,
+    },
+}
+
+impl Presence {
+    fn wait_for_change(self, store: &Store, index: ServiceIndex) -> Wait<ReadinessIs<'_>> {
+        let ready = !matches!(self, Self::Present);
+        Wait::new(ReadinessIs { store, index, ready })
+    }
+}
+
+impl Dependency<'_> {
+    /// Returns the end of the grace period. `None` if the dependency is not absent, or if the end
+    /// is beyond the range of `Instant`, which is no limit.
+    fn deadline(&self) -> Option<Instant> {
+        match self.presence {
+            Presence::Absent { since } => since.checked_add(self.period),
+            Presence::Unseen | Presence::Present => None,
+        }
+    }
+}
+
+impl<'a> Tolerated<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            dependencies: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            new: Vec::new(),
+            changed: WakeList::new(),
+        }
+    }
+
+    /// Tolerates the absence of one more dependency. If it is known already, the shorter period
+    /// counts.
+    fn add(&mut self, grace: Grace, was_ready: bool) {
+        let Grace { dependency: index, period } = grace;
+        let Some(known) = self.dependencies.get_mut(&index) else {
+            let presence = if was_ready { Presence::Present } else { Presence::Unseen };
+            let wait = presence.wait_for_change(self.store, index);
+            let waker = self.changed.waker(index);
+            self.dependencies.insert(index, Dependency { period, presence, wait, waker });
+            self.new.push(index);
+            return;
+        };
+        let before = known.deadline();
+        known.period = period.min(known.period);
+        let after = known.deadline();
+        self.move_deadline(index, before, after);
+    }
+
+    fn move_deadline(
+        &mut self,
+        index: ServiceIndex,
+        before: Option<Instant>,
+        after: Option<Instant>,
+    ) {
+        if before != after {
+            before.map(|before| self.deadlines.remove(&(before, index)));
+            after.map(|after| self.deadlines.insert((after, index)));
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Checks the dependencies that were added or have changed since the last poll. The task is
+    /// woken when another one changes.
+    fn poll(&mut self, context: &mut Context<'_>, now: impl Fn() -> Instant) {
+        if self.dependencies.is_empty() {
             return;
         }
+        let changed = self.changed.take(context);
+        for index in mem::take(&mut self.new).into_iter().chain(changed) {
+            self.poll_one(index, &now);
+        }
+    }
+
+    fn poll_one(&mut self, index: ServiceIndex, now: impl Fn() -> Instant) {
+        let store = self.store;
+        let Some(dependency) = self.dependencies.get_mut(&index) else { return };
+        let before = dependency.deadline();
+        let waker = dependency.waker.clone();
+        while Pin::new(&mut dependency.wait).poll(&mut Context::from_waker(&waker)).is_ready() {
+            dependency.presence = match dependency.presence {
+                Presence::Unseen | Presence::Absent { .. } => Presence::Present,
+                Presence::Present => Presence::Absent { since: now() },
+            };
+            dependency.wait = dependency.presence.wait_for_change(store, index);
+        }
+        let after = dependency.deadline();
+        self.move_deadline(index, before, after);
+    }
+
+    /// Returns a dependency whose grace period has ended at this time, and that is still absent.
+    fn expired(&mut self, now: Instant) -> Option<Grace> {
+        while let Some(&(deadline, dependency)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            let found = self.dependencies.get_mut(&dependency)?;
+            if !self.store.is_ready(dependency) {
+                return Some(Grace { dependency, period: found.period });
+            }
+            // It has become ready just now, and its waker follows.
+            found.presence = Presence::Present;
+            found.wait = found.presence.wait_for_change(self.store, dependency);
+            self.new.push(dependency);
+            self.deadlines.pop_first();
+        }
+        None
     }
 }
 

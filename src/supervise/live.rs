@@ -8,13 +8,13 @@ use std::{
 };
 
 use crate::{
-    error::{RefusedValue, ReplaceError, WaitError},
+    error::{MustAwaitError, RefusedValue, ReplaceError, WaitError},
     failure::{Cascade, Failure, Reason},
     instance::Instance,
     numbers::{Generation, ServiceIndex},
     provide::Running,
     registry::{Control, Registry},
-    service::ServiceId,
+    service::{ServiceId, ServiceName},
     store::{Store, Target},
     waiting::{
         Wait,
@@ -93,6 +93,20 @@ pub enum StopReason {
     Failed(Failure),
     /// The instance has failed together with a dependency, which is the root of the failure.
     DependencyFailed(Failure),
+    /// A service is being [restarted](Registry::restart): this one, or one on which it depends. The
+    /// instance can be read until the body has returned.
+    Restarted {
+        /// The service that is being restarted.
+        root: ServiceName,
+        /// The reason that the caller has given.
+        why: Arc<str>,
+    },
+    /// A service is being [stopped](Registry::stop): this one, or one on which it depends. The
+    /// instance can be read until the body has returned.
+    Stopped {
+        /// The service that is being stopped.
+        root: ServiceName,
+    },
     /// It is the turn of the service in a [shutdown](Registry::shutdown). The instance can be read
     /// until the body has returned.
     ShutDown,
@@ -104,8 +118,26 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(failure) | Self::DependencyFailed(failure) => failure.fmt(f),
+            Self::Restarted { root, why } => {
+                Reason::Restarted { root: root.clone(), why: Arc::clone(why) }.fmt(f)
+            }
+            Self::Stopped { root } => Reason::Stopped { root: root.clone() }.fmt(f),
             Self::ShutDown => Reason::ShutDown.fmt(f),
             Self::Closed => Reason::Closed.fmt(f),
+        }
+    }
+}
+
+impl StopReason {
+    /// The reason of a planned end.
+    fn planned(reason: &Reason) -> Self {
+        match reason {
+            Reason::Restarted { root, why } => {
+                Self::Restarted { root: root.clone(), why: Arc::clone(why) }
+            }
+            Reason::Stopped { root } => Self::Stopped { root: root.clone() },
+            Reason::Closed => Self::Closed,
+            _ => Self::ShutDown,
         }
     }
 }
@@ -235,7 +267,7 @@ fn reason_to_stop(
         // same.
         let failure = store.failure(index, generation);
         return Some(match (&failure.reason, failure.root == failure.service) {
-            (Reason::ShutDown, true) => StopReason::ShutDown,
+            (reason, true) if reason.is_planned() => StopReason::planned(reason),
             (_, true) => StopReason::Failed(failure),
             (_, false) => StopReason::DependencyFailed(failure),
         });
@@ -243,7 +275,7 @@ fn reason_to_stop(
     if registry.is_closed() {
         return Some(StopReason::Closed);
     }
-    control.stop_requested().then_some(StopReason::ShutDown)
+    control.end_requested().map(|end| StopReason::planned(&end.reason))
 }
 
 impl Condition for MustStop {
@@ -263,5 +295,9 @@ impl Condition for MustStop {
 
     fn timed_out(&self, after: Duration) -> Self::Output {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.index), after })
+    }
+
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.store().name(self.index)).into())
     }
 }

@@ -48,7 +48,7 @@
 //! | state | ends when | next state |
 //! |---|---|---|
 //! | not running | the supervisor is run | building |
-//! | building | the value is published | up |
+//! | building | the value is published | up, or completed |
 //! | building | the build fails, panics, times out or is invalidated | *next build* |
 //! | up | the instance fails | stopping (if its body runs), draining and closing (if configured), or *next build* |
 //! | up | the body says that its work is done | completed |
@@ -56,12 +56,14 @@
 //! | stopping | the body has returned, or its stop timeout expires | draining (if configured), or *next build* |
 //! | waiting for its body to return | a blocking body that was late has returned | building |
 //! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
-//! | backing off | the delay ends, a reset, or a dependency of the last build fails | building |
-//! | given up | a [reset](crate::Registry::reset) | building |
 //! | closing | the close hook has ended | *next build* |
-//! | stopping, draining, closing | at its turn in a shutdown, each of them | the next of them, or stopped |
+//! | backing off | the delay ends, a change of an input, or a reset | building |
+//! | waiting, permanent | a change of an input, or a [reset](crate::Registry::reset) | building |
+//! | given up | a change of an input (by [policy](RestartPolicy::retry_given_up)), or a reset | building |
+//! | stopping, draining, closing | at its turn to stop, each of them | the next of them, or stopped |
 //!
-//! *Next build* is one of three states: *given up* after too many counted failures, else *backing
+//! *Next build* is one of these states: *given up* after too many counted failures; *permanent*
+//! after a [permanent error](Permanent); *waiting* if another service was not there; else *backing
 //! off* if there is a delay, else *building*.
 //!
 //! From any state except *not running*, a supervisor moves to *stopping* when a graceful shutdown
@@ -79,7 +81,23 @@
 //! - If the service fails together with a dependency, or such a failure invalidates its build,
 //!   nothing is counted against it. It is built again, and the build waits for the dependency.
 //!
+//! - If the reason of the failure contains a
+//!   [`DependencyUnavailable`](crate::error::DependencyUnavailable), such as the error of a wait
+//!   that has timed out, nothing is counted: the service waits for that other service.
+//! - A [planned](Planned) failure is not counted.
+//!
 //! So a service never backs off, and is never given up, because of a dependency.
+//!
+//! # Verdicts
+//!
+//! A builder or a body may return a [`Permanent`] error: building again does not help before
+//! something changes. A builder may return a [`Completed`] value: the service is ready, and runs no
+//! body.
+//!
+//! The *inputs* of a service are its dependencies of all kinds, as its last attempt has used them
+//! or as they are declared. If one of them fails, is replaced or comes up, a service that is
+//! backing off, waiting or given up, or that has failed permanently, is tried again: once for each
+//! change, and at the earliest after the first backoff. A change during the build counts, too.
 //!
 //! # Backoff
 //!
@@ -87,7 +105,7 @@
 //! up to a maximum, with jitter. No backoff follows the failure of an instance that was up for the
 //! duration of [`reset_after`](RestartPolicy::reset_after); it also resets the counter. If a limit
 //! is set ([`max_failures`](RestartPolicy::max_failures)) and more failures are counted within its
-//! window of time, the supervisor gives up: the service stays down until
+//! window of time, the supervisor gives up: the service stays down until a change of an input or
 //! [`Registry::reset`](crate::Registry::reset). With [`debounce`](RestartPolicy::debounce), several
 //! failures in quick succession lead to one build.
 //!
@@ -136,10 +154,12 @@
 // | file                         | content                                                       |
 // |------------------------------|---------------------------------------------------------------|
 // | `supervisor.rs`              | `Supervisor`: the public handle                               |
-// | `run_loop.rs`                | the loop of one supervisor (S1)                               |
+// | `run_loop.rs`                | the loop of one supervisor                                    |
 // | `building.rs`                | one build, until its value is published                       |
 // | `ending.rs`                  | the instance that is up, its body, and its end (S4, S9)       |
-// | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its verdicts (S1)      |
+// | `verdict.rs`                 | what the reason of a failure says about the next build (S1)   |
+// | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
+// | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its decisions          |
 // | `reporting.rs`               | the states that a supervisor reports, and their events        |
 // | `build.rs`                   | `Build`, which a builder receives, and its waits              |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
@@ -149,7 +169,7 @@
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
 // | `grace.rs`                   | grace periods (S8)                                            |
 // | `closing.rs`                 | `Closing`, which a close hook receives; the close hook        |
-// | `closer.rs`                  | calls the close hook for each value, in order (S12, S13)      |
+// | `closer.rs`                  | calls the close hook for each value, in order (S14, S15)      |
 // | `user_code.rs`               | calls builders and close hooks, and catches their panics      |
 // | `shutdown.rs`                | the futures of a graceful shutdown, and their limits (S6)     |
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
@@ -164,8 +184,9 @@
 // The rules, by the numbers that the code and the models use. docs/supervision.md explains them,
 // and why they hold.
 //
-// S1  A failure is counted against the service in which it began. A dependent never backs off, and
-//     is never given up, because of a dependency.
+// S1  A failure is counted against the service in which it began, unless it is planned or another
+//     service was not there. A dependent never backs off, and is never given up, because of a
+//     dependency.
 // S2  `drained` completes only after every value of the generation has been dropped, or handed over
 //     to its receiver.
 // S3  `drained` completes eventually after that.
@@ -185,8 +206,10 @@
 // S10 No two bodies of one service run at the same time.
 // S11 A body is notified of a failure after its instance is down, and of a shutdown while its
 //     instance can be read.
-// S12 Each value that was published is closed once, in the order of publication, one at a time.
-// S13 A value is not closed while its service uses it: before its end, or while its body runs.
+// S12 No change of an input is missed while a supervisor waits for its retry.
+// S13 There is at most one build for each change of an input and for each first backoff.
+// S14 Each value that was published is closed once, in the order of publication, one at a time.
+// S15 A value is not closed while its service uses it: before its end, or while its body runs.
 
 mod body;
 mod build;
@@ -197,25 +220,31 @@ mod closing;
 mod ending;
 mod grace;
 mod live;
+mod operations;
 mod output;
 mod pending_attempt;
 mod policy;
 mod reporting;
+mod retrying;
 mod run_loop;
 mod shutdown;
 mod supervisor;
 mod user_code;
+mod verdict;
+mod wake_list;
 
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
     closing::{AsyncHook, CloseHook, CloseReason, Closing, NoHook},
     live::{Live, StopReason, Stopping},
-    output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput},
+    operations::{StopWait, TurnGuard},
+    output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput, Completed},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
     user_code::{BodyFailure, BuildFailure, CloseFailure},
+    verdict::{Permanent, Planned},
 };
 #[cfg(feature = "smol")]
 pub use crate::clock::SmolClock;

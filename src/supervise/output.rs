@@ -5,8 +5,11 @@ use std::error::Error;
 /// The error of a user's builder, body or close hook.
 pub(super) type UserError = Box<dyn Error + Send + Sync>;
 
-/// What a builder may return for a service of type `T`: a `T`, or a [`Result`] of one with any
-/// error.
+/// What a builder may return for a service of type `T`: a `T`, a [`Completed`] one, or a
+/// [`Result`] of one of the two with any error.
+///
+/// An error that contains a [`Permanent`](crate::supervise::Permanent) says that building again
+/// does not help.
 ///
 /// This trait is sealed: it is implemented for the types above.
 ///
@@ -29,6 +32,31 @@ pub(super) type UserError = Box<dyn Error + Send + Sync>;
 pub trait BuildOutput<T>: sealed::BuildOutput<T> {}
 
 impl<T, O: sealed::BuildOutput<T>> BuildOutput<T> for O {}
+
+/// The value of a service whose work is done as soon as it is built: a schema that was migrated, a
+/// directory that was cleaned.
+///
+/// The service is ready, with the state
+/// [`Completed`](crate::supervise::SupervisorState::Completed), and no body is run. If it fails,
+/// for example together with a hard dependency, it is built again.
+///
+/// ```
+/// use mainstay::{Registry, supervise::{Completed, SupervisorState}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::with_capacity(1)?;
+/// let schema = registry.register::<u32>("schema")?;
+/// tokio::spawn(registry.supervise(schema)?.run(async |_| Completed(7)));
+/// assert_eq!(**registry.wait_ready(schema).await?, 7);
+/// let supervisor = registry.status(schema)?.supervisor.unwrap();
+/// assert_eq!(supervisor.state, SupervisorState::Completed);
+/// # registry.close();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completed<T>(pub T);
 
 /// What a body may return: nothing, a [`BodyEnd`], or a [`Result`] of one of the two with any
 /// error.
@@ -78,9 +106,12 @@ pub enum BodyEnd {
 }
 
 pub(super) mod sealed {
-    use super::{BodyEnd, UserError};
+    use super::{BodyEnd, Completed, UserError};
 
     pub trait BuildOutput<T> {
+        /// A value says that the work of the service is done.
+        const COMPLETES: bool = false;
+
         fn into_result(self) -> Result<T, UserError>;
     }
 
@@ -93,6 +124,22 @@ pub(super) mod sealed {
     impl<T, E: Into<UserError>> BuildOutput<T> for Result<T, E> {
         fn into_result(self) -> Result<T, UserError> {
             self.map_err(Into::into)
+        }
+    }
+
+    impl<T> BuildOutput<T> for Completed<T> {
+        const COMPLETES: bool = true;
+
+        fn into_result(self) -> Result<T, UserError> {
+            Ok(self.0)
+        }
+    }
+
+    impl<T, E: Into<UserError>> BuildOutput<T> for Result<Completed<T>, E> {
+        const COMPLETES: bool = true;
+
+        fn into_result(self) -> Result<T, UserError> {
+            self.map(|completed| completed.0).map_err(Into::into)
         }
     }
 

@@ -1,11 +1,18 @@
 //! The attempt of a build, which the supervisor keeps while the builder has the `Build`.
 
-use std::{mem, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    mem,
+    ops::Deref,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 
 use super::build_timer::BuildTimer;
 use crate::{
     numbers::ServiceIndex,
     provide::Attempt,
+    registry::BuildDeadline,
     store::UsedEdges,
     sync::{Flag, Mutex, lock},
 };
@@ -15,9 +22,6 @@ use crate::{
 pub(super) struct Grace {
     pub(super) dependency: ServiceIndex,
     pub(super) period: Duration,
-    /// Whether the dependency was ready when the service was built. If not, the service tolerates
-    /// that it is absent until it is ready for the first time.
-    pub(super) was_ready: bool,
 }
 
 /// The state that a `Build` shares with its `PendingAttempt`.
@@ -27,7 +31,28 @@ pub(super) struct BuildShared {
     /// Set when the build has ended. Then a `Build` that the builder has kept must not wait.
     pub(super) ended: Flag,
     pub(super) timer: BuildTimer,
-    pub(super) graces: Mutex<Vec<Grace>>,
+    /// For each dependency of which a wait with a grace period has received an instance, the
+    /// shortest period.
+    pub(super) graces: Mutex<HashMap<ServiceIndex, Duration>>,
+}
+
+impl BuildShared {
+    /// Records a grace period, after the wait has received an instance.
+    pub(super) fn record_grace(&self, Grace { dependency, period }: Grace) {
+        let mut graces = lock(&self.graces);
+        let known = graces.entry(dependency).or_insert(period);
+        *known = period.min(*known);
+    }
+}
+
+impl BuildDeadline for BuildShared {
+    fn late_by(&self, now: Instant) -> Option<Duration> {
+        if self.ended.is_set() {
+            return None;
+        }
+        let late_by = now.saturating_duration_since(self.timer.deadline(now)?);
+        (!late_by.is_zero()).then_some(late_by)
+    }
 }
 
 /// The attempt of a build that has not ended. The supervisor keeps it, so that a builder cannot
@@ -48,17 +73,28 @@ impl<T: Send + Sync + 'static> PendingAttempt<T> {
         &self.shared.timer
     }
 
+    /// Returns what tells the registry by how much the build is late.
+    pub(super) fn deadline(&self) -> Weak<dyn BuildDeadline> {
+        let shared: Weak<BuildShared> = Arc::downgrade(&self.shared);
+        shared
+    }
+
     /// Ends the build. Returns its attempt with the edges that the build has used, and the grace
     /// periods that it has recorded.
     pub(super) fn end_build(mut self) -> (Attempt<T>, Vec<Grace>) {
         match self.take_attempt() {
-            Some(attempt) => (attempt, mem::take(&mut lock(&self.shared.graces))),
+            Some(attempt) => {
+                let graces = mem::take(&mut *lock(&self.shared.graces)).into_iter();
+                let graces = graces.map(|(dependency, period)| Grace { dependency, period });
+                (attempt, graces.collect())
+            }
             None => unreachable!("the attempt is taken only once, when it ends"),
         }
     }
 
     fn take_attempt(&mut self) -> Option<Attempt<T>> {
-        // Before the edges are taken, so that a wait that begins later returns an error.
+        // Before the edges and the grace periods are taken: a wait that records one of them later
+        // finds the flag, and returns an error.
         self.shared.ended.set();
         let attempt = self.attempt.take()?;
         attempt.edges.take(&self.shared.edges);

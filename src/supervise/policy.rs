@@ -10,18 +10,22 @@ use std::{
 /// Only failures that began in the service itself are *counted*: a build that failed, panicked or
 /// exceeded its timeout, and a call of [`fail`](crate::Registry::fail) or
 /// [`fail_instance`](crate::Registry::fail_instance) for this service. A service that fails
-/// together with a dependency is built again immediately.
+/// together with a dependency is built again immediately, and so is one whose failure is
+/// [planned](crate::supervise::Planned). One that has failed because another service was not there
+/// waits for that one.
 ///
 /// - If an instance fails that was up for at least [`reset_after`](Self::reset_after), the counter
 ///   is reset and the service is built again immediately.
 /// - Any other counted failure is followed by a [backoff](Self::backoff), which grows by a
 ///   [factor](Self::factor) with each failure, up to a maximum. Jitter shortens each backoff by up
 ///   to half of it, so that services that failed together are not built again at the same time. A
-///   backoff ends early if a service that the last build used fails, because the reason for which
-///   that build failed may no longer exist.
+///   backoff ends early if something changes from which the last build was built, because the
+///   reason for which it failed may no longer exist. But it is not shorter than the first backoff.
+/// - After a [permanent error](crate::supervise::Permanent), only such a change ends the wait.
 /// - If more failures are counted within a window of time than
 ///   [`max_failures`](Self::max_failures) allows, the supervisor *gives up*: the service stays down
-///   until [`Registry::reset`](crate::Registry::reset).
+///   until such a change ([`retry_given_up`](Self::retry_given_up)), or until
+///   [`Registry::reset`](crate::Registry::reset).
 ///
 /// | setting | default |
 /// |---|---|
@@ -30,6 +34,7 @@ use std::{
 /// | jitter | on ([`without_jitter`](Self::without_jitter)) |
 /// | [`reset_after`](Self::reset_after) | 10 s |
 /// | [`max_failures`](Self::max_failures) | no limit |
+/// | [`retry_given_up`](Self::retry_given_up) | on |
 /// | [`build_timeout`](Self::build_timeout) | none |
 /// | [`debounce`](Self::debounce) | none |
 /// | [`drain_timeout`](Self::drain_timeout) | no draining |
@@ -57,6 +62,7 @@ pub struct RestartPolicy {
     jitter: bool,
     reset_after: Duration,
     max_failures: Option<(u32, Duration)>,
+    pub(super) retry_given_up: bool,
     pub(crate) build_timeout: Option<Duration>,
     pub(crate) debounce: Duration,
     pub(crate) drain_timeout: Option<Duration>,
@@ -73,6 +79,7 @@ impl Default for RestartPolicy {
             jitter: true,
             reset_after: Duration::from_secs(10),
             max_failures: None,
+            retry_given_up: true,
             build_timeout: None,
             debounce: Duration::ZERO,
             drain_timeout: None,
@@ -218,7 +225,11 @@ impl RestartPolicy {
     /// Limits the failures within a sliding window of time: with one more, the supervisor gives up.
     /// Default: no limit.
     ///
-    /// The window also counts the failures of instances that were stable.
+    /// The window also counts the failures of instances that were
+    /// [stable](Self::reset_after).
+    ///
+    /// With a window of [`Duration::ZERO`], which no two failures fall into, the limit is for
+    /// failures in a row: those since the last stable instance, without its own failure.
     ///
     /// ```
     /// use mainstay::supervise::RestartPolicy;
@@ -231,6 +242,27 @@ impl RestartPolicy {
     #[must_use]
     pub fn max_failures(self, failures: u32, within: Duration) -> Self {
         Self { max_failures: Some((failures, within)), ..self }
+    }
+
+    /// Sets whether a given-up service is tried again after a change of something from which it was
+    /// built. Default: yes.
+    ///
+    /// It is tried once for each change, and at the earliest after the first backoff. If it fails
+    /// again before it was [stable](Self::reset_after), the supervisor gives up again at once.
+    /// Without this, only [`Registry::reset`](crate::Registry::reset) ends the state *given up*.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // After six failures within a minute, an operator must decide.
+    /// let policy =
+    ///     RestartPolicy::default().max_failures(5, Duration::from_secs(60)).retry_given_up(false);
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn retry_given_up(self, retry: bool) -> Self {
+        Self { retry_given_up: retry, ..self }
     }
 
     /// Limits the time of one build. Default: no limit.
@@ -270,6 +302,11 @@ impl RestartPolicy {
         Self { debounce, ..self }
     }
 
+    /// Returns the delay before which no change starts a build: the first backoff without jitter.
+    pub(super) fn first_backoff(&self) -> Duration {
+        self.first.max(self.debounce)
+    }
+
     /// Returns the backoff after this number of counted failures, which is at least 1.
     fn backoff_after(&self, failures: u32) -> Duration {
         let growth = f64::from(self.factor).powf(f64::from(failures - 1));
@@ -283,7 +320,7 @@ impl RestartPolicy {
 
 /// What a supervisor does after a failure.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// Build again after this delay, which is a backoff or the debounce delay.
     RetryAfter(Duration),
     /// Too many failures: stay down until a reset.
@@ -297,12 +334,14 @@ pub(crate) struct FailureCounter {
     count: u32,
     /// The times of the failures within the window of `max_failures`; empty without a limit.
     recent: VecDeque<Instant>,
+    /// The supervisor has given up, and tries the service once: one failure more is too many.
+    tries_once: bool,
     up_since: Option<Instant>,
 }
 
 impl FailureCounter {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
-        Self { policy, count: 0, recent: VecDeque::new(), up_since: None }
+        Self { policy, count: 0, recent: VecDeque::new(), tries_once: false, up_since: None }
     }
 
     pub(crate) fn policy(&self) -> &RestartPolicy {
@@ -324,37 +363,42 @@ impl FailureCounter {
         let up = self.up_since.take().map(|since| now.saturating_duration_since(since));
         let was_stable = up.is_some_and(|up| up >= self.policy.reset_after);
         if was_stable {
-            self.count = 0;
+            (self.count, self.tries_once) = (0, false);
         }
         was_stable
     }
 
     /// Records a failure that is not counted against this service (S1).
-    pub(crate) fn ignore_failure(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn ignore_failure(&mut self, now: Instant) -> Decision {
         self.record_down(now);
-        Verdict::RetryAfter(self.policy.debounce)
+        Decision::RetryAfter(self.policy.debounce)
     }
 
     /// Records a failure that is counted against this service (S1).
-    pub(crate) fn count_failure(&mut self, now: Instant) -> Verdict {
+    pub(crate) fn count_failure(&mut self, now: Instant) -> Decision {
         let was_stable = self.record_down(now);
         // Checked first: the window also counts the failures of stable instances.
-        if self.add_to_window(now) {
-            return Verdict::GiveUp;
+        if self.add_to_window(now) || self.tries_once {
+            return Decision::GiveUp;
         }
         // Most failures after a stable time are a reload, or a connection that was lost once. So no
         // backoff follows, and the failure is not added to the counter.
         if was_stable {
-            return Verdict::RetryAfter(self.policy.debounce);
+            return Decision::RetryAfter(self.policy.debounce);
         }
         self.count = self.count.saturating_add(1);
-        Verdict::RetryAfter(self.policy.backoff_after(self.count).max(self.policy.debounce))
+        // The limit for failures in a row.
+        if matches!(self.policy.max_failures, Some((limit, Duration::ZERO)) if self.count > limit) {
+            return Decision::GiveUp;
+        }
+        Decision::RetryAfter(self.policy.backoff_after(self.count).max(self.policy.debounce))
     }
 
     /// Adds a failure to the window of `max_failures`. Returns whether the window now has more
     /// failures than the limit.
     fn add_to_window(&mut self, now: Instant) -> bool {
-        let Some((limit, window)) = self.policy.max_failures else { return false };
+        let window = self.policy.max_failures.filter(|(_, window)| !window.is_zero());
+        let Some((limit, window)) = window else { return false };
         while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= window) {
             self.recent.pop_front();
         }
@@ -362,9 +406,14 @@ impl FailureCounter {
         self.recent.len() > limit as usize
     }
 
+    /// Records that the service is built once, although the supervisor has given up.
+    pub(super) fn try_once(&mut self) {
+        self.tries_once = true;
+    }
+
     /// Forgets all failures.
     pub(crate) fn reset(&mut self) {
-        self.count = 0;
+        (self.count, self.tries_once) = (0, false);
         self.recent.clear();
     }
 }
@@ -386,17 +435,17 @@ mod tests {
         let mut counter = FailureCounter::new(exact().reset_after(ms(500)));
         let mut now = Instant::now();
         for backoff in [100, 200, 400, 800, 1_000, 1_000] {
-            assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(backoff)));
+            assert_eq!(counter.count_failure(now), Decision::RetryAfter(ms(backoff)));
         }
         assert_eq!(counter.failures(), 6);
         // Up for less than `reset_after`.
         counter.record_up(now);
         now += ms(499);
-        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(1_000)));
+        assert_eq!(counter.count_failure(now), Decision::RetryAfter(ms(1_000)));
         counter.record_up(now);
         now += ms(500);
-        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(0)), "stable");
-        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(100)));
+        assert_eq!(counter.count_failure(now), Decision::RetryAfter(ms(0)), "stable");
+        assert_eq!(counter.count_failure(now), Decision::RetryAfter(ms(100)));
     }
 
     #[test]
@@ -405,11 +454,11 @@ mod tests {
         let now = Instant::now();
         for _ in 0..10 {
             counter.record_up(now);
-            assert_eq!(counter.ignore_failure(now), Verdict::RetryAfter(ms(7)));
+            assert_eq!(counter.ignore_failure(now), Decision::RetryAfter(ms(7)));
         }
         assert_eq!(counter.failures(), 0);
-        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(100)));
-        assert_eq!(counter.count_failure(now), Verdict::GiveUp);
+        assert_eq!(counter.count_failure(now), Decision::RetryAfter(ms(100)));
+        assert_eq!(counter.count_failure(now), Decision::GiveUp);
     }
 
     #[test]
@@ -417,13 +466,13 @@ mod tests {
         let mut counter = FailureCounter::new(exact().max_failures(2, ms(1_000)));
         let mut now = Instant::now();
         for _ in 0..10 {
-            assert!(matches!(counter.count_failure(now), Verdict::RetryAfter(_)));
+            assert!(matches!(counter.count_failure(now), Decision::RetryAfter(_)));
             now += ms(500);
         }
-        assert!(matches!(counter.count_failure(now), Verdict::RetryAfter(_)));
-        assert_eq!(counter.count_failure(now), Verdict::GiveUp);
+        assert!(matches!(counter.count_failure(now), Decision::RetryAfter(_)));
+        assert_eq!(counter.count_failure(now), Decision::GiveUp);
         counter.reset();
-        assert_eq!(counter.count_failure(now), Verdict::RetryAfter(ms(100)));
+        assert_eq!(counter.count_failure(now), Decision::RetryAfter(ms(100)));
     }
 
     #[test]
@@ -433,7 +482,7 @@ mod tests {
                 FailureCounter::new(RestartPolicy::default().backoff(ms(100), ms(300)));
             let now = Instant::now();
             for longest in [100, 200, 300, 300] {
-                let Verdict::RetryAfter(backoff) = counter.count_failure(now) else {
+                let Decision::RetryAfter(backoff) = counter.count_failure(now) else {
                     panic!("there is no limit")
                 };
                 assert!(backoff >= ms(longest / 2) && backoff <= ms(longest), "{backoff:?}");
@@ -447,10 +496,10 @@ mod tests {
             let policy =
                 RestartPolicy::default().factor(factor).backoff(Duration::MAX, Duration::MAX);
             let mut counter = FailureCounter::new(policy.max_failures(0, Duration::MAX));
-            assert_eq!(counter.count_failure(Instant::now()), Verdict::GiveUp);
+            assert_eq!(counter.count_failure(Instant::now()), Decision::GiveUp);
             let mut counter = FailureCounter::new(exact().factor(factor));
             for _ in 0..5 {
-                assert!(matches!(counter.count_failure(Instant::now()), Verdict::RetryAfter(_)));
+                assert!(matches!(counter.count_failure(Instant::now()), Decision::RetryAfter(_)));
             }
         }
     }

@@ -59,7 +59,6 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Reports that the last build failed because `service` was not available, and that the
     /// supervisor waits for a change of that service, and retries at `retry_at` at the earliest.
-    #[expect(dead_code, reason = "a failure because of an unavailable service is counted so far")]
     pub(super) fn set_waiting(
         &self,
         service: ServiceName,

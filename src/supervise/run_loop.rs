@@ -3,25 +3,24 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_lite::future::or;
 
 use super::{
-    Body, Build, BuildOutput, SupervisorState,
-    building::BuildResult,
-    ending::Up,
-    policy::{FailureCounter, Verdict},
-    supervisor::ServiceLoop,
-    user_code::UserBuilder,
+    Body, Build, BuildOutput, SupervisorState, building::BuildResult, ending::Up,
+    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
-    failure::{Failure, Reason},
+    numbers::ServiceIndex,
     provide::Attempt,
-    registry::{Command, CommandWait},
-    store::InstanceTracker,
+    registry::{CommandWait, Registry},
+    store::{InstanceTracker, Store},
     sync::Shielded,
-    waiting::Wait,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
 };
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
@@ -32,56 +31,60 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
     pub(super) async fn run_loop<F, O, B>(
         &self,
-        mut builder: UserBuilder<F>,
+        builder: &mut UserBuilder<F>,
         body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
+        counter: &mut FailureCounter,
     ) -> Option<Up<T>>
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
         B: Body<T>,
     {
-        let mut counter = FailureCounter::new(self.policy.clone());
-        let mut backoff = Backoff { delay: Duration::ZERO, since: self.now(), passed: 0 };
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
-        while self.back_off(backoff, &mut counter).await {
+        loop {
             // Returns here if the service must stop: no instance is up.
-            self.body_returned(body, &counter).await?;
-            let attempt = self.begin(&counter).await?;
-            // Read now: the number grows only while the service is down, so every cascade that
-            // comes after the end of this attempt or its instance is counted.
-            let passed = self.registry().store().passed(self.id().index());
+            self.body_returned(body, counter).await?;
+            let attempt = self.begin(counter).await?;
+            // Before the builder is called: a change during the build counts.
+            let declared = self.registry().store().declared(self.id().index());
             // The failures are shielded: each may be the last owner of the user's reason.
-            let (failed, since) = match self.build(attempt, &counter, holders, &mut builder).await {
-                BuildResult::Running(running, graces) => {
+            let (failed, since, inputs) = match self.build(attempt, counter, holders, builder).await
+            {
+                BuildResult::Running(running, graces, inputs) => {
                     // A reset that was requested during the build.
                     if self.control.take_reset() {
                         counter.reset();
                     }
                     counter.record_up(self.now());
-                    self.set_state(SupervisorState::Up, counter.failures(), None);
-                    let running = Up::new::<B>(running);
-                    // The service must stop. In a shutdown `stop` takes the instance down, after a
-                    // close the drop of `running` does.
+                    let (running, state) = match O::COMPLETES {
+                        true => (Up::WithoutBody(running), SupervisorState::Completed),
+                        false => (Up::new::<B>(running), SupervisorState::Up),
+                    };
+                    self.set_state(state, counter.failures(), None);
+                    // The service must stop. In a shutdown `stop` takes the instance down,
+                    // after a close the drop of `running` does.
                     let Some(failed) = self.run_instance(&running, graces, body).await else {
                         return Some(running);
                     };
                     // Before the draining, which is part of the backoff.
                     let since = self.now();
                     // The service must stop. In a shutdown `stop` continues the draining.
-                    let ended = self.end_failed(running, &failed, &counter, earlier).await;
+                    let ended = self.end_failed(running, &failed, counter, earlier).await;
                     holders = ended?;
-                    (failed, since)
+                    (failed, since, inputs)
                 }
-                // The shutdown itself may have invalidated the build (S4), which is not a failure
-                // to be counted.
-                BuildResult::Invalidated(failure) if self.control.stop_requested() => {
+                // The shutdown itself may have invalidated the build (S4), which is not a
+                // failure to be counted.
+                BuildResult::Failed(failure, _) if self.control.must_end() => {
                     drop(Shielded::new(failure));
                     return None;
                 }
-                BuildResult::Invalidated(failure) => (Shielded::new(failure), self.now()),
-                BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
+                BuildResult::Failed(failure, edges) => {
+                    let inputs = Inputs { edges, ..Inputs::default() };
+                    (Shielded::new(failure), self.now(), inputs)
+                }
                 // The attempt has failed, so no instance is up. It may not be the turn of the
                 // service yet: then a dependency has stopped, and no other build could get it.
                 BuildResult::MustStop => return self.must_stop().await,
@@ -91,55 +94,23 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if self.control.take_reset() {
                 counter.reset();
             }
-            let verdict = if counts_against_service(&failed) {
-                counter.count_failure(since)
-            } else {
-                counter.ignore_failure(since)
-            };
-            match verdict {
-                Verdict::RetryAfter(delay) => backoff = Backoff { delay, since, passed },
-                Verdict::GiveUp => {
-                    self.set_down(SupervisorState::GivenUp, counter.failures(), &failed);
-                    // The user's reason must not live as long as the service stays down.
-                    drop(failed);
-                    if Wait::new(self.command_wait()).await == Command::Stop {
-                        return None;
-                    }
-                    // The command was a reset: the service is built immediately.
-                    counter.reset();
-                    backoff = Backoff { delay: Duration::ZERO, since, passed };
-                }
+            let inputs = Inputs { declared, ..inputs };
+            if !self.wait_to_retry(failed, since, inputs, counter).await {
+                // The service must stop, and it is down.
+                return None;
             }
         }
-        // The service must stop, and it is down.
-        None
-    }
-
-    /// Waits until the backoff ends. Returns `false` if the service must stop.
-    async fn back_off(&self, backoff: Backoff, counter: &mut FailureCounter) -> bool {
-        // The loop does not report `BackingOff` for no time. `begin` checks whether the service
-        // must stop.
-        if backoff.delay.is_zero() {
-            return true;
-        }
-        let end = backoff.since.checked_add(backoff.delay);
-        self.set_state(SupervisorState::BackingOff, counter.failures(), end);
-        let slept = async {
-            self.sleep_until(end).await;
-            Command::Retry
-        };
-        let passed = Some(backoff.passed);
-        let command = Wait::new(CommandWait { passed, ..self.command_wait() });
-        match or(command, slept).await {
-            Command::Stop => return false,
-            Command::Reset => counter.reset(),
-            Command::Retry => {}
-        }
-        true
     }
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
+        let mark = &self.registry().store().service(self.id().index()).end_mark;
+        if mark.is_set() {
+            self.set_state(SupervisorState::Stopped, counter.failures(), None);
+            let released = Released { registry: self.registry(), index: self.id().index() };
+            let released = async { Some(Wait::new(released).await) };
+            or(self.must_stop(), released).await?;
+        }
         self.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
@@ -157,29 +128,29 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         Wait::new(CommandWait { accept_reset: false, ..self.command_wait() }).await;
         None
     }
+}
 
-    /// Returns the condition of a wait for a stop or a reset.
-    fn command_wait(&self) -> CommandWait<'_> {
-        let (store, index) = (self.registry().store(), self.id().index());
-        let control = &self.control;
-        CommandWait { store, index, control, accept_reset: true, passed: None }
+/// Waits until the service may begin, or never may again.
+struct Released<'a> {
+    registry: &'a Registry,
+    index: ServiceIndex,
+}
+
+impl Condition for Released<'_> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        let mark = &self.registry.store().service(self.index).end_mark;
+        (!mark.is_set() || mark.is_final()).then_some(())
     }
-}
 
-/// Returns whether the failure is counted against the service itself (S1): it began there, and not
-/// because a dependency was absent for a grace period.
-fn counts_against_service(failure: &Failure) -> bool {
-    failure.root == failure.service && !matches!(failure.reason, Reason::GraceExpired { .. })
-}
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.index)
+    }
 
-/// The delay before a build: a backoff, the debounce delay, or none.
-#[derive(Clone, Copy)]
-struct Backoff {
-    delay: Duration,
-    /// The time of the failure, so that the time of draining is part of the delay.
-    since: Instant,
-    /// The number of cascades that had reached the service while it was down. If it grows during
-    /// the delay, a service that the last build used has failed, and the reason for which that
-    /// build failed may no longer exist. So the delay ends.
-    passed: u32,
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) {}
 }

@@ -28,7 +28,7 @@ use futures_lite::future::{or, yield_now};
 
 use crate::{
     clock::{WakeSource, block_on},
-    registry::{Registry, ShutdownReport},
+    registry::{PlannedEnd, Registry, ShutdownReport},
 };
 
 /// How a shutdown is executed: its timeout, its notice, and its reason.
@@ -238,19 +238,19 @@ impl Registry {
             // Before the plan is read, so that a change after that ends the wait below.
             let steps = progress.steps();
             let is_over = notice_end.is_some_and(|notice_end| clock.now() >= notice_end);
-            if is_over || plan.has_begun() || self.is_closed() {
+            if is_over || plan.has_shutdown_begun() || self.is_closed() {
                 break;
             }
             self.sleep_or_progress(&wake_source, steps, notice_end).await;
         }
-        if plan.begin() {
+        if plan.begin_shutdown(self.store(), PlannedEnd::shutdown()) {
             // Another shutdown may still give notice.
             progress.step();
         }
         loop {
             let steps = progress.steps();
             let now = clock.now();
-            let can_continue = self.advance_shutdown(now);
+            let can_continue = self.advance(now);
             if let Some(report) = plan.report().filter(|_| self.is_closed()) {
                 return report;
             }

@@ -2,7 +2,9 @@
 
 use std::{
     fmt,
-    future::ready,
+    future::{poll_fn, ready},
+    mem,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,13 +14,14 @@ use futures_lite::future::or;
 use super::{
     AsyncBody, AsyncHook, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, CloseHook,
     CloseOutput, Closing, Live, NoBody, NoHook, RestartPolicy, closer::Closer,
-    user_code::UserBuilder,
+    policy::FailureCounter, user_code::UserBuilder,
 };
 use crate::{
     clock::{WakeSource, block_on},
     provide::{Provider, Receiver},
-    registry::{Control, Registry},
+    registry::{Control, EndKind, Registry},
     service::ServiceId,
+    sync::SupervisorPoll,
 };
 
 /// A provider whose loop is already written; returned by [`Registry::supervise`].
@@ -290,6 +293,9 @@ impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> 
     /// [invalidated](crate::Attempt::invalidated), if it exceeds the build timeout, or if the
     /// service must stop. A panic of the builder or of its future is a failed build.
     ///
+    /// A wait that blocks its thread ([`wait_blocking`](crate::wait::Wait::wait_blocking)) returns
+    /// the error `MustAwait` in a poll of this future.
+    ///
     /// Dropping this future takes the service down; no close hook is called.
     ///
     /// ```
@@ -306,18 +312,23 @@ impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> 
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
     {
+        let mut run = pin!(self.run_on_any_thread(builder));
+        // User code that blocks in such a poll would block the executor.
+        poll_fn(|context| {
+            let _poll = SupervisorPoll::begin();
+            run.as_mut().poll(context)
+        })
+        .await;
+    }
+
+    async fn run_on_any_thread<F, O>(self, builder: F)
+    where
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
+    {
         let Self { service, mut body, mut close_hook } = self;
         service.control.start(service.stop_limit::<B, H>());
-        let work = async {
-            // The instances of earlier generations that have readers.
-            let mut earlier = Vec::new();
-            let builder = UserBuilder::new(builder);
-            let running = service.run_loop(builder, &mut body, &mut earlier).await;
-            // The loop also ends if the registry is closed. Then no close hook is called.
-            if service.control.stop_requested() {
-                service.stop(running, earlier).await;
-            }
-        };
+        let work = service.build_and_stop(builder, &mut body);
         or(work, service.close_values(&mut close_hook)).await;
     }
 
@@ -349,12 +360,36 @@ impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> 
     {
         block_on(|wake_source| {
             self.service.wake_source = wake_source;
-            self.run(move |build: Build<T>| ready(builder(&build)))
+            self.run_on_any_thread(move |build: Build<T>| ready(builder(&build)))
         });
     }
 }
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
+    /// Builds the service and stops it at its turns, until a shutdown or the close of the registry.
+    async fn build_and_stop<F, O, B>(&self, builder: F, body: &mut B)
+    where
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
+        B: Body<T>,
+    {
+        // The instances of earlier generations that have readers.
+        let mut earlier = Vec::new();
+        let mut builder = UserBuilder::new(builder);
+        let mut counter = FailureCounter::new(self.policy.clone());
+        loop {
+            let running = self.run_loop(&mut builder, body, &mut earlier, &mut counter).await;
+            // The loop also ends if the registry is closed. Then no close hook is called.
+            let Some(end) = self.control.end_requested() else { return };
+            self.stop(running, mem::take(&mut earlier)).await;
+            // The drop of this supervisor reports the end.
+            if end.kind == EndKind::ShutDown {
+                return;
+            }
+            self.registry().end_reached(self.id().index(), &self.control);
+        }
+    }
+
     pub(super) fn id(&self) -> ServiceId<T> {
         self.provider.id()
     }

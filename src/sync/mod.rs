@@ -11,6 +11,7 @@
 
 mod budget;
 mod park;
+mod polling;
 mod shielded;
 pub(crate) mod slab;
 
@@ -35,9 +36,12 @@ pub(crate) use self::{
 pub(crate) use self::{
     budget::{Budget, Taken},
     park::block_until,
+    polling::polls_supervisor,
     shielded::{Recipient, Shielded, shielded},
 };
 
+#[cfg(feature = "supervise")]
+pub(crate) use self::polling::SupervisorPoll;
 pub(crate) use event_listener::{Event, EventListener, Listener};
 
 #[cfg(loom)]
@@ -190,6 +194,12 @@ impl Count {
 
     pub(crate) fn fetch_sub(&self, number: u32) {
         self.0.fetch_sub(number, Ordering::Relaxed);
+    }
+
+    /// Sets the number, unless it is greater already.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn raise(&self, number: u32) {
+        self.0.fetch_max(number, Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, number: u32) {

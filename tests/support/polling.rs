@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    panic,
     pin::Pin,
     ptr,
     sync::{
@@ -34,6 +35,24 @@ impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// Polls with a waker that panics when the last reference to it is dropped. This reference is not
+/// the caller's, unless the poll has stored none.
+pub(crate) fn poll_with_bomb<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a waker that cannot be dropped");
+        }
+    }
+    let waker = Waker::from(Arc::new(Bomb));
+    let polled = poll_with(future, &waker);
+    let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(waker)));
+    polled
 }
 
 /// A waker that panics when it is cloned.

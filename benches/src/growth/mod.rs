@@ -12,6 +12,8 @@ mod graphs;
 mod handles;
 mod inspecting;
 mod services;
+#[cfg(feature = "supervise")]
+mod tolerating;
 
 use std::hint::black_box;
 
@@ -44,6 +46,8 @@ pub fn operations() -> Vec<Operation> {
         handles::OPERATIONS,
         inspecting::OPERATIONS,
         ending::OPERATIONS,
+        #[cfg(feature = "supervise")]
+        tolerating::OPERATIONS,
     ]
     .concat()
 }

@@ -20,6 +20,15 @@ impl Services {
     /// Registers services in this order, and further ones that stay idle.
     pub(super) fn new(services: usize, registered: Order, idle: usize) -> Self {
         let registry = Registry::with_capacity(services + idle).unwrap();
+        Self::in_registry(registry, services, registered, idle)
+    }
+
+    pub(super) fn in_registry(
+        registry: Registry,
+        services: usize,
+        registered: Order,
+        idle: usize,
+    ) -> Self {
         let mut ids = vec![None; services];
         for number in in_order(services, registered) {
             ids[number] = Some(registry.register(&format!("service {number}")).unwrap());

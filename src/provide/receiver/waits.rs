@@ -61,6 +61,6 @@ impl<T: Send + Sync + 'static> Condition for NextValue<'_, T> {
     fn timed_out(&self, after: Duration) -> Self::Output {
         let Receiver { registry, id, hand_over } = self.receiver;
         let holders = hand_over.held().iter().map(|held| held.holders).sum();
-        Err(DrainError { service: registry.store().name(id.index()), holders, after })
+        Err(DrainError::TimedOut { service: registry.store().name(id.index()), holders, after })
     }
 }

@@ -1,4 +1,9 @@
-//! The plan of a shutdown: which services have ended, and which one's turn to stop it is (S4).
+//! The plan of the planned ends: which services end together, and which one's turn to stop it is
+//! (S4).
+//!
+//! A restart, a stop and a shutdown are *operations*. The members of an operation are its roots and
+//! their hard dependents; those of a shutdown are all services. Two operations with a member in
+//! common become one. When all members have ended, the operation is over, and releases them.
 //!
 //! The registry owns the plan, and not the future that a caller awaits. So a dropped future undoes
 //! nothing, and each thread that ends a service can continue the plan.
@@ -14,110 +19,70 @@
 //!    got an instance of the service before the mark (S4). Then it is its turn.
 //!
 //! The removal of an edge can make it the turn of a service without a notification. So if no
-//! service is stopping and some have not ended, all of them are checked again. The graph is
-//! acyclic, so it is the turn of at least one.
+//! service of an operation is stopping and some have not ended, all of them are checked again. The
+//! graph is acyclic, so it is the turn of at least one.
 //!
 //! The lock of the plan comes before the locks of the names, of the topology, and of the
 //! supervisors. No user code runs under it.
 
+mod state;
+
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
+    mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::report::{ShutdownReport, StopTimeout, StoppedService};
+use self::state::{Course, Progress, State};
+use super::{
+    PlannedEnd,
+    report::{ShutdownReport, StopTimeout, StoppedService},
+};
 use crate::{
     numbers::ServiceIndex,
-    store::{Edge, FoundDependent, Phase, Store},
+    store::{Edge, EndMark, Phase, Store},
     sync::{Mutex, MutexGuard, lock},
 };
 
 #[derive(Default)]
 pub(crate) struct Plan(Mutex<State>);
 
-/// The next step of a shutdown.
+/// The next step of the plan.
 pub(super) enum Step {
-    /// Mark this service, and then call `Plan::marked`.
+    /// This service was marked: wake its slot, and then call `Plan::marked`.
     Mark(ServiceIndex),
     /// It is the turn of this service to stop.
-    Stop(ServiceIndex),
+    Stop(ServiceIndex, Arc<PlannedEnd>),
+    /// The mark of this service has changed: wake its slot.
+    Wake(ServiceIndex),
+    /// These services were released.
+    Release(Vec<Released>),
     /// The budget is used up.
     Pause,
     /// Nothing can be done until a service that is stopping has ended.
     Wait,
-    /// All services have ended.
+    /// A shutdown has ended all services.
     AllEnded,
 }
 
-#[derive(Default)]
-struct State {
-    course: Course,
-    /// By index.
-    services: Vec<Entry>,
-    /// The services to check next.
-    to_check: VecDeque<ServiceIndex>,
-    /// The number of services that are being marked or stopped.
-    busy: usize,
-    ended: usize,
-    /// The limits of the services that are stopping.
-    deadlines: BTreeSet<(Instant, ServiceIndex)>,
-    report: ShutdownReport,
+/// A service that can begin again.
+pub(super) struct Released {
+    pub(super) service: ServiceIndex,
+    /// It was asked for itself, and not only as a dependent. Its failures are forgotten.
+    pub(super) resets: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-enum Course {
-    #[default]
-    NotBegun,
-    Begun,
-    Ended,
+/// What the user has asked for.
+pub(crate) struct Request {
+    pub(crate) root: ServiceIndex,
+    pub(crate) end: PlannedEnd,
+    /// The dependents stay stopped, too.
+    pub(crate) subtree: bool,
 }
 
-/// The progress of one service.
-struct Entry {
-    progress: Progress,
-    /// It is marked: the pass in progress is the last one.
-    is_marked: bool,
-    /// The pass in progress has not waited for a dependent.
-    is_clean: bool,
-    /// Where the pass continues.
-    position: Edge,
-    /// The first service whose witness is this one.
-    first_waiting: Option<ServiceIndex>,
-    /// The next service with the same witness.
-    next_waiting: Option<ServiceIndex>,
-    /// When its turn to stop began.
-    turn_at: Option<Instant>,
-    deadline: Option<Instant>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// It is not its turn to stop.
-    Waiting,
-    /// A thread is marking it.
-    Marking,
-    /// It is its turn to stop.
-    Stopping,
-    /// Its result is in the report. A thread is taking it down, in case that it is not.
-    Reported,
-    /// It has ended, and its dependencies do not wait for it.
-    Ended,
-}
-
-impl Entry {
-    fn new(service: ServiceIndex) -> Self {
-        Self {
-            progress: Progress::Waiting,
-            is_marked: false,
-            is_clean: true,
-            position: Edge::first_to(service),
-            first_waiting: None,
-            next_waiting: None,
-            turn_at: None,
-            deadline: None,
-        }
-    }
-}
+/// The place for the report of an operation; for the wait of the caller.
+pub(crate) type Ticket = Arc<Mutex<Option<ShutdownReport>>>;
 
 impl Plan {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,23 +90,49 @@ impl Plan {
     }
 
     /// Begins the shutdown. Returns whether this call has begun it.
-    pub(crate) fn begin(&self) -> bool {
+    pub(crate) fn begin_shutdown(&self, store: &Store, end: PlannedEnd) -> bool {
         let mut state = self.lock();
-        let begins = state.course == Course::NotBegun;
+        let begins = state.shutdown == Course::NotBegun;
         if begins {
-            state.course = Course::Begun;
+            state.begin_shutdown(store, Arc::new(end));
         }
         begins
     }
 
-    pub(crate) fn has_begun(&self) -> bool {
-        self.lock().course != Course::NotBegun
+    /// Begins a restart or a stop. Returns `None` if a shutdown has begun.
+    pub(crate) fn begin(&self, store: &Store, request: Request) -> Option<Ticket> {
+        let mut state = self.lock();
+        (state.shutdown == Course::NotBegun).then(|| state.begin(store, request))
+    }
+
+    /// Lets a stopped service begin again. Returns whether it was stopped, and whether the caller
+    /// must wake its slot.
+    pub(crate) fn start(&self, store: &Store, service: ServiceIndex) -> (bool, bool) {
+        let mut state = self.lock();
+        if state.shutdown != Course::NotBegun {
+            return (false, false);
+        }
+        if let Some(member) = state.members.get_mut(&service) {
+            // It is being stopped: it begins again when it is released.
+            (member.is_root, member.subtree) = (true, false);
+            return (mem::take(&mut member.stays_stopped), false);
+        }
+        let mark = &store.service(service).end_mark;
+        let was_stopped = mark.get() == EndMark::Stopped;
+        if was_stopped {
+            mark.set(EndMark::None);
+        }
+        (was_stopped, was_stopped)
+    }
+
+    pub(crate) fn has_shutdown_begun(&self) -> bool {
+        self.lock().shutdown != Course::NotBegun
     }
 
     /// Returns the report, if the shutdown has ended.
     pub(crate) fn report(&self) -> Option<ShutdownReport> {
         let state = self.lock();
-        (state.course == Course::Ended).then(|| state.report.clone())
+        (state.shutdown == Course::Ended).then(|| state.report.clone())
     }
 
     /// Returns when the next limit of a service expires.
@@ -149,66 +140,122 @@ impl Plan {
         self.lock().deadlines.first().map(|&(deadline, _)| deadline)
     }
 
+    /// Returns the members of the operation of a service that have not ended, and whose turn has
+    /// begun.
+    pub(crate) fn stopping_with(&self, service: ServiceIndex) -> Vec<ServiceIndex> {
+        let state = self.lock();
+        let Some(member) = state.members.get(&service) else { return Vec::new() };
+        let members = &state.operations[&member.operation].members;
+        let is_stopping = |service: &&ServiceIndex| {
+            matches!(state.members[*service].progress, Progress::Stopping | Progress::Held)
+        };
+        members.iter().filter(is_stopping).copied().collect()
+    }
+
     /// Returns the next step. Counts each service and each edge that it checks down in `budget`.
     pub(super) fn next(&self, store: &Store, budget: &mut usize) -> Step {
         let mut state = self.lock();
-        if state.course != Course::Begun {
-            return Step::Wait;
-        }
         loop {
             if *budget == 0 {
                 return Step::Pause;
             }
             *budget -= 1;
+            if let Some(service) = state.to_wake.pop() {
+                return Step::Wake(service);
+            }
             if let Some(service) = state.to_check.pop_front() {
                 if let Some(step) = state.check(store, service, budget) {
                     return step;
                 }
-            } else if state.busy > 0 {
-                return Step::Wait;
-            } else if state.services.len() < store.len() as usize {
-                // The first step, or services were registered since the last one.
-                state.grow(store.len());
-            } else if state.ended == state.services.len() {
-                return Step::AllEnded;
+            } else if let Some(number) = state.to_look_at.pop() {
+                if let Some(step) = state.look_at(store, number) {
+                    return step;
+                }
             } else {
-                state.check_all_again();
+                let Course::Begun(number) = state.shutdown else { return Step::Wait };
+                if state.added < store.len() {
+                    state.add_all(store, number);
+                } else if state.operations[&number].left == 0 {
+                    return Step::AllEnded;
+                } else {
+                    return Step::Wait;
+                }
             }
         }
     }
 
-    /// Called after a service was marked: passes its list for the last time.
+    /// Called after the slot of a marked service was woken: passes its list for the last time.
     pub(super) fn marked(&self, service: ServiceIndex) {
         let mut state = self.lock();
-        state.busy -= 1;
-        let entry = state.entry(service);
-        (entry.progress, entry.is_marked) = (Progress::Waiting, true);
-        entry.position = Edge::first_to(service);
+        let Some(member) = state.members.get_mut(&service) else { return };
+        (member.progress, member.is_marked) = (Progress::Waiting, true);
+        (member.position, member.is_queued) = (Edge::first_to(service), true);
+        let number = member.operation;
         state.to_check.push_front(service);
+        state.no_longer_busy(number);
     }
 
     /// Stores when the turn of a service has begun.
     pub(super) fn turn_began(&self, service: ServiceIndex, now: Instant) {
-        self.lock().entry(service).turn_at = Some(now);
+        if let Some(member) = self.lock().members.get_mut(&service) {
+            member.turn_at = Some(now);
+        }
     }
 
     /// Stores the limit of a service whose supervisor was asked to stop it. Returns whether no
     /// other limit is earlier.
     pub(super) fn set_deadline(&self, service: ServiceIndex, deadline: Option<Instant>) -> bool {
         let mut state = self.lock();
-        let entry = state.entry(service);
+        let Some(member) = state.members.get_mut(&service) else { return false };
         // The supervisor may have ended already.
-        let (Progress::Stopping, Some(deadline)) = (entry.progress, deadline) else { return false };
-        entry.deadline = Some(deadline);
+        let (Progress::Stopping, Some(deadline)) = (member.progress, deadline) else {
+            return false;
+        };
+        member.deadline = Some(deadline);
         state.deadlines.insert((deadline, service));
         state.deadlines.first() == Some(&(deadline, service))
     }
 
     /// Returns whether the service is stopping.
     pub(super) fn is_stopping(&self, service: ServiceIndex) -> bool {
-        let state = self.lock();
-        let entry = state.services.get(service.as_usize());
-        entry.is_some_and(|entry| entry.progress == Progress::Stopping)
+        self.lock().members.get(&service).is_some_and(|it| it.progress == Progress::Stopping)
+    }
+
+    /// Adds a guard that holds the turn of a service.
+    pub(crate) fn hold(&self, service: ServiceIndex) {
+        *self.lock().held.entry(service).or_default() += 1;
+    }
+
+    /// Removes a guard. Returns whether a turn has waited for it: then the caller reports the
+    /// result.
+    pub(super) fn no_longer_hold(&self, service: ServiceIndex) -> bool {
+        let mut state = self.lock();
+        if let Some(guards) = state.held.get_mut(&service) {
+            *guards -= 1;
+            if *guards > 0 {
+                return false;
+            }
+            state.held.remove(&service);
+        }
+        let member = state.members.get_mut(&service);
+        let Some(member) = member.filter(|it| it.progress == Progress::Held) else { return false };
+        member.progress = Progress::Stopping;
+        true
+    }
+
+    /// Returns whether the provider of a service that is stopping holds its turn. Then it ends with
+    /// the last guard.
+    pub(super) fn is_held(&self, service: ServiceIndex) -> bool {
+        let mut state = self.lock();
+        if !state.held.contains_key(&service) {
+            return false;
+        }
+        let member = state.members.get_mut(&service);
+        let member = member.filter(|member| member.progress == Progress::Stopping);
+        member.is_some_and(|member| {
+            member.progress = Progress::Held;
+            true
+        })
     }
 
     /// Adds the result of a service to the report, unless it was reported already. The caller then
@@ -220,8 +267,8 @@ impl Plan {
         describe: impl FnOnce(Duration) -> StoppedService,
     ) -> bool {
         let mut state = self.lock();
-        let Some(took) = state.take_stopping(service, now) else { return false };
-        state.report.stopped.push(describe(took));
+        let Some((report, took)) = state.take_stopping(service, now) else { return false };
+        report.stopped.push(describe(took));
         true
     }
 
@@ -233,10 +280,8 @@ impl Plan {
         describe: impl Fn(ServiceIndex) -> StopTimeout,
     ) -> bool {
         let mut state = self.lock();
-        if state.take_stopping(service, now).is_none() {
-            return false;
-        }
-        state.report.stop_timeouts.push(describe(service));
+        let Some((report, _)) = state.take_stopping(service, now) else { return false };
+        report.stop_timeouts.push(describe(service));
         true
     }
 
@@ -246,136 +291,61 @@ impl Plan {
         &self,
         now: Instant,
         describe: impl Fn(ServiceIndex) -> StopTimeout,
-    ) -> Option<ServiceIndex> {
-        let expired = self.lock().deadlines.first().copied();
-        let (_, service) = expired.filter(|&(deadline, _)| now >= deadline)?;
-        self.timed_out(service, now, describe).then_some(service)
+    ) -> Option<(ServiceIndex, Arc<PlannedEnd>)> {
+        let (expired, end) = {
+            let state = self.lock();
+            let &(deadline, service) = state.deadlines.first()?;
+            let end = Arc::clone(&state.members.get(&service)?.end);
+            ((now >= deadline).then_some(service)?, end)
+        };
+        self.timed_out(expired, now, describe).then_some((expired, end))
     }
 
     /// Called when a service is down whose result was reported.
     pub(super) fn ended(&self, service: ServiceIndex) {
         let mut state = self.lock();
-        state.busy -= 1;
-        state.ended += 1;
-        let entry = state.entry(service);
-        entry.progress = Progress::Ended;
-        let mut waiting = entry.first_waiting.take();
+        let Some(member) = state.members.get_mut(&service) else { return };
+        member.progress = Progress::Ended;
+        let number = member.operation;
+        let mut waiting = member.first_waiting.take();
         while let Some(service) = waiting {
-            state.to_check.push_back(service);
-            waiting = state.entry(service).next_waiting.take();
+            state.queue(service);
+            waiting = state.members.get_mut(&service).and_then(|it| it.next_waiting.take());
         }
+        state.operation(number).left -= 1;
+        state.no_longer_busy(number);
     }
 
     /// Ends the shutdown, if it is in progress: adds all services that have not ended to the
     /// report, and returns them.
     ///
     /// A service that is down and whose turn has not come has nothing to stop, and is not reported.
-    pub(super) fn end(
+    pub(super) fn end_shutdown(
         &self,
         store: &Store,
         describe: impl Fn(ServiceIndex) -> StopTimeout,
     ) -> Option<BTreeSet<ServiceIndex>> {
         let mut state = self.lock();
-        if state.course != Course::Begun {
-            return None;
-        }
-        state.course = Course::Ended;
-        state.grow(store.len());
+        let Course::Begun(number) = state.shutdown else { return None };
+        let progress = |state: &State, service| state.members.get(&service).map(|it| it.progress);
         let is_stopping = |state: &State, service: ServiceIndex| {
-            state.services[service.as_usize()].progress == Progress::Stopping
+            matches!(progress(state, service), Some(Progress::Stopping | Progress::Held))
         };
         let is_left_up = |state: &State, service: ServiceIndex| {
-            let progress = state.services[service.as_usize()].progress;
-            matches!(progress, Progress::Waiting | Progress::Marking)
-                && store.slot(service).state.load().phase() != Phase::Down
+            let waits = matches!(
+                progress(state, service),
+                None | Some(Progress::Waiting | Progress::Marking)
+            );
+            waits && store.slot(service).state.load().phase() != Phase::Down
         };
-        let services = || ServiceIndex::range(0..state.services.len() as u32);
+        let services = || ServiceIndex::range(0..store.len());
         let stopping = services().filter(|&service| is_stopping(&state, service));
         let left_up = services().filter(|&service| is_left_up(&state, service));
         let left: Vec<ServiceIndex> = stopping.chain(left_up).collect();
-        state.report.stop_timeouts.extend(left.iter().map(|&service| describe(service)));
+        let mut report = mem::take(&mut state.operation(number).report);
+        report.stop_timeouts.extend(left.iter().map(|&service| describe(service)));
+        let held = mem::take(&mut state.held);
+        *state = State { shutdown: Course::Ended, report, held, ..State::default() };
         Some(left.into_iter().collect())
-    }
-}
-
-impl State {
-    fn entry(&mut self, service: ServiceIndex) -> &mut Entry {
-        &mut self.services[service.as_usize()]
-    }
-
-    /// Adds services until there are this many.
-    fn grow(&mut self, len: u32) {
-        for service in ServiceIndex::range(self.services.len() as u32..len) {
-            self.services.push(Entry::new(service));
-            self.to_check.push_back(service);
-        }
-    }
-
-    /// Continues the pass of a service through the list of its dependents.
-    fn check(&mut self, store: &Store, service: ServiceIndex, budget: &mut usize) -> Option<Step> {
-        // A dependent without an entry was registered just now.
-        let is_awaited = |dependent: ServiceIndex| {
-            let entry = self.services.get(dependent.as_usize());
-            entry.is_none_or(|entry| entry.progress != Progress::Ended)
-        };
-        let position = self.services[service.as_usize()].position;
-        match store.find_dependent(position, budget, is_awaited) {
-            FoundDependent::NotYet(edge) => {
-                self.entry(service).position = edge;
-                self.to_check.push_back(service);
-            }
-            FoundDependent::At(edge) => {
-                self.grow(edge.dependent.get() + 1);
-                let next_waiting = self.entry(edge.dependent).first_waiting.replace(service);
-                let entry = self.entry(service);
-                (entry.position, entry.is_clean, entry.next_waiting) = (edge, false, next_waiting);
-            }
-            FoundDependent::None => {
-                let entry = self.entry(service);
-                if entry.is_marked || entry.is_clean {
-                    self.busy += 1;
-                    let entry = self.entry(service);
-                    let (progress, step) = match entry.is_marked {
-                        true => (Progress::Stopping, Step::Stop(service)),
-                        false => (Progress::Marking, Step::Mark(service)),
-                    };
-                    entry.progress = progress;
-                    return Some(step);
-                }
-                (entry.position, entry.is_clean) = (Edge::first_to(service), true);
-                self.to_check.push_back(service);
-            }
-        }
-        None
-    }
-
-    /// Begins a new pass of each service that waits.
-    fn check_all_again(&mut self) {
-        for service in ServiceIndex::range(0..self.services.len() as u32) {
-            let entry = self.entry(service);
-            (entry.first_waiting, entry.next_waiting) = (None, None);
-            if entry.progress == Progress::Waiting {
-                (entry.position, entry.is_clean) = (Edge::first_to(service), true);
-                self.to_check.push_back(service);
-            }
-        }
-    }
-
-    /// Claims a service that is stopping, for the thread that reports its result. Returns how long
-    /// its turn has taken.
-    fn take_stopping(&mut self, service: ServiceIndex, now: Instant) -> Option<Duration> {
-        if self.course != Course::Begun {
-            return None;
-        }
-        let entry = self.services.get_mut(service.as_usize())?;
-        if entry.progress != Progress::Stopping {
-            return None;
-        }
-        entry.progress = Progress::Reported;
-        let took = entry.turn_at.map(|turn_at| now.saturating_duration_since(turn_at));
-        if let Some(deadline) = entry.deadline.take() {
-            self.deadlines.remove(&(deadline, service));
-        }
-        Some(took.unwrap_or_default())
     }
 }

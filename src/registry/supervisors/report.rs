@@ -210,18 +210,31 @@ impl Problems<'_> {
     }
 }
 
+impl ShutdownReport {
+    /// Appends the results of another operation.
+    pub(super) fn append(&mut self, other: Self) {
+        self.stopped.extend(other.stopped);
+        self.stop_timeouts.extend(other.stop_timeouts);
+    }
+}
+
+impl fmt::Display for StopTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, state, holders, body, closes } = self;
+        write!(f, "{service} ({state}")?;
+        if *holders > 0 {
+            write!(f, ", holders: {holders}")?;
+        }
+        Problems(body, closes).texts().try_for_each(|problem| write!(f, ", {problem}"))?;
+        f.write_str(")")
+    }
+}
+
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (i, late) in self.stop_timeouts.iter().enumerate() {
-            let StopTimeout { service, state, holders, body, closes } = late;
-            write!(f, "{}", if i == 0 { "not stopped in time: " } else { ", " })?;
-            write!(f, "{service} ({state}")?;
-            if *holders > 0 {
-                write!(f, ", holders: {holders}")?;
-            }
-            Problems(body, closes).texts().try_for_each(|problem| write!(f, ", {problem}"))?;
-            write!(f, ")")?;
+            write!(f, "{}{late}", if i == 0 { "not stopped in time: " } else { ", " })?;
             separator = "; ";
         }
         for StoppedService { service, result, body, closes, .. } in &self.stopped {

@@ -1,15 +1,16 @@
-//! The steps of a shutdown (`plan.rs` decides which one is next). They run user code: wakers,
+//! The steps of the planned ends (`plan.rs` decides which one is next). They run user code: wakers,
 //! observers, and the `Drop` of values. So each is executed without a lock.
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    Control, StopEnd, SupervisorState,
-    plan::Step,
-    report::{ShutdownReport, StopResult, StopTimeout, StoppedService},
+    Control, PlannedEnd, StopEnd, SupervisorState,
+    plan::{Released, Step},
+    report::{BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService},
 };
 use crate::{
     event::EventKind,
@@ -25,13 +26,20 @@ impl Registry {
     /// lets its executor run other tasks.
     pub(crate) const PIECE: usize = 64;
 
-    /// Executes steps of the shutdown until it has checked `PIECE` services and edges. Returns
-    /// whether it can continue at once.
-    pub(crate) fn advance_shutdown(&self, now: Instant) -> bool {
+    /// Executes all steps that can be executed now.
+    pub(crate) fn advance_all(&self) {
+        while self.advance(self.clock().now()) {}
+    }
+
+    /// Executes steps until `PIECE` services and edges were checked. Returns whether it can
+    /// continue at once.
+    pub(crate) fn advance(&self, now: Instant) -> bool {
         let (plan, store) = (&self.supervisors().plan, self.store());
-        while let Some(service) = plan.next_expired(now, |service| self.stop_timeout(service)) {
+        while let Some((service, end)) =
+            plan.next_expired(now, |service| self.stop_timeout(service))
+        {
             // S6: its dependencies stop next, so it must not be read any more.
-            self.fail_at_its_turn(service);
+            self.end_at_its_turn(service, &end.reason);
             self.report_stop(service, EventKind::StopTimedOut);
             plan.ended(service);
         }
@@ -42,15 +50,16 @@ impl Registry {
                 return false;
             }
             match plan.next(store, &mut budget) {
+                // S4, in this order: mark the service, wake its slot, pass the list of its
+                // dependents. The wake-up is a read-modify-write of the state, as the begin of an
+                // attempt (`end_if_marked` in `provide/provider.rs`).
                 Step::Mark(service) => {
-                    // S4, in this order: mark the service, wake its slot, pass the list of its
-                    // dependents. The wake-up is a read-modify-write of the state, as the begin of
-                    // an attempt (`end_if_stopped` in `provide/provider.rs`).
-                    store.service(service).stopped.set();
                     store.wake(service);
                     plan.marked(service);
                 }
-                Step::Stop(service) => self.stop_at_its_turn(service),
+                Step::Stop(service, end) => self.stop_at_its_turn(service, end),
+                Step::Wake(service) => store.wake(service),
+                Step::Release(released) => self.release(released),
                 Step::Pause => return true,
                 Step::Wait => return false,
                 Step::AllEnded => {
@@ -62,22 +71,37 @@ impl Registry {
         }
     }
 
-    fn stop_at_its_turn(&self, service: ServiceIndex) {
+    fn release(&self, released: Vec<Released>) {
+        for Released { service, resets } in released {
+            if resets {
+                self.request_reset(service);
+            }
+            self.store().wake(service);
+        }
+    }
+
+    /// Asks the supervisor of a service, if there is one, to forget the failures, and to build the
+    /// service if it is waiting. Returns whether it was waiting. The caller then wakes the slot.
+    pub(crate) fn request_reset(&self, service: ServiceIndex) -> bool {
+        self.supervisors().control(service).is_some_and(|control| control.request_reset())
+    }
+
+    fn stop_at_its_turn(&self, service: ServiceIndex, end: Arc<PlannedEnd>) {
         let (plan, store) = (&self.supervisors().plan, self.store());
         let now = self.clock().now();
         plan.turn_began(service, now);
         // After `Plan::next` has noted that the service is stopping: the end of a supervisor that
         // is found here is not missed (`supervisor_ended`).
         let control = self.supervisors().control(service);
-        let limit = control.and_then(|control| control.request_stop());
+        let limit = control.and_then(|control| control.request_end(Arc::clone(&end)));
         // The supervisor now finds the request.
         store.wake(service);
         if let Some(limit) = limit {
-            // The supervisor drops an async build itself, but a blocking builder notices the
-            // shutdown only if its attempt is invalidated. S5: an instance is left for the
-            // supervisor, whose body is notified before it goes down.
+            // The supervisor drops an async build itself, but a blocking builder notices the end
+            // only if its attempt is invalidated. S5: an instance is left for the supervisor, whose
+            // body is notified before it goes down.
             if store.slot(service).state.load().phase() == Phase::Starting {
-                self.fail_at_its_turn(service);
+                self.end_at_its_turn(service, &end.reason);
             }
             if plan.set_deadline(service, now.checked_add(limit)) {
                 // Another future of this shutdown may sleep longer than that.
@@ -85,18 +109,33 @@ impl Registry {
             }
             return;
         }
-        // Nothing would stop it but this shutdown: it has no supervisor, or one that is not
-        // running.
-        self.fail_at_its_turn(service);
-        let describe = |took| self.stopped(service, took, StopResult::Stopped, None);
+        // Nothing would stop it but this plan: it has no supervisor, or one that is not running.
+        self.end_at_its_turn(service, &end.reason);
+        if !plan.is_held(service) {
+            self.report_stopped(service);
+        }
+    }
+
+    fn report_stopped(&self, service: ServiceIndex) {
+        let plan = &self.supervisors().plan;
+        let describe = |took| self.stopped(service, took, StopResult::Stopped, Default::default());
         if plan.stopped(service, self.clock().now(), describe) {
             self.report_stop(service, EventKind::StopEnded);
             plan.ended(service);
         }
     }
 
-    fn fail_at_its_turn(&self, service: ServiceIndex) {
-        let _ = self.cascade(service, Target::Any, Shielded::new(Reason::ShutDown));
+    /// Called when a guard that holds the turn of a service is dropped.
+    pub(crate) fn no_longer_hold(&self, service: ServiceIndex) {
+        if self.supervisors().plan.no_longer_hold(service) {
+            self.report_stopped(service);
+            self.advance_all();
+            self.supervisors().progress.step();
+        }
+    }
+
+    fn end_at_its_turn(&self, service: ServiceIndex, reason: &Reason) {
+        let _ = self.cascade(service, Target::Any, Shielded::new(reason.clone()));
     }
 
     /// Reports the end of the turn of a service to stop, after the service is down.
@@ -110,43 +149,57 @@ impl Registry {
 
     /// Called when a supervisor has ended or is dropped, after its attempt and its instance.
     pub(crate) fn supervisor_ended(&self, service: ServiceIndex, control: &Control) {
-        let supervisors = self.supervisors();
-        supervisors.remove(service);
-        let plan = &supervisors.plan;
+        // First while it can be found: another thread may report it as late, and describes it.
+        self.end_reached(service, control);
+        self.supervisors().remove(service);
+        // Its turn may have begun since then.
+        self.end_reached(service, control);
+        // After the plan: a shutdown checks it after this step (`progress.rs`).
+        self.supervisors().progress.step();
+    }
+
+    /// Called when the work at the turn of a service to stop has ended, or its supervisor was
+    /// dropped.
+    pub(crate) fn end_reached(&self, service: ServiceIndex, control: &Control) {
+        let plan = &self.supervisors().plan;
+        let end = control.end_requested();
+        let (late, reports) = (self.stop_timeout_of(service, control), control.reports());
+        // Before the report: after it, the plan may request another end.
+        let result = control.take_end();
         if !plan.is_stopping(service) {
             return;
         }
         let now = self.clock().now();
-        let stop_end = control.stop_end();
-        let kind = match stop_end {
+        let kind = match result {
             Some(StopEnd::TimedOut) => EventKind::StopTimedOut,
             Some(StopEnd::Done) | None => EventKind::StopEnded,
         };
-        let is_reported = match stop_end {
-            Some(StopEnd::TimedOut) => {
-                plan.timed_out(service, now, |_| self.stop_timeout_of(service, control))
-            }
+        let is_reported = match result {
+            Some(StopEnd::TimedOut) => plan.timed_out(service, now, |_| late.clone()),
             end => {
                 let result = match end {
                     Some(_) => StopResult::Stopped,
                     None => StopResult::SupervisorDropped,
                 };
-                plan.stopped(service, now, |took| {
-                    self.stopped(service, took, result, Some(control))
-                })
+                plan.stopped(service, now, |took| self.stopped(service, took, result, reports))
             }
         };
         if is_reported {
             // The cascade of another thread may have condemned the instance of a supervisor that
             // was dropped, and not have taken it down.
-            self.fail_at_its_turn(service);
+            let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
+            self.end_at_its_turn(service, &reason);
             self.report_stop(service, kind);
             plan.ended(service);
             // Not only the future continues the plan: it may have been dropped.
-            while self.advance_shutdown(self.clock().now()) {}
+            self.advance_all();
         }
-        // After the plan: a shutdown checks it after this step (`progress.rs`).
-        supervisors.progress.step();
+    }
+
+    /// Describes the services that are stopping now, together with this one.
+    pub(crate) fn stopping_with(&self, service: ServiceIndex) -> Vec<StopTimeout> {
+        let stopping = self.supervisors().plan.stopping_with(service);
+        stopping.into_iter().map(|service| self.stop_timeout(service)).collect()
     }
 
     /// Describes a service that has not stopped in time. Called under the lock of the plan.
@@ -172,9 +225,8 @@ impl Registry {
         service: ServiceIndex,
         took: Duration,
         result: StopResult,
-        control: Option<&Control>,
+        (body, closes): (Option<BodyReport>, Vec<CloseReport>),
     ) -> StoppedService {
-        let (body, closes) = control.map(Control::reports).unwrap_or_default();
         StoppedService { service: self.store().name(service), took, result, body, closes }
     }
 
@@ -188,7 +240,7 @@ impl Registry {
     /// Ends a shutdown that is in progress. Returns the services that have not ended.
     fn end_shutdown(&self) -> Option<BTreeSet<ServiceIndex>> {
         let plan = &self.supervisors().plan;
-        plan.end(self.store(), |service| self.stop_timeout(service))
+        plan.end_shutdown(self.store(), |service| self.stop_timeout(service))
     }
 
     /// Ends a shutdown whose limit has expired: reports and fails all services that have not

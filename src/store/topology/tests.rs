@@ -167,7 +167,8 @@ impl World {
     fn declare(&self, key: (u32, u32, bool), kind: DependencyKind) -> Result<(), CyclePath> {
         let Edge { dependent, dependency, .. } = edge(key);
         let declaration = Declaration { dependent, dependency, kind, grace: None };
-        self.topology.declare(self, declaration).map_err(|refused| match refused {
+        let declared = self.topology.declare(self, declaration).map(drop);
+        declared.map_err(|refused| match refused {
             NotDeclared::Cycle(path) => path,
             NotDeclared::Unsupervised => unreachable!("there is no grace period"),
         })

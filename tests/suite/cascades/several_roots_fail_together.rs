@@ -67,7 +67,7 @@ fn roots_of_each_phase_have_their_outcome() {
     assert!(attempt.ready(1).is_err());
     let status = registry.status(down).unwrap();
     assert_eq!(status.generation, 0);
-    assert_eq!(status.to_string(), "down is down (down failed: no port is free)");
+    assert_eq!(status.to_string(), "down: down: no port is free");
     let failure = registry.status(dependent).unwrap().last_failure.unwrap();
     assert_eq!(chain(&failure).to_string(), "dependent failed because down failed: rotated");
 }

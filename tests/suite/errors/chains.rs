@@ -72,6 +72,7 @@ impl Checked {
 /// The names of the types that `src/error/` calls errors.
 fn error_types() -> BTreeSet<&'static str> {
     let sources = [
+        include_str!("../../../src/error/must_await.rs"),
         include_str!("../../../src/error/provide.rs"),
         include_str!("../../../src/error/read.rs"),
         include_str!("../../../src/error/registry.rs"),
@@ -98,7 +99,9 @@ fn no_text_occurs_twice_in_the_chain_of_any_error() {
     #[cfg(feature = "supervise")]
     expected.insert("BuildFailure");
     #[cfg(not(feature = "supervise"))]
-    expected.remove("DrainError");
+    for supervised in ["DrainError", "MustAwaitError"] {
+        expected.remove(supervised);
+    }
     assert_eq!(checked.0, expected);
 }
 
@@ -125,7 +128,7 @@ fn reading_and_waiting(checked: &mut Checked) {
     provide_server.begin().wait_blocking().unwrap().fail(CannotOpen("/data/y.db")).unwrap();
     let error = all();
     let text = chain(&error).to_string();
-    assert!(text.contains("server is down (server failed: cannot open /data/y.db: disk full): "));
+    assert!(text.contains("server: down: cannot open /data/y.db: disk full: "));
     assert_eq!(text.matches("cannot open /data/x.db: disk full").count(), 1, "{text}");
     assert!(
         matches!(error, AllReadyError::TimedOut { missing, .. } if missing.service == "config")
@@ -207,6 +210,16 @@ fn supervising(checked: &mut Checked) {
         drop((_provider, running));
         registry.supervise(a).unwrap()
     };
+    let (other, [b]) = registry_of::<u32, 1>(["b"]);
+    let (sender, errors) = std::sync::mpsc::channel();
+    let of = other.clone();
+    let mut run = Box::pin(other.supervise(b).unwrap().run(async move |_| {
+        sender.send(of.wait_all_ready().wait_blocking().unwrap_err()).unwrap();
+        1
+    }));
+    assert!(crate::support::poll_once(&mut run).is_pending());
+    let AllReadyError::MustAwait(error) = errors.try_recv().unwrap() else { panic!() };
+    checked.own(error);
     let failures = Arc::<Mutex<Vec<_>>>::default();
     let seen = Arc::clone(&failures);
     let thread = std::thread::spawn(move || {
@@ -250,8 +263,8 @@ fn what_is_no_error_contains_the_whole_chain_once() {
     let status = registry.status(config).unwrap();
     let failure = status.last_failure.as_ref().unwrap();
     assert_eq!(failure.reason.to_string(), why);
-    assert_eq!(status.to_string(), format!("config is down (config failed: {why})"));
-    let lines = format!("{status}\nserver is down, blocked by config");
+    assert_eq!(status.to_string(), format!("config: down: {why}"));
+    let lines = format!("{status}\nserver: no provider, needs config; {status}");
     assert_eq!(registry.list().to_string(), lines);
     assert_eq!(*events.0.lock().unwrap(), [format!("attempt failed: {why}")]);
     let record = FailureRecord::from(failure);
@@ -270,5 +283,5 @@ fn what_is_no_error_contains_the_whole_chain_once() {
 
     // A service that is ready has no reason to show.
     let _running = provider.begin().wait_blocking().unwrap().ready(1).unwrap();
-    assert_eq!(registry.list().to_string(), "config is ready\nserver is down");
+    assert_eq!(registry.list().to_string(), "config: ready\nserver: no provider");
 }

@@ -31,8 +31,8 @@ fn parts(missing: &DependencyUnavailable) -> (String, u64, &'static str) {
     let kind = match &missing.kind {
         Unavailable::NotReady { phase: Phase::Down } => "down",
         Unavailable::NotReady { phase: Phase::Starting } => "starting",
-        Unavailable::TimedOut { last_failure: None, .. } => "timed out",
-        Unavailable::TimedOut { last_failure: Some(_), .. } => "timed out after a failure",
+        Unavailable::TimedOut { .. } if missing.failure().is_none() => "timed out",
+        Unavailable::TimedOut { .. } => "timed out after a failure",
         Unavailable::Failed(_) => "failed",
         _ => unreachable!("{missing:?}"),
     };
@@ -183,8 +183,9 @@ fn a_failure_whose_reason_is_such_an_error_leads_to_it() {
     let error = registry.wait_ready(server).wait_blocking_timeout(NONE).unwrap_err();
     let missing = DependencyUnavailable::find(&error).unwrap();
     assert_eq!(missing.service, "server");
-    let below = DependencyUnavailable::find(missing.source().unwrap()).unwrap();
-    assert_eq!(below.service, "config");
+    let why = missing.not_ready().unwrap();
+    assert_eq!(why.to_string(), "server: down, needs config; config: no provider");
+    assert!(missing.source().is_none(), "`config` has never failed");
 }
 
 #[test]

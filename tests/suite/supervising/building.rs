@@ -3,6 +3,8 @@
 //! - A builder can read the last failure, the number of the build, and the deadline.
 //! - A build that takes too long or is invalidated is dropped at its next await, and a blocking
 //!   build is notified. What it returns is dropped.
+//! - The status says by how much a build is late that cannot be dropped.
+//! - A build that fails after the registry was closed is not said to be shut down.
 //! - The time of a build stops while it waits for a dependency, on any thread.
 //! - The edges of a build are those of its attempt. A build that is kept after its end has ended,
 //!   and makes no edges.
@@ -262,4 +264,75 @@ fn a_blocking_build_is_notified_when_it_is_invalidated_or_times_out() {
     assert_eq!(failure.reason.to_string(), "not built within 20ms");
     registry.close();
     thread.join().unwrap();
+}
+
+#[test]
+fn the_status_says_by_how_much_a_blocking_build_is_late_while_it_runs() {
+    let clock = VirtualClock::new();
+    let registry = Registry::builder(2).unwrap().clock(clock.clone()).build();
+    let [a, b] = ["a", "b"].map(|name| registry.register::<u32>(name).unwrap());
+    let provider = registry.provide(a).unwrap();
+    let (steps, next) = mpsc::channel::<()>();
+    let supervisor = registry.supervise(b).unwrap().restart_policy(exact().build_timeout(ms(30)));
+    let thread = on_a_thread(supervisor, move |build| {
+        drop(build.wait_for(a).wait_blocking_timeout(LONG).unwrap());
+        next.recv_timeout(LONG).unwrap();
+        Ok::<_, Infallible>(build.number())
+    });
+    let status = || registry.status(b).unwrap().supervisor.unwrap();
+    until("the build waits", || registry.status(a).unwrap().waiters == 1);
+    clock.advance(ms(1_000));
+    assert_eq!((status().state, status().late_by), (SupervisorState::Building, None), "it waits");
+    let _a = provider.begin().wait_blocking().unwrap().ready(1).unwrap();
+    until("the build has what it waits for", || registry.status(a).unwrap().waiters == 0);
+    until("the time of the build runs", || registry.status(b).unwrap().waiting_for.is_none());
+    clock.advance(ms(30));
+    assert_eq!(status().late_by, None, "exactly in time");
+    clock.advance(ms(70));
+    assert_eq!((status().state, status().late_by), (SupervisorState::Building, Some(ms(70))));
+    assert!(registry.status(b).unwrap().last_failure.is_none(), "it may not be ended yet");
+
+    steps.send(()).unwrap();
+    until("the build has failed", || status().state == SupervisorState::BackingOff);
+    assert_eq!(status().late_by, None);
+    let failure = registry.status(b).unwrap().last_failure.unwrap();
+    assert_eq!(failure.reason.to_string(), "not built within 30ms");
+    steps.send(()).unwrap();
+    until("the supervisor sleeps", || clock.sleepers() > 0);
+    clock.advance(ms(100));
+    assert_eq!(**registry.wait_ready(b).wait_blocking_timeout(LONG).unwrap(), 2);
+    assert_eq!(status().late_by, None);
+    registry.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_build_that_has_ended_is_not_late_although_it_is_kept() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let (sender, builds) = mpsc::channel();
+    runtime.supervise(id, exact().build_timeout(ms(30)), move |build| {
+        sender.send(build).unwrap();
+        async { Ok::<_, Infallible>(1) }
+    });
+    runtime.run_until_idle();
+    let build = builds.try_recv().unwrap();
+    runtime.advance(ms(1_000));
+    assert_eq!((runtime.get(id), runtime.supervisor_status(id).late_by), (Some(1), None));
+    drop(build);
+}
+
+#[test]
+fn a_build_that_fails_after_the_close_has_the_close_as_its_reason() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let registry = runtime.registry.clone();
+    runtime.supervise(id, exact(), move |_| {
+        registry.close();
+        async { Err::<u32, _>("closed meanwhile") }
+    });
+    runtime.run_until_idle();
+    assert!(runtime.tasks.is_empty());
+    let failure = runtime.registry.status(id).unwrap().last_failure.unwrap();
+    assert!(matches!(failure.reason, Reason::Closed), "{failure}");
 }

@@ -5,14 +5,22 @@
 //!   what to do.
 //! - The period is enforced for every instance: whether its build has used the dependency or not,
 //!   and also if it is declared while the instance is up.
+//! - So is one whose declaration runs the supervisor in place, by its waker.
+//! - A shorter period that is declared during an absence applies to it.
 //! - Absence begins when the dependency was ready and is not any more.
 //! - While the service is built, the dependency is a start-only one.
 //! - Of several declarations for one pair the hardest one counts: hard, then the shortest period,
 //!   then start-only.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use super::runtime::{TestRuntime, exact, ms};
+use crate::support::publish;
 use mainstay::{
     DependencyKind, Reason, Registry, ServiceId,
     error::{DependencyError, ProvideError, WaitForError},
@@ -207,4 +215,62 @@ fn the_hardest_declaration_of_one_pair_counts() {
     assert_eq!(edge(), (DependencyKind::Hard, None), "with a period declared after it, too");
     assert!(registry.provide(pages).is_ok(), "no period is left that needs a supervisor");
     assert!(pages_on.with_grace_on(db, GRACE).is_ok(), "the hard edge is there already");
+}
+
+#[test]
+fn a_shorter_period_that_is_declared_during_an_absence_applies_to_it() {
+    let mut runtime = TestRuntime::new();
+    let db = runtime.service("db");
+    let provider = runtime.registry.provide(db).unwrap();
+    let running = publish(&provider, 0);
+    let pages = pages(&mut runtime, None);
+    runtime.registry.depends(pages).with_grace_on(db, GRACE * 4).unwrap();
+    runtime.run_until_idle();
+    running.fail("reset by peer");
+    runtime.run_until_idle();
+    runtime.advance(ms(10));
+    runtime.registry.depends(pages).with_grace_on(db, GRACE * 8).unwrap();
+    runtime.registry.depends(pages).with_grace_on(db, GRACE).unwrap();
+    runtime.run_until_idle();
+    assert_eq!(runtime.clock.sleepers(), 1);
+    runtime.advance(GRACE - ms(11));
+    assert_eq!(runtime.get(pages), Some(1));
+    runtime.advance(ms(1));
+    assert_eq!(runtime.get(pages), Some(2), "built again, without the dependency");
+    let failure = runtime.registry.status(pages).unwrap().last_failure.unwrap();
+    assert!(matches!(failure.reason, Reason::GraceExpired { grace: GRACE, .. }), "{failure}");
+}
+
+/// A task whose waker polls it in place.
+struct InPlace(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+impl Wake for InPlace {
+    fn wake(self: Arc<Self>) {
+        let Some(mut task) = self.0.lock().unwrap().take() else { return };
+        let waker = Waker::from(Arc::clone(&self));
+        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            *self.0.lock().unwrap() = Some(task);
+        }
+    }
+}
+
+#[test]
+fn a_supervisor_that_a_declaration_polls_in_place_enforces_it() {
+    let registry = Registry::with_capacity(2).unwrap();
+    let [db, pages] = ["db", "pages"].map(|name| registry.register::<u32>(name).unwrap());
+    let provider = registry.provide(db).unwrap();
+    let running = publish(&provider, 1);
+    let mut builds = 0;
+    let run = registry.supervise(pages).unwrap().run(async move |_| {
+        builds += 1;
+        builds
+    });
+    let task = Arc::new(InPlace(Mutex::new(Some(Box::pin(run)))));
+    Arc::clone(&task).wake();
+    assert_eq!(*registry.get(pages).unwrap(), 1);
+    registry.depends(pages).with_grace_on(db, Duration::ZERO).unwrap();
+    running.fail("reset by peer");
+    assert_eq!(registry.status(pages).unwrap().generation, 1);
+    registry.close();
+    assert!(task.0.lock().unwrap().is_none(), "it has ended");
 }

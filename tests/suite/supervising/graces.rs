@@ -4,17 +4,24 @@
 //!   watch of the dependent reports the change.
 //! - If it is not, the dependent fails at the end of the period, to the tick. The failure names
 //!   the dependency and its failure. It is not counted against the dependent.
+//! - A dependency that becomes ready just when its period ends is in time.
+//! - A dependent that tolerates many dependencies sleeps once, and notices each of them.
 //! - Before the dependent is published, the dependency is an ordinary one.
 //! - Each dependency has a period of its own, which starts again with each absence.
 //! - Such dependencies count for the order of a shutdown.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use super::runtime::{TestRuntime, exact, fails, ms};
+use crate::support::{poll_once, publish};
 use mainstay::{
-    DependencyKind, Reason, ServiceId, WatchEvent,
+    DependencyKind, Reason, Registry, ServiceId, WatchEvent,
     error::{WaitForError, chain},
-    supervise::SupervisorState,
+    supervise::{Build, Clock, Sleep, SupervisorState},
+    test_kit::VirtualClock,
 };
 
 const GRACE: Duration = ms(50);
@@ -189,4 +196,123 @@ fn shutdown_stops_a_dependent_before_its_tolerated_dependency() {
     runtime.run_until_idle();
     assert_eq!(runtime.get(db), None);
     assert!(runtime.registry.is_closed());
+}
+
+#[test]
+fn each_absence_has_a_whole_period() {
+    let mut runtime = TestRuntime::new();
+    let db = runtime.service("db");
+    let pages = tolerates(&mut runtime, &[(db, GRACE)]);
+    let provider = runtime.registry.provide(db).unwrap();
+    let mut connection = publish(&provider, 0);
+    runtime.run_until_idle();
+    for round in 1..10 {
+        connection.fail("reset by peer");
+        runtime.run_until_idle();
+        // The periods of earlier absences would end during this one.
+        runtime.advance(GRACE - ms(1));
+        connection = publish(&provider, round);
+        runtime.run_until_idle();
+        assert_eq!(runtime.clock.sleepers(), 0, "round {round}");
+    }
+    assert_eq!(runtime.registry.status(pages).unwrap().generation, 0);
+    connection.fail("reset by peer");
+    runtime.run_until_idle();
+    runtime.advance(GRACE - ms(1));
+    assert_eq!(runtime.get(pages), Some(1));
+    runtime.advance(ms(1));
+    assert_eq!(runtime.get(pages), None);
+}
+
+#[test]
+fn a_dependent_of_many_sleeps_once_and_notices_each_absence() {
+    const MANY: u32 = 40;
+    let mut runtime = TestRuntime::with_capacity(64);
+    let ids: Vec<_> = (0..MANY).map(|n| runtime.service(&format!("dep {n}"))).collect();
+    // The later ones have the shorter periods.
+    let period = |n: usize| ms(1_000) - ms(10) * n as u32;
+    let graces: Vec<_> = ids.iter().enumerate().map(|(n, &id)| (id, period(n))).collect();
+    let providers: Vec<_> = ids.iter().map(|&id| runtime.registry.provide(id).unwrap()).collect();
+    let pages = tolerates(&mut runtime, &graces);
+    for failing in [0, 17, MANY as usize - 1] {
+        let mut running: Vec<_> =
+            providers.iter().map(|provider| Some(publish(provider, 1))).collect();
+        runtime.run_until_idle();
+        for running in &mut running {
+            running.take().unwrap().fail("away");
+        }
+        runtime.run_until_idle();
+        assert_eq!(runtime.clock.sleepers(), 1);
+        // All but one are ready again in time.
+        for (n, provider) in providers.iter().enumerate() {
+            if n != failing {
+                running[n] = Some(publish(provider, 2));
+            }
+        }
+        runtime.advance(period(failing) - ms(1));
+        assert!(runtime.get(pages).is_some(), "{failing}");
+        runtime.advance(ms(1));
+        assert_eq!(runtime.get(pages), None, "{failing}");
+        let failure = runtime.registry.status(pages).unwrap().last_failure.unwrap();
+        assert!(failure.to_string().contains(&format!("dep {failing} was not")), "{failure}");
+    }
+}
+
+/// A clock of which a sleep that ends runs this work first.
+#[derive(Clone)]
+struct WorksAtTheEnd {
+    clock: VirtualClock,
+    work: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+}
+
+impl Clock for WorksAtTheEnd {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        let (sleep, work) = (self.clock.sleep_until(deadline), Arc::clone(&self.work));
+        Box::pin(async move {
+            sleep.await;
+            let work = work.lock().unwrap().take();
+            work.into_iter().for_each(|work| work());
+        })
+    }
+}
+
+#[test]
+fn a_dependency_that_becomes_ready_when_its_period_ends_is_in_time() {
+    let clock = WorksAtTheEnd { clock: VirtualClock::new(), work: Arc::default() };
+    let registry = Registry::builder(2).unwrap().clock(clock.clone()).build();
+    let [db, pages] = ["db", "pages"].map(|name| registry.register::<u32>(name).unwrap());
+    let provider = registry.provide(db).unwrap();
+    let running = publish(&provider, 1);
+    let mut run =
+        Box::pin(registry.supervise(pages).unwrap().run(async move |build: Build<u32>| {
+            build.wait_with_grace(db, GRACE).await.map(|db| **db)
+        }));
+    let mut poll = || assert!(poll_once(&mut run).is_pending());
+    poll();
+    running.fail("reset by peer");
+    poll();
+    // After the supervisor has checked the dependency, and before its sleep ends.
+    let again = Arc::new(Mutex::new(None));
+    let attempt = provider.begin().wait_blocking().unwrap();
+    let sender = Arc::clone(&again);
+    let publishes = move || *sender.lock().unwrap() = Some(attempt.ready(2).unwrap());
+    *clock.work.lock().unwrap() = Some(Box::new(publishes));
+    clock.clock.advance(GRACE);
+    poll();
+    assert!(clock.work.lock().unwrap().is_none(), "the sleep has ended");
+    assert_eq!(*registry.get(pages).unwrap(), 1);
+    // The next absence is noticed.
+    again.lock().unwrap().take().unwrap().fail("reset by peer");
+    poll();
+    clock.clock.advance(GRACE - ms(1));
+    poll();
+    assert_eq!(*registry.get(pages).unwrap(), 1);
+    clock.clock.advance(ms(1));
+    poll();
+    assert!(registry.get(pages).is_err());
+    registry.close();
 }

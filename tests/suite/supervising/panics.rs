@@ -1,11 +1,17 @@
-//! Panics of user code under supervision: in builders, values, errors, and their drops.
+//! Panics of user code under supervision: in builders, values, errors, and their drops; and in the
+//! drops of wakers.
 //!
 //! - None of them ends the loop of the supervisor, nor the shutdown of the registry.
 
 use std::{error::Error, fmt, future::pending};
 
 use super::runtime::{BoxError, TestRuntime, exact, ms};
-use mainstay::supervise::SupervisorState;
+use crate::support::{poll_with_bomb, publish};
+use mainstay::{
+    Registry,
+    supervise::{Build, SupervisorState},
+    test_kit::VirtualClock,
+};
 
 /// An error that panics when it is dropped.
 #[derive(Debug)]
@@ -64,6 +70,37 @@ fn panics_of_builders_errors_and_drops_do_not_end_the_supervisor() {
         runtime.advance(ms(1));
     }
     assert_eq!(runtime.get(id), Some(7));
+}
+
+#[test]
+fn wakers_that_panic_in_their_drops_do_not_end_the_supervisor() {
+    let clock = VirtualClock::new();
+    let registry = Registry::builder(2).unwrap().clock(clock.clone()).build();
+    let [dep, app] = ["dep", "app"].map(|name| registry.register::<u32>(name).unwrap());
+    let provider = registry.provide(dep).unwrap();
+    let policy = exact().build_timeout(ms(10));
+    let supervisor = registry.supervise(app).unwrap().restart_policy(policy);
+    let mut run = Box::pin(supervisor.run(async move |build: Build<u32>| {
+        build.wait_with_grace(dep, ms(50)).await.map(|dep| **dep)
+    }));
+    // In each state the second poll drops the waker of the first one.
+    let mut poll_twice = || (0..2).for_each(|_| assert!(poll_with_bomb(&mut run).is_pending()));
+    let state = || registry.status(app).unwrap().supervisor.unwrap().state;
+    for value in 0..3 {
+        poll_twice();
+        assert_eq!(state(), SupervisorState::Building, "it waits, and its timer is paused");
+        let running = publish(&provider, value);
+        poll_twice();
+        assert_eq!(*registry.get(app).unwrap(), value);
+        running.fail("away");
+        poll_twice();
+        assert_eq!(clock.sleepers(), 1, "the grace period");
+        clock.advance(ms(50));
+        poll_twice();
+        assert_eq!(registry.status(app).unwrap().generation, u64::from(value) + 1);
+    }
+    registry.close();
+    assert!(poll_with_bomb(&mut run).is_ready());
 }
 
 #[test]

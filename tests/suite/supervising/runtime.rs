@@ -45,7 +45,11 @@ impl DerefMut for TestRuntime {
 
 impl TestRuntime {
     pub(super) fn new() -> Self {
-        Self(mainstay::test_kit::TestRuntime::new(8).unwrap())
+        Self::with_capacity(8)
+    }
+
+    pub(super) fn with_capacity(services: usize) -> Self {
+        Self(mainstay::test_kit::TestRuntime::new(services).unwrap())
     }
 
     pub(super) fn service(&self, name: &str) -> ServiceId<u32> {

@@ -1,18 +1,22 @@
 //! Two hours of supervised services under random failures, by a virtual clock.
 //!
-//! Sixteen services have random dependencies of all kinds. Builds return errors, panic, hang or
-//! take their time; instances are failed and reported, and services are reset. After each step,
-//! when no task can continue:
+//! Sixteen services have random dependencies of all kinds. Builds return errors, permanent ones,
+//! and errors because of services that are not there; they panic, hang or take their time.
+//! Instances are replaced, failed and reported, and services are reset. After each step, when no
+//! task can continue:
 //!
 //! - No ready service depends on an instance that has failed (I2), nor on one that has been absent
 //!   for longer than the grace period.
 //! - The failures that the observer counts for a service are its own failures and no others.
-//! - A service that was given up had one failure more than its limit within the window.
+//! - A service that was given up had one failure more than its limit within the window, or had been
+//!   given up before and was tried once.
+//! - The last attempt at a service that waits for its retry was given what is there now, apart from
+//!   the time of the first backoff. So no change of an input was missed.
 //!
-//! At the end builds no longer fail. Then every service is ready, or given up, or waits for one
-//! that is given up. After a reset all are ready. The shutdown stops every service in time, and
-//! leaves no instance, no task and no sleeper. Each value was passed to a close hook once, in
-//! order, although some close hooks panic.
+//! At the end builds no longer fail. Then every service is ready, or given up, or has failed
+//! permanently, or waits for one of these. After a reset all are ready. The shutdown stops every
+//! service in time, and leaves no instance, no task and no sleeper. Each value was passed to a
+//! close hook once, in order, although some close hooks panic.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +33,8 @@ use super::runtime::{BoxError, Task, ms};
 use crate::support::{Random, Seed};
 use mainstay::{
     Event, EventKind, Failure, Instance, Observer, Phase, Reason, Registry, ServiceId,
-    supervise::{Clock, Closing, RestartPolicy, SupervisorState},
+    error::DependencyUnavailable,
+    supervise::{BodyEnd, Clock, Closing, Live, Permanent, RestartPolicy, SupervisorState},
     test_kit::VirtualClock,
 };
 
@@ -39,10 +44,19 @@ const HOURS: u64 = 2;
 const LIMIT: usize = 8;
 const WINDOW: Duration = Duration::from_secs(60);
 const GRACE: Duration = ms(500);
+const FIRST_BACKOFF: Duration = ms(50);
+const RESET_AFTER: Duration = ms(20_000);
 /// The outcome of a build that succeeds at once.
 const SUCCESS: usize = 99;
 
 type Id = ServiceId<Built>;
+
+/// The handles of the bodies that run, by which instances are replaced.
+type Bodies = Arc<Mutex<Vec<Option<Live<Built>>>>>;
+
+/// The instances that the last attempt at each service has received: their generations and
+/// revisions.
+type Received = Arc<Mutex<Vec<Vec<(Id, u64, u64)>>>>;
 
 /// An instance, and what it was built from.
 struct Built {
@@ -72,6 +86,13 @@ struct Seen {
     /// The times of its own failures within the window before the last one.
     recent: VecDeque<Instant>,
     given_up: usize,
+    /// It was given up, and neither reset nor stable since.
+    tries_once: bool,
+    ready_at: Option<Instant>,
+    failed_at: Option<Instant>,
+    replaced: usize,
+    permanent: usize,
+    unavailable: usize,
     graces_expired: usize,
     builds: usize,
     published: usize,
@@ -99,23 +120,37 @@ impl Observer for Watches {
         let mut of = books.of.lock().unwrap();
         let seen = &mut of[service];
         match &event.kind {
-            EventKind::Failed(failure) | EventKind::Invalidated(failure)
-                if failure.root != failure.service =>
-            {
-                seen.failures_of_others += 1;
+            EventKind::Ready => {
+                seen.ready_at = Some(books.clock.now());
+                seen.published += 1;
             }
-            EventKind::Failed(Failure { reason: Reason::GraceExpired { .. }, .. }) => {
-                seen.graces_expired += 1
-            }
-            EventKind::Failed(_) | EventKind::Invalidated(_) | EventKind::AttemptFailed(_) => {
-                seen.own_failures += 1;
-                seen.recent.push_back(books.clock.now());
+            EventKind::Replaced => seen.replaced += 1,
+            EventKind::Failed(failure)
+            | EventKind::Invalidated(failure)
+            | EventKind::AttemptFailed(failure) => {
+                let now = books.clock.now();
+                seen.failed_at = Some(now);
+                if seen.ready_at.take().is_some_and(|ready_at| now - ready_at >= RESET_AFTER) {
+                    seen.tries_once = false;
+                }
+                match failure {
+                    _ if failure.root != failure.service => seen.failures_of_others += 1,
+                    Failure { reason: Reason::GraceExpired { .. }, .. } => seen.graces_expired += 1,
+                    _ if DependencyUnavailable::find(*failure).is_some() => seen.unavailable += 1,
+                    _ => {
+                        seen.own_failures += 1;
+                        seen.permanent +=
+                            usize::from(failure.reason.to_string().starts_with("permanent"));
+                        seen.recent.push_back(now);
+                    }
+                }
             }
             EventKind::GivenUp(_) => {
                 seen.given_up += 1;
                 let now = books.clock.now();
                 seen.recent.retain(|&at| now - at < WINDOW);
-                if seen.recent.len() != LIMIT + 1 {
+                if !std::mem::replace(&mut seen.tries_once, true) && seen.recent.len() != LIMIT + 1
+                {
                     let wrong = format!(
                         "{} was given up after {} failures",
                         event.service,
@@ -125,7 +160,6 @@ impl Observer for Watches {
                 }
             }
             EventKind::AttemptStarted => seen.builds += 1,
-            EventKind::Ready => seen.published += 1,
             _ => {}
         }
     }
@@ -150,6 +184,8 @@ struct World {
     alive: Arc<AtomicUsize>,
     /// For each service that is not ready: its generation, and since when.
     absent: Vec<Option<(u64, Instant)>>,
+    bodies: Bodies,
+    received: Received,
     /// Whether builds succeed at once.
     calm: Arc<AtomicBool>,
 }
@@ -166,7 +202,21 @@ impl World {
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let (tasks, alive, calm) = (Vec::new(), Arc::default(), Arc::default());
         let absent = vec![None; SERVICES];
-        let mut world = Self { registry, clock, books, ids, tasks, woken, alive, absent, calm };
+        let bodies = Arc::new(Mutex::new((0..SERVICES).map(|_| None).collect()));
+        let received = Arc::new(Mutex::new(vec![Vec::new(); SERVICES]));
+        let mut world = Self {
+            registry,
+            clock,
+            books,
+            ids,
+            tasks,
+            woken,
+            alive,
+            absent,
+            bodies,
+            received,
+            calm,
+        };
         (0..SERVICES).for_each(|service| world.supervise(service, random.clone()));
         world
     }
@@ -178,14 +228,21 @@ impl World {
         // Each build chooses some of the services before this one.
         let below: Vec<Id> = self.ids[service.saturating_sub(5)..service].to_vec();
         let restart = RestartPolicy::default()
-            .backoff(ms(50), ms(5_000))
-            .reset_after(ms(20_000))
+            .backoff(FIRST_BACKOFF, ms(5_000))
+            .reset_after(RESET_AFTER)
             .max_failures(LIMIT as u32, WINDOW)
             .build_timeout(ms(1_000));
         let (clock, alive, calm) =
             (self.clock.clone(), Arc::clone(&self.alive), Arc::clone(&self.calm));
         let supervisor =
             self.registry.supervise(self.ids[service]).unwrap().restart_policy(restart);
+        let bodies = Arc::clone(&self.bodies);
+        let supervisor = supervisor.body(async move |live: Live<Built>| {
+            bodies.lock().unwrap()[service] = Some(live.clone());
+            let _ = live.stopping().await;
+            bodies.lock().unwrap()[service] = None;
+            BodyEnd::StayReady
+        });
         let supervisor = supervisor.on_close({
             let (books, alive) = (Arc::clone(&self.books), Arc::clone(&self.alive));
             async move |closing| {
@@ -207,6 +264,7 @@ impl World {
                 assert!(closes % 7 != 0, "in the close hook");
             }
         });
+        let received = Arc::clone(&self.received);
         self.tasks.push(Box::pin(supervisor.run(
             move |build: mainstay::supervise::Build<Built>| {
                 let calm = Arc::clone(&calm);
@@ -216,28 +274,40 @@ impl World {
                 from.retain(|_| random.below(3) == 0);
                 let from: Vec<_> = from.into_iter().map(|id| (id, random.below(6))).collect();
                 let (clock, alive) = (clock.clone(), Arc::clone(&alive));
+                let unavailable = below.get(random.below(below.len().max(1))).copied();
+                received.lock().unwrap()[service].clear();
+                let received = Arc::clone(&received);
                 assert!(outcome != 0, "in the call");
                 async move {
                     let (mut hard, mut tolerated) = (Vec::new(), Vec::new());
                     for (id, kind) in from {
-                        match kind {
-                            0 => drop(build.wait_to_start(id).await?),
+                        let instance = match kind {
+                            0 => build.wait_to_start(id).await?,
                             1 => {
-                                build.wait_with_grace(id, GRACE).await?;
                                 tolerated.push(id);
+                                build.wait_with_grace(id, GRACE).await?
                             }
-                            _ => {
-                                let instance = build.wait_for(id).await?;
-                                hard.push((id, Instance::generation(&instance).get()));
-                            }
+                            _ => build.wait_for(id).await?,
+                        };
+                        let generation = Instance::generation(&instance).get();
+                        if kind > 1 {
+                            hard.push((id, generation));
                         }
+                        let revision = Instance::revision(&instance);
+                        received.lock().unwrap()[service].push((id, generation, revision));
                     }
                     // A build that waited for a given-up service may have begun before the calm.
                     match if calm.load(Ordering::Relaxed) { SUCCESS } else { outcome } {
                         1..4 => return Err::<_, BoxError>("no luck".into()),
                         4..6 => panic!("in a poll"),
                         6..8 => std::future::pending().await,
-                        8..30 => clock.sleep_until(clock.now() + ms(outcome as u64)).await,
+                        8..10 => return Err(Permanent::new("never").into()),
+                        10..20 => {
+                            if let Some(id) = unavailable {
+                                build.registry().get(id)?;
+                            }
+                        }
+                        20..42 => clock.sleep_until(clock.now() + ms(outcome as u64)).await,
                         _ => {}
                     }
                     Ok(Built::new(hard, tolerated, &alive))
@@ -270,6 +340,24 @@ impl World {
         if let Some(wrong) = self.books.wrong.lock().unwrap().take() {
             panic!("{wrong}");
         }
+        for (service, &id) in self.ids.iter().enumerate() {
+            let state = self.state(id);
+            let waits = matches!(
+                state,
+                SupervisorState::BackingOff | SupervisorState::Permanent | SupervisorState::GivenUp
+            );
+            let failed_at = self.books.of.lock().unwrap()[service].failed_at;
+            if !waits || failed_at.is_none_or(|at| now - at < FIRST_BACKOFF) {
+                continue;
+            }
+            for &(input, generation, revision) in &self.received.lock().unwrap()[service] {
+                let instance = self.registry.get_arc(input).ok();
+                let current = instance.map(|instance| {
+                    (Instance::generation(&instance).get(), Instance::revision(&instance))
+                });
+                assert_eq!(current, Some((generation, revision)), "s{service} is {state}");
+            }
+        }
         for &id in &self.ids {
             let Ok(instance) = self.registry.get(id) else { continue };
             for &(below, generation) in &instance.from {
@@ -292,10 +380,20 @@ impl World {
         let id = self.ids[service];
         match random.below(12) {
             0 => {
-                self.books.of.lock().unwrap()[service].recent.clear();
+                let seen = &mut self.books.of.lock().unwrap()[service];
+                seen.recent.clear();
+                seen.tries_once = false;
                 self.registry.reset(id).unwrap();
             }
             1..4 => drop(self.registry.fail(id, "from outside").unwrap()),
+            6..8 => {
+                let live = self.bodies.lock().unwrap()[service].clone();
+                let instance = live.and_then(|live| Some((live.instance()?, live)));
+                if let Some((instance, live)) = instance {
+                    let (from, tolerates) = (instance.from.clone(), instance.tolerates.clone());
+                    live.replace(Built::new(from, tolerates, &self.alive)).unwrap();
+                }
+            }
             4..6 => {
                 if let Ok(instance) = self.registry.get_arc(id) {
                     self.registry.fail_instance(&instance, "reported by a reader").unwrap();
@@ -342,19 +440,25 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
         let status = world.registry.status(id).unwrap();
         match world.state(id) {
             SupervisorState::Up => assert_eq!(status.phase, Phase::Ready),
-            SupervisorState::GivenUp => {
-                assert!(status.last_failure.is_some(), "a given-up service without a failure")
+            SupervisorState::GivenUp | SupervisorState::Permanent => {
+                assert!(status.last_failure.is_some(), "it waits without a failure")
+            }
+            SupervisorState::Waiting => {
+                let missing = status.supervisor.unwrap().waiting_for.unwrap();
+                let missing = world.registry.find(&missing).unwrap();
+                assert_ne!(world.registry.status(missing).unwrap().phase, Phase::Ready);
             }
             SupervisorState::Building => {
                 let root = status.blocked_by.last().expect("a build takes long without a cause");
                 let root = world.registry.find(root).unwrap();
                 let root = world.registry.status(root).unwrap().supervisor.unwrap().state;
-                assert_eq!(
+                let waits = matches!(
                     root,
-                    SupervisorState::GivenUp,
-                    "{} waits for a service that is not given up",
-                    status.name
+                    SupervisorState::GivenUp
+                        | SupervisorState::Permanent
+                        | SupervisorState::Waiting
                 );
+                assert!(waits, "{} waits for a service that is {root}", status.name);
             }
             doing => panic!("{} is {doing}", status.name),
         }
@@ -380,6 +484,9 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
         "there were too few failures"
     );
     assert!(sum(|seen| seen.graces_expired) > 10, "there were too few failures");
+    let verdicts = [sum(|seen| seen.permanent), sum(|seen| seen.unavailable)];
+    assert!(verdicts.iter().all(|&number| number > 10), "{verdicts:?}");
+    assert!(sum(|seen| seen.replaced) > 100, "there were too few replacements");
     drop(of);
 
     let shutdown = Arc::<Mutex<Option<mainstay::supervise::ShutdownReport>>>::default();
@@ -392,7 +499,8 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
     world.run_until_idle();
     assert!(shutdown.lock().unwrap().take().expect("the shutdown ends").stop_timeouts.is_empty());
     for seen in &*world.books.of.lock().unwrap() {
-        assert_eq!(seen.closes, seen.published, "S12: each value is closed once");
+        let published = seen.published + seen.replaced;
+        assert_eq!(seen.closes, published, "S14: each value is closed once");
     }
     let left = (world.tasks.len(), world.clock.sleepers(), world.alive.load(Ordering::Relaxed));
     assert_eq!(left, (0, 0, 0), "tasks, sleepers, instances");

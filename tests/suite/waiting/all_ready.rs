@@ -51,13 +51,13 @@ fn the_error_lists_each_service_that_is_not_ready_with_the_path_that_blocks_it()
     let phases: Vec<_> = not_ready.iter().map(|not_ready| not_ready.phase).collect();
     assert_eq!(phases, [Phase::Down, Phase::Down, Phase::Starting]);
     assert_eq!(not_ready[0].last_failure.as_ref().unwrap().reason.to_string(), "line 3");
-    assert_eq!(not_ready[0].to_string(), "config is down (config failed: line 3)");
+    assert_eq!(not_ready[0].to_string(), "config: down: line 3");
     let said = chain(&error).to_string();
     // The failure of the service that is missing is written once, as a source.
-    let what = "not all services are ready: config is down; pool is down, blocked by config; \
-                server is starting, blocked by pool -> config: config was not ready within ";
+    let what = "not all services are ready: config: down; pool: no provider, needs config; \
+                server: starting, needs pool: not ready within ";
     assert!(
-        said.starts_with(what) && said.ends_with(" in generation 0: config failed: line 3"),
+        said.starts_with(what) && said.ends_with(": config: down: config failed: line 3"),
         "{said}"
     );
 
@@ -66,7 +66,7 @@ fn the_error_lists_each_service_that_is_not_ready_with_the_path_that_blocks_it()
     let error = registry.wait_all_ready().wait_blocking_timeout(Duration::ZERO).unwrap_err();
     let AllReadyError::TimedOut { not_ready, .. } = &error else { panic!("{error}") };
     assert_eq!(names(not_ready)[2..], [("cache", vec![]), ("server", vec!["pool", "config"])]);
-    assert!(error.to_string().contains("; cache is down (cache failed: evicted); "), "{error}");
+    assert!(error.to_string().contains("; cache: down: evicted; "), "{error}");
 
     registry.close();
     let error = registry.wait_all_ready().wait_blocking_timeout(LONG).unwrap_err();
@@ -75,7 +75,7 @@ fn the_error_lists_each_service_that_is_not_ready_with_the_path_that_blocks_it()
     assert!(
         error
             .to_string()
-            .starts_with("the registry is closed: config is down (config failed: line 3); "),
+            .starts_with("the registry is closed: config: closed: line 3; pool: closed; "),
         "{error}"
     );
 }

@@ -3,16 +3,20 @@
 //! - Such a wait times out at exactly its time, and not before. If its change happens earlier, it
 //!   ends as it would without a timeout.
 //! - A wait that has ended leaves no sleeper at the clock.
+//! - If all services become ready just after the timeout, a wait for all of them succeeds.
 
 use std::{
+    future::poll_fn,
     pin::pin,
+    sync::Mutex,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::support::{LONG, registry_of, up};
 use mainstay::{
     error::{AllReadyError, Unavailable, WaitForError, WaitReadyError},
+    supervise::{Clock, Sleep},
     test_kit::VirtualClock,
 };
 
@@ -85,4 +89,34 @@ fn an_attempt_may_wait_again_after_a_timeout_on_the_clock() {
     assert_eq!(**attempt.wait_for(a).wait_blocking_timeout(LONG).unwrap(), 7);
     let _b = attempt.ready(8).unwrap();
     registry.wait_all_ready().wait_blocking_timeout(LONG).unwrap();
+}
+
+/// A clock of which each sleep runs this work, and has ended then.
+struct Works(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Clock for Works {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, _: Instant) -> Sleep {
+        let work = self.0.lock().unwrap().take().unwrap();
+        let mut work = Some(work);
+        Box::pin(poll_fn(move |_| {
+            work.take().into_iter().for_each(|work| work());
+            Poll::Ready(())
+        }))
+    }
+}
+
+#[test]
+fn a_wait_for_all_succeeds_if_all_are_ready_just_after_the_timeout() {
+    let (registry, [a]) = registry_of::<u32, 1>(["a"]);
+    let (sender, service) = std::sync::mpsc::channel();
+    let of = registry.clone();
+    let clock = Works(Mutex::new(Some(Box::new(move || sender.send(up(&of, a, 1)).unwrap()))));
+    let mut all = pin!(registry.wait_all_ready().timeout(ms(100), &clock));
+    let waited = all.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(waited, Poll::Ready(Ok(()))), "{waited:?}");
+    drop(service);
 }

@@ -31,10 +31,11 @@ fn guards_arcs_and_idle_cached_readers_count_as_holders() {
     registry.fail(id, "over").unwrap();
     let left = || match running.drained().wait_blocking_timeout(Duration::ZERO) {
         Ok(()) => 0,
-        Err(DrainError { service, holders, .. }) => {
+        Err(DrainError::TimedOut { service, holders, .. }) => {
             assert_eq!(service, "a");
             holders
         }
+        Err(other) => panic!("{other}"),
     };
     assert_eq!(left(), 3);
     drop(guard);

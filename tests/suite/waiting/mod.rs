@@ -10,5 +10,7 @@ mod changes;
 mod clock_timeouts;
 #[cfg(feature = "supervise")]
 mod drained;
+#[cfg(all(feature = "smol", feature = "tokio"))]
+mod must_await;
 mod waits;
 mod wakers;

@@ -26,7 +26,8 @@ use std::{
 };
 
 use crate::support::{
-    LONG, Wakes, must_finish, poll_once, poll_with, publish, registry_of, unclonable, up,
+    LONG, Wakes, must_finish, poll_once, poll_with, poll_with_bomb, publish, registry_of,
+    unclonable, up,
 };
 use mainstay::{Phase, Registry, Running, ServiceId, error::WaitForError};
 
@@ -146,6 +147,22 @@ fn a_waker_that_panics_in_its_drop_does_not_affect_other_waiters() {
     assert_eq!(registry.status(id).unwrap().waiters, 1);
     let _running = publish(&provider, 1);
     assert!(poll_once(&mut other).is_ready());
+}
+
+#[test]
+fn a_waker_that_panics_in_its_drop_does_not_affect_the_poll_or_the_drop_of_its_wait() {
+    let (registry, id, _) = two();
+    let mut wait = registry.wait_ready(id);
+    // Each poll drops the waker of the previous one.
+    for _ in 0..3 {
+        assert!(poll_with_bomb(&mut wait).is_pending());
+    }
+    drop(wait);
+    let mut wait = registry.wait_ready(id);
+    assert!(poll_with_bomb(&mut wait).is_pending());
+    let _service = up(&registry, id, 1);
+    assert!(poll_with_bomb(&mut wait).is_ready());
+    assert_eq!(registry.status(id).unwrap().waiters, 0);
 }
 
 #[test]

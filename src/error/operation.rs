@@ -1,0 +1,67 @@
+//! The error of a restart or a stop.
+
+use std::time::Duration;
+
+use super::ForeignIdError;
+use crate::{service::ServiceName, supervise::StopTimeout};
+
+/// Why a wait for a [restart](crate::Registry::restart) or a [stop](crate::Registry::stop) ended
+/// before all services had stopped.
+///
+/// After [`TimedOut`](Self::TimedOut) the restart or the stop continues: only the wait has ended.
+///
+/// ```
+/// use mainstay::{Registry, error::StopError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let mut supervisor = Box::pin(registry.supervise(port)?.run(async |_| 80));
+/// # let waker = std::task::Waker::noop();
+/// # let mut context = std::task::Context::from_waker(waker);
+/// # assert!(supervisor.as_mut().poll(&mut context).is_pending());
+/// // The supervisor is not polled any more.
+/// match registry.stop(port).wait_blocking_timeout(Duration::ZERO) {
+///     Err(StopError::TimedOut { waiting_for, .. }) => assert_eq!(waiting_for[0].service, "port"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The id belongs to another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignIdError),
+    /// A shutdown has begun, which stops all services and starts none.
+    #[error("{service} was not stopped by itself: the registry is shutting down")]
+    ShuttingDown {
+        /// The service that the caller has named.
+        service: ServiceName,
+    },
+    /// The registry is closed.
+    #[error("{service} was not stopped by itself: the registry is closed")]
+    Closed {
+        /// The service that the caller has named.
+        service: ServiceName,
+    },
+    /// The timeout of the wait expired. The restart or the stop continues.
+    #[error("{service} has not stopped after {after:?}{}", list(.waiting_for))]
+    TimedOut {
+        /// The service that the caller has named.
+        service: ServiceName,
+        /// The duration of the wait.
+        after: Duration,
+        /// The services that are stopping now.
+        waiting_for: Vec<StopTimeout>,
+    },
+}
+
+fn list(waiting_for: &[StopTimeout]) -> String {
+    let mut text = String::new();
+    for (i, one) in waiting_for.iter().enumerate() {
+        text += if i == 0 { ": waiting for " } else { ", " };
+        text += &one.to_string();
+    }
+    text
+}

@@ -1,0 +1,428 @@
+//! Why a service is not ready, in one line.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, SystemTime},
+};
+
+#[cfg(feature = "supervise")]
+use super::SupervisorState;
+use super::{Registry, RegistryInner};
+use crate::{
+    failure::Failure,
+    numbers::ServiceIndex,
+    service::ServiceName,
+    store::{Awaited, Inspection, LONGEST_PATH, Phase, Tag},
+    sync::Shielded,
+    texts::Rounded,
+};
+
+/// Why a service is not ready: the path from the service to the root of the reason, each service
+/// with its own words.
+///
+/// It is part of a [status](crate::ServiceStatus::not_ready), of the error of a wait that has timed
+/// out, and of the error of a read
+/// ([`DependencyUnavailable::not_ready`](crate::error::DependencyUnavailable::not_ready)).
+///
+/// `Display` writes one line: *server: waiting for pool; pool: backing off after 4 failures, next
+/// try in 3.2 s: cannot open /data/x.db: disk full (for 41 s)*. The last service is the root. It is
+/// written with its last failure and all sources of it, and with the time since which it is not
+/// ready, if that is a second or more: by the clock of the registry for a supervised service, and
+/// by the system's clock for others (not with a clock that is not [real], such as a virtual one).
+/// With the feature `serde`, it is serialised as this line.
+///
+/// At most 64 services are written. `Display` calls the `Display` and the `source` of the errors of
+/// the user: if one of them panics, so does it.
+///
+/// [real]: crate::supervise::Clock::is_real
+///
+/// ```
+/// use mainstay::Registry;
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let pool = registry.register::<u8>("pool")?;
+/// let server = registry.register::<u8>("server")?;
+/// let (provide_pool, provide_server) = (registry.provide(pool)?, registry.provide(server)?);
+/// provide_pool.begin().wait_blocking()?.fail("disk full")?;
+/// let attempt = provide_server.begin().wait_blocking()?;
+/// # let start = |wait: &mut _| drop(pollster::block_on(futures_lite::future::poll_once(wait)));
+/// let mut wait = attempt.wait_for(pool);
+/// start(&mut wait); // polls it once
+///
+/// let why = registry.status(server)?.not_ready.unwrap();
+/// assert_eq!(why.root(), "pool");
+/// assert!(why.to_string().starts_with("server: waiting for pool; pool: down: disk full"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct NotReady {
+    /// At least one.
+    links: Vec<Arc<Link>>,
+}
+
+impl NotReady {
+    /// Returns the service that is the root of the reason.
+    pub fn root(&self) -> &ServiceName {
+        &self.last().service
+    }
+
+    /// Returns the names of the services, from the service itself to the root.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.links.iter().map(|link| &link.service)
+    }
+
+    /// Returns the last failure of the root, if that is a part of the reason.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.last().failure.as_deref()
+    }
+
+    fn last(&self) -> &Link {
+        match self.links.last() {
+            Some(last) => last,
+            None => unreachable!("a path has at least one service"),
+        }
+    }
+
+    /// Finds out why a service is not ready. `None` if it is ready.
+    pub(crate) fn of(inner: &RegistryInner, index: ServiceIndex) -> Option<Self> {
+        path(index, |index| {
+            let state = inner.store.slot(index).state.load();
+            let not_ready = state.phase() != Phase::Ready;
+            not_ready.then(|| {
+                let blocking = || inner.store.first_blocking(index);
+                let (link, next) = Link::read(inner, index, state, blocking);
+                (Arc::new(link), next)
+            })
+        })
+    }
+
+    /// Finds out for all services why they are not ready: reads each of them once.
+    pub(crate) fn of_all(inner: &RegistryInner, inspection: &Inspection) -> Vec<Option<Self>> {
+        let link = |index| {
+            let state = inspection.state(index);
+            let not_ready = state.phase() != Phase::Ready;
+            not_ready.then(|| {
+                let blocking = || inspection.first_blocking(index);
+                let (link, next) = Link::read(inner, index, state, blocking);
+                (Arc::new(link), next)
+            })
+        };
+        let links: Vec<_> = inspection.indices().map(link).collect();
+        // A service that was registered since the inspection is not among them.
+        let found = |index: ServiceIndex| links.get(index.as_usize()).cloned().flatten();
+        inspection.indices().map(|index| path(index, found)).collect()
+    }
+
+    /// The line without the last failure of the root: for an error whose source is that failure.
+    pub(crate) fn without_failure(&self) -> impl fmt::Display + '_ {
+        Line { links: &self.links, with_failure: false }
+    }
+
+    /// The part of the line that is about the service itself.
+    pub(crate) fn first(&self, with_failure: bool) -> impl fmt::Display + '_ {
+        Line { links: &self.links[..1], with_failure }
+    }
+}
+
+impl Registry {
+    /// Returns why a service is not ready; `None` if it is ready.
+    pub(crate) fn not_ready(&self, index: ServiceIndex) -> Option<NotReady> {
+        NotReady::of(&self.inner, index)
+    }
+}
+
+/// Returns the path from `index`. `read` returns the link of a service, and the service that it
+/// waits for; `None` if the service is ready.
+fn path(
+    index: ServiceIndex,
+    read: impl Fn(ServiceIndex) -> Option<(Arc<Link>, Option<ServiceIndex>)>,
+) -> Option<NotReady> {
+    let (mut links, mut seen) = (Vec::new(), Vec::new());
+    let mut next = Some(index);
+    while let Some(index) = next.filter(|_| links.len() < LONGEST_PATH) {
+        // Edges have no cycle. But a build may also fail because of a service without an edge to
+        // it, and two services may wait for each other in this way.
+        let Some((link, then)) = read(index).filter(|_| !seen.contains(&index)) else { break };
+        links.push(link);
+        seen.push(index);
+        next = then;
+    }
+    (!links.is_empty()).then_some(NotReady { links })
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Line { links: &self.links, with_failure: true }.fmt(f)
+    }
+}
+
+impl fmt::Debug for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NotReady({self})")
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for NotReady {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+struct Line<'a> {
+    links: &'a [Arc<Link>],
+    with_failure: bool,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, link) in self.links.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { "; " })?;
+            link.write(f, self.with_failure)?;
+        }
+        Ok(())
+    }
+}
+
+/// One service of the path.
+struct Link {
+    service: ServiceName,
+    state: State,
+    /// The dependency that is not ready, if the service does not wait for it at present.
+    needs: Option<ServiceName>,
+    /// The last failure. Only of a root.
+    failure: Option<Shielded<Failure>>,
+    /// How long it is not ready. Only of a root.
+    lasts: Option<Duration>,
+}
+
+/// What a service that is not ready does.
+enum State {
+    Down,
+    NoProvider,
+    Closed,
+    Stopped,
+    /// An attempt by hand is in progress.
+    Starting,
+    WaitingFor(Cow<'static, str>),
+    #[cfg(feature = "supervise")]
+    Supervised(super::SupervisorStatus),
+}
+
+impl State {
+    /// Returns the state of a service that is not ready, and the service for which it waits, if
+    /// that one is not ready either.
+    fn read(inner: &RegistryInner, index: ServiceIndex, tag: Tag) -> (Self, Option<ServiceIndex>) {
+        let store = &inner.store;
+        if store.has_stopped(index) {
+            return (Self::Stopped, None);
+        }
+        if store.is_closed() {
+            return (Self::Closed, None);
+        }
+        #[cfg(feature = "supervise")]
+        if let Some(status) = inner.supervisors.status(index) {
+            return match status.state {
+                // The supervisor has not noticed the failure yet.
+                SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
+                SupervisorState::Building => Self::awaited(inner, index, tag)
+                    .unwrap_or_else(|| (Self::Supervised(status), None)),
+                _ => {
+                    let waiting_for = status.waiting_for.as_deref();
+                    let next = waiting_for.and_then(|name| store.find(name)).map(|id| id.index);
+                    (Self::Supervised(status), next.filter(|&next| !store.is_ready(next)))
+                }
+            };
+        }
+        Self::awaited(inner, index, tag).unwrap_or_else(|| match tag.phase() {
+            Phase::Starting => (Self::Starting, None),
+            _ if store.service(index).role.is_provided() => (Self::Down, None),
+            _ => (Self::NoProvider, None),
+        })
+    }
+
+    /// Returns what the attempt in progress waits for, if it does.
+    fn awaited(
+        inner: &RegistryInner,
+        index: ServiceIndex,
+        tag: Tag,
+    ) -> Option<(Self, Option<ServiceIndex>)> {
+        if tag.phase() != Phase::Starting {
+            return None;
+        }
+        match inner.store.awaited(index, tag.generation())? {
+            Awaited::Other(what) => Some((Self::WaitingFor(what), None)),
+            // Its wait is about to end.
+            Awaited::Dependency(dependency) if inner.store.is_ready(dependency) => None,
+            Awaited::Dependency(dependency) => {
+                let name = String::from(inner.store.name(dependency));
+                Some((Self::WaitingFor(name.into()), Some(dependency)))
+            }
+        }
+    }
+
+    /// Returns whether a dependency that is not ready is a reason, too.
+    fn may_need(&self) -> bool {
+        match self {
+            Self::Down | Self::NoProvider | Self::Starting => true,
+            Self::Closed | Self::Stopped | Self::WaitingFor(_) => false,
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) => {
+                matches!(status.state, SupervisorState::NotRunning | SupervisorState::Building)
+            }
+        }
+    }
+
+    /// Returns whether the service is at its end.
+    fn is_end(&self) -> bool {
+        matches!(self, Self::Closed | Self::Stopped)
+    }
+
+    /// Returns whether the service is being built.
+    fn is_again(&self) -> bool {
+        match self {
+            Self::Starting => true,
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) => status.state == SupervisorState::Building,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => f.write_str("down"),
+            Self::NoProvider => f.write_str("no provider"),
+            Self::Closed => f.write_str("closed"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Starting => f.write_str("starting"),
+            Self::WaitingFor(what) => write!(f, "waiting for {what}"),
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) if status.state == SupervisorState::NotRunning => {
+                write!(f, "its supervisor is {status}")
+            }
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) => status.fmt(f),
+        }
+    }
+}
+
+impl Link {
+    /// Reads a service that is not ready. Returns its link, and the service for which it waits.
+    fn read(
+        inner: &RegistryInner,
+        index: ServiceIndex,
+        tag: Tag,
+        first_blocking: impl FnOnce() -> Option<ServiceIndex>,
+    ) -> (Self, Option<ServiceIndex>) {
+        let store = &inner.store;
+        let (state, awaited) = State::read(inner, index, tag);
+        let needs = if state.may_need() { first_blocking() } else { None };
+        let next = awaited.or(needs);
+        let is_root = next.is_none();
+        let failure = if is_root { store.last_failure(index).map(Shielded::new) } else { None };
+        let link = Self {
+            service: store.name(index),
+            needs: needs.map(|needs| store.name(needs)),
+            lasts: if is_root { lasts(inner, index, tag, failure.as_deref()) } else { None },
+            // That it ended as planned is what the word says.
+            failure: failure.filter(|failure| !(state.is_end() && failure.is_planned())),
+            state,
+        };
+        (link, next)
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, with_failure: bool) -> fmt::Result {
+        write!(f, "{}: {}", self.service, self.state)?;
+        if let Some(needs) = &self.needs {
+            write!(f, ", needs {needs}")?;
+        }
+        if let Some(failure) = &self.failure {
+            if self.state.is_again() {
+                let after = if failure.is_planned() { "" } else { " after a failure" };
+                write!(f, " again{after}")?;
+            }
+            if with_failure {
+                f.write_str(": ")?;
+                if failure.root != failure.service {
+                    let verb = if failure.is_planned() { "was stopped" } else { "failed" };
+                    write!(f, "{} {verb}: ", failure.root)?;
+                }
+                write!(f, "{}", failure.reason)?;
+            }
+        }
+        match self.lasts {
+            Some(lasts) if lasts.as_secs() > 0 => write!(f, " (for {})", Rounded(lasts)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns how long a service is not ready.
+fn lasts(
+    inner: &RegistryInner,
+    index: ServiceIndex,
+    tag: Tag,
+    failure: Option<&Failure>,
+) -> Option<Duration> {
+    #[cfg(feature = "supervise")]
+    {
+        if let Some(lasts) = inner.supervisors.status(index).and_then(|it| it.not_ready_for) {
+            return Some(lasts);
+        }
+        if !inner.supervisors.clock_is_real() {
+            return None;
+        }
+    }
+    let since = match (tag.phase(), failure) {
+        (Phase::Down, Some(failure)) => failure.at,
+        _ => inner.store.began_at(index),
+    };
+    SystemTime::now().duration_since(since).ok()
+}
+
+/// Why a service was not ready, for an error. It is found when it is needed for the first time: it
+/// takes locks, and a read is wait-free.
+#[derive(Clone)]
+pub(crate) struct LazyNotReady(Arc<Lazy>);
+
+struct Lazy {
+    registry: Weak<RegistryInner>,
+    index: ServiceIndex,
+    found: OnceLock<Option<NotReady>>,
+}
+
+impl LazyNotReady {
+    pub(crate) fn new(registry: &Arc<RegistryInner>, index: ServiceIndex) -> Self {
+        let registry = Arc::downgrade(registry);
+        Self(Arc::new(Lazy { registry, index, found: OnceLock::new() }))
+    }
+
+    /// `None` if the service has become ready, or the registry no longer exists.
+    pub(crate) fn get(&self) -> Option<&NotReady> {
+        let Lazy { registry, index, found } = &*self.0;
+        let find = || registry.upgrade().and_then(|inner| NotReady::of(&inner, *index));
+        found.get_or_init(find).as_ref()
+    }
+}
+
+impl From<Option<NotReady>> for LazyNotReady {
+    fn from(found: Option<NotReady>) -> Self {
+        let (registry, index) = (Weak::new(), ServiceIndex::new(0));
+        Self(Arc::new(Lazy { registry, index, found: found.into() }))
+    }
+}
+
+impl fmt::Debug for LazyNotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+// As of `Registry`.
+impl UnwindSafe for LazyNotReady {}
+impl RefUnwindSafe for LazyNotReady {}

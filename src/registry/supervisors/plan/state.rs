@@ -1,0 +1,424 @@
+//! The members of the operations, and the passes through their dependents. All functions are called
+//! under the lock of the plan.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{
+        planned_end::{EndKind, PlannedEnd},
+        report::ShutdownReport,
+    },
+    Released, Request, Step, Ticket,
+};
+use crate::{
+    numbers::ServiceIndex,
+    store::{Edge, EndMark, FoundDependent, Store},
+    sync::lock,
+};
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) shutdown: Course,
+    /// The end that a shutdown is for its members.
+    pub(super) shutdown_end: Option<Arc<PlannedEnd>>,
+    pub(super) members: HashMap<ServiceIndex, Member>,
+    pub(super) operations: HashMap<OperationNumber, Operation>,
+    /// The number of the last operation.
+    pub(super) last: OperationNumber,
+    /// The services to check next.
+    pub(super) to_check: VecDeque<ServiceIndex>,
+    /// The services whose slots must be woken.
+    pub(super) to_wake: Vec<ServiceIndex>,
+    /// Operations of which no service is stopping any more, or all have ended.
+    pub(super) to_look_at: Vec<OperationNumber>,
+    /// The number of services that a shutdown has added.
+    pub(super) added: u32,
+    /// The limits of the services that are stopping.
+    pub(super) deadlines: BTreeSet<(Instant, ServiceIndex)>,
+    /// The number of guards that hold the turn of a service.
+    pub(super) held: HashMap<ServiceIndex, u32>,
+    /// The report of a shutdown that has ended.
+    pub(super) report: ShutdownReport,
+}
+
+pub(super) type OperationNumber = u32;
+
+#[derive(Default)]
+pub(super) struct Operation {
+    pub(super) members: Vec<ServiceIndex>,
+    /// The number of members that are being marked or stopped.
+    pub(super) busy: usize,
+    /// The number of members that have not ended.
+    pub(super) left: usize,
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) report: ShutdownReport,
+}
+
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(super) enum Course {
+    #[default]
+    NotBegun,
+    /// With the operation of the shutdown.
+    Begun(OperationNumber),
+    Ended,
+}
+
+/// The progress of one service.
+pub(super) struct Member {
+    pub(super) operation: OperationNumber,
+    pub(super) end: Arc<PlannedEnd>,
+    /// It was asked for itself.
+    pub(super) is_root: bool,
+    /// It stays stopped when it is released.
+    pub(super) stays_stopped: bool,
+    /// Its dependents stay stopped, too.
+    pub(super) subtree: bool,
+    pub(super) progress: Progress,
+    /// It is in `to_check`.
+    pub(super) is_queued: bool,
+    /// It is marked: the pass in progress is the last one.
+    pub(super) is_marked: bool,
+    /// The pass in progress has not waited for a dependent.
+    pub(super) is_clean: bool,
+    /// Where the pass continues.
+    pub(super) position: Edge,
+    /// The first service whose witness is this one.
+    pub(super) first_waiting: Option<ServiceIndex>,
+    /// The next service with the same witness.
+    pub(super) next_waiting: Option<ServiceIndex>,
+    /// When its turn to stop began.
+    pub(super) turn_at: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It is not its turn to stop.
+    Waiting,
+    /// A thread wakes the slot after the mark.
+    Marking,
+    /// It is its turn to stop.
+    Stopping,
+    /// It is its turn, it is down, and its provider holds the turn.
+    Held,
+    /// Its result is in the report. A thread is taking it down, in case that it is not.
+    Reported,
+    /// It has ended, and its dependencies do not wait for it.
+    Ended,
+}
+
+impl State {
+    pub(super) fn operation(&mut self, number: OperationNumber) -> &mut Operation {
+        self.operations.entry(number).or_default()
+    }
+
+    pub(super) fn new_operation(&mut self) -> OperationNumber {
+        self.last += 1;
+        self.operations.insert(self.last, Operation::default());
+        self.last
+    }
+
+    pub(super) fn queue(&mut self, service: ServiceIndex) {
+        if let Some(member) = self.members.get_mut(&service) {
+            if !mem::replace(&mut member.is_queued, true) {
+                self.to_check.push_back(service);
+            }
+        }
+    }
+
+    pub(super) fn no_longer_busy(&mut self, number: OperationNumber) {
+        let operation = self.operation(number);
+        operation.busy -= 1;
+        if operation.busy == 0 {
+            self.to_look_at.push(number);
+        }
+    }
+
+    pub(super) fn begin(&mut self, store: &Store, request: Request) -> Ticket {
+        let Request { root, end, subtree } = request;
+        let (end, number) = (Arc::new(end), self.new_operation());
+        let stays_stopped = end.kind == EndKind::Stop;
+        let number = self.add(store, root, number, &end, subtree);
+        if let Some(member) = self.members.get_mut(&root) {
+            (member.is_root, member.stays_stopped) = (true, stays_stopped);
+        }
+        if subtree {
+            self.add_dependents(store, root, number, &end);
+        }
+        let ticket = Ticket::default();
+        // The operation may be part of another one since `add`.
+        let number = self.members[&root].operation;
+        self.operation(number).tickets.push(Arc::clone(&ticket));
+        // All its members may have ended already.
+        self.to_look_at.push(number);
+        ticket
+    }
+
+    /// Adds all hard dependents of a root, which stay stopped.
+    pub(super) fn add_dependents(
+        &mut self,
+        store: &Store,
+        root: ServiceIndex,
+        number: OperationNumber,
+        end: &Arc<PlannedEnd>,
+    ) {
+        let (mut number, mut found) = (number, BTreeSet::from([root]));
+        let mut to_visit = vec![root];
+        while let Some(service) = to_visit.pop() {
+            for dependent in store.hard_dependents(service) {
+                if found.insert(dependent) {
+                    number = self.add(store, dependent, number, end, true);
+                    to_visit.push(dependent);
+                }
+            }
+        }
+    }
+
+    /// Adds a service to an operation. Returns the operation that it belongs to, which is another
+    /// one if it was a member of it.
+    pub(super) fn add(
+        &mut self,
+        store: &Store,
+        service: ServiceIndex,
+        number: OperationNumber,
+        end: &Arc<PlannedEnd>,
+        subtree: bool,
+    ) -> OperationNumber {
+        if let Some(member) = self.members.get_mut(&service) {
+            if end.kind > member.end.kind {
+                member.end = Arc::clone(end);
+            }
+            (member.subtree, member.stays_stopped) =
+                (member.subtree || subtree, member.stays_stopped || subtree);
+            let other = member.operation;
+            return self.merge(number, other);
+        }
+        let is_stopped = store.service(service).end_mark.get() == EndMark::Stopped;
+        self.members.insert(
+            service,
+            Member {
+                operation: number,
+                end: Arc::clone(end),
+                is_root: false,
+                stays_stopped: subtree || is_stopped,
+                subtree,
+                progress: Progress::Waiting,
+                is_queued: true,
+                is_marked: false,
+                is_clean: true,
+                position: Edge::first_to(service),
+                first_waiting: None,
+                next_waiting: None,
+                turn_at: None,
+                deadline: None,
+            },
+        );
+        self.to_check.push_back(service);
+        let operation = self.operation(number);
+        operation.members.push(service);
+        operation.left += 1;
+        number
+    }
+
+    /// Makes one operation of two. Each member moves a logarithmic number of times.
+    pub(super) fn merge(
+        &mut self,
+        one: OperationNumber,
+        other: OperationNumber,
+    ) -> OperationNumber {
+        if one == other || !self.operations.contains_key(&other) {
+            return one;
+        }
+        let members = |number| self.operations[&number].members.len();
+        let (from, to) = if members(one) < members(other) { (one, other) } else { (other, one) };
+        let Some(mut from) = self.operations.remove(&from) else { return to };
+        for service in &from.members {
+            if let Some(member) = self.members.get_mut(service) {
+                member.operation = to;
+            }
+        }
+        let operation = self.operation(to);
+        operation.members.append(&mut from.members);
+        operation.tickets.append(&mut from.tickets);
+        operation.report.append(from.report);
+        operation.busy += from.busy;
+        operation.left += from.left;
+        if operation.busy == 0 {
+            self.to_look_at.push(to);
+        }
+        to
+    }
+
+    /// All operations become a part of the shutdown. What is waiting is checked again, because
+    /// edges of all kinds count now.
+    pub(super) fn begin_shutdown(&mut self, store: &Store, end: Arc<PlannedEnd>) {
+        let mut number = self.new_operation();
+        let others: Vec<OperationNumber> = self.operations.keys().copied().collect();
+        for other in others {
+            number = self.merge(number, other);
+        }
+        self.shutdown = Course::Begun(number);
+        let mut members = self.operation(number).members.clone();
+        members.sort_unstable();
+        for service in members {
+            let Some(member) = self.members.get_mut(&service) else { continue };
+            member.end = Arc::clone(&end);
+            (member.first_waiting, member.next_waiting) = (None, None);
+            if member.progress == Progress::Waiting {
+                (member.is_marked, member.is_clean) = (false, true);
+                member.position = Edge::first_to(service);
+                self.queue(service);
+            } else {
+                store.service(service).end_mark.set(EndMark::ShutDown);
+                self.to_wake.push(service);
+            }
+        }
+        self.shutdown_end = Some(end);
+    }
+
+    /// Adds the services that are not members of the shutdown.
+    pub(super) fn add_all(&mut self, store: &Store, number: OperationNumber) {
+        let Some(end) = self.shutdown_end.clone() else { return };
+        for service in ServiceIndex::range(self.added..store.len()) {
+            if !self.members.contains_key(&service) {
+                self.add(store, service, number, &end, false);
+            }
+        }
+        self.added = store.len();
+    }
+
+    /// Continues the pass of a service through the list of its dependents.
+    pub(super) fn check(
+        &mut self,
+        store: &Store,
+        service: ServiceIndex,
+        budget: &mut usize,
+    ) -> Option<Step> {
+        let member = self.members.get_mut(&service)?;
+        member.is_queued = false;
+        if member.progress != Progress::Waiting {
+            return None;
+        }
+        let (position, number) = (member.position, member.operation);
+        let (end, subtree) = (Arc::clone(&member.end), member.subtree);
+        let is_awaited = |dependent: ServiceIndex| {
+            // A dependent that is no member has begun to depend on the service just now.
+            let dependent = self.members.get(&dependent);
+            dependent.is_none_or(|dependent| dependent.progress != Progress::Ended)
+        };
+        let hard_only = end.kind != EndKind::ShutDown;
+        match store.find_dependent(position, hard_only, budget, is_awaited) {
+            FoundDependent::NotYet(edge) => {
+                self.members.get_mut(&service)?.position = edge;
+                self.queue(service);
+            }
+            FoundDependent::At(edge) => {
+                self.add(store, edge.dependent, number, &end, subtree);
+                let next_waiting =
+                    self.members.get_mut(&edge.dependent)?.first_waiting.replace(service);
+                let member = self.members.get_mut(&service)?;
+                (member.position, member.is_clean, member.next_waiting) =
+                    (edge, false, next_waiting);
+            }
+            FoundDependent::None => {
+                let member = self.members.get_mut(&service)?;
+                if member.is_marked || member.is_clean {
+                    let (progress, step) = match member.is_marked {
+                        true => (Progress::Stopping, Step::Stop(service, end)),
+                        false => (Progress::Marking, Step::Mark(service)),
+                    };
+                    member.progress = progress;
+                    if progress == Progress::Marking {
+                        self.mark(store, service);
+                    }
+                    self.operation(number).busy += 1;
+                    return Some(step);
+                }
+                (member.position, member.is_clean) = (Edge::first_to(service), true);
+                self.queue(service);
+            }
+        }
+        None
+    }
+
+    pub(super) fn mark(&self, store: &Store, service: ServiceIndex) {
+        let mark = &store.service(service).end_mark;
+        match self.members.get(&service).map(|member| member.end.kind) {
+            Some(EndKind::ShutDown) => mark.set(EndMark::ShutDown),
+            // A stopped service stays marked as stopped.
+            _ if mark.is_set() => {}
+            _ => mark.set(EndMark::Ending),
+        }
+    }
+
+    /// An operation of which no service is stopping is over, or its services are checked again.
+    pub(super) fn look_at(&mut self, store: &Store, number: OperationNumber) -> Option<Step> {
+        let operation = self.operations.get(&number)?;
+        if operation.busy > 0 {
+            return None;
+        }
+        if operation.left > 0 {
+            self.check_all_again(number);
+            return None;
+        }
+        if self.shutdown == Course::Begun(number) {
+            return None;
+        }
+        Some(Step::Release(self.release(store, number)))
+    }
+
+    /// Begins a new pass of each service of an operation that waits.
+    pub(super) fn check_all_again(&mut self, number: OperationNumber) {
+        let members = mem::take(&mut self.operation(number).members);
+        for &service in &members {
+            let Some(member) = self.members.get_mut(&service) else { continue };
+            (member.first_waiting, member.next_waiting) = (None, None);
+            if member.progress == Progress::Waiting {
+                (member.position, member.is_clean) = (Edge::first_to(service), true);
+                self.queue(service);
+            }
+        }
+        self.operation(number).members = members;
+    }
+
+    /// Removes an operation that is over, and the marks of its members.
+    pub(super) fn release(&mut self, store: &Store, number: OperationNumber) -> Vec<Released> {
+        let Some(operation) = self.operations.remove(&number) else { return Vec::new() };
+        let mut released = Vec::with_capacity(operation.members.len());
+        for service in operation.members {
+            let Some(member) = self.members.remove(&service) else { continue };
+            let mark = if member.stays_stopped { EndMark::Stopped } else { EndMark::None };
+            store.service(service).end_mark.set(mark);
+            released.push(Released { service, resets: member.is_root && !member.stays_stopped });
+        }
+        for ticket in operation.tickets {
+            *lock(&ticket) = Some(operation.report.clone());
+        }
+        released
+    }
+
+    /// Claims a service that is stopping, for the thread that reports its result. Returns the
+    /// report, and how long its turn has taken.
+    pub(super) fn take_stopping(
+        &mut self,
+        service: ServiceIndex,
+        now: Instant,
+    ) -> Option<(&mut ShutdownReport, Duration)> {
+        let member = self.members.get_mut(&service)?;
+        if member.progress != Progress::Stopping {
+            return None;
+        }
+        member.progress = Progress::Reported;
+        let took = member.turn_at.map(|turn_at| now.saturating_duration_since(turn_at));
+        let number = member.operation;
+        if let Some(deadline) = member.deadline.take() {
+            self.deadlines.remove(&(deadline, service));
+        }
+        Some((&mut self.operation(number).report, took.unwrap_or_default()))
+    }
+}

@@ -1,0 +1,293 @@
+//! Restarting, stopping and starting single services, with their hard dependents.
+//!
+//! The plan of the registry executes them (`registry/supervisors/plan.rs`).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    error::{ForeignIdError, StopError},
+    numbers::ServiceIndex,
+    provide::Running,
+    registry::{PlannedEnd, Registry, Request, ShutdownReport, Ticket},
+    service::AnyId,
+    store::Store,
+    sync::lock,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// The wait of [`Registry::restart`], [`Registry::stop`] and [`Registry::stop_subtree`]. It borrows
+/// nothing.
+pub type StopWait = Wait<HasStopped>;
+
+/// A service has stopped, with its dependents. The first check begins the restart or the stop.
+pub struct HasStopped {
+    registry: Registry,
+    id: AnyId,
+    operation: Operation,
+    /// Where the report will be. `None` before the first check.
+    ticket: Option<Ticket>,
+}
+
+enum Operation {
+    Restart { why: Arc<str> },
+    Stop { subtree: bool },
+}
+
+impl HasStopped {
+    /// Begins the restart or the stop. Returns `None` if a shutdown has begun.
+    fn begin(&self, root: ServiceIndex) -> Option<Ticket> {
+        let (registry, store) = (&self.registry, self.registry.store());
+        let name = store.name(root);
+        let (end, subtree) = match &self.operation {
+            Operation::Restart { why } => (PlannedEnd::restart(name, Arc::clone(why)), false),
+            Operation::Stop { subtree } => (PlannedEnd::stop(name), *subtree),
+        };
+        let request = Request { root, end, subtree };
+        let ticket = registry.supervisors().plan.begin(store, request)?;
+        registry.advance_all();
+        Some(ticket)
+    }
+}
+
+impl Condition for HasStopped {
+    type Output = Result<ShutdownReport, StopError>;
+
+    fn check(&mut self) -> Option<Self::Output> {
+        let root = match self.registry.index(self.id) {
+            Ok(root) => root,
+            Err(foreign) => return Some(Err(foreign.into())),
+        };
+        let service = || self.registry.store().name(root);
+        if self.registry.is_closed() {
+            return Some(Err(StopError::Closed { service: service() }));
+        }
+        if self.ticket.is_none() {
+            self.ticket = self.begin(root);
+        }
+        let report = self.ticket.as_ref().and_then(|ticket| lock(ticket).clone());
+        if let Some(report) = report {
+            return Some(Ok(report));
+        }
+        // The mark of a shutdown is set before the slot is woken.
+        let is_final = || self.registry.store().service(root).end_mark.is_final();
+        (self.ticket.is_none() || is_final())
+            .then(|| Err(StopError::ShuttingDown { service: service() }))
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.id.index)
+    }
+
+    fn store(&self) -> &Store {
+        self.registry.store()
+    }
+
+    fn timed_out(&self, after: Duration) -> Self::Output {
+        let root = self.registry.index(self.id)?;
+        let waiting_for = self.registry.stopping_with(root);
+        Err(StopError::TimedOut { service: self.registry.store().name(root), after, waiting_for })
+    }
+}
+
+/// Holds the turn of a service to stop; returned by [`Running::hold_turn`].
+#[must_use = "the drop of the guard ends the turn"]
+pub struct TurnGuard {
+    registry: Registry,
+    service: ServiceIndex,
+}
+
+impl Drop for TurnGuard {
+    fn drop(&mut self) {
+        self.registry.no_longer_hold(self.service);
+    }
+}
+
+impl fmt::Debug for TurnGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = self.registry.store().name(self.service);
+        f.debug_struct("TurnGuard").field("service", &service).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync + 'static> Running<T> {
+    /// Holds the turn of this service to stop, in a [stop](Registry::stop), a
+    /// [restart](Registry::restart) or a [shutdown](Registry::shutdown): its dependencies do not
+    /// stop before all guards are dropped.
+    ///
+    /// For a provider that has something to do after its instance has
+    /// [failed](Running::failed): it takes a guard after the publication, and drops it when its
+    /// work is done. A supervised service needs no guard: its body and its close hook do this work.
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    ///
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let pool = registry.register::<u8>("pool")?;
+    /// let server = registry.register::<u8>("server")?;
+    /// registry.depends(server).on(pool)?;
+    /// let (provide_pool, provide_server) = (registry.provide(pool)?, registry.provide(server)?);
+    /// let pool_is_up = provide_pool.begin().wait_blocking()?.ready(1)?;
+    /// let server_is_up = provide_server.begin().wait_blocking()?.ready(2)?;
+    ///
+    /// let turn = server_is_up.hold_turn();
+    /// let stop = registry.stop(pool).wait_blocking_timeout(Duration::ZERO);
+    /// assert!(stop.is_err(), "the server is down, and its provider is still working");
+    /// assert!(registry.get(server).is_err() && registry.get(pool).is_ok());
+    /// drop(turn);
+    /// assert!(registry.get(pool).is_err());
+    /// # drop((pool_is_up, server_is_up));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hold_turn(&self) -> TurnGuard {
+        let (registry, service) = (self.registry.clone(), self.id.index());
+        registry.supervisors().plan.hold(service);
+        TurnGuard { registry, service }
+    }
+}
+
+impl Registry {
+    fn operate(&self, id: impl Into<AnyId>, operation: Operation) -> StopWait {
+        Wait::new(HasStopped { registry: self.clone(), id: id.into(), operation, ticket: None })
+    }
+
+    /// Restarts a service as planned: stops it with its hard dependents, and lets them begin again.
+    ///
+    /// Dependents stop first. A supervised service stops as in a [shutdown](Self::shutdown): its
+    /// body is notified while the instance can be read; then the instance goes down, is drained and
+    /// closed. All that it uses is up until this is done. Nothing is counted as a failure. The
+    /// failures of the named service are forgotten, and a backoff or *given up* ends. A service
+    /// that was [stopped](Self::stop) is started.
+    ///
+    /// Services with other edges to it stay up: a soft or a start-only dependent, or one with a
+    /// grace period, which fails if the service is not ready again in time.
+    ///
+    /// The wait ends when all of them have stopped, and returns how: use
+    /// [`wait_ready`](Self::wait_ready) to wait for the new instance. The restart begins at the
+    /// first poll. If the wait is dropped after that, or its timeout expires, the restart
+    /// continues. A restart that overlaps another restart or a stop becomes one with it.
+    ///
+    /// A body or a builder of the service must not await it, because the restart waits for them.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`]: the registry is closed or shutting down, the timeout of the wait expired, or
+    /// the id belongs to another registry.
+    ///
+    /// ```
+    /// use mainstay::{Registry, supervise::{RestartPolicy, SupervisorState}};
+    /// use std::{thread, time::Duration};
+    ///
+    /// let registry = Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// let policy = RestartPolicy::default().max_failures(0, Duration::from_secs(60));
+    /// let supervisor = registry.supervise(port)?.restart_policy(policy);
+    /// let mut builds = 0;
+    /// thread::spawn(move || {
+    ///     supervisor.run_blocking(move |_| {
+    ///         builds += 1;
+    ///         if builds > 1 { Ok(80) } else { Err("no port is free") }
+    ///     })
+    /// });
+    /// while registry.status(port)?.supervisor.unwrap().state != SupervisorState::GivenUp {
+    ///     thread::yield_now();
+    /// }
+    /// registry.restart(port, "a port is free now").wait_blocking()?;
+    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn restart(&self, id: impl Into<AnyId>, why: impl Into<Arc<str>>) -> StopWait {
+        self.operate(id, Operation::Restart { why: why.into() })
+    }
+
+    /// Stops a service, with its hard dependents: the service stays down until it is
+    /// [started](Self::start).
+    ///
+    /// As [`restart`](Self::restart), but the named service does not begin again. Its dependents
+    /// begin, and then wait for it. A provider that is not a supervisor finds that its instance has
+    /// [failed](Running::failed), and then waits in [`begin`](crate::Provider::begin).
+    ///
+    /// It also works for a service that has no provider yet. Stops do not nest: one
+    /// [`start`](Self::start) is enough. A shutdown or a [close](Self::close) wins over a stop.
+    ///
+    /// # Errors
+    ///
+    /// As [`restart`](Self::restart).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # let supervisor = registry.supervise(port)?;
+    /// # std::thread::spawn(|| supervisor.run_blocking(|_| 80));
+    /// registry.wait_ready(port).wait_blocking()?;
+    /// registry.stop(port).wait_blocking()?;
+    /// assert!(registry.get(port).is_err());
+    /// assert!(registry.start(port)?);
+    /// registry.wait_ready(port).wait_blocking()?;
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop(&self, id: impl Into<AnyId>) -> StopWait {
+        self.operate(id, Operation::Stop { subtree: false })
+    }
+
+    /// Stops a service and all its hard dependents: each stays down until it is
+    /// [started](Self::start) itself.
+    ///
+    /// As [`stop`](Self::stop).
+    ///
+    /// # Errors
+    ///
+    /// As [`restart`](Self::restart).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(2)?;
+    /// # let pool = registry.register::<u8>("pool")?;
+    /// # let server = registry.register::<u8>("server")?;
+    /// registry.depends(server).on(pool)?;
+    /// registry.stop_subtree(pool).wait_blocking()?;
+    /// assert!(registry.start(pool)? && registry.start(server)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop_subtree(&self, id: impl Into<AnyId>) -> StopWait {
+        self.operate(id, Operation::Stop { subtree: true })
+    }
+
+    /// Lets a [stopped](Self::stop) service begin again. Returns whether it was stopped.
+    ///
+    /// Starts no other service. If the service is still stopping, it begins again when it and the
+    /// services that stop together with it have stopped. Its failures are forgotten. Blocking: it
+    /// takes a lock for a short time. Does nothing after a
+    /// shutdown has begun.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignIdError`]: the id belongs to another registry.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// registry.stop(port).wait_blocking()?;
+    /// let provider = registry.provide(port)?;
+    /// assert!(provider.begin().wait_blocking_timeout(std::time::Duration::ZERO).is_err());
+    /// assert!(registry.start(port)?);
+    /// assert!(provider.begin().wait_blocking_timeout(std::time::Duration::ZERO).is_ok());
+    /// assert!(!registry.start(port)?, "it was started already");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start(&self, id: impl Into<AnyId>) -> Result<bool, ForeignIdError> {
+        let index = self.index(id.into())?;
+        if self.is_closed() {
+            return Ok(false);
+        }
+        let (was_stopped, wakes) = self.supervisors().plan.start(self.store(), index);
+        if wakes {
+            self.request_reset(index);
+            self.store().wake(index);
+        }
+        Ok(was_stopped)
+    }
+}

@@ -1,0 +1,248 @@
+//! When a service is built again after a failure: at once, after a backoff, or after a change of
+//! what it was built from.
+
+use std::{
+    collections::BTreeMap,
+    future::{Future, pending},
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use futures_lite::future::or;
+
+use super::{
+    SupervisorState,
+    policy::{Decision, FailureCounter},
+    supervisor::ServiceLoop,
+    verdict::Meaning,
+    wake_list::WakeList,
+};
+use crate::{
+    failure::Failure,
+    instance::BuiltFrom,
+    numbers::ServiceIndex,
+    registry::{Command, CommandWait},
+    service::{AnyId, ServiceName},
+    store::{Edge, Given, Received, Store, UsedEdges},
+    sync::Shielded,
+    waiting::{
+        Wait,
+        sealed::{Condition, WaitSlots},
+    },
+};
+
+/// What the last attempt was given: the instances from which it was built, and those that it could
+/// have used.
+#[derive(Default)]
+pub(super) struct Inputs {
+    /// The present instances of the declared dependencies, read when the attempt began.
+    pub(super) declared: Vec<Given>,
+    /// What the attempt was given over the edges that it has used.
+    pub(super) edges: UsedEdges,
+    /// If the attempt was published: what it has received. `edges` has forgotten these.
+    pub(super) built_from: Option<Arc<[BuiltFrom]>>,
+}
+
+impl Inputs {
+    /// Returns what the attempt was given of each service, apart from a `missing` one.
+    fn given(&self, missing: Option<ServiceIndex>) -> BTreeMap<ServiceIndex, Option<Received>> {
+        let mut given: BTreeMap<_, _> = self.declared.iter().copied().collect();
+        given.extend(self.edges.given());
+        for from in self.built_from.iter().flat_map(|built_from| built_from.iter()) {
+            let received = Some((from.generation, from.revision));
+            let given = given.entry(from.service.index).or_default();
+            *given = received.max(*given);
+        }
+        // The error says that it was not there, whatever the attempt was given before.
+        given.extend(missing.map(|missing| (missing, None)));
+        given
+    }
+}
+
+/// What a retry waits for.
+enum Retry {
+    /// This time since the failure, or a change.
+    After(Duration),
+    /// A change, most likely of this service: it was not available.
+    WhenAvailable(ServiceIndex),
+    /// A change: the error was permanent.
+    WhenChanged,
+    /// A change, if the policy says so.
+    GivenUp,
+}
+
+/// What has ended the wait for a retry.
+enum Ended {
+    Stop,
+    Reset,
+    Time,
+    Change,
+}
+
+impl<T: Send + Sync + 'static> ServiceLoop<T> {
+    /// Counts a failure, and waits until the service is built again. Returns `false` if the service
+    /// must stop.
+    pub(super) async fn wait_to_retry(
+        &self,
+        failed: Shielded<Failure>,
+        since: Instant,
+        inputs: Inputs,
+        counter: &mut FailureCounter,
+    ) -> bool {
+        let meaning = Meaning::of(&failed);
+        let missing = match &meaning {
+            Meaning::Unavailable(service) => self.missing(service),
+            _ => None,
+        };
+        let decision = match meaning {
+            Meaning::Excused => counter.ignore_failure(since),
+            Meaning::Unavailable(_) if missing.is_some() => counter.ignore_failure(since),
+            Meaning::Unavailable(_) | Meaning::Failed | Meaning::Permanent => {
+                counter.count_failure(since)
+            }
+        };
+        let retry = match decision {
+            Decision::GiveUp => Retry::GivenUp,
+            Decision::RetryAfter(delay) => match missing {
+                Some(missing) => Retry::WhenAvailable(missing),
+                None if meaning == Meaning::Permanent => Retry::WhenChanged,
+                // The loop does not report `BackingOff` for no time.
+                None if delay.is_zero() => return true,
+                None => Retry::After(delay),
+            },
+        };
+        let end = match retry {
+            Retry::After(delay) => since.checked_add(delay),
+            _ => None,
+        };
+        let first_backoff = since.checked_add(counter.policy().first_backoff());
+        let failures = counter.failures();
+        match &retry {
+            Retry::After(_) => self.set_state(SupervisorState::BackingOff, failures, end),
+            Retry::WhenAvailable(missing) => {
+                let missing = self.registry().store().name(*missing);
+                self.set_waiting(missing, failures, first_backoff);
+            }
+            Retry::WhenChanged => self.set_down(SupervisorState::Permanent, failures, &failed),
+            Retry::GivenUp => self.set_down(SupervisorState::GivenUp, failures, &failed),
+        }
+        // The user's reason must not live as long as the service stays down.
+        drop(failed);
+
+        let changes_count = match retry {
+            // A change is too late to end it.
+            Retry::After(_) => first_backoff.is_some_and(|first| end.is_none_or(|end| first < end)),
+            Retry::WhenAvailable(_) | Retry::WhenChanged => true,
+            Retry::GivenUp => counter.policy().retry_given_up,
+        };
+        let time = async {
+            self.sleep_until(end).await;
+            Ended::Time
+        };
+        let change = async {
+            if !changes_count {
+                return pending().await;
+            }
+            self.sleep_until(first_backoff).await;
+            // Not before: changes until then start one build.
+            let given = inputs.given(missing);
+            InputsChanged::new(self.registry().store(), given).await;
+            Ended::Change
+        };
+        let command = async {
+            match Wait::new(self.command_wait()).await {
+                Command::Stop => Ended::Stop,
+                Command::Reset => Ended::Reset,
+            }
+        };
+        match or(command, or(time, change)).await {
+            Ended::Stop => return false,
+            Ended::Reset => counter.reset(),
+            Ended::Change if matches!(retry, Retry::GivenUp) => counter.try_once(),
+            Ended::Change | Ended::Time => {}
+        }
+        true
+    }
+
+    /// Returns the index of a service that was not available to the last attempt. Returns `None` if
+    /// this service cannot wait for it: it belongs to another registry, or it depends on this one,
+    /// so it would wait for this one in turn.
+    fn missing(&self, name: &ServiceName) -> Option<ServiceIndex> {
+        let store = self.registry().store();
+        let AnyId { index, .. } = store.find(name)?;
+        let edge = Edge { dependent: self.id().index(), dependency: index, soft: true };
+        let is_here = store.name(index).is_clone_of(name);
+        (is_here && !store.would_close_cycle(edge)).then_some(index)
+    }
+
+    /// Returns the condition of a wait for a stop or a reset.
+    pub(super) fn command_wait(&self) -> CommandWait<'_> {
+        let (store, index) = (self.registry().store(), self.id().index());
+        CommandWait { store, index, control: &self.control, accept_reset: true }
+    }
+}
+
+/// Waits until the instance of a service that an attempt could get is another one than this.
+struct InputChanged<'a> {
+    store: &'a Store,
+    input: ServiceIndex,
+    given: Option<Received>,
+}
+
+impl Condition for InputChanged<'_> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        (self.store.instance_to_build_from(self.input) != self.given).then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.input)
+    }
+
+    fn store(&self) -> &Store {
+        self.store
+    }
+
+    fn timed_out(&self, _: Duration) {}
+}
+
+/// Waits until one of several inputs has changed. A wake-up costs the check of one input, whatever
+/// their number.
+struct InputsChanged<'a> {
+    waits: BTreeMap<ServiceIndex, (Wait<InputChanged<'a>>, Waker)>,
+    /// Those that were not polled yet.
+    new: Vec<ServiceIndex>,
+    woken: WakeList,
+}
+
+impl<'a> InputsChanged<'a> {
+    fn new(store: &'a Store, given: BTreeMap<ServiceIndex, Option<Received>>) -> Self {
+        let woken = WakeList::new();
+        let new = given.keys().copied().collect();
+        let waits = given.into_iter().map(|(input, given)| {
+            let wait = Wait::new(InputChanged { store, input, given });
+            (input, (wait, woken.waker(input)))
+        });
+        Self { waits: waits.collect(), new, woken }
+    }
+}
+
+impl Future for InputsChanged<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Self { waits, new, woken } = self.get_mut();
+        let woken = woken.take(context);
+        for input in mem::take(new).into_iter().chain(woken) {
+            let Some((wait, waker)) = waits.get_mut(&input) else { continue };
+            if Pin::new(wait).poll(&mut Context::from_waker(waker)).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
