@@ -149,7 +149,8 @@ pub enum EventKind<'a> {
     /// [reset](crate::Registry::reset).
     Permanent(&'a Failure),
     /// The supervisor has given up after this failure: too many failures were counted against the
-    /// service. It stays down until it is [reset](crate::Registry::reset).
+    /// service. It stays down until something changes from which it was built, unless the policy
+    /// says otherwise, or until it is [reset](crate::Registry::reset).
     GivenUp(&'a Failure),
     /// The work of the service is done. It stays ready.
     Completed,

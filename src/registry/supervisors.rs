@@ -111,7 +111,8 @@ pub enum SupervisorState {
     /// An instance is ready, and the supervisor waits for its failure.
     Up,
     /// The builder or the body has said that the work of the service is done
-    /// ([`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
+    /// ([`Completed`](crate::supervise::Completed),
+    /// [`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
     Completed,
     /// The service is at its end: the body, if it has one, was notified. In a shutdown the instance
     /// may still be ready.
@@ -125,13 +126,15 @@ pub enum SupervisorState {
     Closing,
     /// It waits for the end of the backoff or debounce delay before the next build.
     BackingOff,
-    /// The last build failed because another service was not available. It waits for a change of
-    /// that service.
+    /// The last failure was that another service was not available. It waits for a change of that
+    /// service, or of another one from which it was built.
     Waiting,
-    /// The last build or body returned a permanent error. The service is not built again until
-    /// something changes from which it was built, or until [`Registry::reset`].
+    /// The last failure was a [permanent error](crate::supervise::Permanent). The service is not
+    /// built again until something changes from which it was built, or until [`Registry::reset`].
     Permanent,
-    /// Too many failures were counted. The service stays down until [`Registry::reset`].
+    /// Too many failures were counted. The service stays down until something changes from which it
+    /// was built ([`retry_given_up`](crate::supervise::RestartPolicy::retry_given_up)), or until
+    /// [`Registry::reset`].
     GivenUp,
     /// It has stopped the service.
     Stopped,

@@ -293,13 +293,14 @@ impl Registry {
         Ok(Supervisor::new(provider, self.supervisors().add(id.index())))
     }
 
-    /// Resets the failure counter of a supervised service, and ends a backoff or *given up*.
+    /// Resets the failure counter of a supervised service, and builds it if it is down.
     ///
-    /// If the supervisor is backing off or has given up, it builds the service now. If the service
-    /// is up or is being built, this continues, and its next failure is counted as the first one.
+    /// If the supervisor is backing off, waiting, or has given up, or if the last failure was a
+    /// permanent error, it builds the service now. If the service is up or is being built, this
+    /// continues, and its next failure is counted as the first one.
     ///
-    /// Returns whether the supervisor was backing off or had given up; returns `false` for a
-    /// service without a supervisor. Takes a short lock.
+    /// Returns whether the reset starts a build; returns `false` for a service without a
+    /// supervisor. Takes a short lock.
     ///
     /// # Errors
     ///

@@ -8,8 +8,13 @@ use std::time::Duration;
 use futures_lite::future::or;
 
 use super::{
-    Body, Build, BuildOutput, SupervisorState, building::BuildResult, ending::Up,
-    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
+    Body, Build, BuildOutput, SupervisorState,
+    building::BuildResult,
+    ending::Up,
+    policy::FailureCounter,
+    retrying::{Delay, Inputs},
+    supervisor::ServiceLoop,
+    user_code::UserBuilder,
 };
 use crate::{
     numbers::ServiceIndex,
@@ -29,12 +34,15 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// in time.
     ///
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
+    /// Keeps the wait for a retry in `delay`: if a planned end interrupts it, and the service may
+    /// begin again after that, the next call continues it.
     pub(super) async fn run_loop<F, O, B>(
         &self,
         builder: &mut UserBuilder<F>,
         body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
         counter: &mut FailureCounter,
+        delay: &mut Option<Delay>,
     ) -> Option<Up<T>>
     where
         F: AsyncFnMut(Build<T>) -> O,
@@ -43,7 +51,18 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     {
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
+        if let Some(interrupted) = delay {
+            self.released(counter).await?;
+            self.report_delay(interrupted, counter);
+        }
         loop {
+            if let Some(waiting) = delay {
+                if !self.wait_to_retry(waiting, counter).await {
+                    // The service must stop, and it is down.
+                    return None;
+                }
+                *delay = None;
+            }
             // Returns here if the service must stop: no instance is up.
             self.body_returned(body, counter).await?;
             let attempt = self.begin(counter).await?;
@@ -95,22 +114,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 counter.reset();
             }
             let inputs = Inputs { declared, ..inputs };
-            if !self.wait_to_retry(failed, since, inputs, counter).await {
-                // The service must stop, and it is down.
-                return None;
-            }
+            *delay = self.delay_after(failed, since, inputs, counter);
         }
     }
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
-        let mark = &self.registry().store().service(self.id().index()).end_mark;
-        if mark.is_set() {
-            self.set_state(SupervisorState::Stopped, counter.failures(), None);
-            let released = Released { registry: self.registry(), index: self.id().index() };
-            let released = async { Some(Wait::new(released).await) };
-            or(self.must_stop(), released).await?;
-        }
+        self.released(counter).await?;
         self.set_state(SupervisorState::Building, counter.failures(), None);
         let begun = async {
             match self.provider.begin().await {
@@ -120,6 +130,18 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
         };
         or(self.must_stop(), begun).await
+    }
+
+    /// Waits until the service may begin. Returns `None` if it must stop.
+    async fn released(&self, counter: &FailureCounter) -> Option<()> {
+        let mark = &self.registry().store().service(self.id().index()).end_mark;
+        if !mark.is_set() {
+            return Some(());
+        }
+        self.set_state(SupervisorState::Stopped, counter.failures(), None);
+        let released = Released { registry: self.registry(), index: self.id().index() };
+        let released = async { Some(Wait::new(released).await) };
+        or(self.must_stop(), released).await
     }
 
     /// Completes with `None` when the service must stop. It is polled together with other futures.

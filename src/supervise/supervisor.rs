@@ -377,8 +377,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let mut earlier = Vec::new();
         let mut builder = UserBuilder::new(builder);
         let mut counter = FailureCounter::new(self.policy.clone());
+        let mut delay = None;
         loop {
-            let running = self.run_loop(&mut builder, body, &mut earlier, &mut counter).await;
+            let running =
+                self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
             let Some(end) = self.control.end_requested() else { return };
             self.stop(running, mem::take(&mut earlier)).await;
