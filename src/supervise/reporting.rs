@@ -88,7 +88,6 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Reports that a close hook has failed.
-    #[expect(dead_code, reason = "there is no close hook so far")]
     pub(super) fn hook_failed(&self, generation: Generation, reason: &Reason) {
         self.emit(Some(generation), 0, EventKind::HookFailed(reason));
     }

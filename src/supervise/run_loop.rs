@@ -30,8 +30,8 @@ use crate::{
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Builds the service, again after each failure, until it must stop. Returns the instance that
-    /// is up, or is being drained, at this time. No body is running then, apart from a blocking one
-    /// that did not return in time.
+    /// is up at this time. No body is running then, apart from a blocking one that did not return
+    /// in time.
     ///
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
     /// Keeps the wait for a retry in `delay`: if a planned end interrupts it, and the service may
@@ -90,15 +90,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     // Before the draining, which is part of the backoff.
                     let since = self.now();
                     // The service must stop. In a shutdown `stop` continues the draining.
-                    let Some(remaining) = self.drain(&running, counter).await else {
-                        return Some(running);
-                    };
-                    holders = remaining;
-                    let tracker = running.into_tracker().await;
-                    earlier.retain(|tracker| !tracker.is_drained());
-                    if !tracker.is_drained() {
-                        earlier.push(tracker);
-                    }
+                    let ended = self.end_failed(running, &failed, counter, earlier).await;
+                    holders = ended?;
                     (failed, since, inputs)
                 }
                 // The shutdown itself may have invalidated the build (S4), which is not a
