@@ -103,7 +103,7 @@ fn shut_down(observer: impl Observer) -> Vec<String> {
     let names = ["whole", "part", "uses whole", "by hand"];
     let [whole, part, uses_whole, by_hand] =
         names.map(|name| registry.register::<u32>(name).unwrap());
-    let policy = || RestartPolicy::default().drain_timeout(Duration::from_secs(1));
+    let policy = || RestartPolicy::default().drain_timeout(Duration::from_secs(10));
     let supervisor = |id| registry.supervise(id).unwrap().restart_policy(policy());
     runtime.spawn(supervisor(whole).run(async |_| 1));
     runtime.spawn(supervisor(part).run(async |_| 1));

@@ -312,7 +312,7 @@ mod supervised {
             async move { drop(shutdown.await) }
         });
         runtime.run_until_idle();
-        check(drains, "drains: stopping (holders: 1): the registry is shutting down");
+        check(drains, "drains: draining (holders: 1): the registry is shutting down");
         check(idle, "idle: stopped");
         drop(held);
         runtime.advance(s(60));
