@@ -146,11 +146,11 @@ pub enum EventKind<'a> {
     },
     /// The supervisor does not build the service again after this failure, which was caused by a
     /// permanent error, until something changes from which the service was built, or until it is
-    /// [reset](crate::Registry::reset).
+    /// [restarted](crate::Registry::restart).
     Permanent(&'a Failure),
     /// The supervisor has given up after this failure: too many failures were counted against the
     /// service. It stays down until something changes from which it was built, unless the policy
-    /// says otherwise, or until it is [reset](crate::Registry::reset).
+    /// says otherwise, or until it is [restarted](crate::Registry::restart).
     GivenUp(&'a Failure),
     /// The work of the service is done. It stays ready.
     Completed,

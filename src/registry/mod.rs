@@ -14,7 +14,7 @@
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
 //! | `../provide/` | `provide`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
-//! | `../supervise/` | `supervise`, `reset`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
+//! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
 //! `status.rs` is the status of one service.
 //!

@@ -131,11 +131,11 @@ pub enum SupervisorState {
     /// service, or of another one from which it was built.
     Waiting,
     /// The last failure was a [permanent error](crate::supervise::Permanent). The service is not
-    /// built again until something changes from which it was built, or until [`Registry::reset`].
+    /// built again until something changes from which it was built, or until [`Registry::restart`].
     Permanent,
     /// Too many failures were counted. The service stays down until something changes from which it
     /// was built ([`retry_given_up`](crate::supervise::RestartPolicy::retry_given_up)), or until
-    /// [`Registry::reset`].
+    /// [`Registry::restart`].
     GivenUp,
     /// It has stopped the service.
     Stopped,

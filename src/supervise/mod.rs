@@ -57,9 +57,9 @@
 //! | waiting for its body to return | a blocking body that was late has returned | building |
 //! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
 //! | closing | the close hook has ended | *next build* |
-//! | backing off | the delay ends, a change of an input, or a reset | building |
-//! | waiting, permanent | a change of an input, or a [reset](crate::Registry::reset) | building |
-//! | given up | a change of an input (by [policy](RestartPolicy::retry_given_up)), or a reset | building |
+//! | backing off | the delay ends, a change of an input, or a restart | building |
+//! | waiting, permanent | a change of an input, or a [restart](crate::Registry::restart) | building |
+//! | given up | a change of an input (by [policy](RestartPolicy::retry_given_up)), or a restart | building |
 //! | stopping, draining, closing | at its turn to stop, each of them | the next of them, or stopped |
 //!
 //! *Next build* is one of these states: *given up* after too many counted failures; *permanent*
@@ -106,7 +106,7 @@
 //! duration of [`reset_after`](RestartPolicy::reset_after); it also resets the counter. If a limit
 //! is set ([`max_failures`](RestartPolicy::max_failures)) and more failures are counted within its
 //! window of time, the supervisor gives up: the service stays down until a change of an input or
-//! [`Registry::reset`](crate::Registry::reset). With [`debounce`](RestartPolicy::debounce), several
+//! [`Registry::restart`](crate::Registry::restart). With [`debounce`](RestartPolicy::debounce), several
 //! failures in quick succession lead to one build.
 //!
 //! # Bodies
@@ -258,11 +258,7 @@ pub use crate::{
     },
 };
 
-use crate::{
-    error::{ForeignIdError, ProvideError},
-    registry::Registry,
-    service::{AnyId, ServiceId},
-};
+use crate::{error::ProvideError, registry::Registry, service::ServiceId};
 
 impl Registry {
     /// Returns a supervisor for a service: the provider's loop, with retry and backoff.
@@ -291,52 +287,5 @@ impl Registry {
     ) -> Result<Supervisor<T>, ProvideError> {
         let provider = self.take_role(id, true)?;
         Ok(Supervisor::new(provider, self.supervisors().add(id.index())))
-    }
-
-    /// Resets the failure counter of a supervised service, and builds it if it is down.
-    ///
-    /// If the supervisor is backing off, waiting, or has given up, or if the last failure was a
-    /// permanent error, it builds the service now. If the service is up or is being built, this
-    /// continues, and its next failure is counted as the first one.
-    ///
-    /// Returns whether the reset starts a build; returns `false` for a service without a
-    /// supervisor. Takes a short lock.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignIdError`]: the id belongs to another registry.
-    ///
-    /// ```
-    /// use mainstay::{
-    ///     Registry,
-    ///     supervise::{RestartPolicy, SupervisorState},
-    /// };
-    /// use std::{thread, time::Duration};
-    ///
-    /// let registry = Registry::with_capacity(1)?;
-    /// let port = registry.register::<u16>("port")?;
-    /// let policy = RestartPolicy::default().max_failures(0, Duration::from_secs(60));
-    /// let supervisor = registry.supervise(port)?.restart_policy(policy);
-    /// let mut builds = 0;
-    /// thread::spawn(move || {
-    ///     supervisor.run_blocking(move |_| {
-    ///         builds += 1;
-    ///         if builds > 1 { Ok(80) } else { Err("no port is free") }
-    ///     })
-    /// });
-    /// while registry.status(port)?.supervisor.unwrap().state != SupervisorState::GivenUp {
-    ///     thread::yield_now();
-    /// }
-    /// assert!(registry.reset(port)?);
-    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
-    /// # registry.close();
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn reset(&self, id: impl Into<AnyId>) -> Result<bool, ForeignIdError> {
-        let index = self.index(id.into())?;
-        let Some(control) = self.supervisors().control(index) else { return Ok(false) };
-        let was_waiting = control.request_reset();
-        self.store().wake(index);
-        Ok(was_waiting)
     }
 }

@@ -25,7 +25,7 @@ use std::{
 /// - If more failures are counted within a window of time than
 ///   [`max_failures`](Self::max_failures) allows, the supervisor *gives up*: the service stays down
 ///   until such a change ([`retry_given_up`](Self::retry_given_up)), or until
-///   [`Registry::reset`](crate::Registry::reset).
+///   [`Registry::restart`](crate::Registry::restart).
 ///
 /// | setting | default |
 /// |---|---|
@@ -249,7 +249,7 @@ impl RestartPolicy {
     ///
     /// It is tried once for each change, and at the earliest after the first backoff. If it fails
     /// again before it was [stable](Self::reset_after), the supervisor gives up again at once.
-    /// Without this, only [`Registry::reset`](crate::Registry::reset) ends the state *given up*.
+    /// Without this, only [`Registry::restart`](crate::Registry::restart) ends the state *given up*.
     ///
     /// ```
     /// use mainstay::supervise::RestartPolicy;
@@ -326,7 +326,7 @@ impl RestartPolicy {
 pub(crate) enum Decision {
     /// Build again after this delay, which is a backoff or the debounce delay.
     RetryAfter(Duration),
-    /// Too many failures: stay down until a reset.
+    /// Too many failures: stay down until a restart.
     GiveUp,
 }
 

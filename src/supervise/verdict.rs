@@ -12,7 +12,7 @@ use crate::{
 /// An error that building again does not mend: a wrong password, a file that is not valid.
 ///
 /// A service whose builder or body returns it is not built again until something changes from which
-/// it was built, or until [`Registry::reset`](crate::Registry::reset). Its state is
+/// it was built, or until [`Registry::restart`](crate::Registry::restart). Its state is
 /// [`Permanent`](crate::supervise::SupervisorState::Permanent). The failure is counted.
 ///
 /// It wraps any error, and may be wrapped itself: a supervisor finds it among the

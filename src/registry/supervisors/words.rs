@@ -33,9 +33,9 @@ impl fmt::Display for SupervisorStatus {
                 None => write!(f, "{state}"),
             },
             SupervisorState::Permanent => {
-                write!(f, "{state}, a change of its inputs or `Registry::reset` tries again")
+                write!(f, "{state}, a change of its inputs or `Registry::restart` tries again")
             }
-            SupervisorState::GivenUp => write!(f, "{state}, `Registry::reset` tries again"),
+            SupervisorState::GivenUp => write!(f, "{state}, `Registry::restart` tries again"),
             SupervisorState::Building => match late_by {
                 Some(late_by) => write!(f, "{state}, late by {}", Rounded(*late_by)),
                 None => write!(f, "{state}"),
@@ -71,10 +71,10 @@ mod tests {
         status.waiting_for = Some(ServiceName::new("pool"));
         assert_eq!(status.to_string(), "waiting for pool");
         status.state = SupervisorState::Permanent;
-        let text = "failed permanently, a change of its inputs or `Registry::reset` tries again";
+        let text = "failed permanently, a change of its inputs or `Registry::restart` tries again";
         assert_eq!(status.to_string(), text);
         status.state = SupervisorState::GivenUp;
-        assert_eq!(status.to_string(), "given up, `Registry::reset` tries again");
+        assert_eq!(status.to_string(), "given up, `Registry::restart` tries again");
         status.holders = 2;
         for (state, text) in [
             (SupervisorState::Draining, "draining (holders: 2)"),

@@ -274,7 +274,8 @@ fn a_build_and_an_expired_grace_period_name_the_dependency() {
     let (provider, running) = up(&runtime.registry, db, 1);
     running.fail("the first one");
     let running = publish(&provider, 1);
-    runtime.registry.reset(pages).unwrap();
+    let mut restart = runtime.registry.restart(pages, "again");
+    let _ = crate::support::poll_once(&mut restart);
     runtime.run_until_idle();
     assert!(runtime.registry.get(pages).is_ok());
     running.fail(CANNOT_OPEN);

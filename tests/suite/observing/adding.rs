@@ -487,7 +487,8 @@ mod supervised {
         runtime.run_until_idle();
         assert_eq!(*seen.lock().unwrap(), [SupervisorState::GivenUp]);
         assert_eq!(late.take(), ["a@0 is down"]);
-        runtime.registry.reset(id).unwrap();
+        let mut restart = runtime.registry.restart(id, "again");
+        let _ = crate::support::poll_once(&mut restart);
         runtime.run_until_idle();
         let events = late.take();
         let given_up = events.iter().filter(|event| event.contains("given up")).count();

@@ -292,7 +292,7 @@ mod supervised {
         check(idle, "idle: its supervisor is not running");
         check(
             given_up,
-            "given up: given up, `Registry::reset` tries again: cannot open \
+            "given up: given up, `Registry::restart` tries again: cannot open \
              /data/x.db: disk full (for 3 s)",
         );
         check(builds, "builds: backing off after 1 failure, next try in 400 ms: edited");

@@ -146,8 +146,7 @@ fn failures_are_counted_against_the_service_at_which_they_began() {
         ("root", SupervisorState::GivenUp)
     );
 
-    assert!(runtime.registry.reset(root).unwrap());
-    runtime.run_until_idle();
+    runtime.restart(root);
     assert_eq!(
         (runtime.state(root), runtime.state(leaf)),
         (SupervisorState::Up, SupervisorState::Up)
@@ -197,7 +196,7 @@ fn a_backoff_ends_when_a_dependency_of_the_failed_build_fails() {
 }
 
 #[test]
-fn a_given_up_service_stays_down_until_it_is_reset() {
+fn a_given_up_service_stays_down_until_it_is_restarted() {
     let mut runtime = TestRuntime::new();
     let id = runtime.service("a");
     runtime.supervise(id, exact().max_failures(2, ms(1_000)), fails(4));
@@ -209,24 +208,17 @@ fn a_given_up_service_stays_down_until_it_is_reset() {
     runtime.advance(ms(3_600_000));
     assert_eq!((runtime.state(id), runtime.get(id)), (SupervisorState::GivenUp, None));
 
-    // The counter is reset: the first backoff is short again.
-    assert!(runtime.registry.reset(id).unwrap());
-    runtime.run_until_idle();
+    // The failures are forgotten: the first backoff is short again.
+    runtime.restart(id);
     assert_eq!(runtime.supervisor_status(id).next_try_in, Some(ms(100)));
-    // A reset also ends a backoff early.
-    assert!(runtime.registry.reset(id).unwrap());
-    runtime.run_until_idle();
+    // A restart also ends a backoff early.
+    runtime.restart(id);
     assert_eq!(runtime.get(id), Some(5));
-    assert!(!runtime.registry.reset(id).unwrap(), "the service is ready");
     runtime.registry.fail(id, "later").unwrap();
     runtime.run_until_idle();
     assert_eq!(runtime.supervisor_status(id).next_try_in, Some(ms(100)), "the counter was reset");
     runtime.advance(ms(100));
     assert_eq!(runtime.get(id), Some(6));
-
-    let other = runtime.service("not supervised");
-    assert!(!runtime.registry.reset(other).unwrap());
-    assert!(runtime.registry.reset(TestRuntime::new().service("foreign")).is_err());
 }
 
 #[test]

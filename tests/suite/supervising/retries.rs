@@ -388,8 +388,7 @@ fn a_given_up_service_is_tried_once_for_each_change() {
     assert_eq!(runtime.state(service), SupervisorState::GivenUp);
 
     // A reset begins anew.
-    assert!(runtime.registry.reset(service).unwrap());
-    runtime.run_until_idle();
+    runtime.restart(service);
     runtime.registry.fail(service, "after the reset").unwrap();
     runtime.advance(ms(100));
     assert_eq!(runtime.state(service), SupervisorState::Up);
@@ -410,8 +409,7 @@ fn a_given_up_service_is_not_tried_if_the_policy_says_so() {
     running.replace(1).unwrap();
     runtime.advance(HOUR);
     assert_eq!(runtime.state(service), SupervisorState::GivenUp);
-    assert!(runtime.registry.reset(service).unwrap());
-    runtime.run_until_idle();
+    runtime.restart(service);
     assert_eq!(runtime.get(service), Some(1));
 }
 

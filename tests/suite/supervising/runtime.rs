@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::poll_once;
 use mainstay::{
     ServiceId,
     supervise::{Build, RestartPolicy, Supervisor, SupervisorState, SupervisorStatus},
@@ -78,6 +79,13 @@ impl TestRuntime {
     {
         // A type parameter is no `AsyncFnMut`, but a closure that calls it is.
         self.spawn(supervisor.run(move |build: Build<u32>| builder(build)));
+    }
+
+    /// Restarts a service, with its dependents.
+    pub(super) fn restart(&mut self, id: ServiceId<u32>) {
+        let mut restart = self.registry.restart(id, "again");
+        let _ = poll_once(&mut restart);
+        self.run_until_idle();
     }
 
     pub(super) fn state(&self, id: ServiceId<u32>) -> SupervisorState {

@@ -383,7 +383,7 @@ impl World {
                 let seen = &mut self.books.of.lock().unwrap()[service];
                 seen.recent.clear();
                 seen.tries_once = false;
-                self.registry.reset(id).unwrap();
+                let _ = crate::support::poll_once(&mut self.registry.restart(id, "again"));
             }
             1..4 => drop(self.registry.fail(id, "from outside").unwrap()),
             6..8 => {
@@ -464,7 +464,7 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
         }
     }
     for &id in &world.ids {
-        world.registry.reset(id).unwrap();
+        let _ = crate::support::poll_once(&mut world.registry.restart(id, "again"));
     }
     world.run_until_idle();
     world.registry.wait_all_ready().wait_blocking_timeout(Duration::ZERO).unwrap();

@@ -78,8 +78,7 @@ fn a_permanent_error_is_not_tried_again_by_time() {
     assert_eq!(failure.reason.to_string(), "permanent error: the password is wrong");
     assert_eq!(runtime.clock.sleepers(), 0);
 
-    assert!(runtime.registry.reset(id).unwrap());
-    runtime.run_until_idle();
+    runtime.restart(id);
     assert_eq!(runtime.get(id), Some(2));
 }
 
@@ -168,8 +167,7 @@ fn too_many_permanent_errors_give_up() {
     runtime.supervise(id, policy, |_| async { Err::<u32, _>(Permanent::new("wrong")) });
     runtime.run_until_idle();
     assert_eq!(runtime.state(id), SupervisorState::Permanent);
-    runtime.registry.reset(id).unwrap();
-    runtime.run_until_idle();
+    runtime.restart(id);
     assert_eq!(runtime.state(id), SupervisorState::Permanent, "the counter was reset");
 }
 
