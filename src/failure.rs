@@ -228,7 +228,8 @@ impl Failure {
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
     /// let port = registry.register::<u16>("port")?;
-    /// let running = registry.provide(port)?.begin().wait_blocking()?.ready(80)?;
+    /// let provider = registry.provide(port)?;
+    /// let running = provider.begin().wait_blocking()?.ready(80)?;
     /// registry.close();
     /// drop(running);
     /// let failure = registry.status(port)?.last_failure.unwrap();

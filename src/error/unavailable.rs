@@ -73,8 +73,8 @@ pub struct DependencyUnavailable {
     pub generation: Generation,
     /// What was found in place of an instance.
     pub kind: Unavailable,
-    /// `None` if it has failed.
-    why: Option<LazyNotReady>,
+    /// Nothing if an instance has failed.
+    why: LazyNotReady,
 }
 
 /// What was found in place of an instance ([`DependencyUnavailable`]).
@@ -189,7 +189,7 @@ impl DependencyUnavailable {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn not_ready(&self) -> Option<&NotReady> {
-        self.why.as_ref()?.get()
+        self.why.get(&self.service)
     }
 
     /// The service was not ready when it was read, in this phase.
@@ -198,7 +198,7 @@ impl DependencyUnavailable {
         phase: Phase,
         why: LazyNotReady,
     ) -> Self {
-        Self { service, generation, kind: Unavailable::NotReady { phase }, why: Some(why) }
+        Self { service, generation, kind: Unavailable::NotReady { phase }, why }
     }
 
     /// A wait for the service has lasted for `after`.
@@ -214,8 +214,7 @@ impl DependencyUnavailable {
         after: Duration,
         why: Option<NotReady>,
     ) -> Self {
-        let why = Some(LazyNotReady::from(why));
-        Self { service, generation, kind: Unavailable::TimedOut { after }, why }
+        Self { service, generation, kind: Unavailable::TimedOut { after }, why: why.into() }
     }
 
     /// An instance of the service has failed.
@@ -223,7 +222,7 @@ impl DependencyUnavailable {
         (service, generation): (ServiceName, Generation),
         failure: Arc<Failure>,
     ) -> Self {
-        Self { service, generation, kind: Unavailable::Failed(failure), why: None }
+        Self { service, generation, kind: Unavailable::Failed(failure), why: None.into() }
     }
 }
 

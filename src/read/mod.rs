@@ -324,7 +324,7 @@ fn not_ready<F>(registry: &Arc<RegistryInner>, id: AnyId, stale: F) -> GetError 
         Phase::Ready => Phase::Down,
         phase => phase,
     };
-    let (service, why) = (store.name(index), LazyNotReady::new(registry, index));
+    let (service, why) = (store.name(index), LazyNotReady::new(registry));
     let service = (service, state.generation());
     GetError::NotReady(DependencyUnavailable::not_ready_when_read(service, phase, why))
 }

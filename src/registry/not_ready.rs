@@ -236,8 +236,9 @@ impl State {
             return match status.state {
                 // The supervisor has not noticed the failure yet.
                 SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
-                SupervisorState::Building => Self::awaited(inner, index, tag)
-                    .unwrap_or_else(|| (Self::Supervised(status), None)),
+                SupervisorState::Building => {
+                    Self::awaited(inner, index, tag).unwrap_or((Self::Supervised(status), None))
+                }
                 _ => {
                     let waiting_for = status.waiting_for.as_deref();
                     let next = waiting_for.and_then(|name| store.find(name)).map(|id| id.index);
@@ -413,40 +414,39 @@ fn lasts(
 }
 
 /// Why a service was not ready, for an error. It is found when it is needed for the first time: it
-/// takes locks, and a read is wait-free.
+/// takes locks, and a read is wait-free. Nothing is allocated before, for a read that is refused.
 #[derive(Clone)]
-pub(crate) struct LazyNotReady(Arc<Lazy>);
-
-struct Lazy {
+pub(crate) struct LazyNotReady {
     registry: Weak<RegistryInner>,
-    index: ServiceIndex,
-    found: OnceLock<Option<NotReady>>,
+    found: OnceLock<Option<Box<NotReady>>>,
 }
 
 impl LazyNotReady {
-    pub(crate) fn new(registry: &Arc<RegistryInner>, index: ServiceIndex) -> Self {
-        let registry = Arc::downgrade(registry);
-        Self(Arc::new(Lazy { registry, index, found: OnceLock::new() }))
+    pub(crate) fn new(registry: &Arc<RegistryInner>) -> Self {
+        Self { registry: Arc::downgrade(registry), found: OnceLock::new() }
     }
 
-    /// `None` if the service has become ready, or the registry no longer exists.
-    pub(crate) fn get(&self) -> Option<&NotReady> {
-        let Lazy { registry, index, found } = &*self.0;
-        let find = || registry.upgrade().and_then(|inner| NotReady::of(&inner, *index));
-        found.get_or_init(find).as_ref()
+    /// Returns why the service with this name was not ready. `None` if it has become ready, or the
+    /// registry no longer exists. An error has the name already, and errors are small.
+    pub(crate) fn get(&self, service: &ServiceName) -> Option<&NotReady> {
+        let find = || {
+            let inner = self.registry.upgrade()?;
+            let id = inner.store.find(service)?;
+            NotReady::of(&inner, id.index).map(Box::new)
+        };
+        self.found.get_or_init(find).as_deref()
     }
 }
 
 impl From<Option<NotReady>> for LazyNotReady {
     fn from(found: Option<NotReady>) -> Self {
-        let (registry, index) = (Weak::new(), ServiceIndex::new(0));
-        Self(Arc::new(Lazy { registry, index, found: found.into() }))
+        Self { registry: Weak::new(), found: found.map(Box::new).into() }
     }
 }
 
 impl fmt::Debug for LazyNotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.get().fmt(f)
+        self.found.get().fmt(f)
     }
 }
 

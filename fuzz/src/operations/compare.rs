@@ -215,7 +215,8 @@ impl Model {
 
     /// Checks that the failures of one cascade are reported dependencies first.
     fn check_order(&self, recorded: &[RecordedEvent]) {
-        let is_failure = |event: &&RecordedEvent| matches!(&*event.what, "failed" | "invalidated");
+        let is_failure =
+            |event: &&RecordedEvent| matches!(&*event.what, "failed" | "invalidated" | "stopped");
         let failures = recorded.iter().filter(is_failure);
         let failed: Vec<usize> = failures.filter_map(|event| self.named(&event.service)).collect();
         for (index, &later) in failed.iter().enumerate() {

@@ -20,6 +20,14 @@ pub(crate) struct EdgeKey {
     pub(crate) soft: bool,
 }
 
+/// The reason of what ends because the registry was closed.
+const CLOSED: &str = "the registry was closed";
+
+/// Returns whether an end for this reason is no failure.
+fn is_planned(reason: &str) -> bool {
+    reason == CLOSED
+}
+
 impl EdgeKey {
     /// The key of a hard or start-only edge.
     pub(crate) fn hard(dependency: usize) -> Self {
@@ -335,7 +343,7 @@ impl Model {
         subject.phase = Phase::Down;
         subject.attempt = None;
         subject.failed_attempt = Some(Cause { generation, reason: reason.to_string() });
-        self.record_event(service, "attempt failed");
+        self.record_event(service, if is_planned(reason) { "stopped" } else { "attempt failed" });
         Outcome::Done
     }
 
@@ -346,7 +354,7 @@ impl Model {
 
     /// Returns the reason of a failure that is caused by the drop of a handle.
     fn drop_reason(&self, if_open: &'static str) -> &'static str {
-        if self.closed { "the registry was closed" } else { if_open }
+        if self.closed { CLOSED } else { if_open }
     }
 
     pub(crate) fn replace(&mut self, service: usize, generation: u64, serial: u64) -> Outcome {
@@ -403,11 +411,15 @@ impl Model {
                 Phase::Ready => {
                     failed += 1;
                     self.services[member].failed += 1;
-                    self.record_event(member, "failed");
+                    self.record_event(
+                        member,
+                        if is_planned(reason) { "stopped" } else { "failed" },
+                    );
                 }
                 Phase::Starting => {
                     invalidated += 1;
-                    self.record_event(member, "invalidated");
+                    let what = if is_planned(reason) { "stopped" } else { "invalidated" };
+                    self.record_event(member, what);
                 }
                 Phase::Down => continue,
             }

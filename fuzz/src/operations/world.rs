@@ -113,6 +113,7 @@ impl Observer for Recorder {
             EventKind::Failed(_) => "failed".to_string(),
             EventKind::Invalidated(_) => "invalidated".to_string(),
             EventKind::AttemptFailed(_) => "attempt failed".to_string(),
+            EventKind::Stopped(_) => "stopped".to_string(),
             EventKind::Closed => "closed".to_string(),
             _ => panic!("an unknown event: {}", event.kind),
         };

@@ -10,14 +10,14 @@
 use std::{
     future::{pending, ready},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::support::{publish, registry_of, up};
 use mainstay::{
     Event, EventKind, Listing, Observer, Registry, ServiceId,
-    supervise::{BodyEnd, RestartPolicy, SupervisorState},
-    test_kit::TestRuntime,
+    supervise::{BodyEnd, Clock, RestartPolicy, Sleep, SupervisorState},
+    test_kit::{TestRuntime, VirtualClock},
 };
 
 const fn ms(ms: u64) -> Duration {
@@ -187,20 +187,69 @@ fn a_blocking_body_that_is_late_has_an_event() {
 fn numbers_of_changes_grow_from_one_supervisor_to_the_next() {
     let (mut runtime, id) = service();
     let registry = runtime.registry.clone();
-    let policy = || exact().max_failures(0, SECOND);
-    for _ in 0..3 {
-        let supervisor = registry.supervise(id).unwrap().restart_policy(policy());
+    let supervise = |runtime: &mut TestRuntime| {
+        let policy = exact().max_failures(0, SECOND);
+        let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
         runtime.spawn(supervisor.run(|_| async { Err::<u32, _>("no") }));
         runtime.run_until_idle();
-        runtime.tasks.clear();
-    }
+    };
+    supervise(&mut runtime);
+    // It lists the first supervisor.
     let log = Log::default();
     registry.observe(log.clone()).detach();
-    let supervisor = registry.supervise(id).unwrap().restart_policy(policy());
-    runtime.spawn(supervisor.run(|_| async { Err::<u32, _>("no") }));
-    runtime.run_until_idle();
+    runtime.tasks.clear();
+    supervise(&mut runtime);
     let given_up = log.take().into_iter().filter(|line| line == "a: given up: no").count();
     assert_eq!(given_up, 1);
+}
+
+/// A clock that adds an observer when the supervisor first reads it while it is backing off: after
+/// the status shows the state, and before the event.
+struct AddsObserver {
+    clock: VirtualClock,
+    registry: Arc<Mutex<Option<Registry>>>,
+    late: Log,
+}
+
+impl Clock for AddsObserver {
+    fn now(&self) -> Instant {
+        let is_backing_off = |registry: &mut Registry| {
+            // The status reads the clock, too: with this field empty.
+            let status = registry.list().services.remove(0).supervisor;
+            status.is_some_and(|status| status.state == SupervisorState::BackingOff)
+        };
+        let taken = self.registry.lock().unwrap().take();
+        if let Some(mut registry) = taken {
+            if is_backing_off(&mut registry) {
+                registry.observe(self.late.clone()).detach();
+            } else {
+                *self.registry.lock().unwrap() = Some(registry);
+            }
+        }
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.clock.sleep_until(deadline)
+    }
+}
+
+#[test]
+fn an_event_that_a_listing_shows_is_not_passed_on() {
+    let (clock, late) = (VirtualClock::new(), Log::default());
+    let slot = Arc::new(Mutex::new(None));
+    let adds = AddsObserver { clock, registry: Arc::clone(&slot), late: late.clone() };
+    let first = Log::default();
+    let builder = Registry::builder(1).unwrap().clock(adds).observer(first.clone());
+    let registry = builder.build();
+    let id = registry.register::<u32>("a").unwrap();
+    *slot.lock().unwrap() = Some(registry.clone());
+    let supervisor = registry.supervise(id).unwrap().restart_policy(exact());
+    let mut run = Box::pin(supervisor.run(|_| async { Err::<u32, _>("no") }));
+    assert!(crate::support::poll_once(&mut run).is_pending());
+    let event = "a: backing off for 100 ms after 1 failure".to_string();
+    assert_eq!(first.take().last(), Some(&event));
+    assert_eq!(late.take(), ["a is listed: backing off"]);
 }
 
 #[test]

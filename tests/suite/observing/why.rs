@@ -88,8 +88,8 @@ fn the_reason_of_a_service_that_failed_with_a_dependency_names_it() {
 fn a_read_that_is_refused_finds_the_reason_once() {
     let (registry, [a]) = registry_of::<u32, 1>(["a"]);
     let error = registry.get(a).unwrap_err();
-    let (early, late) = (error.clone(), registry.get(a).unwrap_err());
-    assert_eq!(chain(&early).to_string(), "a is not ready: a: no provider");
+    let late = registry.get(a).unwrap_err();
+    assert_eq!(chain(&error).to_string(), "a is not ready: a: no provider");
     let (provider, running) = up(&registry, a, 1);
     assert_eq!(chain(&error).to_string(), "a is not ready: a: no provider", "it is kept");
     // The service has become ready before the reason was needed.
