@@ -29,7 +29,11 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{Registry, ServiceId, error::chain, supervise::SmolClock};
+use mainstay::{
+    Registry, ServiceId,
+    error::chain,
+    supervise::{RestartPolicy, SmolClock},
+};
 use smol::{
     Task, Unblock,
     channel::{self, Receiver, Sender},
@@ -111,9 +115,9 @@ async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
     }));
     let supervisor = registry.supervise(data)?;
     let data_task = smol::spawn(supervisor.run(move |_| read_data(directory.clone())));
-    let supervisor = registry.supervise(listener)?.on_stop(GRACE, |listener| async move {
-        listener.finish().await;
-    });
+    let policy = RestartPolicy::default().close_timeout(GRACE);
+    let supervisor = registry.supervise(listener)?.restart_policy(policy);
+    let supervisor = supervisor.on_close(async |listener| listener.finish().await);
     let (for_requests, address) = (services.clone(), Arc::new(Mutex::new(listen)));
     // If the port is still in use by the last listener, the bind fails, and is tried again after a
     // backoff.

@@ -23,7 +23,6 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fs,
-    future::ready,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -37,7 +36,11 @@ use std::{
     time::Duration,
 };
 
-use mainstay::{Registry, ServiceId, error::chain, supervise::Supervisor};
+use mainstay::{
+    Registry, ServiceId,
+    error::chain,
+    supervise::{CloseHook, NoBody, RestartPolicy, Supervisor},
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -109,10 +112,9 @@ fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
     });
     let supervisor = registry.supervise(data)?;
     let data_thread = thread::spawn(move || supervisor.run_blocking(|_| read_data(&directory)));
-    let supervisor = registry.supervise(listener)?.on_stop(GRACE, |listener| {
-        listener.finish();
-        ready(())
-    });
+    let policy = RestartPolicy::default().close_timeout(GRACE);
+    let supervisor = registry.supervise(listener)?.restart_policy(policy);
+    let supervisor = supervisor.on_close(async |listener| listener.finish());
     let for_requests = services.clone();
     let listener_thread = thread::spawn(move || keep_listening(supervisor, listen, for_requests));
 
@@ -180,7 +182,11 @@ struct Listener {
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
-fn keep_listening(supervisor: Supervisor<Listener>, mut address: SocketAddr, services: Services) {
+fn keep_listening<H: CloseHook<Listener>>(
+    supervisor: Supervisor<Listener, NoBody, H>,
+    mut address: SocketAddr,
+    services: Services,
+) {
     // If the port is still in use by the last listener, the bind fails, and is tried again after a
     // backoff.
     supervisor.run_blocking(|_| {

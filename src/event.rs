@@ -149,7 +149,8 @@ pub enum EventKind<'a> {
     /// [reset](crate::Registry::reset).
     Permanent(&'a Failure),
     /// The supervisor has given up after this failure: too many failures were counted against the
-    /// service. It stays down until it is [reset](crate::Registry::reset).
+    /// service. It stays down until something changes from which it was built, unless the policy
+    /// says otherwise, or until it is [reset](crate::Registry::reset).
     GivenUp(&'a Failure),
     /// The work of the service is done. It stays ready.
     Completed,
@@ -209,7 +210,11 @@ impl fmt::Display for EventKind<'_> {
                     Some(delay) => write!(f, "backing off for {}", Rounded(*delay))?,
                     None => f.write_str("backing off without end")?,
                 }
-                write!(f, " after {}", Failures(*failures))
+                match failures {
+                    // A debounce delay.
+                    0 => Ok(()),
+                    failures => write!(f, " after {}", Failures(*failures)),
+                }
             }
             Self::Waiting { dependency } => write!(f, "waiting for {dependency}"),
             Self::Permanent(failure) => end(f, "failed permanently", failure),

@@ -29,11 +29,10 @@ use crate::{error::texts, failure::Failure, numbers::Generation, service::Servic
 /// With the feature `serde`, a [`Failure`] and its record have the same serialised form, which can
 /// be deserialised as a record. It has the fields of the record, with the same names: `service` and
 /// `root` are strings, `generation` and `root_generation` are numbers, `reason` is a string, and
-/// `sources` is a list of strings, and `planned` is a Boolean. `at` has the fields `secs` and
-/// `nanos`: the number of whole seconds since 1970 (rounded down, so it is negative for an earlier
-/// time), and the nanoseconds since that second. No number is rounded, so a record is equal after
-/// it was written and read back on systems whose clock has the same resolution. A time that such a
-/// pair or [`SystemTime`] cannot represent is an error.
+/// `sources` is a list of strings, and `planned` is a Boolean. `at` is a string of RFC 3339, in UTC
+/// and with nanoseconds: `2026-11-28T11:43:17.004512833Z`. It is exact, so a record is equal after
+/// it was written and read back on systems whose clock has the same resolution. A time that
+/// RFC 3339 or [`SystemTime`] cannot represent is an error.
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -74,7 +73,7 @@ pub struct FailureRecord {
     /// Whether the service has ended as it was asked to ([`Failure::is_planned`]).
     pub planned: bool,
     /// The time of the failure, by the system's clock.
-    #[cfg_attr(feature = "serde", serde(with = "unix_time"))]
+    #[cfg_attr(feature = "serde", serde(with = "rfc3339"))]
     pub at: SystemTime,
 }
 
@@ -125,58 +124,28 @@ impl serde::Serialize for Failure {
     }
 }
 
-/// The serialised form of a time: a pair of integers, because a float would round it.
+/// The serialised form of a time: RFC 3339, which people and programs can read.
 #[cfg(feature = "serde")]
-pub(crate) mod unix_time {
-    use std::time::{Duration, SystemTime};
+pub(crate) mod rfc3339 {
+    use std::time::SystemTime;
 
-    use serde::{
-        Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _,
-    };
-
-    const NANOS_PER_SEC: u32 = 1_000_000_000;
-
-    #[derive(Serialize, Deserialize)]
-    struct UnixTime {
-        /// Seconds since 1970, rounded down.
-        secs: i64,
-        /// Nanoseconds since this second.
-        nanos: u32,
-    }
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::Error as _};
 
     pub(crate) fn serialize<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        let time = match at.duration_since(SystemTime::UNIX_EPOCH) {
-            Ok(after) => i64::try_from(after.as_secs())
-                .ok()
-                .map(|secs| UnixTime { secs, nanos: after.subsec_nanos() }),
-            Err(before) => {
-                let before = before.duration();
-                let secs = 0_i64.checked_sub_unsigned(before.as_secs());
-                match before.subsec_nanos() {
-                    0 => secs.map(|secs| UnixTime { secs, nanos: 0 }),
-                    nanos => secs
-                        .and_then(|secs| secs.checked_sub(1))
-                        .map(|secs| UnixTime { secs, nanos: NANOS_PER_SEC - nanos }),
-                }
-            }
-        };
-        let time = time.ok_or_else(|| S::Error::custom("the time is out of range"))?;
-        time.serialize(to)
+        let time = Timestamp::try_from(*at).map_err(S::Error::custom)?;
+        to.serialize_str(&format!("{time:.9}"))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
-        let UnixTime { secs, nanos } = UnixTime::deserialize(from)?;
-        if nanos >= NANOS_PER_SEC {
-            return Err(D::Error::custom("`nanos` is a second or more"));
-        }
-        let distance = Duration::from_secs(secs.unsigned_abs());
-        let second = if secs < 0 {
-            SystemTime::UNIX_EPOCH.checked_sub(distance)
-        } else {
-            SystemTime::UNIX_EPOCH.checked_add(distance)
+        let time: Timestamp = String::deserialize(from)?.parse().map_err(D::Error::custom)?;
+        // `SystemTime` may have a smaller range, and its addition would panic.
+        let epoch = SystemTime::UNIX_EPOCH;
+        let distance = time.duration_since(Timestamp::UNIX_EPOCH).unsigned_abs();
+        let at = match time < Timestamp::UNIX_EPOCH {
+            true => epoch.checked_sub(distance),
+            false => epoch.checked_add(distance),
         };
-        second
-            .and_then(|second| second.checked_add(Duration::from_nanos(nanos.into())))
-            .ok_or_else(|| D::Error::custom("`at` is out of range"))
+        at.ok_or_else(|| D::Error::custom("the time is out of range"))
     }
 }

@@ -1,9 +1,14 @@
-//! `config`: the content of the configuration file. Its provider has no supervisor.
+//! `config`: the content of the configuration file. Its body watches the file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use mainstay::Provider;
+use mainstay::supervise::{Build, Live, Planned};
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use crate::{BoxError, config_file::ConfigFile};
 
@@ -38,41 +43,51 @@ impl Config {
     }
 }
 
-pub(crate) async fn provide(provider: Provider<Config>, mut file: ConfigFile) {
-    let mut is_broken = false;
-    while let Ok(attempt) = provider.begin().await {
-        if std::mem::take(&mut is_broken) {
-            // The file must change before another attempt makes sense. A failure of the service
-            // asks for an attempt, too.
-            tokio::select! {
-                () = file.changed() => {}
-                _ = attempt.invalidated() => continue,
-            }
+/// The file, which the builder reads and the body watches. They never run at the same time.
+#[derive(Clone)]
+pub(crate) struct Source(Arc<Mutex<State>>);
+
+struct State {
+    file: ConfigFile,
+    /// The last build could not use it.
+    is_broken: bool,
+}
+
+impl Source {
+    pub(crate) fn new(file: ConfigFile) -> Self {
+        Self(Arc::new(Mutex::new(State { file, is_broken: false })))
+    }
+
+    /// Reads the configuration. If the last one was broken, waits first until the file has changed.
+    /// A failure of the service ends this build, and the next one does not wait.
+    pub(crate) async fn build(&self, _: Build<Config>) -> Result<Config, BoxError> {
+        let State { file, is_broken } = &mut *self.0.lock().await;
+        if mem::take(is_broken) {
+            file.changed().await;
         }
-        let config = match Config::read(&mut file).await {
-            Ok(config) => config,
-            Err(error) => {
-                // The 503 responses show the reason. If the attempt was invalidated, the next
-                // attempt fails with the reason.
-                is_broken = attempt.fail(error).is_ok();
-                continue;
-            }
+        let config = Config::read(file).await;
+        *is_broken = config.is_err();
+        config
+    }
+
+    /// Watches the file, and returns the reason for which the configuration has ended.
+    pub(crate) async fn watch(&self, live: Live<Config>) -> Result<(), BoxError> {
+        let Some(config) = live.instance().map(|config| Config::clone(&config)) else {
+            return Ok(());
         };
-        let Ok(running) = attempt.ready(config.clone()) else { continue };
+        let State { file, .. } = &mut *self.0.lock().await;
         loop {
             tokio::select! {
-                _ = running.failed() => break,
+                _ = live.stopping() => return Ok(()),
                 () = file.changed() => {}
             }
-            let reason: BoxError = match Config::read(&mut file).await {
-                // A changed comment or order is no reason for a restart.
-                Ok(new) if new == config => continue,
-                Ok(_) => "changed on disk".into(),
-                Err(error) => error,
-            };
-            // When this returns, everything that was built from the old configuration is down.
-            running.fail(reason);
-            break;
+            // A changed comment or order is no reason for a restart. A broken file is read again by
+            // the next build, which reports what is wrong with it.
+            if Config::read(file).await.is_ok_and(|new| new == config) {
+                continue;
+            }
+            // When the body returns this, all that was built from the configuration is taken down.
+            return Err(Planned::new("changed on disk").into());
         }
     }
 }

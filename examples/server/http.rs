@@ -1,5 +1,7 @@
 //! The handlers. They read the services that are ready, and never wait for a service.
 
+use std::time::Duration;
+
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -8,8 +10,9 @@ use axum::{
     routing::{get, post},
 };
 use mainstay::{
-    Guard, Phase,
+    AnyId, Guard, Phase,
     error::{DependencyUnavailable, GetAllError, Unavailable},
+    supervise::StopWait,
     test_kit::BuildOutcome,
 };
 use serde_json::{Value, json};
@@ -24,7 +27,11 @@ pub(crate) fn router(services: Services) -> Router {
         .route("/services.dot", get(graph))
         .route("/services/{name}/fail", post(fail))
         .route("/services/{name}/builds/{outcome}", post(build))
-        .route("/services/{name}/reset", post(reset))
+        .route("/services/{name}/restart", post(restart))
+        .route("/services/{name}/stop", post(stop))
+        .route("/services/{name}/start", post(start))
+        .route("/statistics", get(statistics))
+        .route("/statistics/panic", post(panic_in_worker))
         .with_state(services)
 }
 
@@ -57,6 +64,9 @@ fn country_blocking(services: &Services, code: &str) -> Result<Json<Value>, Prob
     let Some(country) = catalog.country(code) else {
         return Err(Problem::NotFound(format!("there is no country {code} in {}", catalog.label)));
     };
+    if let Ok(statistics) = services.registry.get(services.statistics) {
+        statistics.count(code);
+    }
     let zones = database.zones(code).map_err(|error| {
         // Fails exactly the instance that was used here. If the database has been rebuilt since the
         // read, the new instance is not affected.
@@ -89,8 +99,7 @@ async fn fail(
     Path(name): Path<String>,
     reason: String,
 ) -> Result<Json<Value>, Problem> {
-    let service =
-        services.registry.find(&name).map_err(|error| Problem::NotFound(error.to_string()))?;
+    let service = find(&services, &name)?;
     let reason = if reason.is_empty() { "requested over HTTP".to_owned() } else { reason };
     let cascade = services.registry.fail(service, reason).map_err(Problem::internal)?;
     Ok(Json(json!({
@@ -127,15 +136,61 @@ async fn build(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Resets the counter of failures of a service. If the service is backing off or given up, it is
-/// built at once.
-async fn reset(
+fn find(services: &Services, name: &str) -> Result<AnyId, Problem> {
+    services.registry.find(name).map_err(|error| Problem::NotFound(error.to_string()))
+}
+
+/// Restarts a service, with its dependents, as planned.
+async fn restart(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+    reason: String,
+) -> Result<StatusCode, Problem> {
+    let reason = if reason.is_empty() { "requested over HTTP".to_owned() } else { reason };
+    begin(services.registry.restart(find(&services, &name)?, reason)).await
+}
+
+/// Stops a service, with its dependents. It stays down until it is started.
+async fn stop(
     State(services): State<Services>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let service =
-        services.registry.find(&name).map_err(|error| Problem::NotFound(error.to_string()))?;
-    services.registry.reset(service).map_err(Problem::internal)?;
+    begin(services.registry.stop(find(&services, &name)?)).await
+}
+
+/// Begins a restart or a stop. It is not awaited: the service may be the one that answers this
+/// request, and it ends after its last response.
+async fn begin(mut wait: StopWait) -> Result<StatusCode, Problem> {
+    match tokio::time::timeout(Duration::ZERO, &mut wait).await {
+        Ok(ended) => ended.map(|_| StatusCode::NO_CONTENT).map_err(Problem::internal),
+        Err(_) => {
+            tokio::spawn(wait);
+            Ok(StatusCode::ACCEPTED)
+        }
+    }
+}
+
+/// Starts a service that was stopped.
+async fn start(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    services.registry.start(find(&services, &name)?).map_err(Problem::internal)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns how often each country was requested, since the worker has begun.
+async fn statistics(State(services): State<Services>) -> Result<Json<Value>, Problem> {
+    let statistics = services.registry.get(services.statistics);
+    let statistics =
+        statistics.map_err(|_| Problem::unavailable(&services, "statistics", Phase::Down))?;
+    Ok(Json(json!({ "requests": statistics.counts() })))
+}
+
+/// Lets the worker of the statistics panic.
+async fn panic_in_worker(State(services): State<Services>) -> Result<StatusCode, Problem> {
+    let statistics = services.registry.get(services.statistics);
+    statistics.map_err(|_| Problem::unavailable(&services, "statistics", Phase::Down))?.panic();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,11 +4,11 @@
 //! cargo run --release -p examples
 //! ```
 //!
-//! It has four services, each in a file of its own. The arrows point to their dependencies:
+//! It has six services, each in a file of its own. The arrows point to their dependencies:
 //!
 //! ```text
 //!            ┌── database ◄──┐
-//! config  ◄──┤               ├── catalog
+//! config  ◄──┤               ├── catalog            http, statistics
 //!            └── page ◄──────┘
 //! ```
 //!
@@ -16,16 +16,21 @@
 //! with everything that was built from it, and the new one is built. No response mixes the two. If
 //! the file is broken, every response is a 503 that says what is wrong, until the file is repaired.
 //!
-//! Each service is one task. Three of them have a supervisor, and define only how they are built.
-//! The provider of the fourth, `config`, runs its own loop: it begins an attempt, publishes it, and
-//! waits until it has failed or the file has changed. The handlers in `http.rs` only read.
+//! Each service is supervised: it defines how it is built, and three of them have a body that runs
+//! while they are up. The body of `config` watches the file, that of `http` accepts connections,
+//! and that of `statistics` is a worker on a queue. The handlers in `http.rs` only read. `http`
+//! stays up whatever fails, and stops first: it has a soft edge to each other service.
 //!
-//! To see how the server recovers, fail a service, or let its next build fail:
+//! To see how the server recovers, fail a service, let its next build fail, let the worker panic,
+//! or stop a service and start it again:
 //!
 //! ```text
 //! curl -X POST localhost:8080/services/database/fail
 //! curl -X POST localhost:8080/services/database/builds/panic
+//! curl -X POST localhost:8080/statistics/panic
+//! curl -X POST localhost:8080/services/database/stop
 //! curl localhost:8080/services
+//! curl -X POST localhost:8080/services/database/start
 //! ```
 
 mod catalog;
@@ -34,35 +39,44 @@ mod config_file;
 mod database;
 mod events;
 mod http;
+mod listener;
 mod options;
 mod page;
 mod seed;
+mod statistics;
 
-use std::{error::Error, future::Future, io, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error, future::Future, io, process::ExitCode, time::Duration};
 
 use mainstay::{
     Registry, ServiceId,
-    supervise::{RestartPolicy, TokioClock},
+    supervise::{RestartPolicy, ShutdownOptions, TokioClock},
     test_kit::Script,
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
-    catalog::Catalog, config::Config, config_file::ConfigFile, database::Database,
-    events::PrintEvents, options::Options, page::Page,
+    catalog::Catalog,
+    config::{Config, Source},
+    config_file::ConfigFile,
+    database::Database,
+    events::PrintEvents,
+    listener::Listener,
+    options::Options,
+    page::Page,
+    statistics::Statistics,
 };
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The time limit of the requests in progress when the server stops, and then of the services.
-const GRACE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 /// A build reads only local files, so it does not take longer unless it hangs.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The registry and the ids of the four services: everything that a handler needs.
+/// The registry and the ids of the services: everything that a handler needs.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) registry: Registry,
@@ -70,6 +84,8 @@ pub(crate) struct Services {
     pub(crate) database: ServiceId<Database>,
     pub(crate) page: ServiceId<Page>,
     pub(crate) catalog: ServiceId<Catalog>,
+    pub(crate) statistics: ServiceId<Statistics>,
+    pub(crate) http: ServiceId<Listener>,
     pub(crate) builds: Builds,
 }
 
@@ -83,55 +99,89 @@ pub(crate) struct Builds {
 
 impl Services {
     fn new() -> Result<Self, BoxError> {
-        let mut builder = Registry::builder(4)?;
+        let mut builder = Registry::builder(6)?;
         let config = builder.register("config")?;
         let database = builder.register("database")?;
         let page = builder.register("page")?;
         let catalog = builder.register("catalog")?;
+        let statistics = builder.register("statistics")?;
+        let http = builder.register("http")?;
         // `wait_for` would discover these edges. Because they are declared, they are in the graph
         // before anything has started, and a cycle is an error here.
         builder.depends(database).on(config)?;
         builder.depends(page).on(config)?;
         builder.depends(catalog).on(database)?;
         builder.depends(catalog).on(page)?;
+        // The handlers read all of them, and answer with a 503 if one is down.
+        builder.depends(http).soft_on(catalog)?.soft_on(page)?.soft_on(database)?;
+        builder.depends(http).soft_on(config)?.soft_on(statistics)?;
         let registry = builder.observer(PrintEvents).clock(TokioClock).build();
         let builds = Builds::default();
-        Ok(Self { registry, config, database, page, catalog, builds })
+        Ok(Self { registry, config, database, page, catalog, statistics, http, builds })
     }
 
-    /// Starts the provider of every service. The order does not matter: each waits for its
+    /// Starts the supervisor of every service. The order does not matter: each waits for its
     /// dependencies.
-    fn start(&self, file: ConfigFile, limit: Option<u32>) -> Result<JoinSet<()>, BoxError> {
-        let mut providers = JoinSet::new();
+    fn start(
+        &self,
+        file: ConfigFile,
+        listener: Listener,
+        limit: Option<u32>,
+    ) -> Result<JoinSet<()>, BoxError> {
+        let mut supervisors = JoinSet::new();
         let Self { registry, config, builds, .. } = self.clone();
-        let services = self.clone();
         // All files are local, so short backoffs are sufficient. A new configuration ends a
         // backoff.
-        let mut policy = RestartPolicy::default()
+        let policy = RestartPolicy::default()
             .backoff(FIRST_BACKOFF, MAX_BACKOFF)
             .reset_after(MAX_BACKOFF)
-            .build_timeout(BUILD_TIMEOUT);
+            .stop_timeout(STOP_TIMEOUT);
+
+        let source = Source::new(file);
+        let supervisor = registry.supervise(config)?.restart_policy(policy.clone()).body({
+            let source = source.clone();
+            async move |live| source.watch(live).await
+        });
+        // It waits for a change of the file, so it has no timeout.
+        supervisors.spawn(supervisor.run(async move |build| source.build(build).await));
+
+        let supervisor = registry.supervise(self.http)?.body({
+            let services = self.clone();
+            async move |live| listener::serve(live, services.clone()).await
+        });
+        // A port cannot be opened twice.
+        let supervisor = supervisor.restart_policy(policy.clone().drain_timeout(STOP_TIMEOUT));
+        let (address, mut first) = (listener.address, Some(listener));
+        supervisors.spawn(supervisor.run(async move |_| match first.take() {
+            Some(listener) => Ok(listener),
+            None => Listener::open(address).await,
+        }));
+
+        let supervisor = registry.supervise(self.statistics)?.restart_policy(policy.clone());
+        let supervisor = supervisor.body(async |live| statistics::work(live).await);
+        supervisors.spawn(supervisor.run(async |_| Statistics::new()));
+
+        let mut policy = policy.build_timeout(BUILD_TIMEOUT);
         if let Some(limit) = limit {
             policy = policy.max_failures(limit, Duration::from_secs(60));
         }
         let supervisor = registry.supervise(self.catalog)?.restart_policy(policy.clone());
-        providers.spawn(supervisor.run(async move |build| {
+        let services = self.clone();
+        supervisors.spawn(supervisor.run(async move |build| {
             builds.catalog.step().await?;
             catalog::build(build, services.clone()).await
         }));
         let supervisor = registry.supervise(self.database)?.restart_policy(policy.clone());
-        providers.spawn(supervisor.run(async move |build| {
+        supervisors.spawn(supervisor.run(async move |build| {
             builds.database.step().await?;
             Ok::<_, BoxError>(database::build(build, config).await?)
         }));
         let supervisor = registry.supervise(self.page)?.restart_policy(policy);
-        providers.spawn(supervisor.run(async move |build| {
+        supervisors.spawn(supervisor.run(async move |build| {
             builds.page.step().await?;
             Ok::<_, BoxError>(page::build(build, config).await?)
         }));
-        // It watches a file while it runs, and fails itself, so it has a loop of its own.
-        providers.spawn(config::provide(registry.provide(config)?, file));
-        Ok(providers)
+        Ok(supervisors)
     }
 }
 
@@ -164,54 +214,26 @@ async fn run(options: Options) -> Result<(), BoxError> {
     };
     // From here on a signal stops the server in order. Nothing is started before.
     let stop = stop_signal()?;
-    let listener = listen(options.listen).await?;
+    // Opened here, so that a port that is in use ends the program.
+    let listener = Listener::open(options.listen).await?;
+    let address = listener.address;
     let services = Services::new()?;
     eprintln!("the configuration file is {}", file.display());
-    let mut providers = services.start(ConfigFile::watch(file), options.limit)?;
+    let mut supervisors = services.start(ConfigFile::watch(file), listener, options.limit)?;
+    println!("listening on http://{address}");
+    stop.await;
 
-    println!("listening on http://{}", listener.local_addr()?);
-    serve(listener, services.clone(), stop).await?;
-
-    // Each service stops after its dependents. The report lists the ones that did not in time.
-    let shutdown = services.registry.shutdown(GRACE).await;
-    if !shutdown.stop_timeouts.is_empty() {
-        eprintln!("{shutdown}");
+    // Each service stops after its dependents, so the requests in progress are finished first. The
+    // report lists the services that did not stop in time.
+    let options = ShutdownOptions::within(2 * STOP_TIMEOUT).reason("signal");
+    let report = services.registry.shutdown(options).await;
+    if !report.stop_timeouts.is_empty() {
+        eprintln!("{report}");
     }
-    while let Some(result) = providers.join_next().await {
+    while let Some(result) = supervisors.join_next().await {
         result?;
     }
     Ok(())
-}
-
-/// Answers requests until `stop`, then finishes the requests in progress.
-async fn serve(
-    listener: TcpListener,
-    services: Services,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, http::router(services)).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let time_limit = async {
-        stop.await;
-        let _ = stopping.send(());
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = server => served,
-        () = time_limit => Ok(()),
-    }
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, BoxError> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("{address} is in use; choose another one, for example --listen 127.0.0.1:0")
-                .into()
-        }
-        _ => format!("cannot listen on {address}: {error}").into(),
-    })
 }
 
 /// Completes on Ctrl-C, and on Unix on SIGTERM. The handlers are in place when this returns.

@@ -9,7 +9,7 @@ usage: server [CONFIG] [--listen ADDRESS:PORT] [--limit FAILURES]
             target/example-server/server.toml, which is created if it does not exist
   --listen  the address to listen on, 127.0.0.1:8080 by default; port 0 means any free port
   --limit   the supervisor of a service gives up after more failures than this within a
-            minute, until a reset; by default there is no limit";
+            minute, until a restart; by default there is no limit";
 
 #[derive(Debug)]
 pub(crate) struct Options {

@@ -2,14 +2,14 @@
 //! wake-up as a deadlock, because the clock is paused, so no timeout ever expires.
 //!
 //! ```text
-//! supervisor:        receive the command: fail, stop hook, drained, stopped | count a step, notify
+//! supervisor:        receive the command: fail, drained, close hook, stopped | count a step, wake
 //! shutdown:    mark, send the command | read the steps | listen | read the steps again, sleep
 //! ```
 //!
-//! And when a stop hook runs, its service is down, even if another thread's failure takes it down.
+//! And when a close hook runs, its service is down, even if another thread's failure takes it down.
 //!
 //! ```text
-//! supervisor:           fail: another cascade is in progress   stop hook: is the service down?
+//! supervisor:           fail: another cascade is in progress   close hook: is the service down?
 //! failer:      condemn                                                        take down
 //! ```
 //!
@@ -33,7 +33,7 @@ use loom::{
 };
 use mainstay::{
     Registry, ServiceId,
-    supervise::{Clock, Sleep},
+    supervise::{Clock, Closing, Sleep},
 };
 use mainstay_loom_tests::{join, model};
 use mainstay_test_support::poll_once;
@@ -81,17 +81,17 @@ fn shutdown_ends_after_its_only_supervisor_has_stopped() {
 
 /// Preemption bound: 3.
 #[test]
-fn a_stop_hook_runs_after_its_service_is_down() {
-    model("a stop hook runs after its service is down", Some(3), || {
+fn a_close_hook_runs_after_its_service_is_down() {
+    model("a close hook runs after its service is down", Some(3), || {
         let (registry, x) = registry_with_one_service();
         let is_down = Arc::new(AtomicBool::new(true));
         let (found, registry_of_hook) = (Arc::clone(&is_down), registry.clone());
-        // A panic here would end only the stop hook, so the result is stored.
-        let stop_hook = move |_| {
+        // A panic here would end only the close hook, so the result is stored.
+        let close_hook = move |_: Closing<u8>| {
             found.store(registry_of_hook.get(x).is_err(), Relaxed);
             ready(())
         };
-        let supervisor = registry.supervise(x).unwrap().on_stop(Duration::from_secs(1), stop_hook);
+        let supervisor = registry.supervise(x).unwrap().on_close(close_hook);
         let mut run = Box::pin(supervisor.run(|_| ready(Ok::<_, io::Error>(7))));
         let mut shutdown = Box::pin(registry.shutdown(Duration::from_secs(1)));
         assert!(poll_once(&mut run).is_pending());
@@ -107,7 +107,7 @@ fn a_stop_hook_runs_after_its_service_is_down() {
         });
         join(supervisor);
         join(failer);
-        assert!(is_down.load(Relaxed), "S4: the service is ready while its stop hook runs");
+        assert!(is_down.load(Relaxed), "S4: the service is ready while its close hook runs");
         let shutdown = block_on(shutdown);
         assert!(shutdown.stop_timeouts.is_empty(), "{shutdown}");
     });

@@ -9,7 +9,7 @@
 //!   built from are ready (S4, S5).
 //!
 //! ```text
-//! supervisors:  build, up, failed, build ...                take down, stop hook, drained
+//! supervisors:  build, up, failed, build ...                take down, drained, close hook
 //! failers:           fail      fail_instance    reset
 //! readers:    read a dependency, then the service
 //! main:                                      wait for all,  shut down, check the order
@@ -28,7 +28,7 @@ use std::{
 
 use mainstay::{
     error::WaitForError,
-    supervise::{Build, Clock, RestartPolicy, Sleep},
+    supervise::{Build, Clock, CloseReason, Closing, RestartPolicy, Sleep},
 };
 use mainstay_shuttle_tests::{GraphShape, Random, Value, Workers, World, explore};
 use shuttle::{future, thread};
@@ -46,7 +46,7 @@ impl Clock for PausedClock {
     }
 }
 
-/// The services that have stopped, and the violations that stop hooks have found.
+/// The services that have stopped, and the violations that close hooks have found.
 #[derive(Default)]
 struct StopLog {
     /// Whether the order is checked.
@@ -65,7 +65,8 @@ fn supervise(
     mut random: Random,
     workers: &mut Workers,
 ) {
-    let stop_hook = {
+    let (violations, mut last) = (Arc::clone(stop_log), None);
+    let check_stop = {
         let (world, stop_log) = (Arc::clone(world), Arc::clone(stop_log));
         move || check_stop(&world, service, &stop_log)
     };
@@ -73,12 +74,19 @@ fn supervise(
     let policy = RestartPolicy::default().backoff(Duration::ZERO, Duration::ZERO);
     let supervisor =
         world.registry.supervise(world.ids[service]).expect("the registry is not closed");
-    let supervisor =
-        supervisor.restart_policy(policy).on_stop(Duration::from_secs(1), move |_| async move {
-            // The stop hook has dropped its instance at this point.
-            future::yield_now().await;
-            stop_hook();
-        });
+    let supervisor = supervisor.restart_policy(policy).on_close(async move |closing| {
+        let is_stop = matches!(Closing::reason(&closing), CloseReason::ShutDown);
+        let generation = Closing::generation(&closing);
+        if last.replace(generation).is_some_and(|last| last >= generation) {
+            let text = format!("S14: {service} {generation} is closed out of order");
+            lock(&violations).violations.push(text);
+        }
+        future::yield_now().await;
+        drop(closing);
+        if is_stop {
+            check_stop();
+        }
+    });
     let world = Arc::clone(world);
     if random.chance(50) {
         workers.thread(move || {
@@ -124,8 +132,8 @@ async fn build_value(
     if fails { Err("random failure".to_owned()) } else { Ok(value) }
 }
 
-/// Checks the state in which a stop hook runs. A panic would end only the stop hook, so violations
-/// are recorded.
+/// Checks the state in which a close hook runs. A panic would end only the close hook, so
+/// violations are recorded.
 fn check_stop(world: &World, service: usize, stop_log: &SharedStopLog) {
     // No step of the scenario happens under the lock.
     let (check_order, stopped) = {
@@ -208,7 +216,7 @@ fn supervised_services_recover_and_stop_in_order() {
                 lock(&stop_log).check_order = true;
                 shut_down(&world);
                 let stopped = lock(&stop_log).stopped.len();
-                assert_eq!(stopped, world.count(), "S4: a stop hook did not run");
+                assert_eq!(stopped, world.count(), "S4: a close hook did not run");
             }
         }
         supervisors.join();

@@ -20,7 +20,10 @@
 //! - What is no error has no source to print, so its text contains the whole chain, once: a
 //!   [`Reason`](crate::Reason), an [`EventKind`](crate::EventKind), a
 //!   [`FailureRecord`](crate::FailureRecord), a [`ServiceStatus`](crate::ServiceStatus), a
-//!   [`Listing`](crate::Listing), a [`NotReadyService`].
+//!   [`NotReady`](crate::NotReady), a [`Listing`](crate::Listing), a [`NotReadyService`].
+//! - A [`DependencyUnavailable`] contains why the service was not ready
+//!   ([`NotReady`](crate::NotReady)), without the last failure of the root of the reason: this
+//!   failure is its source.
 //!
 //! An error of a user is printed as it is: if its text contains the text of its own source, the
 //! chain contains that text twice.

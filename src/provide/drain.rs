@@ -5,7 +5,6 @@ use std::{mem, time::Duration};
 use super::Running;
 use crate::{
     error::{DrainError, MustAwaitError},
-    numbers::Generation,
     registry::{CountHolders, Registry},
     service::ServiceId,
     store::{InstanceTracker, Store},
@@ -131,23 +130,18 @@ impl<T: Send + Sync> CountHolders for Readers<T> {
     }
 }
 
-/// All instances of several generations of a service have been dropped.
+/// All instances of several generations of a service have been dropped. Their running handles were
+/// dropped, so their values are no longer in the slot, or are about to be removed.
 pub(crate) struct AllDrained<'a, T> {
     pub(crate) registry: &'a Registry,
     pub(crate) id: ServiceId<T>,
     pub(crate) readers: &'a Readers<T>,
-    /// The last of the generations, if its value may still be in the slot.
-    pub(crate) last: Option<Generation>,
 }
 
 impl<T: Send + Sync + 'static> Condition for AllDrained<'_, T> {
     type Output = ();
 
     fn check(&mut self) -> Option<()> {
-        // As for one generation.
-        if let Some(last) = self.last {
-            self.registry.store().remove_value(self.id, last);
-        }
         self.readers.0.iter().all(InstanceTracker::is_drained).then_some(())
     }
 

@@ -6,8 +6,6 @@ mod dependency;
 mod drain;
 mod provider;
 #[cfg(feature = "supervise")]
-// Only tests and models use it: supervisors receive no values yet.
-#[cfg_attr(not(any(test, loom)), expect(dead_code))]
 mod receiver;
 mod running;
 mod waiting_for;
@@ -15,7 +13,7 @@ mod watch;
 
 #[cfg(feature = "supervise")]
 pub use self::drain::Drained;
-#[cfg(all(loom, feature = "supervise"))]
+#[cfg(feature = "supervise")]
 pub(crate) use self::receiver::Receiver;
 pub use self::{
     attempt::Attempt,

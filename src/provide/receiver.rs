@@ -1,19 +1,15 @@
 //! The receiver: it owns the values of the instances of one service, as soon as no reader holds
 //! them (H).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{Attempt, Running};
 use crate::{
-    error::{DrainError, ReadyError},
+    error::ReadyError,
     instance::{Instance, InstanceNumber},
     registry::Registry,
     service::ServiceId,
-    store::{Claimed, HandOver, HandedOver, InstanceTracker, Next, Store},
-    waiting::{
-        Wait,
-        sealed::{Condition, WaitSlots},
-    },
+    store::{HandOver, InstanceTracker, Next},
 };
 
 /// Receives the values of the instances of one service that were published for it
@@ -33,24 +29,13 @@ impl<T: Send + Sync + 'static> Receiver<T> {
         Self { registry: registry.clone(), id, hand_over: Arc::new(HandOver::new()) }
     }
 
-    /// Waits for the next value that is handed over. Returns `None` if there is none, and no
-    /// instance is claimed. A current instance is claimed, unless it is waived. So while the
-    /// service is ready, the wait ends only with a value that was replaced.
+    /// Takes the first value that was handed over. If there is none, returns the first and the last
+    /// of the claimed instances.
     ///
-    /// The wait is cancel-safe. A closed registry does not end it, because readers may still hold
-    /// instances.
-    ///
-    /// # Errors
-    ///
-    /// [`DrainError`]: the timeout expired. It contains the number of holders.
-    pub(crate) fn next(&self) -> Wait<NextValue<'_, T>> {
-        Wait::new(NextValue { receiver: self })
-    }
-
-    /// Returns the instances whose values have not been handed over, in the order of their
-    /// publication.
-    pub(crate) fn held(&self) -> Vec<Claimed> {
-        self.hand_over.held()
+    /// The thread that hands a value over, and the one that claims the value of a replacement, wake
+    /// the slot of the service afterwards.
+    pub(crate) fn take(&self) -> Next<T> {
+        self.hand_over.take()
     }
 
     /// Waives the values of the instances that are still held, up to this one, and returns a
@@ -60,6 +45,17 @@ impl<T: Send + Sync + 'static> Receiver<T> {
     /// A value that is about to be handed over is not waived: `next` returns it.
     pub(crate) fn waive(&self, up_to: InstanceNumber) -> Vec<Arc<Instance<T>>> {
         self.hand_over.waive(up_to)
+    }
+
+    /// Wakes the tasks that wait at the slot of the service.
+    pub(crate) fn wake(&self) {
+        self.registry.store().wake(self.id.index());
+    }
+
+    /// Stops waiting for a value that a reader has moved out of its `Arc`, so that it cannot be
+    /// waived: the reader drops it. Returns `false` if the value was handed over.
+    pub(crate) fn forget(&self, number: InstanceNumber) -> bool {
+        self.hand_over.forget(number)
     }
 }
 
@@ -85,36 +81,9 @@ impl<T: Send + Sync + 'static> Attempt<T> {
     }
 }
 
-/// A value was handed over, or none can be.
-pub(crate) struct NextValue<'a, T: Send + Sync + 'static> {
-    receiver: &'a Receiver<T>,
-}
-
-impl<T: Send + Sync + 'static> Condition for NextValue<'_, T> {
-    type Output = Result<Option<HandedOver<T>>, DrainError>;
-
-    fn check(&mut self) -> Option<Self::Output> {
-        match self.receiver.hand_over.take() {
-            Next::HandedOver(value) => Some(Ok(Some(value))),
-            Next::Nothing => Some(Ok(None)),
-            Next::Held => None,
-        }
-    }
-
-    fn slots(&self) -> WaitSlots {
-        WaitSlots::of(self.receiver.id.index())
-    }
-
-    fn store(&self) -> &Store {
-        self.receiver.registry.store()
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        let Receiver { registry, id, hand_over } = self.receiver;
-        let holders = hand_over.held().iter().map(|held| held.holders).sum();
-        Err(DrainError::TimedOut { service: registry.store().name(id.index()), holders, after })
-    }
-}
-
+// A supervisor waits for the values in the order of their publication (`supervise/closer.rs`).
+// Tests and models also wait for any value.
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
+#[cfg(any(test, loom))]
+mod waits;

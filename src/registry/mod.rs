@@ -38,13 +38,14 @@ mod trace;
 
 pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
+pub use self::supervisors::{
+    BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
+    SupervisorState, SupervisorStatus, WorkEnd,
+};
+#[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
     BuildDeadline, Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd,
     Progress, Request, StopEnd, Supervisors, Ticket,
-};
-#[cfg(feature = "supervise")]
-pub use self::supervisors::{
-    ShutdownReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;
@@ -238,7 +239,7 @@ impl Registry {
     /// wait for the next failure ends. Values are dropped by their last holder. A thread that finds
     /// the registry closed also sees everything that was done before the close.
     ///
-    /// No stop hook is called, and one that is running is dropped. For a graceful shutdown,
+    /// No close hook is called, and one that is running is dropped. For a graceful shutdown,
     /// dependents first, use `shutdown` (feature `supervise`). A shutdown in progress ends at once,
     /// and returns its report.
     ///

@@ -217,6 +217,14 @@ impl State {
     /// that one is not ready either.
     fn read(inner: &RegistryInner, index: ServiceIndex, tag: Tag) -> (Self, Option<ServiceIndex>) {
         let store = &inner.store;
+        #[cfg(feature = "supervise")]
+        let status = inner.supervisors.status(index);
+        #[cfg(feature = "supervise")]
+        let status = match status {
+            // Its end is in progress, also if it is down already.
+            Some(status) if status.state.is_ending() => return (Self::Supervised(status), None),
+            status => status,
+        };
         if store.has_stopped(index) {
             return (Self::Stopped, None);
         }
@@ -224,7 +232,7 @@ impl State {
             return (Self::Closed, None);
         }
         #[cfg(feature = "supervise")]
-        if let Some(status) = inner.supervisors.status(index) {
+        if let Some(status) = status {
             return match status.state {
                 // The supervisor has not noticed the failure yet.
                 SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
@@ -445,3 +453,25 @@ impl fmt::Debug for LazyNotReady {
 // As of `Registry`.
 impl UnwindSafe for LazyNotReady {}
 impl RefUnwindSafe for LazyNotReady {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    /// Two builds that have failed because of the other service: no edge excludes that.
+    #[test]
+    fn services_that_wait_for_each_other_are_written_once() {
+        let registry = Registry::with_capacity(2).unwrap();
+        let ids = ["a", "b"].map(|name| registry.register::<u8>(name).unwrap().index());
+        let link = |index: ServiceIndex| {
+            let (mut link, _) = Link::read(registry.inner(), index, Tag::NONE, || None);
+            let other = ids[usize::from(index == ids[0])];
+            let name = String::from(registry.store().name(other));
+            link.state = State::WaitingFor(name.into());
+            Some((Arc::new(link), Some(other)))
+        };
+        let text = path(ids[0], link).unwrap().to_string();
+        assert_eq!(text, "a: waiting for b; b: waiting for a");
+    }
+}

@@ -33,7 +33,8 @@
 //!   the `Found` of its service when it reaches the observer, as long as that exists
 //!   (`Found::shows`).
 //!
-//! Starts and ends of waits are no part of a listing. They are passed on from the reading on.
+//! Starts and ends of waits, and failures of bodies and close hooks, are no part of a listing. They
+//! are passed on from the reading on.
 //!
 //! # User code
 //!
@@ -211,10 +212,12 @@ impl Registry {
     /// The observer first receives a [listing](Observer::listing) of all services, on this thread.
     /// Then it receives every event that happens to a service after the listing has read it, and no
     /// event that the listing shows: for each service, the phase, the generation and the
-    /// replacements in the listing, and then the events, are one sequence without a gap. Events
+    /// replacements and the states of the supervisor in the listing, and then the events, are one
+    /// sequence without a gap. Events
     /// that happen before this call returns are passed on by this call. The starts and ends of
-    /// waits are not part of a listing: the observer receives those that are reported after the
-    /// listing has read the service, and `waiters` may count some of them already.
+    /// waits, and the failures of bodies and close hooks, are not part of a listing: the observer
+    /// receives those that are reported after the listing has read the service, and `waiters` may
+    /// count some of them already.
     ///
     /// [`Event::elapsed`] is zero if what the event ends began before the registry was observed.
     ///

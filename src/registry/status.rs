@@ -8,7 +8,7 @@ use std::{
 
 use super::{NotReady, RegistryInner, ServiceState};
 #[cfg(feature = "serde")]
-use crate::failure_record::unix_time;
+use crate::failure_record::rfc3339;
 use crate::{
     failure::Failure,
     instance::BuiltFrom,
@@ -71,7 +71,7 @@ pub struct ServiceStatus {
     ///   a failed attempt, the time of its registration.
     ///
     /// If the phase changes during the inspection, it may be the time of a later phase.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "unix_time::serialize"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "rfc3339::serialize"))]
     pub since: SystemTime,
     /// How often an instance was published.
     ///

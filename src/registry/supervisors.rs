@@ -11,7 +11,9 @@ mod signals;
 mod stopping;
 mod words;
 
-pub use self::report::{ShutdownReport, StopResult, StopTimeout, StoppedService};
+pub use self::report::{
+    BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService, WorkEnd,
+};
 pub(crate) use self::{
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
@@ -110,7 +112,8 @@ pub enum SupervisorState {
     /// An instance is ready, and the supervisor waits for its failure.
     Up,
     /// The builder or the body has said that the work of the service is done
-    /// ([`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
+    /// ([`Completed`](crate::supervise::Completed),
+    /// [`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
     Completed,
     /// The service is at its end: the body, if it has one, was notified. In a shutdown the instance
     /// may still be ready.
@@ -124,13 +127,15 @@ pub enum SupervisorState {
     Closing,
     /// It waits for the end of the backoff or debounce delay before the next build.
     BackingOff,
-    /// The last build failed because another service was not available. It waits for a change of
-    /// that service.
+    /// The last failure was that another service was not available. It waits for a change of that
+    /// service, or of another one from which it was built.
     Waiting,
-    /// The last build or body returned a permanent error. The service is not built again until
-    /// something changes from which it was built, or until [`Registry::reset`].
+    /// The last failure was a [permanent error](crate::supervise::Permanent). The service is not
+    /// built again until something changes from which it was built, or until [`Registry::reset`].
     Permanent,
-    /// Too many failures were counted. The service stays down until [`Registry::reset`].
+    /// Too many failures were counted. The service stays down until something changes from which it
+    /// was built ([`retry_given_up`](crate::supervise::RestartPolicy::retry_given_up)), or until
+    /// [`Registry::reset`].
     GivenUp,
     /// It has stopped the service.
     Stopped,
@@ -196,8 +201,8 @@ pub struct SupervisorStatus {
     pub next_try_in: Option<Duration>,
     /// While waiting: the service that it waits for.
     pub waiting_for: Option<ServiceName>,
-    /// While draining, or at the turn of the service to stop: the number of references to instances
-    /// of the service for whose drop it waits.
+    /// While draining: the number of references to the instances when the draining began. At the
+    /// turn of the service to stop: the present number of those for whose drop it waits.
     pub holders: usize,
     /// The time since which the service is not ready, by the clock of the registry: since the end
     /// of its last instance, or since its supervisor was run. `None` if it is ready, and if its
@@ -357,6 +362,10 @@ struct ControlState {
     stop_timeout: Duration,
     /// How its work at its turn to stop has ended. `None` if it has not.
     stop_end: Option<StopEnd>,
+    /// How the body has ended at the turn to stop.
+    body: Option<BodyReport>,
+    /// How the close hooks have ended since the turn to stop.
+    closes: Vec<CloseReport>,
     /// The readers that it waits for at its turn to stop.
     readers: Option<Arc<dyn CountHolders>>,
     // Commands to the supervisor.
@@ -390,10 +399,10 @@ pub(crate) trait BuildDeadline: Send + Sync {
 }
 
 /// How the work of a supervisor at its turn to stop has ended.
-#[derive(Clone)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopEnd {
-    Done(StopResult),
-    /// Its limit has expired.
+    Done,
+    /// A limit has expired: of the body, of the draining, or of a close hook.
     TimedOut,
 }
 
@@ -407,6 +416,8 @@ impl Default for ControlState {
             build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
+            body: None,
+            closes: Vec::new(),
             readers: None,
             reset_requested: false,
             end_requested: None,
@@ -490,16 +501,40 @@ impl Control {
     pub(crate) fn request_end(&self, end: Arc<PlannedEnd>) -> Option<Duration> {
         let mut control = lock(&self.0);
         (control.end_requested, control.stop_end, control.readers) = (Some(end), None, None);
+        (control.body, control.closes) = (None, Vec::new());
         (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
     }
 
     /// Reports how the work at the turn to stop has ended.
     pub(crate) fn set_stop_end(&self, end: StopEnd) {
         let mut control = lock(&self.0);
-        if matches!(end, StopEnd::Done(_)) {
+        let ends = control.body.iter().map(|body| &body.end);
+        let mut ends = ends.chain(control.closes.iter().map(|close| &close.end));
+        let end = if ends.any(|end| *end == WorkEnd::Late) { StopEnd::TimedOut } else { end };
+        if end == StopEnd::Done {
             control.change(SupervisorState::Stopped, Details::default());
         }
         control.stop_end = Some(end);
+    }
+
+    /// Reports how the body has ended that was notified because the service stops.
+    pub(crate) fn report_body(&self, report: BodyReport) {
+        lock(&self.0).body = Some(report);
+    }
+
+    /// Reports how a close hook has ended. Before the turn of the service to stop, this is not
+    /// stored.
+    pub(crate) fn report_close(&self, report: CloseReport) {
+        let mut control = lock(&self.0);
+        if control.end_requested.is_some() {
+            control.closes.push(report);
+        }
+    }
+
+    /// Returns how the body and the close hooks have ended at the turn to stop.
+    fn reports(&self) -> (Option<BodyReport>, Vec<CloseReport>) {
+        let control = lock(&self.0);
+        (control.body.clone(), control.closes.clone())
     }
 
     /// Reports the readers for which it waits from now on.

@@ -32,6 +32,7 @@ pub(crate) struct HandedOver<T> {
 }
 
 /// An instance that is claimed, and the number of references to it.
+#[cfg(any(test, loom))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claimed {
     pub(crate) number: InstanceNumber,
@@ -42,8 +43,8 @@ pub(crate) struct Claimed {
 /// What a receiver finds.
 pub(crate) enum Next<T> {
     HandedOver(HandedOver<T>),
-    /// Nothing was handed over, and a claimed instance is still held.
-    Held,
+    /// Nothing was handed over, and these are the first and the last of the claimed instances.
+    Held(InstanceNumber, InstanceNumber),
     /// Nothing was handed over, and no instance is claimed.
     Nothing,
 }
@@ -77,14 +78,17 @@ impl<T> HandOver<T> {
     pub(crate) fn take(&self) -> Next<T> {
         let mut values = lock(&self.0);
         let Some(Values { claimed, handed_over }) = &mut *values else { return Next::Nothing };
-        match handed_over.pop_front() {
-            Some(value) => Next::HandedOver(value),
-            None if claimed.is_empty() => Next::Nothing,
-            None => Next::Held,
+        if let Some(value) = handed_over.pop_front() {
+            return Next::HandedOver(value);
+        }
+        match (claimed.first_key_value(), claimed.last_key_value()) {
+            (Some((&first, _)), Some((&last, _))) => Next::Held(first, last),
+            _ => Next::Nothing,
         }
     }
 
     /// Returns the claimed instances, in the order of their publication.
+    #[cfg(any(test, loom))]
     pub(crate) fn held(&self) -> Vec<Claimed> {
         let values = lock(&self.0);
         let claimed = values.iter().flat_map(|values| &values.claimed);
@@ -98,19 +102,21 @@ impl<T> HandOver<T> {
     ///
     /// A value whose instance has no reference any more stays claimed, and is handed over.
     pub(crate) fn waive(&self, up_to: InstanceNumber) -> Vec<Arc<Instance<T>>> {
-        let mut waived = Vec::new();
         let mut values = lock(&self.0);
-        if let Some(Values { claimed, .. }) = &mut *values {
-            // Not claimed any more only if there is a reference: with it, no other thread drops the
-            // last one before this call has returned.
-            claimed.retain(|&number, instance| {
-                let shared = if number <= up_to { instance.upgrade() } else { None };
-                let stays = shared.is_none();
-                waived.extend(shared);
-                stays
-            });
+        let Some(Values { claimed, .. }) = &mut *values else { return Vec::new() };
+        // Not claimed any more only if there is a reference: with it, no other thread drops the
+        // last one before this call has returned.
+        let shared = claimed.range(..=up_to).filter_map(|(_, instance)| instance.upgrade());
+        let waived: Vec<_> = shared.collect();
+        for instance in &waived {
+            claimed.remove(&Instance::number(instance));
         }
         waived
+    }
+
+    /// Claims the value of an instance no longer. Returns whether it was claimed.
+    pub(crate) fn forget(&self, number: InstanceNumber) -> bool {
+        lock(&self.0).as_mut().is_some_and(|values| values.claimed.remove(&number).is_some())
     }
 
     /// Returns for how many values there is room.

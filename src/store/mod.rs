@@ -42,8 +42,6 @@ mod erased;
 mod fail_all;
 mod graph;
 #[cfg(feature = "supervise")]
-// As `provide::receiver`.
-#[cfg_attr(not(any(test, loom)), expect(dead_code))]
 mod hand_over;
 mod history;
 mod inspection;
@@ -68,6 +66,8 @@ mod walk;
 use std::time::Duration;
 use std::{any::type_name, collections::HashMap, sync::Arc};
 
+#[cfg(all(feature = "supervise", any(test, loom)))]
+pub(crate) use self::hand_over::Claimed;
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
     graph::{CyclePath, Edge, EdgeSource},
@@ -87,7 +87,7 @@ pub(crate) use self::{
 #[cfg(feature = "supervise")]
 pub(crate) use self::{
     end_mark::EndMark,
-    hand_over::{Claimed, HandOver, HandedOver, Next},
+    hand_over::{HandOver, HandedOver, Next},
     used_edges::Given,
 };
 pub use self::{graph::DependencyKind, state::Phase};

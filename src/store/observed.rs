@@ -16,7 +16,7 @@
 //! | attempt started, ready, failed, invalidated | the state: `set_waiters` and the transition |
 //! | attempt failed | the lock of the history, which also contains the transition |
 //! | replaced | the lock of the history |
-//! | given up | the lock of the control of the supervisor |
+//! | states of a supervisor | the lock of its control |
 //! | closed | the state: `set_waiters`, and the wake-up that follows the close |
 //! | registered | the lock of the names |
 

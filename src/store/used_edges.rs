@@ -117,6 +117,7 @@ impl UsedEdges {
         // Most attempts have received an instance over each edge.
         if edges.values().all(|edge| edge.received().is_some()) {
             edges.clear();
+            return;
         }
         let mut received = None;
         edges.retain(|&(dependency, _), edge| {

@@ -87,7 +87,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             outcome => outcome,
         };
         match outcome {
-            Some(Ok(value)) => match attempt.publish_once(value) {
+            Some(Ok(value)) => match self.publish(&mut attempt, value) {
                 Ok(running) => {
                     let edges = mem::take(&mut attempt.edges);
                     edges.forget_received();

@@ -1,7 +1,7 @@
 //! The instance that is up, with its body, and how it ends.
 
 use std::{
-    future::{Future, poll_fn, ready},
+    future::{Future, poll_fn},
     ops::Deref,
     pin::pin,
     sync::Arc,
@@ -9,23 +9,20 @@ use std::{
     time::Duration,
 };
 
-use futures_lite::future::{or, yield_now};
+use futures_lite::future::or;
 
 use super::{
-    Body, BodyEnd, BodyFailure, Live, SupervisorState,
-    body::BodyResult,
-    pending_attempt::Grace,
-    policy::FailureCounter,
-    supervisor::{ServiceLoop, StopHook},
-    user_code::{call_user_code, panic_message},
+    Body, BodyEnd, BodyFailure, CloseReason, Live, SupervisorState, body::BodyResult,
+    pending_attempt::Grace, policy::FailureCounter, supervisor::ServiceLoop, user_code::work_end,
 };
 use crate::{
+    error::ReadyError,
     failure::{Failure, Reason},
     numbers::{Generation, ServiceIndex},
-    provide::{AllDrained, Readers, Running},
-    registry::{Control, Registry, StopEnd, StopResult},
+    provide::{AllDrained, Attempt, Readers, Running},
+    registry::{BodyReport, Control, CountHolders, Registry, StopEnd},
     store::{InstanceTracker, Store, Target},
-    sync::Shielded,
+    sync::{Shielded, yield_task},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -58,7 +55,7 @@ impl<T: Send + Sync + 'static> Up<T> {
                     // A replacement by the body is in progress, and is about to be refused.
                     Err(still_shared) => shared = still_shared,
                 }
-                yield_now().await;
+                yield_task().await;
             },
         };
         running.take_tracker()
@@ -77,25 +74,27 @@ impl<T: Send + Sync + 'static> Deref for Up<T> {
 }
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
-    /// Stops the service, on its turn in a shutdown: takes the instance down, calls the stop hook,
-    /// and waits for the readers of all generations. `earlier` are the instances of those before
-    /// the one that is running.
-    pub(super) async fn stop(
+    /// Publishes the value of an attempt. If there is a close hook, it receives the value at its
+    /// end.
+    pub(super) fn publish(
         &self,
-        running: Option<Up<T>>,
-        mut earlier: Vec<InstanceTracker<T>>,
-        stop_hook: &mut Shielded<Option<StopHook<T>>>,
-    ) {
-        let deadline = self.now().checked_add(self.hook_timeout);
+        attempt: &mut Attempt<T>,
+        value: T,
+    ) -> Result<Running<T>, ReadyError<T>> {
+        match &self.closer {
+            None => attempt.publish_once(value),
+            Some(closer) => attempt.ready_for(&closer.receiver, value),
+        }
+    }
+
+    /// Stops the service, on its turn in a planned end: takes the instance down, and waits until
+    /// the values of all generations are drained and closed. `earlier` are the instances of those
+    /// before the one that is running.
+    pub(super) async fn stop(&self, running: Option<Up<T>>, mut earlier: Vec<InstanceTracker<T>>) {
         self.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
-            let mut result = StopResult::Stopped;
-            let mut last = None;
             // If the service is down, there is no instance to stop.
             if let Some(running) = running {
-                // Read before the failure, after which no instance can be read. `None` if the
-                // instance has failed already: then the stop hook is not called.
-                let instance = Shielded::new(running.instance());
                 let target = Target::any_revision(running.generation());
                 let end = self.control.end_requested();
                 let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
@@ -103,52 +102,97 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 let _ = self.registry().cascade(self.id().index(), target, reason);
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
-                drop(running.failed().await.map(Shielded::new));
-                // The stop hook, its future and its reference to the instance are used and dropped
-                // within `call_user_code`, so a panic of them ends only the stop hook. If one of
-                // the two is missing, both are dropped there.
-                let stop_hook = stop_hook.take();
-                let stop = move || match (stop_hook, instance.into_inner()) {
-                    (Some(stop_hook), Some(instance)) => stop_hook(instance),
-                    _ => Box::pin(ready(())),
-                };
-                if let Err(payload) = call_user_code(stop).await {
-                    result = StopResult::HookPanicked { message: panic_message(payload) };
-                }
-                last = Some(running.generation());
-                earlier.push(running.into_tracker().await);
+                let failed = Shielded::new(running.failed().await.ok()?);
+                earlier.push(self.end_generation(running, &failed).await);
             }
-            // Also after a panic, and also for instances that failed before.
+            // Also for instances that failed before.
             let readers = Arc::new(Readers(earlier));
             self.control.set_readers(Arc::clone(&readers) as _);
-            let (registry, id) = (self.registry(), self.id());
-            Wait::new(AllDrained { registry, id, readers: &readers, last }).await;
-            Some(StopEnd::Done(result))
+            match &self.closer {
+                Some(closer) => self.values_closed(closer, 0, || readers.holders()).await,
+                None => self.all_drained(&readers).await,
+            }
+            Some(if readers.holders() == 0 { StopEnd::Done } else { StopEnd::TimedOut })
         };
-        let expired = async {
-            self.sleep_until(deadline).await;
-            Some(StopEnd::TimedOut)
-        };
-        // S6: when the shutdown has ended, the stop hook is dropped, and no reader is waited for.
+        // S6: when the shutdown has ended, the close hook is dropped, and no reader is waited for.
         let closed = async {
             self.registry().closed().await;
             None
         };
-        // If the limit expires, the state stays `Stopping`, and the shutdown reports it (S6).
-        if let Some(end) = or(closed, or(work, expired)).await {
+        if let Some(end) = or(closed, work).await {
             self.control.set_stop_end(end);
         }
     }
 
+    /// Waits until the readers of all these instances have dropped them, at most for the limit.
+    async fn all_drained(&self, readers: &Readers<T>) {
+        let holders = readers.holders();
+        if holders > 0 {
+            let present = self.registry().store().slot(self.id().index()).state.load().generation();
+            self.set_ending(SupervisorState::Draining, 0, present, holders);
+        }
+        let deadline = self.now().checked_add(self.drain_limit());
+        let (registry, id) = (self.registry(), self.id());
+        or(Wait::new(AllDrained { registry, id, readers }), self.sleep_until(deadline)).await;
+    }
+
+    /// Called when an instance has failed and its body has returned: drops the handle, and returns
+    /// the tracker of the instances. From now on they are drained, and then their values are
+    /// closed.
+    async fn end_generation(&self, running: Up<T>, failed: &Failure) -> InstanceTracker<T> {
+        let generation = running.generation();
+        let tracker = running.into_tracker().await;
+        if let Some(closer) = &self.closer {
+            let deadline = self.now().checked_add(self.drain_limit());
+            closer.end_generation(generation, CloseReason::of(failed), deadline);
+        }
+        tracker
+    }
+
+    /// Ends a generation after a failure. If the policy drains, waits until its values are drained
+    /// and closed. If they have readers then, adds the instances to `earlier`.
+    ///
+    /// Returns the number of references that remain after draining, or `None` if the service must
+    /// stop.
+    pub(super) async fn end_failed(
+        &self,
+        running: Up<T>,
+        failed: &Failure,
+        counter: &FailureCounter,
+        earlier: &mut Vec<InstanceTracker<T>>,
+    ) -> Option<usize> {
+        let drains = counter.policy().drain_timeout.is_some();
+        let mut remaining = match &self.closer {
+            None => self.drain(&running, counter).await,
+            Some(_) => Some(0),
+        };
+        let tracker = self.end_generation(running, failed).await;
+        if let (Some(closer), true) = (&self.closer, drains) {
+            let closed = async {
+                let holders = || tracker.holders();
+                self.values_closed(closer, counter.failures(), holders).await;
+                Some(holders())
+            };
+            // A reset does not end this: the resource that it protects would exist twice.
+            remaining = or(self.must_stop(), closed).await;
+        }
+        earlier.retain(|tracker| !tracker.is_drained());
+        if !tracker.is_drained() {
+            earlier.push(tracker);
+        }
+        remaining
+    }
+
     /// Waits until the readers of a failed instance have dropped it, at most for the drain timeout.
     /// Returns the number of references that remain, or `None` if the service must stop.
-    pub(super) async fn drain(
-        &self,
-        running: &Running<T>,
-        counter: &FailureCounter,
-    ) -> Option<usize> {
+    async fn drain(&self, running: &Running<T>, counter: &FailureCounter) -> Option<usize> {
         // Without a timeout, the policy does not drain.
         let Some(timeout) = counter.policy().drain_timeout else { return Some(0) };
+        // This also takes the value out of its slot, which is no reader. Most instances have none,
+        // and then there is nothing to report.
+        if running.drained().check_now().is_some() {
+            return Some(0);
+        }
         let deadline = self.now().checked_add(timeout);
         let (state, holders) = (SupervisorState::Draining, running.holders());
         self.set_ending(state, counter.failures(), running.generation(), holders);
@@ -201,14 +245,22 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
             self.set_state(SupervisorState::Stopping, 0, None);
-            let deadline = self.now().checked_add(self.policy.stop_timeout);
+            let (since, after) = (self.now(), self.policy.stop_timeout);
             // Its result changes nothing now.
-            let returned = async {
-                if let Err(error) = body.as_mut().await {
-                    self.body_failed(running.generation(), &Reason::error(error));
-                }
+            let returned = async { body.as_mut().await.map(drop) };
+            let late = async {
+                self.sleep_until(since.checked_add(after)).await;
+                Err(BodyFailure::TimedOut { after }.into())
             };
-            or(returned, self.sleep_until(deadline)).await;
+            let reason = or(returned, late).await.err().map(Reason::error);
+            if let Some(reason) = &reason {
+                self.body_failed(running.generation(), reason);
+            }
+            if failed.is_none() {
+                let took = self.now().saturating_duration_since(since);
+                let end = work_end(reason.as_deref());
+                self.control.report_body(BodyReport { took, end });
+            }
         }
         failed
     }

@@ -25,9 +25,7 @@
 //! tokio::spawn(supervisor.run(|_| async { "80".parse::<u16>() }));
 //!
 //! let supervisor = registry.supervise(server)?.restart_policy(policy);
-//! let supervisor = supervisor.on_stop(Duration::from_secs(5), |server| async move {
-//!     println!("finishing the requests of {}", **server);
-//! });
+//! let supervisor = supervisor.on_close(async |server| println!("{} is closed", *server));
 //! tokio::spawn(supervisor.run(async move |build| {
 //!     let port = build.wait_for(config).await?; // now `server` depends on `config`
 //!     Ok::<_, WaitForError>(format!("localhost:{}", **port))
@@ -52,16 +50,17 @@
 //! | not running | the supervisor is run | building |
 //! | building | the value is published | up, or completed |
 //! | building | the build fails, panics, times out or is invalidated | *next build* |
-//! | up | the instance fails | stopping (if its body runs), draining (if configured), or *next build* |
+//! | up | the instance fails | stopping (if its body runs), draining and closing (if configured), or *next build* |
 //! | up | the body says that its work is done | completed |
 //! | completed | the instance fails | draining (if configured), or *next build* |
 //! | stopping | the body has returned, or its stop timeout expires | draining (if configured), or *next build* |
 //! | waiting for its body to return | a blocking body that was late has returned | building |
 //! | draining | the readers have dropped the instance, or a timeout expires | *next build* |
+//! | closing | the close hook has ended | *next build* |
 //! | backing off | the delay ends, a change of an input, or a reset | building |
 //! | waiting, permanent | a change of an input, or a [reset](crate::Registry::reset) | building |
 //! | given up | a change of an input (by [policy](RestartPolicy::retry_given_up)), or a reset | building |
-//! | stopping | the stop hook has ended, and the instance is drained | stopped |
+//! | stopping, draining, closing | at its turn to stop, each of them | the next of them, or stopped |
 //!
 //! *Next build* is one of these states: *given up* after too many counted failures; *permanent*
 //! after a [permanent error](Permanent); *waiting* if another service was not there; else *backing
@@ -69,7 +68,7 @@
 //!
 //! From any state except *not running*, a supervisor moves to *stopping* when a graceful shutdown
 //! reaches its service. If the registry is [closed](crate::Registry::close), the supervisor ends
-//! without a stop hook. After it has ended, the status of the service no longer has a supervisor.
+//! without a close hook. After it has ended, the status of the service no longer has a supervisor.
 //!
 //! # Counting failures
 //!
@@ -129,11 +128,18 @@
 //! [`RestartPolicy::drain_timeout`] makes the supervisor wait for the readers of the failed
 //! instance before it builds the next one.
 //!
+//! # Close hooks
+//!
+//! A service may have a [close hook](Supervisor::on_close): code that receives each of its values
+//! at the end, after a failure, a replacement, or in a shutdown. Most often it owns the value,
+//! because the last reader hands it over.
+//!
 //! # Graceful shutdown
 //!
 //! [`Registry::shutdown`](crate::Registry::shutdown) stops all services, each one after all its
-//! dependents have stopped. The supervisor of the service takes it down, calls its
-//! [stop hook](Supervisor::on_stop), and drains it; all its dependencies are still up. A service
+//! dependents have stopped. The supervisor of the service notifies its body, takes it down when the
+//! body has returned, drains it, and calls its [close hook](Supervisor::on_close); all its
+//! dependencies are still up. A service
 //! that does not stop in time is named in the [`ShutdownReport`], and delays the shutdown no
 //! longer. [`ShutdownOptions`] adds a notice before the first service stops.
 //!
@@ -162,7 +168,9 @@
 // | `pending_attempt.rs`         | the attempt of a build, which the supervisor keeps            |
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
 // | `grace.rs`                   | grace periods (S8)                                            |
-// | `user_code.rs`               | calls builders and stop hooks, and catches their panics       |
+// | `closing.rs`                 | `Closing`, which a close hook receives; the close hook        |
+// | `closer.rs`                  | calls the close hook for each value, in order (S14, S15)      |
+// | `user_code.rs`               | calls builders and close hooks, and catches their panics      |
 // | `shutdown.rs`                | the futures of a graceful shutdown, and their limits (S6)     |
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
 // | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a shutdown, and its |
@@ -200,11 +208,15 @@
 //     instance can be read.
 // S12 No change of an input is missed while a supervisor waits for its retry.
 // S13 There is at most one build for each change of an input and for each first backoff.
+// S14 Each value that was published is closed once, in the order of publication, one at a time.
+// S15 A value is not closed while its service uses it: before its end, or while its body runs.
 
 mod body;
 mod build;
 mod build_timer;
 mod building;
+mod closer;
+mod closing;
 mod ending;
 mod grace;
 mod live;
@@ -224,13 +236,14 @@ mod wake_list;
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::{Build, BuildWaitFor, BuildWaitForAny},
+    closing::{AsyncHook, CloseHook, CloseReason, Closing, NoHook},
     live::{Live, StopReason, Stopping},
     operations::{StopWait, TurnGuard},
-    output::{BodyEnd, BodyOutput, BuildOutput, Completed},
+    output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput, Completed},
     policy::RestartPolicy,
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
-    user_code::{BodyFailure, BuildFailure},
+    user_code::{BodyFailure, BuildFailure, CloseFailure},
     verdict::{Permanent, Planned},
 };
 #[cfg(feature = "smol")]
@@ -240,7 +253,8 @@ pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
     registry::{
-        ShutdownReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
+        BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
+        SupervisorState, SupervisorStatus, WorkEnd,
     },
 };
 
@@ -279,13 +293,14 @@ impl Registry {
         Ok(Supervisor::new(provider, self.supervisors().add(id.index())))
     }
 
-    /// Resets the failure counter of a supervised service, and ends a backoff or *given up*.
+    /// Resets the failure counter of a supervised service, and builds it if it is down.
     ///
-    /// If the supervisor is backing off or has given up, it builds the service now. If the service
-    /// is up or is being built, this continues, and its next failure is counted as the first one.
+    /// If the supervisor is backing off, waiting, or has given up, or if the last failure was a
+    /// permanent error, it builds the service now. If the service is up or is being built, this
+    /// continues, and its next failure is counted as the first one.
     ///
-    /// Returns whether the supervisor was backing off or had given up; returns `false` for a
-    /// service without a supervisor. Takes a short lock.
+    /// Returns whether the reset starts a build; returns `false` for a service without a
+    /// supervisor. Takes a short lock.
     ///
     /// # Errors
     ///

@@ -119,7 +119,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     ///
     /// For a provider that has something to do after its instance has
     /// [failed](Running::failed): it takes a guard after the publication, and drops it when its
-    /// work is done. A supervised service needs no guard: its body and its stop hook do this work.
+    /// work is done. A supervised service needs no guard: its body and its close hook do this work.
     ///
     /// ```
     /// use std::{thread, time::Duration};

@@ -1,8 +1,8 @@
-//! What builders and bodies may return.
+//! What builders, bodies and close hooks may return.
 
 use std::error::Error;
 
-/// The error of a user's builder or body.
+/// The error of a user's builder, body or close hook.
 pub(super) type UserError = Box<dyn Error + Send + Sync>;
 
 /// What a builder may return for a service of type `T`: a `T`, a [`Completed`] one, or a
@@ -65,6 +65,13 @@ pub struct Completed<T>(pub T);
 pub trait BodyOutput: sealed::BodyOutput {}
 
 impl<O: sealed::BodyOutput> BodyOutput for O {}
+
+/// What a close hook may return: nothing, or a [`Result`] of nothing with any error.
+///
+/// This trait is sealed: it is implemented for the types above.
+pub trait CloseOutput: sealed::CloseOutput {}
+
+impl<O: sealed::CloseOutput> CloseOutput for O {}
 
 /// Says that a service stays ready although its body has returned.
 ///
@@ -156,6 +163,22 @@ pub(super) mod sealed {
     impl<O: BodyOutput, E: Into<UserError>> BodyOutput for Result<O, E> {
         fn into_result(self) -> Result<Option<BodyEnd>, UserError> {
             self.map_err(Into::into)?.into_result()
+        }
+    }
+
+    pub trait CloseOutput {
+        fn into_result(self) -> Result<(), UserError>;
+    }
+
+    impl CloseOutput for () {
+        fn into_result(self) -> Result<(), UserError> {
+            Ok(())
+        }
+    }
+
+    impl<E: Into<UserError>> CloseOutput for Result<(), E> {
+        fn into_result(self) -> Result<(), UserError> {
+            self.map_err(Into::into)
         }
     }
 }

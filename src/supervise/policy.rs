@@ -39,6 +39,7 @@ use std::{
 /// | [`debounce`](Self::debounce) | none |
 /// | [`drain_timeout`](Self::drain_timeout) | no draining |
 /// | [`stop_timeout`](Self::stop_timeout) | 10 s |
+/// | [`close_timeout`](Self::close_timeout) | 10 s |
 ///
 /// There is no limit of failures by default, so that a server whose database is down for a night
 /// works in the morning.
@@ -66,6 +67,7 @@ pub struct RestartPolicy {
     pub(crate) debounce: Duration,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) stop_timeout: Duration,
+    pub(crate) close_timeout: Duration,
 }
 
 impl Default for RestartPolicy {
@@ -82,6 +84,7 @@ impl Default for RestartPolicy {
             debounce: Duration::ZERO,
             drain_timeout: None,
             stop_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -149,6 +152,11 @@ impl RestartPolicy {
     /// remain after the timeout. A [cached reader](crate::Cached) that is idle keeps its instance
     /// until it reads again or is [released](crate::Cached::release).
     ///
+    /// With a [close hook](crate::supervise::Supervisor::on_close), the next build also begins
+    /// after the close hook has ended. The close hook receives each value when it is drained, or
+    /// when this time is over; if none is set, after 10 s. A shutdown waits for the readers in the
+    /// same way, with or without a close hook.
+    ///
     /// ```
     /// use mainstay::supervise::RestartPolicy;
     /// use std::time::Duration;
@@ -177,6 +185,23 @@ impl RestartPolicy {
     #[must_use]
     pub fn stop_timeout(self, time: Duration) -> Self {
         Self { stop_timeout: time, ..self }
+    }
+
+    /// Sets how long a [close hook](crate::supervise::Supervisor::on_close) may take for one value.
+    /// Default: 10 s.
+    ///
+    /// Then its future is dropped, with the value.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = RestartPolicy::default().close_timeout(Duration::from_secs(2));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn close_timeout(self, time: Duration) -> Self {
+        Self { close_timeout: time, ..self }
     }
 
     /// Sets how long an instance must have been up so that its failure resets the counter.

@@ -9,7 +9,6 @@ use crate::{
     numbers::Generation,
     registry::Details,
     service::ServiceName,
-    sync::Shielded,
 };
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
@@ -74,15 +73,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Reports that the service stays down after this failure: the state is *permanent* or *given
     /// up*.
-    pub(super) fn set_down(
-        &self,
-        state: SupervisorState,
-        failures: u32,
-        failed: Option<Shielded<Failure>>,
-    ) {
+    pub(super) fn set_down(&self, state: SupervisorState, failures: u32, failed: &Failure) {
         let number = self.change(state, Details { failures, ..Details::default() });
-        // `None`: the state continues after a planned end, and was reported before it.
-        let Some(failed) = &failed else { return };
         let kind = match state {
             SupervisorState::Permanent => EventKind::Permanent(failed),
             _ => EventKind::GivenUp(failed),
@@ -96,7 +88,6 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Reports that a close hook has failed.
-    #[expect(dead_code, reason = "there is no close hook so far")]
     pub(super) fn hook_failed(&self, generation: Generation, reason: &Reason) {
         self.emit(Some(generation), 0, EventKind::HookFailed(reason));
     }

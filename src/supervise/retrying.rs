@@ -62,28 +62,24 @@ impl Inputs {
     }
 }
 
-/// The time after a failure, until the service is built again. It continues after a planned end.
-pub(super) struct Rest {
-    retry: Retry,
-    /// The time of the failure.
+/// The wait for a retry. A planned end may interrupt it.
+pub(super) struct Delay {
+    until: Until,
+    /// The time of the failure: the time of draining is part of the delay.
     since: Instant,
     inputs: Inputs,
-    /// The failure, for the event that says that the service stays down. Shielded, because this may
-    /// be the last owner of the user's reason. It is dropped after the event: the reason must not
-    /// live as long as the service stays down.
-    failed: Option<Shielded<Failure>>,
 }
 
 /// What a retry waits for.
-enum Retry {
+enum Until {
     /// This time since the failure, or a change.
-    After(Duration),
+    Passed(Duration),
     /// A change, most likely of this service: it was not available.
-    WhenAvailable(ServiceIndex),
+    Available(ServiceIndex),
     /// A change: the error was permanent.
-    WhenChanged,
-    /// A change, if the policy says so.
-    GivenUp,
+    Changed,
+    /// A change, if the policy says so: the supervisor has given up.
+    Reset,
 }
 
 /// What has ended the wait for a retry.
@@ -94,15 +90,31 @@ enum Ended {
     Change,
 }
 
+impl Delay {
+    /// Returns the time at which it ends without a change.
+    fn end(&self) -> Option<Instant> {
+        match self.until {
+            Until::Passed(delay) => self.since.checked_add(delay),
+            _ => None,
+        }
+    }
+
+    /// Returns the time before which no change ends it.
+    fn first_backoff(&self, counter: &FailureCounter) -> Option<Instant> {
+        self.since.checked_add(counter.policy().first_backoff())
+    }
+}
+
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
-    /// Counts a failure. Returns `None` if the service is built again at once.
-    pub(super) fn count_failure(
+    /// Counts a failure, and reports what follows it. Returns `None` if the service is built again
+    /// immediately.
+    pub(super) fn delay_after(
         &self,
         failed: Shielded<Failure>,
         since: Instant,
         inputs: Inputs,
         counter: &mut FailureCounter,
-    ) -> Option<Rest> {
+    ) -> Option<Delay> {
         let meaning = Meaning::of(&failed);
         let missing = match &meaning {
             Meaning::Unavailable(service) => self.missing(service),
@@ -115,51 +127,55 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 counter.count_failure(since)
             }
         };
-        let retry = match decision {
-            Decision::GiveUp => Retry::GivenUp,
+        let until = match decision {
+            Decision::GiveUp => Until::Reset,
             Decision::RetryAfter(delay) => match missing {
-                Some(missing) => Retry::WhenAvailable(missing),
-                None if meaning == Meaning::Permanent => Retry::WhenChanged,
+                Some(missing) => Until::Available(missing),
+                None if meaning == Meaning::Permanent => Until::Changed,
                 // The loop does not report `BackingOff` for no time.
                 None if delay.is_zero() => return None,
-                None => Retry::After(delay),
+                None => Until::Passed(delay),
             },
         };
-        Some(Rest { retry, since, inputs, failed: Some(failed) })
+        let delay = Delay { until, since, inputs };
+        match delay.until {
+            Until::Changed => {
+                self.set_down(SupervisorState::Permanent, counter.failures(), &failed);
+            }
+            Until::Reset => self.set_down(SupervisorState::GivenUp, counter.failures(), &failed),
+            _ => self.report_delay(&delay, counter),
+        }
+        // The user's reason is dropped here: it must not live as long as the service stays down.
+        Some(delay)
+    }
+
+    /// Reports the state, but not the event of a failure.
+    pub(super) fn report_delay(&self, delay: &Delay, counter: &FailureCounter) {
+        let failures = counter.failures();
+        match delay.until {
+            Until::Passed(_) => {
+                self.set_state(SupervisorState::BackingOff, failures, delay.end());
+            }
+            Until::Available(missing) => {
+                let missing = self.registry().store().name(missing);
+                self.set_waiting(missing, failures, delay.first_backoff(counter));
+            }
+            Until::Changed => self.set_state(SupervisorState::Permanent, failures, None),
+            Until::Reset => self.set_state(SupervisorState::GivenUp, failures, None),
+        }
     }
 
     /// Waits until the service is built again. Returns `false` if the service must stop.
-    pub(super) async fn rest(&self, rest: &mut Rest, counter: &mut FailureCounter) -> bool {
-        if self.released(counter).await.is_none() {
-            return false;
-        }
-        let Rest { retry, since, inputs, failed } = rest;
-        let end = match retry {
-            Retry::After(delay) => since.checked_add(*delay),
-            _ => None,
-        };
-        let first_backoff = since.checked_add(counter.policy().first_backoff());
-        let failures = counter.failures();
-        let failed = failed.take();
-        let missing = match retry {
-            Retry::WhenAvailable(missing) => Some(*missing),
-            _ => None,
-        };
-        match retry {
-            Retry::After(_) => self.set_state(SupervisorState::BackingOff, failures, end),
-            Retry::WhenAvailable(missing) => {
-                let missing = self.registry().store().name(*missing);
-                self.set_waiting(missing, failures, first_backoff);
-            }
-            Retry::WhenChanged => self.set_down(SupervisorState::Permanent, failures, failed),
-            Retry::GivenUp => self.set_down(SupervisorState::GivenUp, failures, failed),
-        }
-
-        let changes_count = match retry {
+    pub(super) async fn wait_to_retry(&self, delay: &Delay, counter: &mut FailureCounter) -> bool {
+        let (end, first_backoff) = (delay.end(), delay.first_backoff(counter));
+        let (missing, changes_count) = match delay.until {
             // A change is too late to end it.
-            Retry::After(_) => first_backoff.is_some_and(|first| end.is_none_or(|end| first < end)),
-            Retry::WhenAvailable(_) | Retry::WhenChanged => true,
-            Retry::GivenUp => counter.policy().retry_given_up,
+            Until::Passed(_) => {
+                (None, first_backoff.is_some_and(|first| end.is_none_or(|end| first < end)))
+            }
+            Until::Available(missing) => (Some(missing), true),
+            Until::Changed => (None, true),
+            Until::Reset => (None, counter.policy().retry_given_up),
         };
         let time = async {
             self.sleep_until(end).await;
@@ -171,7 +187,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             self.sleep_until(first_backoff).await;
             // Not before: changes until then start one build.
-            let given = inputs.given(missing);
+            let given = delay.inputs.given(missing);
             InputsChanged::new(self.registry().store(), given).await;
             Ended::Change
         };
@@ -184,7 +200,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         match or(command, or(time, change)).await {
             Ended::Stop => return false,
             Ended::Reset => counter.reset(),
-            Ended::Change if matches!(retry, Retry::GivenUp) => counter.try_once(),
+            Ended::Change if matches!(delay.until, Until::Reset) => counter.try_once(),
             Ended::Change | Ended::Time => {}
         }
         true

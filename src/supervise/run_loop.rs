@@ -12,7 +12,7 @@ use super::{
     building::BuildResult,
     ending::Up,
     policy::FailureCounter,
-    retrying::{Inputs, Rest},
+    retrying::{Delay, Inputs},
     supervisor::ServiceLoop,
     user_code::UserBuilder,
 };
@@ -30,17 +30,19 @@ use crate::{
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Builds the service, again after each failure, until it must stop. Returns the instance that
-    /// is up, or is being drained, at this time. No body is running then, apart from a blocking one
-    /// that did not return in time.
+    /// is up at this time. No body is running then, apart from a blocking one that did not return
+    /// in time.
     ///
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
+    /// Keeps the wait for a retry in `delay`: if a planned end interrupts it, and the service may
+    /// begin again after that, the next call continues it.
     pub(super) async fn run_loop<F, O, B>(
         &self,
         builder: &mut UserBuilder<F>,
         body: &mut B,
         earlier: &mut Vec<InstanceTracker<T>>,
         counter: &mut FailureCounter,
-        resting: &mut Option<Rest>,
+        delay: &mut Option<Delay>,
     ) -> Option<Up<T>>
     where
         F: AsyncFnMut(Build<T>) -> O,
@@ -49,14 +51,19 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     {
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
+        if let Some(interrupted) = delay {
+            self.released(counter).await?;
+            self.report_delay(interrupted, counter);
+        }
         loop {
-            // Each of these returns if the service must stop: no instance is up.
-            if let Some(rest) = resting {
-                if !self.rest(rest, counter).await {
+            if let Some(waiting) = delay {
+                if !self.wait_to_retry(waiting, counter).await {
+                    // The service must stop, and it is down.
                     return None;
                 }
-                *resting = None;
+                *delay = None;
             }
+            // Returns here if the service must stop: no instance is up.
             self.body_returned(body, counter).await?;
             let attempt = self.begin(counter).await?;
             // Before the builder is called: a change during the build counts.
@@ -83,15 +90,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     // Before the draining, which is part of the backoff.
                     let since = self.now();
                     // The service must stop. In a shutdown `stop` continues the draining.
-                    let Some(remaining) = self.drain(&running, counter).await else {
-                        return Some(running);
-                    };
-                    holders = remaining;
-                    let tracker = running.into_tracker().await;
-                    earlier.retain(|tracker| !tracker.is_drained());
-                    if !tracker.is_drained() {
-                        earlier.push(tracker);
-                    }
+                    let ended = self.end_failed(running, &failed, counter, earlier).await;
+                    holders = ended?;
                     (failed, since, inputs)
                 }
                 // The shutdown itself may have invalidated the build (S4), which is not a
@@ -114,7 +114,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 counter.reset();
             }
             let inputs = Inputs { declared, ..inputs };
-            *resting = self.count_failure(failed, since, inputs, counter);
+            *delay = self.delay_after(failed, since, inputs, counter);
         }
     }
 

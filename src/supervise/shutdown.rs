@@ -8,9 +8,9 @@
 //! It is the turn of a service to stop when all its dependents have stopped (S4). From its turn on,
 //! no attempt at the service begins, and:
 //!
-//! - A service with a running supervisor is *stopping*: the supervisor takes it down, calls the
-//!   stop hook, and drains it. If it exceeds its limit, the shutdown reports a stop timeout, and
-//!   treats the service as stopped (S6).
+//! - A service with a running supervisor is *stopping*: the supervisor waits for its body, takes it
+//!   down, drains it, and calls the close hook. If it exceeds its limit, the shutdown reports a
+//!   stop timeout, and treats the service as stopped (S6).
 //! - A service without one is failed, and has stopped.
 //!
 //! At the end the registry is closed.
@@ -159,15 +159,17 @@ impl Registry {
     /// Graceful shutdown: stops all services, dependents first, and closes the registry.
     ///
     /// It is the turn of a service to stop when all its dependents have stopped. A supervised
-    /// service is taken down, so that no reader gets its instance any more; then its
-    /// [stop hook](crate::supervise::Supervisor::on_stop) is called, and its readers are waited
-    /// for. All its dependencies are up until this is done. A service without a running supervisor
+    /// service notifies its body, and is taken down when the body has returned, so that no reader
+    /// gets its instance any more. Then its readers are waited for, and its
+    /// [close hook](crate::supervise::Supervisor::on_close) is called. All its dependencies are up
+    /// until this is done. A service without a running supervisor
     /// is failed. After its turn, a service is not built again; until then it fails, backs off and
     /// is built again as usual.
     ///
-    /// A service that exceeds its own limit (see `on_stop`), or that has not stopped when the
+    /// A service that exceeds its own limit (the sum of those of its
+    /// [`RestartPolicy`](crate::supervise::RestartPolicy)), or that has not stopped when the
     /// timeout expires, is named in the [`ShutdownReport`]. The others do not wait for it. When the
-    /// shutdown has ended, all supervisors end at once; their stop hooks are dropped.
+    /// shutdown has ended, all supervisors end at once; their close hooks are dropped.
     ///
     /// A wait for a service that has stopped ends with an error that says so.
     ///
@@ -195,17 +197,14 @@ impl Registry {
     /// let server = registry.register::<u8>("server")?;
     /// let (stopped, order) = mpsc::channel();
     ///
-    /// let stop_hook = |name| {
-    ///     let stopped = stopped.clone();
-    ///     move |_| {
-    ///         let _ = stopped.send(name);
-    ///         async {} // finish accepted requests, flush, disconnect, ...
-    ///     }
-    /// };
-    /// let limit = Duration::from_secs(5);
-    /// let supervisor = registry.supervise(pool)?.on_stop(limit, stop_hook("pool"));
+    /// let closed = stopped.clone();
+    /// let supervisor = registry.supervise(pool)?.on_close(async move |_| {
+    ///     let _ = closed.send("pool"); // flush, disconnect, ...
+    /// });
     /// tokio::spawn(supervisor.run(|_| async { Ok::<_, std::io::Error>(1) }));
-    /// let supervisor = registry.supervise(server)?.on_stop(limit, stop_hook("server"));
+    /// let supervisor = registry.supervise(server)?.on_close(async move |_| {
+    ///     let _ = stopped.send("server");
+    /// });
     /// tokio::spawn(supervisor.run(async move |build| {
     ///     build.wait_for(pool).await.map(|pool| **pool)
     /// }));

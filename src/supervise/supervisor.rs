@@ -2,24 +2,26 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn, ready},
+    future::{poll_fn, ready},
     mem,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_lite::future::or;
+
 use super::{
-    AsyncBody, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, Live, NoBody,
-    RestartPolicy, policy::FailureCounter, user_code::UserBuilder,
+    AsyncBody, AsyncHook, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, CloseHook,
+    CloseOutput, Closing, Live, NoBody, NoHook, RestartPolicy, closer::Closer,
+    policy::FailureCounter, user_code::UserBuilder,
 };
 use crate::{
     clock::{WakeSource, block_on},
-    instance::Instance,
-    provide::Provider,
+    provide::{Provider, Receiver},
     registry::{Control, EndKind, Registry},
     service::ServiceId,
-    sync::{self, Mutex, Shielded, SupervisorPoll},
+    sync::SupervisorPoll,
 };
 
 /// A provider whose loop is already written; returned by [`Registry::supervise`].
@@ -60,30 +62,21 @@ use crate::{
 /// # }
 /// ```
 #[must_use = "a supervisor does nothing until it is run"]
-pub struct Supervisor<T: Send + Sync + 'static, B = NoBody> {
+pub struct Supervisor<T: Send + Sync + 'static, B = NoBody, H = NoHook> {
     service: ServiceLoop<T>,
     body: B,
+    close_hook: H,
 }
 
-/// A supervised service: all of a supervisor but its body.
+/// A supervised service: all of a supervisor but its body and its close hook.
 pub(super) struct ServiceLoop<T: Send + Sync + 'static> {
     pub(super) provider: Provider<T>,
     pub(super) control: Arc<Control>,
     pub(super) policy: RestartPolicy,
-    /// The limit for the stop hook and the draining that follows it.
-    pub(super) hook_timeout: Duration,
-    /// In a mutex, because the futures of this supervisor share it by reference and must be `Send`,
-    /// but a stop hook need not be `Sync`.
-    pub(super) stop_hook: Mutex<Option<StopHook<T>>>,
+    /// `None` without a close hook.
+    pub(super) closer: Option<Closer<T>>,
     wake_source: WakeSource,
 }
-
-/// The user's code that stops an instance.
-pub(super) type StopHook<T> = Box<dyn FnOnce(Arc<Instance<T>>) -> StopFuture + Send>;
-type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// The limit for the draining of a service without a stop hook.
-const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl<T: Send + Sync + 'static> Supervisor<T> {
     pub(super) fn new(provider: Provider<T>, control: Arc<Control>) -> Self {
@@ -91,13 +84,14 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             provider,
             control,
             policy: RestartPolicy::default(),
-            hook_timeout: DEFAULT_HOOK_TIMEOUT,
-            stop_hook: Mutex::default(),
+            closer: None,
             wake_source: WakeSource::Clock,
         };
-        Self { service, body: NoBody }
+        Self { service, body: NoBody, close_hook: NoHook }
     }
+}
 
+impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// Sets the body: an async function that runs while the service is up.
     ///
     /// It is called after each publication, and receives a [`Live`] for it: a server accepts
@@ -154,12 +148,13 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<F>>
+    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<F>, H>
     where
         F: AsyncFnMut(Live<T>) -> O,
         O: BodyOutput,
     {
-        Supervisor { service: self.service, body: AsyncBody::new(body) }
+        let Self { service, close_hook, .. } = self;
+        Supervisor { service, body: AsyncBody::new(body), close_hook }
     }
 
     /// Sets the body: a blocking function that runs on a thread of its own while the service is up.
@@ -192,17 +187,75 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<F>>
+    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<F>, H>
     where
         F: FnMut(Live<T>) -> O + Send + 'static,
         O: BodyOutput,
     {
-        let name = self.service.registry().store().name(self.id().index());
-        Supervisor { body: BlockingBody::new(name.to_string(), body), service: self.service }
+        let Self { service, close_hook, .. } = self;
+        let name = service.registry().store().name(service.id().index());
+        Supervisor { body: BlockingBody::new(name.to_string(), body), service, close_hook }
     }
 }
 
 impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
+    /// Sets the close hook, which receives each value of the service at its end: to flush a file,
+    /// to disconnect, to wait for the tasks that the value has started.
+    ///
+    /// The close hook is called at *every* end: after a failure, a [replacement](Live::replace),
+    /// and at the turn of the service in a [shutdown](Registry::shutdown). It is called after the
+    /// body has returned (except after a replacement, which does not end the body) and the value is
+    /// drained: the last reader that lets go hands the value over, in place of dropping it. If a
+    /// reader holds it for longer than the [drain timeout](RestartPolicy::drain_timeout), or 10 s,
+    /// the close hook gets a shared reference. [`Closing`] says which.
+    ///
+    /// The close hooks of one service run one at a time, in the order in which the values were
+    /// published. Each has the [close timeout](RestartPolicy::close_timeout); then its future is
+    /// dropped. An error, a panic or a timeout of the close hook fails nothing.
+    ///
+    /// If the policy has a drain timeout, the next build begins after the close hook. Without one,
+    /// the close hook runs beside the next build; a blocking builder delays it. In a shutdown, all
+    /// dependencies of the service are up until the close hooks of all its values have ended, and
+    /// the [report](crate::supervise::ShutdownReport) says how they have ended.
+    ///
+    /// A supervisor that is dropped drops the values without the close hook, and so does
+    /// [`Registry::close`].
+    ///
+    /// ```
+    /// use mainstay::{Registry, supervise::Closing};
+    /// use std::{fs, future::ready, io, path::PathBuf, thread, time::Duration};
+    ///
+    /// let registry = Registry::with_capacity(1)?;
+    /// let lock = registry.register::<PathBuf>("lock")?;
+    /// let supervisor = registry.supervise(lock)?;
+    /// let supervisor =
+    ///     supervisor.on_close(|file: Closing<PathBuf>| ready(fs::remove_file(&*file)));
+    /// thread::spawn(|| {
+    ///     supervisor.run_blocking(|_| {
+    ///         let name = format!("mainstay-{}.lock", std::process::id());
+    ///         let file = std::env::temp_dir().join(name);
+    ///         fs::write(&file, "locked").map(|()| file)
+    ///     })
+    /// });
+    /// let file = PathBuf::clone(&**registry.wait_ready(lock).wait_blocking()?);
+    /// assert!(fs::exists(&file)?);
+    /// assert!(registry.shutdown_blocking(Duration::from_secs(30)).stop_timeouts.is_empty());
+    /// assert!(!fs::exists(&file)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_close<F, O>(self, close_hook: F) -> Supervisor<T, B, AsyncHook<F>>
+    where
+        F: AsyncFnMut(Closing<T>) -> O,
+        O: CloseOutput,
+    {
+        let Self { mut service, body, .. } = self;
+        let receiver = Receiver::new(service.registry(), service.id());
+        service.closer = Some(Closer::new(receiver));
+        Supervisor { service, body, close_hook: AsyncHook::new(close_hook) }
+    }
+}
+
+impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> {
     /// Sets the restart policy: backoff, limits and timeouts.
     ///
     /// ```
@@ -218,57 +271,6 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// ```
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.service.policy = policy;
-        self
-    }
-
-    /// Sets the stop hook, which a graceful [shutdown](Registry::shutdown) calls with the last
-    /// instance: finish accepted requests, flush, disconnect.
-    ///
-    /// When the stop hook is called, no reader can get the instance any more, and all dependencies
-    /// of the service are still up. After the stop hook, the supervisor waits until the readers
-    /// that still hold instances of the service, of any generation, have dropped them.
-    ///
-    /// `within` limits both together; without a stop hook the limit is 10 s. When it expires, the
-    /// stop hook is dropped, and the [report](crate::supervise::ShutdownReport) names the service.
-    /// A blocking stop hook does its work in the call and returns
-    /// [`ready(())`](std::future::ready). If it panics, the panic ends the stop hook, the service
-    /// stops as usual, and the report contains the message.
-    ///
-    /// The stop hook is not called if the service is down at its turn to stop, or if the registry
-    /// is [closed](Registry::close) without a shutdown.
-    ///
-    /// ```
-    /// use mainstay::Registry;
-    /// use std::{fs, future::ready, thread, time::Duration};
-    ///
-    /// let registry = Registry::with_capacity(1)?;
-    /// let lock = registry.register::<String>("lock")?;
-    /// let supervisor = registry.supervise(lock)?;
-    /// let supervisor = supervisor.on_stop(Duration::from_secs(5), |file| {
-    ///     let _ = fs::remove_file(&**file);
-    ///     ready(())
-    /// });
-    /// thread::spawn(|| {
-    ///     supervisor.run_blocking(|_| {
-    ///         let name = format!("mainstay-{}.lock", std::process::id());
-    ///         let file = std::env::temp_dir().join(name);
-    ///         fs::write(&file, "locked").map(|()| file.display().to_string())
-    ///     })
-    /// });
-    /// let file = registry.wait_ready(lock).wait_blocking()?.to_string();
-    /// assert!(fs::exists(&file)?);
-    /// assert!(registry.shutdown_blocking(Duration::from_secs(30)).stop_timeouts.is_empty());
-    /// assert!(!fs::exists(&file)?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn on_stop<F: Future<Output = ()> + Send + 'static>(
-        mut self,
-        within: Duration,
-        stop_hook: impl FnOnce(Arc<Instance<T>>) -> F + Send + 'static,
-    ) -> Self {
-        self.service.hook_timeout = within;
-        self.service.stop_hook =
-            Mutex::new(Some(Box::new(|instance| Box::pin(stop_hook(instance)))));
         self
     }
 
@@ -294,7 +296,7 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// A wait that blocks its thread ([`wait_blocking`](crate::wait::Wait::wait_blocking)) returns
     /// the error `MustAwait` in a poll of this future.
     ///
-    /// Dropping this future takes the service down; no stop hook is called.
+    /// Dropping this future takes the service down; no close hook is called.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -324,29 +326,10 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
     {
-        let Self { service, mut body } = self;
-        // The stop hook and the builder may have a `Drop` of the user. Each is shielded.
-        let mut stop_hook = Shielded::new(sync::lock(&service.stop_hook).take());
-        let body_limit = if B::EXISTS { service.policy.stop_timeout } else { Duration::ZERO };
-        service.control.start(body_limit.saturating_add(service.hook_timeout));
-        // The instances of earlier generations that have readers.
-        let mut earlier = Vec::new();
-        let mut builder = UserBuilder::new(builder);
-        let mut counter = FailureCounter::new(service.policy.clone());
-        let mut resting = None;
-        loop {
-            let running = service
-                .run_loop(&mut builder, &mut body, &mut earlier, &mut counter, &mut resting)
-                .await;
-            // The loop also ends if the registry is closed. Then the stop hook is not called.
-            let Some(end) = service.control.end_requested() else { return };
-            service.stop(running, mem::take(&mut earlier), &mut stop_hook).await;
-            // The drop of this supervisor reports the end.
-            if end.kind == EndKind::ShutDown {
-                return;
-            }
-            service.registry().end_reached(service.id().index(), &service.control);
-        }
+        let Self { service, mut body, mut close_hook } = self;
+        service.control.start(service.stop_limit::<B, H>());
+        let work = service.build_and_stop(builder, &mut body);
+        or(work, service.close_values(&mut close_hook)).await;
     }
 
     /// Supervises the service with a blocking builder, on this thread, until the registry is
@@ -383,6 +366,32 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
 }
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
+    /// Builds the service and stops it at its turns, until a shutdown or the close of the registry.
+    async fn build_and_stop<F, O, B>(&self, builder: F, body: &mut B)
+    where
+        F: AsyncFnMut(Build<T>) -> O,
+        O: BuildOutput<T>,
+        B: Body<T>,
+    {
+        // The instances of earlier generations that have readers.
+        let mut earlier = Vec::new();
+        let mut builder = UserBuilder::new(builder);
+        let mut counter = FailureCounter::new(self.policy.clone());
+        let mut delay = None;
+        loop {
+            let running =
+                self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
+            // The loop also ends if the registry is closed. Then no close hook is called.
+            let Some(end) = self.control.end_requested() else { return };
+            self.stop(running, mem::take(&mut earlier)).await;
+            // The drop of this supervisor reports the end.
+            if end.kind == EndKind::ShutDown {
+                return;
+            }
+            self.registry().end_reached(self.id().index(), &self.control);
+        }
+    }
+
     pub(super) fn id(&self) -> ServiceId<T> {
         self.provider.id()
     }
@@ -399,6 +408,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.clock().now()
     }
 
+    /// Returns the limit for stopping the service: for its body, the draining, and one close hook.
+    fn stop_limit<B: Body<T>, H: CloseHook<T>>(&self) -> Duration {
+        let body = if B::EXISTS { self.policy.stop_timeout } else { Duration::ZERO };
+        let close_hook = if H::EXISTS { self.policy.close_timeout } else { Duration::ZERO };
+        body.saturating_add(self.drain_limit()).saturating_add(close_hook)
+    }
+
     /// Sleeps until the deadline. Never completes if there is none.
     pub(super) async fn sleep_until(&self, deadline: Option<Instant>) {
         self.wake_source.sleep_until(self.clock(), deadline).await;
@@ -407,11 +423,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
 impl<T: Send + Sync + 'static> Drop for ServiceLoop<T> {
     fn drop(&mut self) {
+        // S4: the values that are left may need the dependencies, which may stop after the next
+        // line.
+        drop(self.closer.take());
         self.registry().supervisor_ended(self.id().index(), &self.control);
     }
 }
 
-impl<T: Send + Sync + 'static, B> fmt::Debug for Supervisor<T, B> {
+impl<T: Send + Sync + 'static, B, H> fmt::Debug for Supervisor<T, B, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ServiceLoop { provider, policy, .. } = &self.service;
         f.debug_struct("Supervisor")

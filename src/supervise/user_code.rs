@@ -1,4 +1,4 @@
-//! Calls builders and stop hooks, and catches their panics, so that none of them ends the loop.
+//! Calls builders and close hooks, and catches their panics, so that none of them ends the loop.
 
 use std::{
     any::Any,
@@ -11,7 +11,11 @@ use std::{
 use futures_lite::FutureExt;
 
 use super::{Build, BuildOutput, output::UserError};
-use crate::sync::Shielded;
+use crate::{
+    failure::Reason,
+    registry::WorkEnd,
+    sync::{Shielded, shielded},
+};
 
 /// The reason of a failed build whose builder did not return an error itself.
 ///
@@ -85,9 +89,45 @@ pub enum BodyFailure {
     /// ([`BodyEnd`](crate::supervise::BodyEnd)).
     #[error("its body returned")]
     Returned,
+    /// The body was notified, and has not returned within
+    /// [`RestartPolicy::stop_timeout`](crate::supervise::RestartPolicy::stop_timeout). This is no
+    /// failure of the instance: it is reported.
+    #[error("its body did not return within {after:?}")]
+    TimedOut {
+        /// The timeout.
+        after: Duration,
+    },
 }
 
 impl BodyFailure {
+    pub(super) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self::Panicked { message: panic_message(payload) }
+    }
+}
+
+/// The error of a close hook that has ended without an error of its own; the event
+/// [`HookFailed`](crate::EventKind::HookFailed) contains it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseFailure {
+    /// The close hook panicked.
+    #[error("the close hook panicked: {message}")]
+    Panicked {
+        /// The message of the panic, if it is text.
+        message: String,
+    },
+    /// The close hook took longer than
+    /// [`RestartPolicy::close_timeout`](crate::supervise::RestartPolicy::close_timeout). Or it was
+    /// not called, because a reader has moved the instance out of its `Arc`, and has not dropped it
+    /// in time.
+    #[error("not closed within {after:?}")]
+    TimedOut {
+        /// The timeout.
+        after: Duration,
+    },
+}
+
+impl CloseFailure {
     pub(super) fn panicked(payload: Box<dyn Any + Send>) -> Self {
         Self::Panicked { message: panic_message(payload) }
     }
@@ -99,6 +139,27 @@ pub(super) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "the message is not text".into())
+}
+
+/// Returns how a body or a close hook has ended, which has failed for this reason.
+pub(super) fn work_end(failed: Option<&Reason>) -> WorkEnd {
+    let Some(reason) = failed else { return WorkEnd::Returned };
+    if let Reason::Error(error) = reason {
+        match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(BodyFailure::Panicked { message }), _)
+            | (_, Some(CloseFailure::Panicked { message })) => {
+                return WorkEnd::Panicked { message: message.clone() };
+            }
+            (Some(BodyFailure::TimedOut { .. }), _) | (_, Some(CloseFailure::TimedOut { .. })) => {
+                return WorkEnd::Late;
+            }
+            _ => {}
+        }
+    }
+    // The text is user code.
+    let mut message = String::from("the text of the error panicked");
+    shielded(|| message = reason.to_string());
+    WorkEnd::Failed { message }
 }
 
 /// The builder of the user, which may panic in a call, in a poll of its future, and in the `Drop`

@@ -94,6 +94,14 @@ pub(crate) fn schedule_point() {
     AtomicBool::new(false).load(Ordering::Relaxed);
 }
 
+/// Lets the executor of this task run other tasks, and a model other threads.
+#[cfg(feature = "supervise")]
+pub(crate) async fn yield_task() {
+    #[cfg(any(loom, shuttle))]
+    yield_now();
+    futures_lite::future::yield_now().await;
+}
+
 /// Locks a mutex, and ignores poisoning: no user code runs under a lock of this crate, so its
 /// data is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -142,6 +142,11 @@ impl Http {
         self.base.trim_start_matches("http://")
     }
 
+    /// Returns whether the server accepts a connection and answers.
+    pub(crate) async fn is_answering(&self) -> bool {
+        self.client.get(format!("{}/services", self.base)).send().await.is_ok()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.request(Method::GET, path, "").await
     }

@@ -10,7 +10,8 @@
 //! - only the failures that began in a service were counted against it: none was counted against
 //!   the services that failed with it;
 //! - a supervisor that has given up is reported with the cause, and its service is ready again
-//!   after a reset.
+//!   after a restart;
+//! - a worker that panicked works again, and a service that was stopped is ready after its start.
 //!
 //! At the end only the current database is open, and the server ends in order under load.
 
@@ -33,6 +34,7 @@ use serde_json::json;
 use crate::{
     end_under_load,
     example_server::{DEADLINE, Server},
+    generation,
     load::{SERVICES, Seen, client, configuration, number},
     status, wait_until_blocked_by, wait_until_shown,
 };
@@ -45,8 +47,8 @@ const CLIENTS: usize = 2;
 const LIMIT: usize = 12;
 
 /// The number of kinds of rounds, and the kinds that take little time.
-const KINDS: usize = 13;
-const SHORT: [usize; 9] = [0, 1, 2, 3, 4, 7, 8, 9, 10];
+const KINDS: usize = 16;
+const SHORT: [usize; 12] = [0, 1, 2, 3, 4, 7, 8, 9, 10, 12, 13, 14];
 /// The number of connections of one database.
 const CONNECTIONS: usize = 4;
 
@@ -89,9 +91,41 @@ impl Hour {
         self.post(&format!("/services/{service}/builds/{outcome}")).await;
     }
 
-    async fn reset(&self) {
+    async fn restart(&self, service: &str) {
+        self.post(&format!("/services/{service}/restart")).await;
+    }
+
+    /// Restarts the services whose supervisors have given up.
+    async fn restart_given_up(&self) {
         for service in SUPERVISED {
-            self.post(&format!("/services/{service}/reset")).await;
+            let state = &status(&self.server, service).await["supervisor"]["state"];
+            if *state == json!(SupervisorState::GivenUp) {
+                self.restart(service).await;
+            }
+        }
+    }
+
+    /// Restarts all services: their failures are forgotten, and outcomes that no build has had are
+    /// used up.
+    async fn restart_all(&self) {
+        for service in SUPERVISED {
+            let generation = generation(&self.server, service).await;
+            self.restart(service).await;
+            self.wait_for_generation(service, generation + 1).await;
+        }
+        self.wait_until_all_up().await;
+    }
+
+    /// Waits until a service is ready in this generation, or in a later one.
+    async fn wait_for_generation(&self, service: &str, least: u64) {
+        let start = Instant::now();
+        loop {
+            let status = status(&self.server, service).await;
+            if status["phase"] == "ready" && number(&status["generation"]) >= least {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "not ready again: {status}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
@@ -249,8 +283,30 @@ impl Hour {
                         depends_on_it
                     );
                 }
-                self.post(&format!("/services/{service}/reset")).await;
+                self.restart(service).await;
                 expected_failures(&[(service, 1 + LIMIT..=1 + LIMIT)])
+            }
+            // The worker panics, and its service fails. The other services do not notice it.
+            12 => {
+                let generation = generation(&self.server, "statistics").await;
+                self.post("/statistics/panic").await;
+                self.wait_for_generation("statistics", generation + 1).await;
+                expected_failures(&[])
+            }
+            // A service is restarted as planned. No failure is counted.
+            13 => {
+                let generation = generation(&self.server, service).await;
+                self.restart(service).await;
+                self.wait_for_generation(service, generation + 1).await;
+                expected_failures(&[])
+            }
+            // A service is stopped, and started again.
+            14 => {
+                self.post(&format!("/services/{service}/stop")).await;
+                self.wait_until_state(service, SupervisorState::Stopped).await;
+                wait_until_blocked_by(&self.server, service, "").await;
+                self.post(&format!("/services/{service}/start")).await;
+                expected_failures(&[])
             }
             _ => {
                 self.everything_at_once().await;
@@ -259,8 +315,8 @@ impl Hour {
         }
     }
 
-    /// Everything at the same time, for a second. Then a correct configuration is written, and all
-    /// supervisors are reset.
+    /// Everything at the same time, for a second. Then a correct configuration is written, and
+    /// what was given up is restarted.
     async fn everything_at_once(&mut self) {
         for _ in 0..40 {
             match self.random.below(10) {
@@ -284,14 +340,9 @@ impl Hour {
         }
         self.name = self.next_name();
         self.server.configure(&configuration(&self.name));
-        // An outcome that was set after the last build began would end a build of the next round.
-        // A build that succeeds after this has found no outcome left.
-        for service in SUPERVISED {
-            self.fail(service).await;
-        }
         let start = Instant::now();
         loop {
-            self.reset().await;
+            self.restart_given_up().await;
             let answer = self.server.http.get("/countries/RU").await;
             if answer.status == StatusCode::OK && answer.json()["config"]["name"] == self.name {
                 return;
@@ -302,7 +353,8 @@ impl Hour {
     }
 
     async fn checked_round(&mut self, kind: usize) {
-        self.reset().await;
+        self.restart_all().await;
+        self.failed = self.printed_failures();
         let before = self.counted_failures().await;
         let expected = self.round(kind).await;
         self.wait_until_all_up().await;
@@ -330,7 +382,6 @@ impl Hour {
                 );
             }
         }
-        self.failed = self.printed_failures();
     }
 }
 

@@ -15,7 +15,9 @@
 //! 7. The list and the graph contain the services. Unknown paths, countries and services are a 404.
 //! 8. On SIGTERM the server ends in order. Under load it loses no request that it has accepted:
 //!    each response is complete.
-//! 9. All of this holds during an hour of failures (`hour.rs`).
+//! 9. A worker that panics is seen and restarted. A service is stopped and started. The listener
+//!    itself is restarted.
+//! 10. All of this holds during an hour of failures (`hour.rs`).
 
 mod example_server;
 #[cfg(unix)]
@@ -91,10 +93,14 @@ async fn status(server: &Server, service: &str) -> Value {
         .clone()
 }
 
+async fn generation(server: &Server, service: &str) -> u64 {
+    number(&status(server, service).await["generation"])
+}
+
 async fn generations(server: &Server) -> BTreeMap<&'static str, u64> {
     let mut generations = BTreeMap::new();
     for service in SERVICES {
-        generations.insert(service, number(&status(server, service).await["generation"]));
+        generations.insert(service, generation(server, service).await);
     }
     generations
 }
@@ -263,7 +269,8 @@ async fn the_list_and_the_graph_contain_all_services() {
     assert_eq!(graph.status, StatusCode::OK);
     assert!(graph.text.starts_with("digraph"), "{}", graph.text);
     assert!(SERVICES.iter().all(|service| graph.text.contains(service)), "{}", graph.text);
-    assert_eq!(graph.text.matches("->").count(), 4, "{}", graph.text);
+    // Four hard edges, and a soft one from the listener to each other service.
+    assert_eq!(graph.text.matches("->").count(), 9, "{}", graph.text);
 
     for path in ["/countries/XX", "/nothing"] {
         assert_eq!(server.http.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
@@ -271,6 +278,69 @@ async fn the_list_and_the_graph_contain_all_services() {
     let unknown = server.http.post("/services/unknown/fail", "").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert!(unknown.text.contains("unknown"), "{}", unknown.text);
+}
+
+#[tokio::test]
+async fn a_worker_that_panics_is_seen_and_restarted() {
+    let server = started("world-0").await;
+    let counts = |answer: &Answer| answer.json()["requests"]["RU"].as_u64();
+    let is_counted = |answer: &Answer| counts(answer) > Some(0);
+    server.http.until("/statistics", "a request is counted", is_counted).await;
+    let before = generations(&server).await;
+    let generation_before = generation(&server, "statistics").await;
+
+    let answer = server.http.post("/statistics/panic", "").await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text);
+    let is_new = |answer: &Answer| answer.status == StatusCode::OK && counts(answer).is_none();
+    server.http.until("/statistics", "the worker has begun anew", is_new).await;
+    let status = status(&server, "statistics").await;
+    assert_eq!(number(&status["generation"]), generation_before + 1);
+    let failure = status["last_failure"].to_string();
+    assert!(failure.contains("its body panicked: requested over HTTP"), "{failure}");
+    // It works again, and no other service has noticed it.
+    let answer = server.http.get("/countries/RU").await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    server.http.until("/statistics", "a request is counted", is_counted).await;
+    assert_eq!(generations(&server).await, before);
+}
+
+#[tokio::test]
+async fn a_stopped_service_is_reported_until_it_is_started() {
+    let server = started("world-0").await;
+    let before = generations(&server).await;
+    let answer = server.http.post("/services/database/stop", "").await;
+    assert!(answer.status.is_success(), "{}", answer.text);
+    wait_until_blocked_by(&server, "database", "database was stopped").await;
+    // Its dependent waits for it, and nothing else has ended.
+    assert_eq!(status(&server, "catalog").await["phase"], "starting");
+    let answer = server.http.post("/services/database/start", "").await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text);
+    wait_until_shown(&server, "world-0").await;
+    let after = generations(&server).await;
+    assert_eq!((after["config"], after["page"]), (before["config"], before["page"]));
+    assert_eq!(number(&status(&server, "database").await["supervisor"]["failures"]), 0);
+}
+
+/// The listener answers the request that restarts it, and opens its port again.
+#[tokio::test]
+async fn the_listener_is_restarted_and_no_other_service_with_it() {
+    let server = started("world-0").await;
+    let (before, listener) = (generations(&server).await, generation(&server, "http").await);
+    let answer = server.http.post("/services/http/restart", "moved").await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
+    let start = std::time::Instant::now();
+    // The port is closed for a moment.
+    while !server.http.is_answering().await {
+        assert!(start.elapsed() < example_server::DEADLINE, "the port is not opened again");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let is_restarted = |answer: &Answer| {
+        let listing = answer.json();
+        let services = listing["services"].as_array().expect("`services` is a list");
+        services.iter().any(|one| one["name"] == "http" && number(&one["generation"]) > listener)
+    };
+    server.http.until("/services", "the listener is restarted", is_restarted).await;
+    assert_eq!(generations(&server).await, before);
 }
 
 #[cfg(unix)]

@@ -27,12 +27,17 @@
 
 mod state;
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::state::{Course, Progress, State};
 use super::{
     PlannedEnd,
-    report::{ShutdownReport, StopResult, StopTimeout, StoppedService},
+    report::{ShutdownReport, StopTimeout, StoppedService},
 };
 use crate::{
     numbers::ServiceIndex,
@@ -257,15 +262,13 @@ impl Plan {
     /// ensures that the service is down, and calls `ended`.
     pub(super) fn stopped(
         &self,
-        store: &Store,
         service: ServiceIndex,
         now: Instant,
-        result: StopResult,
+        describe: impl FnOnce(Duration) -> StoppedService,
     ) -> bool {
         let mut state = self.lock();
         let Some((report, took)) = state.take_stopping(service, now) else { return false };
-        let service = store.name(service);
-        report.stopped.push(StoppedService { service, took, result });
+        report.stopped.push(describe(took));
         true
     }
 

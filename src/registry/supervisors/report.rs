@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::SupervisorState;
-use crate::service::ServiceName;
+use crate::{numbers::Generation, service::ServiceName};
 
 /// The result of a graceful shutdown; [`Registry::shutdown`](crate::Registry::shutdown) returns it.
 ///
@@ -55,6 +55,77 @@ pub struct StoppedService {
     pub took: Duration,
     /// How it has stopped.
     pub result: StopResult,
+    /// How its body has ended. `None` if no body was running at its turn.
+    pub body: Option<BodyReport>,
+    /// How its close hook has ended for each value that was closed at its turn, in order.
+    pub closes: Vec<CloseReport>,
+}
+
+/// How a body or a close hook has ended.
+///
+/// ```
+/// use mainstay::supervise::WorkEnd;
+///
+/// let end = WorkEnd::Failed { message: "disk full".into() };
+/// assert_eq!(end.to_string(), "failed: disk full");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkEnd {
+    /// It has returned, without an error.
+    Returned,
+    /// It has returned an error.
+    Failed {
+        /// The text of the error and of its sources.
+        message: String,
+    },
+    /// It panicked.
+    Panicked {
+        /// The message of the panic, if it is text.
+        message: String,
+    },
+    /// It did not return within its timeout, and was dropped. A blocking body may still run.
+    Late,
+}
+
+impl fmt::Display for WorkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Returned => f.write_str("returned"),
+            Self::Failed { message } => write!(f, "failed: {message}"),
+            Self::Panicked { message } => write!(f, "panicked: {message}"),
+            Self::Late => f.write_str("did not return in time"),
+        }
+    }
+}
+
+/// How a [body](crate::supervise::Supervisor::body) has ended that was notified because its service
+/// stops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BodyReport {
+    /// The time from its notification until it returned, by the clock of the registry.
+    pub took: Duration,
+    /// How it has ended.
+    pub end: WorkEnd,
+}
+
+/// How a [close hook](crate::supervise::Supervisor::on_close) has ended for one value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// The generation of the value.
+    pub generation: Generation,
+    /// The revision of the value.
+    pub revision: u64,
+    /// The readers that held the value when the close hook was called. If it is not 0, the drain
+    /// timeout was over first.
+    pub holders: usize,
+    /// The time of the close hook, by the clock of the registry.
+    pub took: Duration,
+    /// How it has ended. [`WorkEnd::Late`] also if it was not called, because a reader has moved
+    /// the instance out of its `Arc`, and has not dropped it in time.
+    pub end: WorkEnd,
 }
 
 /// How a service has stopped at its turn in a shutdown.
@@ -67,16 +138,11 @@ pub struct StoppedService {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopResult {
-    /// It is down, its stop hook has ended, and its readers have dropped all instances. Or it had
-    /// nothing to stop.
+    /// It is down, its body and its close hooks have ended, and its readers have dropped all
+    /// instances. Or it had nothing to stop.
     Stopped,
-    /// As `Stopped`, but its stop hook has panicked, so its work is not done.
-    HookPanicked {
-        /// The message of the panic, if it is text.
-        message: String,
-    },
     /// Its supervisor was dropped at its turn, before it had stopped the service. The service is
-    /// down; its stop hook was dropped, and its readers were not waited for.
+    /// down; its close hook was dropped, and its readers were not waited for.
     SupervisorDropped,
 }
 
@@ -84,7 +150,6 @@ impl fmt::Display for StopResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopped => f.write_str("stopped"),
-            Self::HookPanicked { message } => write!(f, "its stop hook panicked: {message}"),
             Self::SupervisorDropped => f.write_str("its supervisor was dropped"),
         }
     }
@@ -104,7 +169,7 @@ impl fmt::Display for StopResult {
 /// let request = registry.get(port)?; // a reader that keeps the instance
 /// let report = registry.shutdown_blocking(Duration::from_millis(50));
 /// assert_eq!(report.stop_timeouts[0].service, "port");
-/// assert_eq!(report.stop_timeouts[0].state, SupervisorState::Stopping);
+/// assert_eq!(report.stop_timeouts[0].state, SupervisorState::Draining);
 /// assert_eq!(report.stop_timeouts[0].holders, 1);
 /// # drop(request);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -116,8 +181,9 @@ pub struct StopTimeout {
     pub service: ServiceName,
     /// The state of its supervisor when the limit expired.
     ///
-    /// - [`SupervisorState::Stopping`]: the stop hook or the readers of the instances took too
-    ///   long.
+    /// - [`SupervisorState::Stopping`], [`Draining`](SupervisorState::Draining) or
+    ///   [`Closing`](SupervisorState::Closing): the body, the readers of the instances, or the
+    ///   close hook took too long.
     /// - [`SupervisorState::NotRunning`]: the service has no running supervisor, and the shutdown
     ///   ended before its turn to stop.
     /// - Any other state: the supervisor did not react, because its future is not polled or its
@@ -126,6 +192,22 @@ pub struct StopTimeout {
     /// The references to instances of the service, of all generations, that its supervisor waited
     /// for when the limit expired. 0 if it waited for something else.
     pub holders: usize,
+    /// How its body has ended. `None` if no body was running at its turn, or if it had not ended.
+    pub body: Option<BodyReport>,
+    /// How its close hook has ended for each value that was closed at its turn, in order.
+    pub closes: Vec<CloseReport>,
+}
+
+/// Writes what a body and the close hooks of a service could not do.
+struct Problems<'a>(&'a Option<BodyReport>, &'a [CloseReport]);
+
+impl Problems<'_> {
+    fn texts(&self) -> impl Iterator<Item = String> + '_ {
+        let body = self.0.iter().map(|report| ("its body", &report.end));
+        let closes = self.1.iter().map(|report| ("its close hook", &report.end));
+        let problems = body.chain(closes).filter(|(_, end)| **end != WorkEnd::Returned);
+        problems.map(|(what, end)| format!("{what} {end}"))
+    }
 }
 
 impl ShutdownReport {
@@ -138,11 +220,13 @@ impl ShutdownReport {
 
 impl fmt::Display for StopTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, state, holders } = self;
-        match holders {
-            0 => write!(f, "{service} ({state})"),
-            _ => write!(f, "{service} ({state}, holders: {holders})"),
+        let Self { service, state, holders, body, closes } = self;
+        write!(f, "{service} ({state}")?;
+        if *holders > 0 {
+            write!(f, ", holders: {holders}")?;
         }
+        Problems(body, closes).texts().try_for_each(|problem| write!(f, ", {problem}"))?;
+        f.write_str(")")
     }
 }
 
@@ -153,9 +237,12 @@ impl fmt::Display for ShutdownReport {
             write!(f, "{}{late}", if i == 0 { "not stopped in time: " } else { ", " })?;
             separator = "; ";
         }
-        for stopped in self.stopped.iter().filter(|stopped| stopped.result != StopResult::Stopped) {
-            write!(f, "{separator}{}: {}", stopped.service, stopped.result)?;
-            separator = "; ";
+        for StoppedService { service, result, body, closes, .. } in &self.stopped {
+            let result = (*result != StopResult::Stopped).then(|| result.to_string());
+            for problem in result.into_iter().chain(Problems(body, closes).texts()) {
+                write!(f, "{separator}{service}: {problem}")?;
+                separator = "; ";
+            }
         }
         if separator.is_empty() { f.write_str("all services have stopped") } else { Ok(()) }
     }

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Control, PlannedEnd, StopEnd, SupervisorState,
     plan::{Released, Step},
-    report::{ShutdownReport, StopResult, StopTimeout},
+    report::{BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService},
 };
 use crate::{
     event::EventKind,
@@ -98,8 +98,8 @@ impl Registry {
         store.wake(service);
         if let Some(limit) = limit {
             // The supervisor drops an async build itself, but a blocking builder notices the end
-            // only if its attempt is invalidated. S5: an instance is left for the supervisor, which
-            // needs it for the stop hook.
+            // only if its attempt is invalidated. S5: an instance is left for the supervisor, whose
+            // body is notified before it goes down.
             if store.slot(service).state.load().phase() == Phase::Starting {
                 self.end_at_its_turn(service, &end.reason);
             }
@@ -117,8 +117,9 @@ impl Registry {
     }
 
     fn report_stopped(&self, service: ServiceIndex) {
-        let (plan, store) = (&self.supervisors().plan, self.store());
-        if plan.stopped(store, service, self.clock().now(), StopResult::Stopped) {
+        let plan = &self.supervisors().plan;
+        let describe = |took| self.stopped(service, took, StopResult::Stopped, Default::default());
+        if plan.stopped(service, self.clock().now(), describe) {
             self.report_stop(service, EventKind::StopEnded);
             plan.ended(service);
         }
@@ -160,9 +161,9 @@ impl Registry {
     /// Called when the work at the turn of a service to stop has ended, or its supervisor was
     /// dropped.
     pub(crate) fn end_reached(&self, service: ServiceIndex, control: &Control) {
-        let (plan, store) = (&self.supervisors().plan, self.store());
+        let plan = &self.supervisors().plan;
         let end = control.end_requested();
-        let late = self.stop_timeout_of(service, control);
+        let (late, reports) = (self.stop_timeout_of(service, control), control.reports());
         // Before the report: after it, the plan may request another end.
         let result = control.take_end();
         if !plan.is_stopping(service) {
@@ -171,12 +172,17 @@ impl Registry {
         let now = self.clock().now();
         let kind = match result {
             Some(StopEnd::TimedOut) => EventKind::StopTimedOut,
-            Some(StopEnd::Done(_)) | None => EventKind::StopEnded,
+            Some(StopEnd::Done) | None => EventKind::StopEnded,
         };
         let is_reported = match result {
             Some(StopEnd::TimedOut) => plan.timed_out(service, now, |_| late.clone()),
-            Some(StopEnd::Done(result)) => plan.stopped(store, service, now, result),
-            None => plan.stopped(store, service, now, StopResult::SupervisorDropped),
+            end => {
+                let result = match end {
+                    Some(_) => StopResult::Stopped,
+                    None => StopResult::SupervisorDropped,
+                };
+                plan.stopped(service, now, |took| self.stopped(service, took, result, reports))
+            }
         };
         if is_reported {
             // The cascade of another thread may have condemned the instance of a supervisor that
@@ -202,14 +208,26 @@ impl Registry {
             Some(control) => self.stop_timeout_of(service, &control),
             None => {
                 let (service, state) = (self.store().name(service), SupervisorState::NotRunning);
-                StopTimeout { service, state, holders: 0 }
+                StopTimeout { service, state, holders: 0, body: None, closes: Vec::new() }
             }
         }
     }
 
     fn stop_timeout_of(&self, service: ServiceIndex, control: &Control) -> StopTimeout {
         let (state, holders) = (control.state(), control.holders());
-        StopTimeout { service: self.store().name(service), state, holders }
+        let (body, closes) = control.reports();
+        StopTimeout { service: self.store().name(service), state, holders, body, closes }
+    }
+
+    /// Describes a service that has stopped. Called under the lock of the plan.
+    fn stopped(
+        &self,
+        service: ServiceIndex,
+        took: Duration,
+        result: StopResult,
+        (body, closes): (Option<BodyReport>, Vec<CloseReport>),
+    ) -> StoppedService {
+        StoppedService { service: self.store().name(service), took, result, body, closes }
     }
 
     /// Called after the registry was closed.

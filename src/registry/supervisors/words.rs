@@ -5,17 +5,23 @@ use std::fmt;
 use super::{SupervisorState, SupervisorStatus};
 use crate::texts::{Failures, Rounded};
 
+impl SupervisorState {
+    /// Returns whether an instance is at its end.
+    pub(in crate::registry) fn is_ending(self) -> bool {
+        matches!(self, Self::Stopping | Self::BodyRunning | Self::Draining | Self::Closing)
+    }
+}
+
 impl fmt::Display for SupervisorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { state, failures, next_try_in, waiting_for, holders, late_by, .. } = self;
-        let after = |f: &mut fmt::Formatter<'_>| match failures {
-            0 => Ok(()),
-            failures => write!(f, " after {}", Failures(*failures)),
-        };
         match state {
             SupervisorState::BackingOff => {
                 write!(f, "{state}")?;
-                after(f)?;
+                // None is counted during a debounce delay.
+                if *failures > 0 {
+                    write!(f, " after {}", Failures(*failures))?;
+                }
                 match next_try_in {
                     Some(left) if left.is_zero() => f.write_str(", next try now"),
                     Some(left) => write!(f, ", next try in {}", Rounded(*left)),
@@ -29,20 +35,56 @@ impl fmt::Display for SupervisorStatus {
             SupervisorState::Permanent => {
                 write!(f, "{state}, a change of its inputs or `Registry::reset` tries again")
             }
-            SupervisorState::GivenUp => {
-                write!(f, "{state}")?;
-                after(f)?;
-                f.write_str(", `Registry::reset` tries again")
-            }
-            SupervisorState::Building => {
-                write!(f, "{state}")?;
-                match late_by {
-                    Some(late_by) => write!(f, ", late by {}", Rounded(*late_by)),
-                    None => Ok(()),
-                }
-            }
+            SupervisorState::GivenUp => write!(f, "{state}, `Registry::reset` tries again"),
+            SupervisorState::Building => match late_by {
+                Some(late_by) => write!(f, "{state}, late by {}", Rounded(*late_by)),
+                None => write!(f, "{state}"),
+            },
             _ if *holders > 0 => write!(f, "{state} (holders: {holders})"),
             _ => write!(f, "{state}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{registry::Registry, service::ServiceName};
+
+    #[test]
+    fn each_state_is_written_with_its_details() {
+        let registry = Registry::with_capacity(1).unwrap();
+        let id = registry.register::<u8>("a").unwrap();
+        let _supervisor = registry.supervise(id).unwrap();
+        let mut status = registry.status(id).unwrap().supervisor.unwrap();
+        assert_eq!(status.to_string(), "not running");
+        status.state = SupervisorState::BackingOff;
+        assert_eq!(status.to_string(), "backing off, no next try");
+        (status.failures, status.next_try_in) = (1, Some(Duration::ZERO));
+        assert_eq!(status.to_string(), "backing off after 1 failure, next try now");
+        status.next_try_in = Some(Duration::from_millis(3_210));
+        assert_eq!(status.to_string(), "backing off after 1 failure, next try in 3.2 s");
+        status.state = SupervisorState::Waiting;
+        assert_eq!(status.to_string(), "waiting");
+        status.waiting_for = Some(ServiceName::new("pool"));
+        assert_eq!(status.to_string(), "waiting for pool");
+        status.state = SupervisorState::Permanent;
+        let text = "failed permanently, a change of its inputs or `Registry::reset` tries again";
+        assert_eq!(status.to_string(), text);
+        status.state = SupervisorState::GivenUp;
+        assert_eq!(status.to_string(), "given up, `Registry::reset` tries again");
+        status.holders = 2;
+        for (state, text) in [
+            (SupervisorState::Draining, "draining (holders: 2)"),
+            (SupervisorState::Closing, "closing (holders: 2)"),
+            (SupervisorState::Stopping, "stopping (holders: 2)"),
+        ] {
+            status.state = state;
+            assert_eq!(status.to_string(), text);
+        }
+        (status.state, status.holders) = (SupervisorState::BodyRunning, 0);
+        assert_eq!(status.to_string(), "waiting for its body to return");
     }
 }

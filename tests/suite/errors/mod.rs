@@ -7,7 +7,7 @@ use std::{error::Error, fmt};
 
 /// An error of a user, with a source.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct CannotOpen(&'static str);
+pub(crate) struct CannotOpen(&'static str);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct DiskFull;
@@ -32,7 +32,7 @@ impl Error for CannotOpen {
 
 impl Error for DiskFull {}
 
-const CANNOT_OPEN: CannotOpen = CannotOpen("/data/x.db");
+pub(crate) const CANNOT_OPEN: CannotOpen = CannotOpen("/data/x.db");
 
 /// What a user wraps an error in.
 #[derive(Debug)]

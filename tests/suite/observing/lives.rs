@@ -289,8 +289,11 @@ fn the_life_of_a_service_is_serialised() {
     running.replace(2).unwrap();
     let status = registry.status(server).unwrap();
     let json = serde_json::to_value(&status).unwrap();
-    let seconds = status.since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    assert_eq!(json["since"]["secs"], seconds);
+    // RFC 3339, as the time of a failure.
+    let mut failure = serde_json::to_value(registry.status(server).unwrap()).unwrap();
+    assert_eq!(failure["since"].take(), json["since"]);
+    let text = json["since"].as_str().unwrap();
+    assert!(text.len() == 30 && text.ends_with('Z') && text.contains('T'), "{text}");
     assert_eq!((&json["built"], &json["failed"]), (&1.into(), &0.into()));
     assert_eq!((&json["replaced"], &json["revision"]), (&1.into(), &1.into()));
     assert!(json["waiting_for"].is_null());

@@ -6,4 +6,9 @@ mod blocking;
 mod events;
 mod lives;
 mod records;
+#[cfg(feature = "test-kit")]
+mod states;
 mod statuses;
+#[cfg(feature = "test-kit")]
+mod strategies;
+mod why;

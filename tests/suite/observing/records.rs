@@ -176,30 +176,33 @@ mod serialised {
             "reason": "depth 1",
             "sources": ["depth 0"],
             "planned": false,
-            "at": { "secs": 1_700_000_000, "nanos": 123_456_789 },
+            "at": "2023-11-14T22:13:20.123456789Z",
         });
         assert_eq!(serde_json::to_value(&failure).unwrap(), expected);
     }
 
     #[test]
-    fn times_are_exact_and_rounded_down_to_seconds_before_1970() {
+    fn times_are_exact_strings_of_rfc_3339() {
         let [mut failure, _] = failures("edited");
         let epoch = SystemTime::UNIX_EPOCH;
         let cases = [
-            (epoch, 0_i64, 0_u32),
-            (epoch + Duration::from_nanos(100), 0, 100),
-            (epoch - Duration::from_nanos(100), -1, 999_999_900),
-            (epoch - Duration::from_secs(1), -1, 0),
-            (epoch - Duration::from_millis(1500), -2, 500_000_000),
-            (epoch + Duration::new(9_000_000_000, 999_999_900), 9_000_000_000, 999_999_900),
+            (epoch, "1970-01-01T00:00:00.000000000Z"),
+            (epoch + Duration::from_nanos(100), "1970-01-01T00:00:00.000000100Z"),
+            (epoch - Duration::from_nanos(100), "1969-12-31T23:59:59.999999900Z"),
+            (epoch - Duration::from_secs(1), "1969-12-31T23:59:59.000000000Z"),
+            (epoch - Duration::from_millis(1500), "1969-12-31T23:59:58.500000000Z"),
+            (epoch + Duration::new(951_782_400, 1), "2000-02-29T00:00:00.000000001Z"),
+            (epoch + Duration::new(9_000_000_000, 999_999_900), "2255-03-14T16:00:00.999999900Z"),
         ];
-        for (at, secs, nanos) in cases {
+        for (at, text) in cases {
             failure.at = at;
             let value = serde_json::to_value(&failure).unwrap();
-            assert_eq!(value["at"], json!({ "secs": secs, "nanos": nanos }));
+            assert_eq!(value["at"], text);
             let record: FailureRecord = serde_json::from_value(value).unwrap();
             assert_eq!(record.at, at);
         }
+        failure.at = epoch + Duration::from_secs(1 << 40);
+        assert!(serde_json::to_value(&failure).is_err(), "the year has more than four digits");
     }
 
     #[test]
@@ -211,15 +214,22 @@ mod serialised {
             changed[key] = part;
             serde_json::from_value::<FailureRecord>(changed).unwrap_err().to_string()
         };
-        let time = |secs: i64, nanos: u64| error("at", json!({ "secs": secs, "nanos": nanos }));
-        assert!(time(0, 1_000_000_000).contains("`nanos` is a second or more"));
+        let time = |at: &str| error("at", at.into());
+        for wrong in ["", "now", "2026-11-28", "2026-02-29T00:00:00Z", "2026-11-28T11:43:17"] {
+            assert!(!time(wrong).is_empty(), "{wrong}");
+        }
         assert!(error("at", json!(1.5)).contains("invalid type"));
         assert!(error("generation", json!(-1)).contains("invalid value"));
         assert!(error("service", json!(1)).contains("invalid type"));
+        // Another offset is accepted.
+        let mut shifted = good.clone();
+        shifted["at"] = "1970-01-01T02:00:00+02:00".into();
+        let record: FailureRecord = serde_json::from_value(shifted).unwrap();
+        assert_eq!(record.at, SystemTime::UNIX_EPOCH);
         // A time that the system cannot represent is refused, without a panic. Others are exact.
-        for secs in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
+        for year in ["-009999", "0001", "9999"] {
             let mut extreme = good.clone();
-            extreme["at"] = json!({ "secs": secs, "nanos": 999_999_900 });
+            extreme["at"] = format!("{year}-06-01T00:00:00.000000001Z").into();
             match serde_json::from_value::<FailureRecord>(extreme.clone()) {
                 Ok(record) => assert_eq!(serde_json::to_value(record).unwrap(), extreme),
                 Err(error) => assert!(error.to_string().contains("out of range"), "{error}"),

@@ -36,8 +36,8 @@ fn supervised(
     let registry = Registry::builder(1).unwrap().clock(clock).build();
     let id = registry.register::<u32>("a").unwrap();
     let restart = RestartPolicy::default().backoff(backoff, backoff).without_jitter();
+    let restart = restart.drain_timeout(limit);
     let supervisor = registry.supervise(id).unwrap().restart_policy(restart);
-    let supervisor = supervisor.on_stop(limit, |_| std::future::ready(()));
     let run = move || {
         supervisor.run_blocking(|build| match build.number() {
             1 => Err("not at once"),
@@ -62,7 +62,7 @@ fn backs_off_and_stops_on_plain_threads(clock: impl Clock) {
     // The instance is held, so the limit expires.
     let begun = Instant::now();
     let report = registry.shutdown_blocking(LONG);
-    assert_eq!(report.to_string(), "not stopped in time: a (stopping, holders: 1)");
+    assert_eq!(report.to_string(), "not stopped in time: a (draining, holders: 1)");
     assert!(begun.elapsed() >= limit, "it does not wait");
     drop(held);
     thread.join().unwrap();
@@ -115,7 +115,7 @@ fn supervisors_and_shutdowns_block_plain_threads_under_a_clock_of_the_user() {
         let thread = thread::spawn(run);
         let held = registry.wait_ready(id).wait_blocking_timeout(LONG).unwrap();
         let report = registry.shutdown_blocking(LONG);
-        assert_eq!(report.to_string(), "not stopped in time: a (stopping, holders: 1)");
+        assert_eq!(report.to_string(), "not stopped in time: a (draining, holders: 1)");
         drop(held);
         thread.join().unwrap();
     }
@@ -144,7 +144,7 @@ fn supervisors_and_shutdowns_block_plain_threads_under_a_virtual_clock() {
         clock.advance(HOUR);
         assert_eq!(
             shutdown.join().unwrap().to_string(),
-            "not stopped in time: a (stopping, holders: 1)"
+            "not stopped in time: a (draining, holders: 1)"
         );
         drop(held);
         thread.join().unwrap();
@@ -181,10 +181,10 @@ fn supervisors_and_shutdowns_in_a_paused_runtime_sleep_by_its_time() {
                 let registry = registry.clone();
                 tokio::task::spawn_blocking(move || registry.shutdown_blocking(2 * HOUR))
             };
-            until("it stops", || state(&registry, id) == Some(SupervisorState::Stopping));
+            until("it drains", || state(&registry, id) == Some(SupervisorState::Draining));
             tokio::time::advance(HOUR).await;
             let report = shutdown.await.unwrap();
-            assert_eq!(report.to_string(), "not stopped in time: a (stopping, holders: 1)");
+            assert_eq!(report.to_string(), "not stopped in time: a (draining, holders: 1)");
             drop(held);
             thread.await.unwrap();
         });
@@ -227,7 +227,7 @@ fn a_future_of_the_clock_of_tokio_needs_no_runtime() {
     let thread = thread::spawn(run);
     let held = registry.wait_ready(id).wait_blocking_timeout(LONG).unwrap();
     let report = pollster::block_on(registry.shutdown(LONG));
-    assert_eq!(report.to_string(), "not stopped in time: a (stopping, holders: 1)");
+    assert_eq!(report.to_string(), "not stopped in time: a (draining, holders: 1)");
     drop(held);
     thread.join().unwrap();
 }

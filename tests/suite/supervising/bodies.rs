@@ -22,7 +22,7 @@ use super::runtime::{LiveCount, TestRuntime, exact, ms};
 use crate::support::{registry_of, until};
 use mainstay::{
     Reason, Registry,
-    supervise::{BodyEnd, BodyFailure, Live, RestartPolicy, StopReason, SupervisorState},
+    supervise::{BodyEnd, BodyFailure, Live, RestartPolicy, StopReason, SupervisorState, WorkEnd},
 };
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -243,11 +243,11 @@ fn in_a_shutdown_a_body_returns_before_its_instance_goes_down() {
             Err::<(), _>("an error at the end changes nothing")
         }
     });
-    let supervisor = supervisor.on_stop(ms(1_000), {
+    let supervisor = supervisor.on_close({
         let (registry, log) = (runtime.registry.clone(), Arc::clone(&log));
-        move |_| async move {
+        async move |_| {
             assert!(registry.get(server).is_err());
-            note(&log, "stop hook");
+            note(&log, "close hook");
         }
     });
     runtime.spawn(
@@ -260,9 +260,15 @@ fn in_a_shutdown_a_body_returns_before_its_instance_goes_down() {
     runtime.advance(ms(2_999));
     assert_eq!(taken(&log), ["the registry is shutting down"]);
     runtime.advance(ms(1));
-    assert_eq!(taken(&log), ["the last request is answered", "stop hook"]);
+    assert_eq!(taken(&log), ["the last request is answered", "close hook"]);
     let report = report.lock().unwrap().take().unwrap();
     assert!(report.stop_timeouts.is_empty(), "{report}");
+    let server = &report.stopped[0];
+    let body = server.body.as_ref().map(|body| (body.took, body.end.to_string()));
+    let failed = "failed: an error at the end changes nothing";
+    assert_eq!(body, Some((ms(3_000), failed.to_owned())));
+    assert!(matches!(&server.closes[..], [close] if close.end == WorkEnd::Returned));
+    assert_eq!(report.to_string(), format!("server: its body {failed}"));
     let lines = runtime.recorder.take();
     let errors = lines.iter().filter(|line| line.contains("an error at the end"));
     // It is reported, and it is no failure of the service.

@@ -101,7 +101,7 @@ fn shutdown_waits_for_a_service_that_drains() {
         assert!(registry.shutdown(ms(60_000)).await.stop_timeouts.is_empty());
     });
     runtime.run_until_idle();
-    assert_eq!(runtime.state(id), SupervisorState::Stopping);
+    assert_eq!(runtime.state(id), SupervisorState::Draining);
     drop(request);
     runtime.run_until_idle();
     assert!(runtime.registry.is_closed() && runtime.tasks.is_empty());

@@ -1,5 +1,5 @@
-//! Supervisors: restarts and backoffs, single builds, grace periods, drains, the shutdown, and
-//! clocks.
+//! Supervisors: restarts and backoffs, single builds, grace periods, drains, close hooks, the
+//! shutdown, and clocks.
 
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod blocking;
@@ -7,6 +7,7 @@ mod bodies;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;
+mod closing_hooks;
 mod declared_graces;
 mod draining;
 mod dropped_waits;

@@ -415,6 +415,49 @@ fn a_given_up_service_is_not_tried_if_the_policy_says_so() {
     assert_eq!(runtime.get(service), Some(1));
 }
 
+/// The dependents of a service that is restarted or stopped end with it. Those that were down wait
+/// for their retries after that as before.
+#[test]
+fn a_planned_end_of_a_dependency_ends_no_wait_for_a_retry() {
+    let mut runtime = TestRuntime::new();
+    let (input, service) = (runtime.service("input"), runtime.service("service"));
+    let (gives_up, backs_off) = (runtime.service("gives up"), runtime.service("backs off"));
+    runtime.supervise(input, exact(), |_| async { Ok::<_, BoxError>(1) });
+    for (id, policy) in [
+        (service, exact().max_failures(0, HOUR)),
+        (gives_up, exact().max_failures(0, HOUR).retry_given_up(false)),
+        (backs_off, exact().backoff(HOUR, HOUR)),
+    ] {
+        runtime.supervise(id, policy, move |build| async move {
+            build.wait_for(input).await?;
+            Err::<u32, BoxError>("no luck".into())
+        });
+    }
+    runtime.advance(ms(1_000));
+    runtime.recorder.take();
+    let restart = runtime.registry.restart(input, "edited");
+    runtime.spawn(async { drop(restart.await) });
+    runtime.run_until_idle();
+    let states = [service, gives_up, backs_off].map(|id| runtime.state(id));
+    let (given_up, backing_off) = (SupervisorState::GivenUp, SupervisorState::BackingOff);
+    assert_eq!(states, [given_up, given_up, backing_off]);
+    assert_eq!(runtime.supervisor_status(backs_off).next_try_in, Some(HOUR - ms(1_000)));
+    let builds = |lines: Vec<String>, name: &str| {
+        lines.iter().filter(|line| line.starts_with(name) && line.contains("no luck")).count()
+    };
+    let lines = runtime.recorder.take();
+    // The input of each has changed. One may not be tried because of it, and one not yet.
+    assert_eq!(builds(lines.clone(), "service 0: attempt failed"), 1, "{lines:?}");
+    assert_eq!(builds(lines.clone(), "gives up"), 0, "{lines:?}");
+    assert_eq!(builds(lines.clone(), "backs off"), 0, "{lines:?}");
+    // A restart of the service itself is a request for a build.
+    let restart = runtime.registry.restart(gives_up, "mended");
+    runtime.spawn(async { drop(restart.await) });
+    runtime.run_until_idle();
+    let lines = runtime.recorder.take();
+    assert_eq!(builds(lines.clone(), "gives up 0: attempt failed"), 1, "{lines:?}");
+}
+
 /// The build watches the input while it is down, and then waits for it.
 #[test]
 fn what_a_wait_has_returned_is_newer_than_what_a_watch_has_found() {

@@ -268,9 +268,10 @@ fn a_clock_of_the_user_gets_no_waker_that_panics() {
     let mut wait = pin!(registry.wait_ready(b).timeout(HOUR, &clock));
     assert!(wait.as_mut().poll(&mut context).is_pending());
     let restart = RestartPolicy::default().backoff(HOUR, HOUR).without_jitter();
+    let restart = restart.close_timeout(HOUR);
     let supervisor = registry.supervise(a).unwrap().restart_policy(restart);
     let mut builder = fails(1);
-    let supervisor = supervisor.on_stop(HOUR, |_| std::future::pending());
+    let supervisor = supervisor.on_close(async |_| std::future::pending::<()>().await);
     let mut run = pin!(supervisor.run(move |build: Build<u32>| builder(build)));
     assert!(run.as_mut().poll(&mut context).is_pending());
     clock.advance(HOUR);

@@ -11,7 +11,7 @@
 //! - A shutdown checks its limit and lets its executor run other tasks while it works.
 
 use std::{
-    future::{pending, ready},
+    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,14 +21,14 @@ use std::{
 };
 
 use super::{
-    runtime::{TestRuntime, exact, fails, ms},
+    runtime::{TestRuntime, exact, ms},
     shutting_down::{Log, b_on_a, begin, late, note, supervise_logged},
 };
 use crate::support::{LONG, poll_once, registry_of, up};
 use mainstay::{
     Event, EventKind, Observer, Registry,
     error::WaitForError,
-    supervise::{Clock, Shutdown, Sleep, SupervisorState},
+    supervise::{Clock, CloseReason, Closing, Shutdown, Sleep, SupervisorState},
 };
 
 #[test]
@@ -107,7 +107,7 @@ fn the_first_limit_of_two_shutdowns_ends_both() {
     runtime.advance(ms(49));
     assert!(long.lock().unwrap().is_none() && short.lock().unwrap().is_none());
     runtime.advance(ms(1));
-    let expected = [("b".into(), SupervisorState::Stopping), ("a".into(), SupervisorState::Up)];
+    let expected = [("b".into(), SupervisorState::Closing), ("a".into(), SupervisorState::Up)];
     assert_eq!((late(&long), late(&short)), (expected.to_vec(), expected.to_vec()));
     assert!(runtime.registry.is_closed());
 }
@@ -125,7 +125,8 @@ fn a_shutdown_enforces_the_limits_of_a_turn_that_another_one_has_begun() {
     assert!(poll_once(&mut first).is_pending());
     let second = begin(&mut runtime, ms(10_000));
     drop(first);
-    runtime.advance(ms(100));
+    // The limits of draining and of the close hook.
+    runtime.advance(ms(200));
     assert_eq!(late(&second), [("b".into(), SupervisorState::Up)]);
     drop(supervisor_of_b);
 }
@@ -136,9 +137,9 @@ fn close_ends_a_shutdown_at_once() {
     let shutdown = begin(&mut runtime, ms(1_000));
     runtime.registry.close();
     runtime.run_until_idle();
-    let expected = [("b".into(), SupervisorState::Stopping), ("a".into(), SupervisorState::Up)];
+    let expected = [("b".into(), SupervisorState::Closing), ("a".into(), SupervisorState::Up)];
     assert_eq!(late(&shutdown), expected);
-    // The stop hook does not run on.
+    // The close hook does not run on.
     assert!(runtime.tasks.is_empty());
     assert_eq!(runtime.get(a), None);
 }
@@ -269,7 +270,7 @@ fn a_shutdown_lets_its_executor_run_other_tasks_while_it_works() {
 /// `base` and `top` have no dependents, so it is their turn. The supervisor of `base` is not polled
 /// yet, and `middle` is built again, and needs `base` from now on.
 #[test]
-fn two_stop_hooks_of_which_one_depends_on_the_other_never_run_at_once() {
+fn two_close_hooks_of_which_one_depends_on_the_other_never_run_at_once() {
     let (mut runtime, log) = (TestRuntime::new(), Log::default());
     let [base, middle, top] = ["base", "middle", "top"].map(|name| runtime.service(name));
     let hook = |runtime: &TestRuntime, id, name: &'static str| {
@@ -277,7 +278,10 @@ fn two_stop_hooks_of_which_one_depends_on_the_other_never_run_at_once() {
         // A build that fails because its dependency has stopped is not repeated at once.
         let policy = exact().backoff(ms(0), ms(0));
         let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
-        supervisor.on_stop(ms(100), move |_| async move {
+        supervisor.on_close(async move |closing| {
+            if !matches!(Closing::reason(&closing), CloseReason::ShutDown) {
+                return;
+            }
             note(&log, format!("{name} begins"));
             let end = clock.now() + ms(10);
             clock.sleep_until(end).await;
@@ -287,17 +291,14 @@ fn two_stop_hooks_of_which_one_depends_on_the_other_never_run_at_once() {
     let needs_base = Arc::new(AtomicBool::new(false));
     let (base_supervisor, middle_supervisor) =
         (hook(&runtime, base, "base"), hook(&runtime, middle, "middle"));
-    runtime.start(base_supervisor, fails(0));
+    runtime.spawn(base_supervisor.run(async |_| 1));
     let needs = Arc::clone(&needs_base);
-    runtime.start(middle_supervisor, move |build| {
-        let needs = needs.load(Ordering::Relaxed);
-        async move {
-            if needs {
-                build.wait_for(base).await?;
-            }
-            Ok::<_, WaitForError>(1)
+    runtime.spawn(middle_supervisor.run(async move |build| {
+        if needs.load(Ordering::Relaxed) {
+            build.wait_for(base).await?;
         }
-    });
+        Ok::<_, WaitForError>(1)
+    }));
     runtime.supervise(
         top,
         exact(),
@@ -336,19 +337,16 @@ fn a_dependent_that_comes_back_during_the_shutdown_stops_first() {
     let (needs, log_of_late) = (Arc::clone(&needs_base), Arc::clone(&log));
     let supervisor = runtime.registry.supervise(late_one).unwrap();
     let supervisor = supervisor.restart_policy(exact().backoff(ms(0), ms(0)));
-    let supervisor = supervisor.on_stop(ms(100), move |_| {
-        note(&log_of_late, "late stops");
-        ready(())
+    let supervisor = supervisor.on_close(async move |closing| match Closing::reason(&closing) {
+        CloseReason::ShutDown => note(&log_of_late, "late stops"),
+        _ => note(&log_of_late, "late has failed"),
     });
-    runtime.start(supervisor, move |build| {
-        let needs = needs.load(Ordering::Relaxed);
-        async move {
-            if needs {
-                build.wait_for(base).await?;
-            }
-            Ok::<_, WaitForError>(1)
+    runtime.spawn(supervisor.run(async move |build| {
+        if needs.load(Ordering::Relaxed) {
+            build.wait_for(base).await?;
         }
-    });
+        Ok::<_, WaitForError>(1)
+    }));
     runtime.run_until_idle();
     assert_eq!(runtime.get(slow), Some(1));
     let shutdown = begin(&mut runtime, ms(1_000));
@@ -359,6 +357,7 @@ fn a_dependent_that_comes_back_during_the_shutdown_stops_first() {
     assert_eq!(runtime.get(late_one), Some(1));
     runtime.advance(ms(50));
     assert_eq!(late(&shutdown), []);
-    let expected = ["slow begins", "slow ends", "late stops", "base begins", "base ends"];
+    let expected =
+        ["slow begins", "late has failed", "slow ends", "late stops", "base begins", "base ends"];
     assert_eq!(*log.lock().unwrap(), expected);
 }

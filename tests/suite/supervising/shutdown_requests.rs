@@ -137,10 +137,8 @@ fn a_guard_shuts_the_registry_down_when_it_is_dropped() {
         let _guard = registry.shutdown_on_drop(LONG);
         for (id, name) in [(a, "a"), (b, "b")] {
             let stops = stops.clone();
-            let supervisor = registry.supervise(id).unwrap().on_stop(LONG, move |_| {
-                stops.send(name).unwrap();
-                std::future::ready(())
-            });
+            let supervisor = registry.supervise(id).unwrap();
+            let supervisor = supervisor.on_close(async move |_| stops.send(name).unwrap());
             thread::spawn(move || {
                 supervisor.run_blocking(|build| match name {
                     "b" => build.wait_for(a).wait_blocking().map(|a| **a),

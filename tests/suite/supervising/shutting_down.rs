@@ -2,14 +2,14 @@
 //!
 //! - A service stops after all its dependents have stopped. Services that do not depend on each
 //!   other stop at the same time.
-//! - When a stop hook runs, its service is down, and its dependencies are ready. The holders of
+//! - When a close hook runs, its service is down, and its dependencies are ready. The holders of
 //!   the instance are waited for.
-//! - The result names each service that did not stop in time: a stop hook that takes too long, a
+//! - The result names each service that did not stop in time: a close hook that takes too long, a
 //!   holder that stays, a supervisor that is not polled, a builder that blocks. The other services
 //!   stop, and in any case the registry is closed.
 //! - Services stop that build, back off, have been given up, have no supervisor or no provider. A
 //!   blocking builder that waits is notified.
-//! - A panic of a stop hook ends nothing.
+//! - A panic of a close hook ends nothing.
 //! - A service that has stopped does not become ready again.
 
 use std::{
@@ -29,18 +29,18 @@ use crate::support::{LONG, MOMENT, registry_of, until, up};
 use mainstay::{
     Phase, Reason, Registry, ServiceId,
     error::{BeginError, WaitForError},
-    supervise::{Clock, ShutdownReport, SupervisorState},
+    supervise::{Clock, CloseReason, Closing, ShutdownReport, SupervisorState},
 };
 
-/// The steps of the stop hooks, in order.
+/// The steps of the close hooks, in order.
 pub(super) type Log = Arc<Mutex<Vec<String>>>;
 
 pub(super) fn note(log: &Log, what: impl Into<String>) {
     log.lock().unwrap().push(what.into());
 }
 
-/// Supervises a service that is built from `from`. Its stop hook takes `takes`, and logs its begin
-/// and its end.
+/// Supervises a service that is built from `from`. Its close hook takes `takes`, and logs its begin
+/// and its end. The limits of draining and of the close hook are 100 ms.
 pub(super) fn supervise_logged(
     runtime: &mut TestRuntime,
     log: &Log,
@@ -51,32 +51,33 @@ pub(super) fn supervise_logged(
     let name = runtime.registry.status(id).unwrap().name.to_string();
     let (registry, clock, below) = (runtime.registry.clone(), runtime.clock.clone(), from.to_vec());
     let (from, log) = (from.to_vec(), Arc::clone(log));
-    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
-    let supervisor = supervisor.on_stop(ms(100), move |instance| async move {
-        assert_eq!(**instance, 1);
-        drop(instance);
-        assert!(registry.get(id).is_err(), "the service is readable in its stop hook");
+    let policy = exact().drain_timeout(ms(100)).close_timeout(ms(100));
+    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
+    let supervisor = supervisor.on_close(async move |closing| {
+        if !matches!(Closing::reason(&closing), CloseReason::ShutDown) {
+            return;
+        }
+        assert_eq!(*closing, 1);
+        drop(closing);
+        assert!(registry.get(id).is_err(), "the service is readable in its close hook");
         assert!(
             below.iter().all(|&id| registry.get(id).is_ok()),
-            "a dependency is down in the stop hook"
+            "a dependency is down in the close hook"
         );
         note(&log, format!("{name} begins"));
         let end = clock.now() + takes;
         clock.sleep_until(end).await;
         note(&log, format!("{name} ends"));
     });
-    runtime.start(supervisor, move |build| {
-        let from = from.clone();
-        async move {
-            for id in from {
-                build.wait_for(id).await?;
-            }
-            Ok::<_, WaitForError>(1)
+    runtime.spawn(supervisor.run(async move |build| {
+        for &id in &from {
+            build.wait_for(id).await?;
         }
-    });
+        Ok::<_, WaitForError>(1)
+    }));
 }
 
-/// `b` depends on `a`, and both are ready. The stop hook of `b` takes `takes`.
+/// `b` depends on `a`, and both are ready. The close hook of `b` takes `takes`.
 pub(super) fn b_on_a(takes: Duration) -> (TestRuntime, ServiceId<u32>, ServiceId<u32>) {
     let (mut runtime, log) = (TestRuntime::new(), Log::default());
     let (a, b) = (runtime.service("a"), runtime.service("b"));
@@ -144,7 +145,7 @@ fn shutdown_waits_for_the_holders_of_an_instance() {
     let (mut runtime, a, b) = b_on_a(ms(0));
     let request = runtime.registry.get(b).unwrap();
     let shutdown = begin(&mut runtime, ms(1_000));
-    assert_eq!(runtime.state(b), SupervisorState::Stopping);
+    assert_eq!(runtime.state(b), SupervisorState::Draining);
     assert_eq!(runtime.get(a), Some(1), "a holder may need the dependency");
     drop(request);
     runtime.run_until_idle();
@@ -167,13 +168,16 @@ fn shutdown_names_services_that_do_not_stop_in_time_and_stops_the_others() {
         runtime.advance(ms(10));
     }
     let expected =
-        [("slow".into(), SupervisorState::Stopping), ("held".into(), SupervisorState::Stopping)];
+        [("slow".into(), SupervisorState::Closing), ("held".into(), SupervisorState::Draining)];
     assert_eq!(late(&shutdown), expected);
     let said = shutdown.lock().unwrap().as_ref().unwrap().to_string();
-    assert_eq!(said, "not stopped in time: slow (stopping), held (stopping, holders: 1)");
+    let expected = "not stopped in time: slow (closing, its close hook did not return in time), \
+                    held (draining, holders: 1)";
+    assert_eq!(said, expected);
     let log = log.lock().unwrap();
-    assert_eq!(log.last().unwrap(), "a ends");
-    assert!(!log.contains(&"slow ends".to_owned()), "the hook was not dropped");
+    let held = log.iter().position(|line| line == "held ends").expect("it got a shared reference");
+    assert_eq!(log[held + 1..], ["a begins", "a ends"]);
+    assert!(!log.contains(&"slow ends".to_owned()), "the close hook was not dropped");
     assert!(runtime.registry.is_closed());
 }
 
@@ -186,7 +190,7 @@ fn shutdown_ends_at_its_total_timeout_and_names_all_running_services() {
     runtime.advance(ms(1));
     assert_eq!(
         late(&shutdown),
-        [("b".into(), SupervisorState::Stopping), ("a".into(), SupervisorState::Up)]
+        [("b".into(), SupervisorState::Closing), ("a".into(), SupervisorState::Up)]
     );
     assert!(runtime.registry.is_closed());
     assert_eq!(runtime.get(a), None);
@@ -200,7 +204,7 @@ fn a_service_that_is_down_at_the_total_timeout_is_not_named() {
     runtime.run_until_idle();
     assert_eq!(runtime.state(a), SupervisorState::BackingOff);
     runtime.advance(ms(50));
-    assert_eq!(late(&shutdown), [("b".into(), SupervisorState::Stopping)]);
+    assert_eq!(late(&shutdown), [("b".into(), SupervisorState::Closing)]);
 }
 
 #[test]
@@ -303,7 +307,8 @@ fn a_supervisor_that_is_not_polled_does_not_stop_in_time() {
     runtime.run_until_idle();
     let supervisor_of_b = runtime.tasks.remove(0);
     let shutdown = begin(&mut runtime, ms(1_000));
-    runtime.advance(ms(99));
+    // The limits of draining and of the close hook.
+    runtime.advance(ms(199));
     assert_eq!(runtime.get(b), Some(1));
     runtime.advance(ms(1));
     assert_eq!(late(&shutdown), [("b".into(), SupervisorState::Up)]);
@@ -312,20 +317,25 @@ fn a_supervisor_that_is_not_polled_does_not_stop_in_time() {
 }
 
 #[test]
-fn panics_of_stop_hooks_do_not_end_the_shutdown() {
+fn panics_of_close_hooks_do_not_end_the_shutdown() {
     let (mut runtime, log) = (TestRuntime::new(), Log::default());
     let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|name| runtime.service(name));
     supervise_logged(&mut runtime, &log, a, &[], ms(0));
-    let in_the_call = runtime
-        .registry
-        .supervise(b)
-        .unwrap()
-        .on_stop(ms(100), |_| if true { panic!("in the call") } else { ready(()) });
-    runtime.start(in_the_call, move |build| async move { build.wait_for(a).await.map(|_| 1) });
+    let in_the_call = runtime.registry.supervise(b).unwrap();
+    let in_the_call = in_the_call.on_close(
+        |_: Closing<u32>| {
+            if true { panic!("in the call") } else { ready(()) }
+        },
+    );
+    runtime.spawn(in_the_call.run(async move |build| build.wait_for(a).await.map(|_| 1)));
     let in_a_poll = runtime.registry.supervise(c).unwrap();
-    let in_a_poll = in_a_poll.on_stop(ms(100), |_| async { panic!("in a poll") });
-    runtime.start(in_a_poll, move |build| async move { build.wait_for(b).await.map(|_| 1) });
-    // The payload of the panic panics when it is dropped, and so does a stop hook without a call.
+    let in_a_poll = in_a_poll.on_close(async |_| {
+        if true {
+            panic!("in a poll")
+        }
+    });
+    runtime.spawn(in_a_poll.run(async move |build| build.wait_for(b).await.map(|_| 1)));
+    // The payload of the panic panics when it is dropped, and so does a close hook without a call.
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -335,14 +345,19 @@ fn panics_of_stop_hooks_do_not_end_the_shutdown() {
         }
     }
     let with_a_bomb = runtime.registry.supervise(d).unwrap();
-    let with_a_bomb = with_a_bomb.on_stop(ms(100), |_| async { std::panic::panic_any(Bomb) });
-    runtime.start(with_a_bomb, move |build| async move { build.wait_for(c).await.map(|_| 1) });
-    let (bomb, not_called) = (Bomb, runtime.registry.supervise(e).unwrap());
-    let not_called = not_called.on_stop(ms(100), move |_| {
-        let _ = &bomb;
-        ready(())
+    let with_a_bomb = with_a_bomb.on_close(async |_| {
+        if true {
+            std::panic::panic_any(Bomb)
+        }
     });
-    runtime.start(not_called.restart_policy(exact()), fails(9));
+    runtime.spawn(with_a_bomb.run(async move |build| build.wait_for(c).await.map(|_| 1)));
+    let (bomb, not_called) = (Bomb, runtime.registry.supervise(e).unwrap());
+    let not_called = not_called.on_close(async move |_| {
+        let _ = &bomb;
+    });
+    let mut builder = fails(9);
+    let not_called = not_called.restart_policy(exact());
+    runtime.spawn(not_called.run(move |build: mainstay::supervise::Build<u32>| builder(build)));
     runtime.run_until_idle();
     let shutdown = begin(&mut runtime, ms(1_000));
     assert_eq!(late(&shutdown), []);
@@ -355,7 +370,7 @@ fn shutdown_stops_supervisors_on_threads_in_order() {
     let (stops, order) = mpsc::channel();
     let hook = |name: &'static str| {
         let stops = stops.clone();
-        move |_| {
+        move |_: Closing<u32>| {
             thread::sleep(MOMENT);
             stops.send(name).unwrap();
             ready(())
@@ -363,11 +378,11 @@ fn shutdown_stops_supervisors_on_threads_in_order() {
     };
     let threads = [
         thread::spawn({
-            let supervisor = registry.supervise(a).unwrap().on_stop(LONG, hook("a"));
+            let supervisor = registry.supervise(a).unwrap().on_close(hook("a"));
             move || supervisor.run_blocking(|_| Ok::<_, String>(1))
         }),
         thread::spawn({
-            let supervisor = registry.supervise(b).unwrap().on_stop(LONG, hook("b"));
+            let supervisor = registry.supervise(b).unwrap().on_close(hook("b"));
             move || supervisor.run_blocking(|build| build.wait_for(a).wait_blocking().map(|a| **a))
         }),
     ];
@@ -437,15 +452,15 @@ fn an_edge_that_is_dropped_during_shutdown_no_longer_delays_its_dependency() {
     });
     let supervisor = runtime.registry.supervise(top).unwrap();
     let (clock, takes) = (runtime.clock.clone(), ms(50));
-    let supervisor = supervisor.on_stop(ms(100), move |_| async move {
+    let supervisor = supervisor.on_close(async move |_| {
         let end = clock.now() + takes;
         clock.sleep_until(end).await;
     });
-    runtime.start(supervisor, move |build| async move {
+    runtime.spawn(supervisor.run(async move |build| {
         // So that `b` is ready before `middle` needs it.
         build.wait_for(b).await?;
         build.wait_for(middle).await.map(|_| 1)
-    });
+    }));
     runtime.run_until_idle();
 
     let shutdown = begin(&mut runtime, ms(1_000));

@@ -2,8 +2,8 @@
 //!
 //! - The readers of every generation of a service are waited for, and counted in the report, also
 //!   if the service is down at its turn.
-//! - A panic of a stop hook, and a supervisor that was dropped at its turn, are in the report. The
-//!   second one is not waited for.
+//! - An error and a panic of a close hook, and a supervisor that was dropped at its turn, are in
+//!   the report. The last one is not waited for.
 //! - When a shutdown has ended, its supervisors end at once.
 //! - A wait for a service that has stopped ends at once, whatever kind of wait it is.
 
@@ -21,7 +21,7 @@ use super::{
 use crate::support::{LONG, poll_once, registry_of, until, up};
 use mainstay::{
     error::{AllReadyError, WaitError, WaitForError, WaitReadyError, WatchError},
-    supervise::{StopResult, SupervisorState},
+    supervise::{StopResult, SupervisorState, WorkEnd},
 };
 
 /// The results in the report of a shutdown that has ended.
@@ -72,33 +72,43 @@ fn readers_of_a_service_that_backs_off_are_waited_for_and_named() {
     runtime.advance(ms(9_999));
     assert!(shutdown.lock().unwrap().is_none());
     runtime.advance(ms(1));
-    assert_eq!(late(&shutdown), [("a".into(), SupervisorState::Stopping)]);
+    assert_eq!(late(&shutdown), [("a".into(), SupervisorState::Draining)]);
     assert_eq!(shutdown.lock().unwrap().as_ref().unwrap().stop_timeouts[0].holders, 2);
     drop(held);
 }
 
 #[test]
-fn a_panic_of_a_stop_hook_is_in_the_report() {
+fn an_error_and_a_panic_of_a_close_hook_are_in_the_report() {
     let mut runtime = TestRuntime::new();
     let (a, b) = (runtime.service("a"), runtime.service("b"));
     let supervisor = runtime.registry.supervise(a).unwrap();
-    runtime.start(supervisor.on_stop(ms(100), |_| async { panic!("disk full") }), fails(0));
-    runtime.supervise(b, exact(), move |build| async move { build.wait_for(a).await.map(|_| 1) });
+    let supervisor = supervisor.on_close(async |_| {
+        if true {
+            panic!("disk full")
+        }
+    });
+    runtime.spawn(supervisor.run(async |_| 1));
+    let supervisor = runtime.registry.supervise(b).unwrap();
+    let supervisor = supervisor.on_close(async |_| Err::<(), _>("no answer"));
+    runtime.spawn(supervisor.run(async move |build| build.wait_for(a).await.map(|_| 1)));
     runtime.run_until_idle();
     let shutdown = begin(&mut runtime, ms(1_000));
-    let panicked = StopResult::HookPanicked { message: "disk full".into() };
-    let expected = [("b".into(), StopResult::Stopped), ("a".into(), panicked)];
+    let expected = ["b", "a"].map(|name| (name.into(), StopResult::Stopped));
     assert_eq!(results(&shutdown), expected);
     assert_eq!(late(&shutdown), []);
-    let text = shutdown.lock().unwrap().as_ref().unwrap().to_string();
-    assert_eq!(text, "a: its stop hook panicked: disk full");
+    let report = shutdown.lock().unwrap().take().unwrap();
+    let expected = "b: its close hook failed: no answer; a: its close hook panicked: disk full";
+    assert_eq!(report.to_string(), expected);
+    let panicked = WorkEnd::Panicked { message: "disk full".into() };
+    let closes = &report.stopped[1].closes;
+    assert!(closes.len() == 1 && closes[0].end == panicked && closes[0].generation == 0);
 }
 
 #[test]
 fn a_supervisor_that_is_dropped_at_its_turn_is_not_waited_for() {
     let (mut runtime, a, _) = b_on_a(ms(90));
     let shutdown = begin(&mut runtime, ms(1_000));
-    // The task of `b`, which runs its stop hook.
+    // The task of `b`, which runs its close hook.
     drop(runtime.tasks.remove(1));
     runtime.run_until_idle();
     let expected = [("b".into(), StopResult::SupervisorDropped), ("a".into(), StopResult::Stopped)];
@@ -109,12 +119,12 @@ fn a_supervisor_that_is_dropped_at_its_turn_is_not_waited_for() {
 #[test]
 fn supervisors_end_when_the_shutdown_has_ended() {
     let (registry, [id]) = registry_of::<u32, 1>(["a"]);
-    let supervisor = registry.supervise(id).unwrap().on_stop(LONG, |_| pending());
+    let supervisor = registry.supervise(id).unwrap().on_close(async |_| pending::<()>().await);
     let thread = thread::spawn(|| supervisor.run_blocking(|_| Ok::<_, String>(1)));
-    let _reader = registry.wait_ready(id).wait_blocking().unwrap();
+    registry.wait_ready(id).wait_blocking().unwrap();
     let report = registry.shutdown_blocking(ms(20));
-    assert_eq!(report.stop_timeouts.len(), 1);
-    // Far below the limit of the stop hook.
+    assert_eq!(report.to_string(), "not stopped in time: a (closing)");
+    // Far below the limit of the close hook.
     until("the supervisor ends", || thread.is_finished());
 }
 
@@ -131,18 +141,18 @@ fn every_wait_for_a_service_that_has_stopped_ends_at_once() {
     let mut all_before = runtime.registry.wait_all_ready();
     assert!(poll_once(&mut ready_before).is_pending() && poll_once(&mut all_before).is_pending());
 
-    // The stop hook of `web` needs what has stopped already, and does not wait for it.
+    // The close hook of `web` needs what has stopped already, and does not wait for it.
     let (registry, noted) = (runtime.registry.clone(), Arc::new(Mutex::new(None)));
     let note = Arc::clone(&noted);
     let supervisor = runtime.registry.supervise(web).unwrap();
-    let supervisor = supervisor.on_stop(LONG, move |_| async move {
+    let supervisor = supervisor.on_close(async move |_| {
         *note.lock().unwrap() = Some(registry.wait_ready(cache).await.unwrap_err());
-        pending().await
+        pending::<()>().await
     });
-    runtime.start(supervisor, fails(0));
+    runtime.spawn(supervisor.run(async |_| 1));
     runtime.run_until_idle();
     let shutdown = begin(&mut runtime, LONG);
-    assert!(shutdown.lock().unwrap().is_none(), "the stop hook of `web` runs");
+    assert!(shutdown.lock().unwrap().is_none(), "the close hook of `web` runs");
 
     let is_stopped = |error: &WaitReadyError| matches!(error, WaitReadyError::Stopped { .. });
     assert!(noted.lock().unwrap().as_ref().is_some_and(is_stopped));

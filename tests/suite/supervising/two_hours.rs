@@ -15,7 +15,8 @@
 //!
 //! At the end builds no longer fail. Then every service is ready, or given up, or has failed
 //! permanently, or waits for one of these. After a reset all are ready. The shutdown stops every
-//! service in time, and leaves no instance, no task and no sleeper.
+//! service in time, and leaves no instance, no task and no sleeper. Each value was passed to a
+//! close hook once, in order, although some close hooks panic.
 
 use std::{
     collections::VecDeque,
@@ -33,7 +34,7 @@ use crate::support::{Random, Seed};
 use mainstay::{
     Event, EventKind, Failure, Instance, Observer, Phase, Reason, Registry, ServiceId,
     error::DependencyUnavailable,
-    supervise::{BodyEnd, Clock, Live, Permanent, RestartPolicy, SupervisorState},
+    supervise::{BodyEnd, Clock, Closing, Live, Permanent, RestartPolicy, SupervisorState},
     test_kit::VirtualClock,
 };
 
@@ -94,6 +95,10 @@ struct Seen {
     unavailable: usize,
     graces_expired: usize,
     builds: usize,
+    published: usize,
+    /// The calls of the close hook, and the generation and revision of the last one.
+    closes: usize,
+    closed: Option<(u64, u64)>,
     own_failures: usize,
     failures_of_others: usize,
 }
@@ -115,7 +120,10 @@ impl Observer for Watches {
         let mut of = books.of.lock().unwrap();
         let seen = &mut of[service];
         match &event.kind {
-            EventKind::Ready => seen.ready_at = Some(books.clock.now()),
+            EventKind::Ready => {
+                seen.ready_at = Some(books.clock.now());
+                seen.published += 1;
+            }
             EventKind::Replaced => seen.replaced += 1,
             EventKind::Failed(failure)
             | EventKind::Invalidated(failure)
@@ -235,8 +243,28 @@ impl World {
             bodies.lock().unwrap()[service] = None;
             BodyEnd::StayReady
         });
+        let supervisor = supervisor.on_close({
+            let (books, alive) = (Arc::clone(&self.books), Arc::clone(&self.alive));
+            async move |closing| {
+                // In this test no reader holds an instance for longer than a step.
+                let number = (Closing::generation(&closing).get(), Closing::revision(&closing));
+                let before = alive.load(Ordering::Relaxed);
+                let is_owned = Closing::into_value(closing).is_ok();
+                let is_dropped = alive.load(Ordering::Relaxed) == before - 1;
+                let (is_next, closes) = {
+                    let seen = &mut books.of.lock().unwrap()[service];
+                    seen.closes += 1;
+                    let last = seen.closed.replace(number);
+                    (last.is_none_or(|last| last < number), seen.closes)
+                };
+                if !(is_owned && is_dropped && is_next) {
+                    // A panic would end only the close hook.
+                    *books.wrong.lock().unwrap() = Some(format!("s{service} {number:?} is closed"));
+                }
+                assert!(closes % 7 != 0, "in the close hook");
+            }
+        });
         let received = Arc::clone(&self.received);
-        let supervisor = supervisor.on_stop(ms(1_000), |instance| async move { drop(instance) });
         self.tasks.push(Box::pin(supervisor.run(
             move |build: mainstay::supervise::Build<Built>| {
                 let calm = Arc::clone(&calm);
@@ -384,7 +412,8 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let text = info.payload().downcast_ref::<&str>();
-        if text.is_none_or(|text| !["in the call", "in a poll"].contains(text)) {
+        if text.is_none_or(|text| !["in the call", "in a poll", "in the close hook"].contains(text))
+        {
             hook(info);
         }
     }));
@@ -469,6 +498,10 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
     world.woken.0.store(true, Ordering::Relaxed);
     world.run_until_idle();
     assert!(shutdown.lock().unwrap().take().expect("the shutdown ends").stop_timeouts.is_empty());
+    for seen in &*world.books.of.lock().unwrap() {
+        let published = seen.published + seen.replaced;
+        assert_eq!(seen.closes, published, "S14: each value is closed once");
+    }
     let left = (world.tasks.len(), world.clock.sleepers(), world.alive.load(Ordering::Relaxed));
     assert_eq!(left, (0, 0, 0), "tasks, sleepers, instances");
 }
