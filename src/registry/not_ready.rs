@@ -236,8 +236,9 @@ impl State {
             return match status.state {
                 // The supervisor has not noticed the failure yet.
                 SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
-                SupervisorState::Building => Self::awaited(inner, index, tag)
-                    .unwrap_or_else(|| (Self::Supervised(status), None)),
+                SupervisorState::Building => {
+                    Self::awaited(inner, index, tag).unwrap_or((Self::Supervised(status), None))
+                }
                 _ => {
                     let waiting_for = status.waiting_for.as_deref();
                     let next = waiting_for.and_then(|name| store.find(name)).map(|id| id.index);
