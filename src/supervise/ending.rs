@@ -290,7 +290,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return Some(());
         }
         self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
-        or(self.must_stop(), async { Some(body.returned().await) }).await
+        or(self.must_stop(), async {
+            body.returned().await;
+            Some(())
+        })
+        .await
     }
 }
 

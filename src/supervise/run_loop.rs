@@ -127,7 +127,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         }
         self.set_state(SupervisorState::Stopped, counter.failures(), None);
         let released = Wait::new(Released { store, index });
-        or(self.must_stop(), async { Some(released.await) }).await
+        or(self.must_stop(), async {
+            released.await;
+            Some(())
+        })
+        .await
     }
 
     /// Begins the next attempt. Returns `None` if the service must stop.

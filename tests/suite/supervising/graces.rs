@@ -258,11 +258,13 @@ fn a_dependent_of_many_sleeps_once_and_notices_each_absence() {
     }
 }
 
+type Work = Box<dyn FnOnce() + Send>;
+
 /// A clock of which a sleep that ends runs this work first.
 #[derive(Clone)]
 struct WorksAtTheEnd {
     clock: VirtualClock,
-    work: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    work: Arc<Mutex<Option<Work>>>,
 }
 
 impl Clock for WorksAtTheEnd {

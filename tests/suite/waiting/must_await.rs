@@ -18,7 +18,7 @@ use crate::support::{LONG, registry_of, up};
 use mainstay::{
     Registry, ServiceId,
     error::{MustAwaitError, WaitForError, WaitReadyError, chain},
-    supervise::{Build, Live, Supervisor},
+    supervise::{Build, Closing, Live, Supervisor},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -117,6 +117,22 @@ fn every_blocking_wait_in_a_poll_of_an_async_supervisor_says_to_await() {
         registry.close();
         thread.join().unwrap();
     }
+}
+
+#[test]
+fn a_blocking_wait_in_an_async_close_hook_says_to_await() {
+    let (registry, [app]) = registry_of::<u32, 1>(["app"]);
+    let (sender, texts) = mpsc::channel();
+    let of = registry.clone();
+    let supervisor = registry.supervise(app).unwrap().on_close(async move |_: Closing<u32>| {
+        sender.send(must_await(of.wait_ready(app).wait_blocking())).unwrap();
+    });
+    let thread = thread::spawn(|| pollster::block_on(supervisor.run(async |_| 1)));
+    registry.wait_ready(app).wait_blocking_timeout(LONG).unwrap();
+    registry.fail(app, "edited").unwrap();
+    assert!(texts.recv_timeout(LONG).unwrap().is_some());
+    registry.close();
+    thread.join().unwrap();
 }
 
 #[test]
