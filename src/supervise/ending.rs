@@ -285,7 +285,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return Some(());
         }
         self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
-        or(self.must_stop(), async { Some(body.returned().await) }).await
+        let returned = async {
+            body.returned().await;
+            Some(())
+        };
+        or(self.must_stop(), returned).await
     }
 }
 
