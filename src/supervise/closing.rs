@@ -47,8 +47,8 @@ use crate::{
 pub struct Closing<T> {
     value: ClosingValue<T>,
     number: InstanceNumber,
-    /// The last owner of the user's reason, perhaps.
-    reason: Shielded<CloseReason>,
+    /// The last owner of the user's reason, perhaps. In a box, because this handle is moved.
+    reason: Shielded<Box<CloseReason>>,
 }
 
 pub(super) enum ClosingValue<T> {
@@ -58,7 +58,7 @@ pub(super) enum ClosingValue<T> {
 
 impl<T> Closing<T> {
     pub(super) fn new(value: ClosingValue<T>, number: InstanceNumber, reason: CloseReason) -> Self {
-        Self { value, number, reason: Shielded::new(reason) }
+        Self { value, number, reason: Shielded::new(Box::new(reason)) }
     }
 
     pub(super) fn number(this: &Self) -> InstanceNumber {
@@ -127,7 +127,7 @@ impl<T: fmt::Debug> fmt::Debug for Closing<T> {
             .field("generation", &self.number.generation)
             .field("revision", &self.number.revision)
             .field("holders", &Self::holders(self))
-            .field("reason", &*self.reason)
+            .field("reason", &**self.reason)
             .field("value", &**self)
             .finish()
     }

@@ -290,11 +290,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return Some(());
         }
         self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
-        or(self.must_stop(), async {
+        let returned = async {
             body.returned().await;
             Some(())
-        })
-        .await
+        };
+        or(self.must_stop(), returned).await
     }
 }
 

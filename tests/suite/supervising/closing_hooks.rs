@@ -519,6 +519,44 @@ fn a_shutdown_waits_for_the_close_hooks_of_all_generations() {
 }
 
 #[test]
+fn a_restart_and_a_stop_wait_for_the_close_hook() {
+    let (mut runtime, id, log) = runtime();
+    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
+    let (clock, closes) = (runtime.clock.clone(), log.clone());
+    let supervisor = supervisor.on_close(async move |closing| {
+        clock.sleep_until(clock.now() + ms(1_000)).await;
+        closes.close(closing);
+    });
+    start!(runtime, supervisor, log);
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    for (n, state_after) in [SupervisorState::Up, SupervisorState::Stopped].into_iter().enumerate()
+    {
+        let (wait, note) = (
+            match n {
+                0 => runtime.registry.restart(id, "a new certificate"),
+                _ => runtime.registry.stop(id),
+            },
+            Arc::clone(&ended),
+        );
+        runtime.spawn(async move {
+            let result = wait.await.is_ok();
+            note.lock().unwrap().push(result);
+        });
+        runtime.advance(ms(999));
+        assert_eq!(state(&runtime, id), SupervisorState::Closing);
+        assert!(runtime.registry.get(id).is_err() && ended.lock().unwrap().len() == n);
+        runtime.advance(ms(1));
+        assert_eq!(state(&runtime, id), state_after);
+        assert_eq!(ended.lock().unwrap().len(), n + 1);
+        let closed = log.take();
+        assert!(closed.len() == 1 && closed[0].contains("owned"), "{closed:?}");
+        assert!(closed[0].contains(["restarted", "stopped"][n]), "{closed:?}");
+    }
+    runtime.registry.close();
+    runtime.run_until_idle();
+}
+
+#[test]
 fn the_report_of_a_shutdown_names_what_was_late() {
     let (mut runtime, id, log) = runtime();
     let policy = exact().stop_timeout(ms(100)).drain_timeout(ms(100)).close_timeout(ms(100));
