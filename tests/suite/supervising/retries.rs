@@ -542,11 +542,10 @@ fn a_wake_up_costs_the_check_of_one_input() {
         // Its slot wakes the supervisor, and nothing has come up.
         provider.begin().wait_blocking().unwrap().fail("no luck").unwrap();
         runtime.run_until_idle();
+        assert!(begun.elapsed() < Duration::from_secs(20), "each poll checks all inputs");
     }
     assert_eq!(builds.load(Ordering::Relaxed), 1);
-    let took = begun.elapsed();
     let _running = providers[7].begin().wait_blocking().unwrap().ready(1).unwrap();
     runtime.run_until_idle();
     assert_eq!(builds.load(Ordering::Relaxed), 2);
-    assert!(took < Duration::from_secs(20), "{took:?}");
 }
