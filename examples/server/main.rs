@@ -174,7 +174,7 @@ impl Services {
         let supervisor = registry.supervise(self.database)?.restart_policy(policy.clone());
         supervisors.spawn(supervisor.run(async move |build| {
             builds.database.step().await?;
-            Ok::<_, BoxError>(database::build(build, config).await?)
+            database::build(build, config).await
         }));
         let supervisor = registry.supervise(self.page)?.restart_policy(policy);
         supervisors.spawn(supervisor.run(async move |build| {

@@ -11,6 +11,7 @@
 //! the refused call waits until the other thread drops its reference, after its waker. Then
 //! both wait for ever, and loom reports it.
 #![cfg(loom)]
+#![expect(clippy::result_large_err, reason = "the error of a refused value returns the value")]
 
 use std::{
     future::Future,

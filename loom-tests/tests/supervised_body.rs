@@ -71,7 +71,9 @@ fn a_body_that_is_notified_is_followed_by_one_of_the_next_instance() {
         assert!(poll_once(&mut run).is_pending() && registry.get(x).is_ok());
 
         let supervisor = spawn(move || block_on(run));
-        let failer = spawn(move || drop(registry.fail(x, "edited").unwrap()));
+        let failer = spawn(move || {
+            registry.fail(x, "edited").unwrap();
+        });
         join(supervisor);
         join(failer);
         assert_eq!(running.load(SeqCst), 0, "a body runs after the end of its supervisor");

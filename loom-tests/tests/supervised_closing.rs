@@ -226,7 +226,9 @@ fn the_next_build_begins_after_the_last_reader_has_let_go_and_the_value_is_close
         let reader = spawn(move || drop(held));
         let failer = spawn({
             let registry = registry.clone();
-            move || drop(registry.fail(x, "moved").unwrap())
+            move || {
+                registry.fail(x, "moved").unwrap();
+            }
         });
         join(reader);
         join(failer);

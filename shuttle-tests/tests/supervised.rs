@@ -187,7 +187,7 @@ fn supervised_services_recover_and_stop_in_order() {
         workers.thread(move || {
             for _ in 0..3 {
                 let id = resetter.ids[forked.below(resetter.count())];
-                drop(poll_once(&mut resetter.registry.restart(id, "again")));
+                drop(mainstay_test_support::poll_once(&mut resetter.registry.restart(id, "again")));
                 thread::yield_now();
             }
         });

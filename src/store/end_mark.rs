@@ -1,8 +1,9 @@
 //! The mark of a service that must not begin: a planned end has reached it (S4).
 //!
-//! All accesses are Relaxed. The mark is set before its slot is woken, which is a read-modify-write
-//! of `state`, and before the plan reads the dependents under the lock of the topology. An attempt
-//! reads the mark after one of these two: `docs/supervision.md`, "The mark".
+//! The mark is set before its slot is woken, which is a read-modify-write of `state`, and before
+//! the plan reads the dependents under the lock of the topology. An attempt reads the mark after
+//! one of these two: `docs/supervision.md`, "The mark". Release and Acquire are for its removal: an
+//! attempt that finds it removed finds the instance down.
 
 use crate::sync::{AtomicU32, Ordering};
 
@@ -30,8 +31,9 @@ impl EndMarkCell {
         Self(AtomicU32::new(EndMark::None as u32))
     }
 
+    /// Acquire: pairs with `set`.
     pub(crate) fn get(&self) -> EndMark {
-        match self.0.load(Ordering::Relaxed) {
+        match self.0.load(Ordering::Acquire) {
             0 => EndMark::None,
             1 => EndMark::Ending,
             2 => EndMark::Stopped,
@@ -39,9 +41,10 @@ impl EndMarkCell {
         }
     }
 
+    /// Release: pairs with `get`.
     #[cfg(feature = "supervise")]
     pub(crate) fn set(&self, mark: EndMark) {
-        self.0.store(mark as u32, Ordering::Relaxed);
+        self.0.store(mark as u32, Ordering::Release);
     }
 
     /// Returns whether no attempt may begin, and no attempt may get the instance.

@@ -277,6 +277,7 @@ impl Graph {
     }
 
     /// Returns the kind of an edge, or `None` if the graph does not contain the edge.
+    #[cfg(feature = "supervise")]
     pub(crate) fn kind(&self, edge: Edge) -> Option<DependencyKind> {
         self.find(edge).map(|source| source.kind(edge.soft))
     }

@@ -397,12 +397,15 @@ impl Store {
         // Between the publication of the edge and the read of `condemned`. The race with a
         // cascade is described in `Store::condemn`.
         fence_before_check();
+        // Before the state: after the end of a restart, the mark is removed, and the state shows
+        // that the instance is down.
+        if self.service(id.index()).end_mark.is_set() {
+            return None;
+        }
         let instance = cell.load_full()?;
         // A condemned instance is still served to readers, but nothing new is built from it (A1).
         let current = slot.state.load() == Tag::ready(Instance::generation(&instance));
-        let usable = current
-            && slot.condemned.load() == Instance::generation(&instance)
-            && !self.service(id.index()).end_mark.is_set();
+        let usable = current && slot.condemned.load() == Instance::generation(&instance);
         usable.then_some(instance)
     }
 

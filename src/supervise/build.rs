@@ -580,7 +580,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// Returns the number of this build: 1, plus the number of counted failures.
     ///
     /// Failures are counted since the last [stable](crate::supervise::RestartPolicy::reset_after)
-    /// instance or restart. A build that follows a failure of a dependency has the same number again.
+    /// instance or restart. A build that follows a failure of a dependency has the same number
+    /// again.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;

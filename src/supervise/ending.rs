@@ -30,6 +30,7 @@ use crate::{
 };
 
 /// A published instance.
+#[cfg_attr(shuttle, expect(clippy::large_enum_variant, reason = "the locks of shuttle are large"))]
 pub(super) enum Up<T: Send + Sync + 'static> {
     WithoutBody(Running<T>),
     /// The body has weak references to it.

@@ -106,8 +106,8 @@
 //! duration of [`reset_after`](RestartPolicy::reset_after); it also resets the counter. If a limit
 //! is set ([`max_failures`](RestartPolicy::max_failures)) and more failures are counted within its
 //! window of time, the supervisor gives up: the service stays down until a change of an input or
-//! [`Registry::restart`](crate::Registry::restart). With [`debounce`](RestartPolicy::debounce), several
-//! failures in quick succession lead to one build.
+//! [`Registry::restart`](crate::Registry::restart). With [`debounce`](RestartPolicy::debounce),
+//! several failures in quick succession lead to one build.
 //!
 //! # Bodies
 //!

@@ -50,7 +50,7 @@ pub(crate) use loom::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::{Builder as ThreadBuilder, Thread, current as current_thread, park, yield_now},
+    thread::{Thread, current as current_thread, park, yield_now},
     thread_local,
 };
 #[cfg(shuttle)]
@@ -59,9 +59,7 @@ pub(crate) use shuttle::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::{
-        Builder as ThreadBuilder, Thread, current as current_thread, park, park_timeout, yield_now,
-    },
+    thread::{Thread, current as current_thread, park, park_timeout, yield_now},
     thread_local,
 };
 #[cfg(not(any(loom, shuttle)))]
@@ -70,18 +68,18 @@ pub(crate) use std::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
-    thread::{
-        Builder as ThreadBuilder, Thread, current as current_thread, park, park_timeout, yield_now,
-    },
+    thread::{Thread, current as current_thread, park, park_timeout, yield_now},
     thread_local,
 };
 
-/// The owner of what is shared with a thread that is not joined. Its drops are ordered, and in a
-/// model this must be known to loom.
-#[cfg(loom)]
-pub(crate) use loom::sync::Arc as ThreadArc;
-#[cfg(not(loom))]
-pub(crate) use std::sync::Arc as ThreadArc;
+/// For threads that are not joined. The drops of the owner of what is shared with one are ordered,
+/// and in a model this must be known to loom.
+#[cfg(all(feature = "supervise", loom))]
+pub(crate) use loom::{sync::Arc as ThreadArc, thread::Builder as ThreadBuilder};
+#[cfg(all(feature = "supervise", shuttle))]
+pub(crate) use shuttle::{sync::Arc as ThreadArc, thread::Builder as ThreadBuilder};
+#[cfg(all(feature = "supervise", not(any(loom, shuttle))))]
+pub(crate) use std::{sync::Arc as ThreadArc, thread::Builder as ThreadBuilder};
 
 use std::sync::{PoisonError, TryLockError};
 

@@ -7,15 +7,19 @@
 //! - A read that is refused finds the reason when it is needed, and then keeps it.
 //! - The line has at most 64 services.
 
+#[cfg(feature = "supervise")]
 use std::time::Duration;
 
 use crate::support::{poll_once, publish, registry_of, up};
+#[cfg(feature = "supervise")]
+use mainstay::error::DependencyUnavailable;
 use mainstay::{
     Registry, ServiceId,
-    error::{DependencyUnavailable, GetError, chain},
+    error::{GetError, chain},
 };
 
 /// No time: a wait checks its condition once.
+#[cfg(feature = "supervise")]
 const NONE: Duration = Duration::ZERO;
 
 fn line(registry: &Registry, id: ServiceId<u32>) -> String {
@@ -27,6 +31,7 @@ fn line(registry: &Registry, id: ServiceId<u32>) -> String {
 }
 
 /// The line in the chain of an error, whose source is the failure.
+#[cfg(feature = "supervise")]
 #[track_caller]
 fn in_error(error: &(dyn std::error::Error + 'static)) -> String {
     DependencyUnavailable::find(error).unwrap().not_ready().unwrap().to_string()

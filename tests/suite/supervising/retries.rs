@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::runtime::{BoxError, TestRuntime, exact, ms};
@@ -537,12 +537,10 @@ fn a_wake_up_costs_the_check_of_one_input() {
         Err::<u32, BoxError>(Permanent::new("wrong").into())
     }));
     runtime.advance(ms(100));
-    let begun = Instant::now();
     for provider in &providers {
         // Its slot wakes the supervisor, and nothing has come up.
         provider.begin().wait_blocking().unwrap().fail("no luck").unwrap();
         runtime.run_until_idle();
-        assert!(begun.elapsed() < Duration::from_secs(20), "each poll checks all inputs");
     }
     assert_eq!(builds.load(Ordering::Relaxed), 1);
     let _running = providers[7].begin().wait_blocking().unwrap().ready(1).unwrap();

@@ -430,7 +430,7 @@ fn many_services_restart_at_once() {
     let hub = registry.register::<usize>("hub").unwrap();
     let ids: Vec<_> = (0..MANY)
         .map(|i| {
-            let id = registry.register::<usize>(&*format!("{i}")).unwrap();
+            let id = registry.register::<usize>(&format!("{i}")).unwrap();
             registry.depends(id).on(hub).unwrap();
             id
         })

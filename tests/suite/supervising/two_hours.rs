@@ -380,9 +380,11 @@ impl World {
         let id = self.ids[service];
         match random.below(12) {
             0 => {
-                let seen = &mut self.books.of.lock().unwrap()[service];
-                seen.recent.clear();
-                seen.tries_once = false;
+                {
+                    let seen = &mut self.books.of.lock().unwrap()[service];
+                    seen.recent.clear();
+                    seen.tries_once = false;
+                }
                 let _ = crate::support::poll_once(&mut self.registry.restart(id, "again"));
             }
             1..4 => drop(self.registry.fail(id, "from outside").unwrap()),
