@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     numbers::ServiceIndex,
     service::ServiceName,
-    store::{Awaited, Inspection, LONGEST_PATH, Phase, Tag},
+    store::{Awaited, EndMark, Inspection, LONGEST_PATH, Phase, Tag},
     sync::Shielded,
     texts::Rounded,
 };
@@ -204,7 +204,12 @@ enum State {
     Down,
     NoProvider,
     Closed,
+    /// A shutdown has stopped it.
     Stopped,
+    /// The user has stopped it, and can start it.
+    HeldDown,
+    /// A restart or a stop is in progress, in which it has ended.
+    Ended,
     /// An attempt by hand is in progress.
     Starting,
     WaitingFor(Cow<'static, str>),
@@ -230,6 +235,13 @@ impl State {
         }
         if store.is_closed() {
             return (Self::Closed, None);
+        }
+        if tag.phase() == Phase::Down {
+            match store.service(index).end_mark.get() {
+                EndMark::Stopped => return (Self::HeldDown, None),
+                EndMark::Ending => return (Self::Ended, None),
+                EndMark::None | EndMark::ShutDown => {}
+            }
         }
         #[cfg(feature = "supervise")]
         if let Some(status) = status {
@@ -277,7 +289,9 @@ impl State {
     fn may_need(&self) -> bool {
         match self {
             Self::Down | Self::NoProvider | Self::Starting => true,
-            Self::Closed | Self::Stopped | Self::WaitingFor(_) => false,
+            Self::Closed | Self::Stopped | Self::HeldDown | Self::Ended | Self::WaitingFor(_) => {
+                false
+            }
             #[cfg(feature = "supervise")]
             Self::Supervised(status) => {
                 matches!(status.state, SupervisorState::NotRunning | SupervisorState::Building)
@@ -287,7 +301,7 @@ impl State {
 
     /// Returns whether the service is at its end.
     fn is_end(&self) -> bool {
-        matches!(self, Self::Closed | Self::Stopped)
+        matches!(self, Self::Closed | Self::Stopped | Self::HeldDown)
     }
 
     /// Returns the time by which its build exceeds its timeout.
@@ -317,6 +331,8 @@ impl fmt::Display for State {
             Self::NoProvider => f.write_str("no provider"),
             Self::Closed => f.write_str("closed"),
             Self::Stopped => f.write_str("stopped"),
+            Self::HeldDown => f.write_str("stopped, `Registry::start` starts it"),
+            Self::Ended => f.write_str("ended, begins again after its dependencies"),
             Self::Starting => f.write_str("starting"),
             Self::WaitingFor(what) => write!(f, "waiting for {what}"),
             #[cfg(feature = "supervise")]

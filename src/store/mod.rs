@@ -70,6 +70,7 @@ use std::{any::type_name, collections::HashMap, sync::Arc};
 pub(crate) use self::hand_over::Claimed;
 pub(crate) use self::{
     cascade::{CascadeResult, NotFailed, Target},
+    end_mark::EndMark,
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
     inspection::{Inspected, InspectedEdge, Inspection, LONGEST_PATH},
@@ -84,13 +85,12 @@ pub(crate) use self::{
     used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
+pub use self::{graph::DependencyKind, state::Phase};
 #[cfg(feature = "supervise")]
 pub(crate) use self::{
-    end_mark::EndMark,
     hand_over::{HandOver, HandedOver, Next},
     used_edges::Given,
 };
-pub use self::{graph::DependencyKind, state::Phase};
 
 use self::{
     dependents::List,

@@ -51,6 +51,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     {
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
+        // The service must stop, and its instance has failed before that.
+        let mut is_over = false;
         if let Some(interrupted) = delay {
             self.released(counter).await?;
             self.report_delay(interrupted, counter);
@@ -89,9 +91,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     };
                     // Before the draining, which is part of the backoff.
                     let since = self.now();
-                    // The service must stop. In a shutdown `stop` continues the draining.
                     let ended = self.end_failed(running, &failed, counter, earlier).await;
-                    holders = ended?;
+                    // If the service must stop, `stop` continues the draining.
+                    (is_over, holders) = (ended.is_none(), ended.unwrap_or_default());
                     (failed, since, inputs)
                 }
                 // The shutdown itself may have invalidated the build (S4), which is not a
@@ -115,6 +117,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             let inputs = Inputs { declared, ..inputs };
             *delay = self.delay_after(failed, since, inputs, counter);
+            if is_over {
+                return None;
+            }
         }
     }
 

@@ -169,6 +169,33 @@ fn a_stopped_service_stays_down_until_it_is_started_and_its_dependents_wait() {
 }
 
 #[test]
+fn a_status_says_who_was_stopped() {
+    let (mut runtime, _, [bottom, _, top]) = chain();
+    let line = |runtime: &TestRuntime, id: ServiceId<u32>| {
+        runtime.registry.status(id).unwrap().to_string()
+    };
+    let restart = runtime.registry.restart(bottom, "edited");
+    start(&mut runtime, restart);
+    runtime.advance(ms(10));
+    assert_eq!(
+        line(&runtime, top),
+        "top: ended, begins again after its dependencies: bottom is being restarted: edited"
+    );
+    runtime.advance(ms(20));
+    let stop = runtime.registry.stop(bottom);
+    start(&mut runtime, stop);
+    runtime.advance(ms(2_030));
+    assert_eq!(
+        line(&runtime, top),
+        "top: waiting for middle; middle: waiting for bottom; \
+         bottom: stopped, `Registry::start` starts it (for 2 s)"
+    );
+    let error = runtime.registry.get(top).unwrap_err();
+    let text = mainstay::error::chain(&error).to_string();
+    assert!(text.contains("bottom: stopped, `Registry::start` starts it"), "{text}");
+}
+
+#[test]
 fn stop_subtree_leaves_each_dependent_stopped() {
     let (mut runtime, log, [bottom, middle, top]) = chain();
     let stop = runtime.registry.stop_subtree(middle);
@@ -232,6 +259,29 @@ fn a_dependent_that_is_given_up_stays_so_after_a_restart_of_its_dependency() {
     let restart = runtime.registry.restart(b, "mended");
     start(&mut runtime, restart);
     assert_eq!(runtime.get(b), Some(2));
+}
+
+/// The failure counts although the restart of its dependency interrupts the draining.
+#[test]
+fn a_failure_before_a_restart_of_a_dependency_counts() {
+    let mut runtime = TestRuntime::new();
+    let (a, b) = (runtime.service("a"), runtime.service("b"));
+    runtime.supervise(a, exact(), fails(0));
+    runtime.registry.depends(b).on(a).unwrap();
+    let policy = exact().max_failures(0, ms(1_000)).retry_given_up(false);
+    runtime.supervise(b, policy.drain_timeout(ms(500)), fails(0));
+    runtime.run_until_idle();
+    let held = runtime.registry.get_arc(b).unwrap();
+    runtime.registry.fail(b, "too often").unwrap();
+    runtime.run_until_idle();
+    assert_eq!(runtime.state(b), SupervisorState::Draining);
+    let restart = runtime.registry.restart(a, "edited");
+    let ended = start(&mut runtime, restart);
+    assert_eq!(runtime.get(a), Some(1), "its dependent is draining");
+    drop(held);
+    runtime.run_until_idle();
+    assert_eq!(stopped(&ended), ["b", "a"]);
+    assert_eq!((runtime.get(a), runtime.state(b)), (Some(2), SupervisorState::GivenUp));
 }
 
 #[test]
