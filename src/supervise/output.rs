@@ -5,8 +5,8 @@ use std::error::Error;
 /// The error of a user's builder, body or close hook.
 pub(super) type UserError = Box<dyn Error + Send + Sync>;
 
-/// What a builder may return for a service of type `T`: a `T`, a [`Completed`] one, or a
-/// [`Result`] of one of the two with any error.
+/// What a builder may return for a service of type `T`: a `T`, a [`Result`] of one with any error,
+/// or one of the two as [`Completed`].
 ///
 /// An error that contains a [`Permanent`](crate::supervise::Permanent) says that building again
 /// does not help.
@@ -47,7 +47,7 @@ impl<T, O: sealed::BuildOutput<T>> BuildOutput<T> for O {}
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let registry = Registry::with_capacity(1)?;
 /// let schema = registry.register::<u32>("schema")?;
-/// tokio::spawn(registry.supervise(schema)?.run(async |_| Completed(7)));
+/// tokio::spawn(registry.supervise(schema)?.run(async |_| Completed("7".parse::<u32>())));
 /// assert_eq!(**registry.wait_ready(schema).await?, 7);
 /// let supervisor = registry.status(schema)?.supervisor.unwrap();
 /// assert_eq!(supervisor.state, SupervisorState::Completed);
@@ -56,7 +56,7 @@ impl<T, O: sealed::BuildOutput<T>> BuildOutput<T> for O {}
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Completed<T>(pub T);
+pub struct Completed<O>(pub O);
 
 /// What a body may return: nothing, a [`BodyEnd`], or a [`Result`] of one of the two with any
 /// error.
@@ -135,11 +135,13 @@ pub(super) mod sealed {
         }
     }
 
-    impl<T, E: Into<UserError>> BuildOutput<T> for Result<Completed<T>, E> {
+    // Not `Result<Completed<T>, E>`: then the compiler could not infer the type of the value in a
+    // builder such as `|_| text.parse()`.
+    impl<T, E: Into<UserError>> BuildOutput<T> for Completed<Result<T, E>> {
         const COMPLETES: bool = true;
 
         fn into_result(self) -> Result<T, UserError> {
-            self.map(|completed| completed.0).map_err(Into::into)
+            self.0.map_err(Into::into)
         }
     }
 

@@ -184,7 +184,7 @@ fn a_completed_service_has_no_body_and_is_built_again_with_its_dependency() {
         pending::<()>()
     });
     runtime.spawn(supervisor.run(async move |build| {
-        Ok::<_, WaitForError>(Completed(10 + **build.wait_for(config).await?))
+        Completed(build.wait_for(config).await.map(|config| 10 + **config))
     }));
     let supervisor = runtime.registry.supervise(other).unwrap();
     runtime.spawn(supervisor.run(async |_| Completed(1)));
