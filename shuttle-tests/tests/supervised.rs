@@ -1,5 +1,5 @@
-//! Supervised services fail at random, some of their builds fail, and some are reset, until they
-//! are shut down or the registry is closed.
+//! Supervised services fail at random, some of their builds fail, and some are restarted, stopped
+//! and started, until they are shut down or the registry is closed. Half of them have a body.
 //!
 //! - Everything that `random_failures.rs` checks: I1 for readers, I2, and all services ready after
 //!   the last failure.
@@ -7,10 +7,12 @@
 //!   are dropped. The clock is paused, so a supervisor that is not notified results in a deadlock.
 //! - A service is stopped after all its dependents have stopped, while all services that it was
 //!   built from are ready (S4, S5).
+//! - No two bodies of one service run at the same time (S10). Close hooks run in the order of
+//!   publication (S14).
 //!
 //! ```text
 //! supervisors:  build, up, failed, build ...                take down, drained, close hook
-//! failers:           fail      fail_instance    reset
+//! failers:           fail      fail_instance    restart     stop     start
 //! readers:    read a dependency, then the service
 //! main:                                      wait for all,  shut down, check the order
 //! ```
@@ -22,15 +24,19 @@
 use std::{
     future::pending,
     // Not those of shuttle: no thread of the scenario waits for this lock.
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use mainstay::{
     error::WaitForError,
-    supervise::{Build, Clock, CloseReason, Closing, RestartPolicy, Sleep},
+    supervise::{BodyEnd, Build, Clock, CloseReason, Closing, RestartPolicy, Sleep},
 };
 use mainstay_shuttle_tests::{GraphShape, Random, Value, Workers, World, explore};
+use mainstay_test_support::poll_once;
 use shuttle::{future, thread};
 
 /// A clock whose time does not advance.
@@ -86,6 +92,21 @@ fn supervise(
         if is_stop {
             check_stop();
         }
+    });
+    let (works, bodies, violations) =
+        (random.chance(50), AtomicUsize::new(0), Arc::clone(stop_log));
+    let supervisor = supervisor.body(async move |live| {
+        if !works {
+            return Ok(BodyEnd::StayReady);
+        }
+        if bodies.fetch_add(1, Relaxed) > 0 {
+            lock(&violations).violations.push(format!("S10: {service} has two bodies"));
+        }
+        let _ = live.stopping().await;
+        future::yield_now().await;
+        bodies.fetch_sub(1, Relaxed);
+        // It must end: what it returns changes nothing.
+        Err("the body has ended")
     });
     let world = Arc::clone(world);
     if random.chance(50) {
@@ -183,12 +204,27 @@ fn supervised_services_recover_and_stop_in_order() {
             let (reader, forked) = (Arc::clone(&world), random.fork());
             workers.thread(move || reader.read_some(12, forked));
         }
-        let (resetter, mut forked) = (Arc::clone(&world), random.fork());
+        let (asker, mut forked) = (Arc::clone(&world), random.fork());
         workers.thread(move || {
             for _ in 0..3 {
-                let id = resetter.ids[forked.below(resetter.count())];
-                drop(mainstay_test_support::poll_once(&mut resetter.registry.restart(id, "again")));
-                thread::yield_now();
+                let (id, registry) = (asker.ids[forked.below(asker.count())], &asker.registry);
+                let stops = forked.chance(50);
+                let mut wait =
+                    if stops { registry.stop(id) } else { registry.restart(id, "again") };
+                // Sometimes a stop is still in progress at the start.
+                if stops && forked.chance(50) {
+                    let has_ended = poll_once(&mut wait).is_ready();
+                    thread::yield_now();
+                    registry.start(id).expect("the id is of this registry");
+                    if has_ended {
+                        continue;
+                    }
+                }
+                // An error: the registry is shutting down.
+                drop(future::block_on(wait));
+                if stops {
+                    registry.start(id).expect("the id is of this registry");
+                }
             }
         });
         let shut_down = |world: &World| {
