@@ -258,4 +258,67 @@ library_benchmark_group!(
     ]
 );
 
+/// The recovery of one service, with a loop that its provider runs by hand, and with a supervisor.
+#[cfg(feature = "supervise")]
+mod supervision {
+    use std::task::{Context, Waker};
+
+    use gungraun::prelude::*;
+    use mainstay::{Registry, ServiceId};
+    use mainstay_benches::recovering::{Number, Provide, Work, by_hand, supervised};
+
+    /// One service that has recovered before, and the loop of its provider.
+    struct Recovering {
+        registry: Registry,
+        id: ServiceId<u64>,
+        work: Work,
+    }
+
+    impl Recovering {
+        fn new(provide: Provide) -> Self {
+            let registry = Registry::with_capacity(1).unwrap();
+            let id = registry.register("service").unwrap();
+            let work = provide(&registry, id, None, Number::default());
+            let mut recovering = Self { registry, id, work };
+            recovering.poll();
+            recovering.recover();
+            recovering.recover();
+            recovering
+        }
+
+        fn poll(&mut self) {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(self.work.as_mut().poll(&mut context).is_pending());
+        }
+
+        /// The failure, and the next instance.
+        fn recover(&mut self) {
+            assert_eq!(self.registry.fail(self.id, "bench").unwrap().failed, 1);
+            self.poll();
+            assert!(self.registry.get(self.id).is_ok());
+        }
+    }
+
+    #[library_benchmark]
+    #[bench::one(Recovering::new(by_hand))]
+    fn recovery_by_hand(mut recovering: Recovering) -> Recovering {
+        recovering.recover();
+        recovering
+    }
+
+    #[library_benchmark]
+    #[bench::one(Recovering::new(supervised))]
+    fn recovery_supervised(mut recovering: Recovering) -> Recovering {
+        recovering.recover();
+        recovering
+    }
+
+    library_benchmark_group!(name = recovery, benchmarks = [recovery_by_hand, recovery_supervised]);
+}
+#[cfg(feature = "supervise")]
+use supervision::recovery;
+
+#[cfg(feature = "supervise")]
+main!(library_benchmark_groups = instructions, recovery);
+#[cfg(not(feature = "supervise"))]
 main!(library_benchmark_groups = instructions);

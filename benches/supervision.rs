@@ -4,32 +4,13 @@
 //! With the feature `supervise` every instance is counted until its value has been dropped. The
 //! cost of this for a publication is counted in `instructions.rs`.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mainstay::{Registry, ServiceId, error::WaitForError, supervise::RestartPolicy};
 use mainstay_benches::{
     features::criterion,
-    recovering::{Number, Work, by_hand, compare, on_one_thread, on_threads, on_tokio},
+    recovering::{by_hand, compare, on_one_thread, on_threads, on_tokio, supervised},
 };
-
-/// `reset_after` is zero, so each failure of the root follows a stable time, and no backoff follows
-/// it.
-fn supervised(
-    registry: &Registry,
-    id: ServiceId<u64>,
-    dependency: Option<ServiceId<u64>>,
-    number: Number,
-) -> Work {
-    let policy = RestartPolicy::default().reset_after(Duration::ZERO);
-    let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
-    Box::pin(supervisor.run(async move |build| {
-        Ok::<_, WaitForError>(match dependency {
-            None => number.load(Ordering::Relaxed),
-            Some(dependency) => **build.wait_for(dependency).await? + 1,
-        })
-    }))
-}
 
 fn recovery(c: &mut Criterion) {
     compare(

@@ -13,6 +13,8 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use futures_lite::future::block_on;
+#[cfg(feature = "supervise")]
+use mainstay::supervise::RestartPolicy;
 use mainstay::{Provider, Registry, ServiceId, error::WaitForError};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -108,6 +110,27 @@ pub fn by_hand(
     number: Number,
 ) -> Work {
     Box::pin(provide(registry.provide(id).unwrap(), dependency, number))
+}
+
+/// Returns the supervisor of a service.
+///
+/// `reset_after` is zero, so each failure of the root follows a stable time, and no backoff follows
+/// it.
+#[cfg(feature = "supervise")]
+pub fn supervised(
+    registry: &Registry,
+    id: ServiceId<u64>,
+    dependency: Option<ServiceId<u64>>,
+    number: Number,
+) -> Work {
+    let policy = RestartPolicy::default().reset_after(Duration::ZERO);
+    let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
+    Box::pin(supervisor.run(async move |build| {
+        Ok::<_, WaitForError>(match dependency {
+            None => number.load(Ordering::Relaxed),
+            Some(dependency) => **build.wait_for(dependency).await? + 1,
+        })
+    }))
 }
 
 async fn provide(provider: Provider<u64>, dependency: Option<ServiceId<u64>>, number: Number) {
