@@ -218,13 +218,30 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         graces: Vec<Grace>,
         body: &mut B,
     ) -> Option<Shielded<Failure>> {
-        let down = Wait::new(InstanceEnds {
+        let ends = |unless_graces| InstanceEnds {
             registry: self.registry(),
             index: self.id().index(),
             generation: running.generation(),
             control: &self.control,
+            unless_graces,
+        };
+        let mut down = pin!(async {
+            // Most services have no grace period, and pay nothing for those of others.
+            if graces.is_empty() {
+                match Wait::new(ends(true)).await {
+                    Ended::Failed(failed) => return Some(failed),
+                    Ended::MustStop => return None,
+                    Ended::GraceDeclared => {}
+                }
+            }
+            let down = async {
+                match Wait::new(ends(false)).await {
+                    Ended::Failed(failed) => Some(failed),
+                    _ => None,
+                }
+            };
+            or(down, self.enforce_graces(graces, running)).await
         });
-        let mut down = pin!(or(down, self.enforce_graces(graces, running)));
         let Up::WithBody(shared) = running else { return down.await };
         let mut body = pin!(body.run(Live::new(shared, &self.control)));
         let mut has_returned = false;
@@ -305,18 +322,31 @@ struct InstanceEnds<'a> {
     index: ServiceIndex,
     generation: Generation,
     control: &'a Control,
+    /// Whether a declared grace period ends the wait, too.
+    unless_graces: bool,
+}
+
+/// What has ended the wait for the end of an instance.
+enum Ended {
+    Failed(Shielded<Failure>),
+    MustStop,
+    GraceDeclared,
 }
 
 impl Condition for InstanceEnds<'_> {
-    /// `None` if the service must stop.
-    type Output = Option<Shielded<Failure>>;
+    type Output = Ended;
 
     fn check(&mut self) -> Option<Self::Output> {
         let store = self.registry.store();
         if store.slot(self.index).state.load().generation() > self.generation {
-            return Some(Some(Shielded::new(store.failure(self.index, self.generation))));
+            let failure = store.failure(self.index, self.generation);
+            return Some(Ended::Failed(Shielded::new(failure)));
         }
-        (store.is_closed() || self.control.must_end()).then_some(None)
+        if store.is_closed() || self.control.must_end() {
+            return Some(Ended::MustStop);
+        }
+        let declared = self.unless_graces && store.graces_declared(self.index) > 0;
+        declared.then_some(Ended::GraceDeclared)
     }
 
     fn slots(&self) -> WaitSlots {
@@ -328,6 +358,6 @@ impl Condition for InstanceEnds<'_> {
     }
 
     fn timed_out(&self, _: Duration) -> Self::Output {
-        None
+        Ended::MustStop
     }
 }
