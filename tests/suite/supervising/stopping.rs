@@ -422,11 +422,15 @@ fn a_wait_that_is_dropped_or_times_out_undoes_nothing_and_says_who_is_late() {
 
 #[test]
 fn a_shutdown_and_a_close_win_over_a_stop() {
-    let (mut runtime, log, [bottom, middle, _]) = chain();
+    let (mut runtime, log, [bottom, middle, top]) = chain();
     let stop = runtime.registry.stop(middle);
     let stop = start(&mut runtime, stop);
     let shutdown = begin(&mut runtime, ms(1_000));
-    runtime.advance(ms(40));
+    runtime.advance(ms(10));
+    // What has ended in the stop never becomes ready again.
+    let waited = poll_once(&mut runtime.registry.wait_ready(top));
+    assert!(matches!(waited, std::task::Poll::Ready(Err(_))));
+    runtime.advance(ms(30));
     assert!(matches!(*stop.lock().unwrap(), Some(Err(_))));
     let report = shutdown.lock().unwrap().take().expect("the shutdown has ended");
     let names: Vec<_> = report.stopped.iter().map(|one| &*one.service).collect();
