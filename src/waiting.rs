@@ -248,6 +248,16 @@ impl<C: Condition> Wait<C> {
         self.condition.check()
     }
 
+    /// Polls `work` until it completes. Returns `None` if the condition holds before that: then
+    /// `work` is not polled again.
+    ///
+    /// The condition is only checked while `work` is polled. The wait begins to listen when `work`
+    /// is pending, because most work is done at its first poll.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn unless_holds<F: Future>(self, work: Pin<&mut F>) -> UnlessHolds<'_, C, F> {
+        UnlessHolds { wait: self, work }
+    }
+
     fn block(mut self, deadline: Option<Instant>, only_checks: bool) -> C::Output {
         // Also if the condition holds already, so that the first test finds this call.
         if !only_checks && polls_supervisor() {
@@ -323,6 +333,29 @@ impl<C: Condition> Wait<C> {
             // In this order: a thread that reads the bit must find the listener.
             self.waiter.listen(&store.service(slot).changed);
             store.slot(slot).state.set_waiters();
+        }
+    }
+}
+
+/// The future of [`Wait::unless_holds`].
+#[cfg(feature = "supervise")]
+pub(crate) struct UnlessHolds<'a, C: Condition, F> {
+    wait: Wait<C>,
+    work: Pin<&'a mut F>,
+}
+
+#[cfg(feature = "supervise")]
+impl<C: Condition, F: Future> Future for UnlessHolds<'_, C, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { wait, work } = self.get_mut();
+        if wait.check_now().is_some() {
+            return Poll::Ready(None);
+        }
+        match work.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => Pin::new(wait).poll(context).map(|_| None),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Draining: the wait until all instances of a generation that has ended have been dropped.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use super::Running;
 use crate::{
@@ -79,7 +79,7 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// Takes the tracker of the instances, after the generation has ended. The handle has an empty
     /// one from then on.
     pub(crate) fn take_tracker(&mut self) -> InstanceTracker<T> {
-        mem::replace(&mut self.tracker, self.registry.tracker(self.id.index()))
+        self.tracker.take()
     }
 }
 

@@ -440,7 +440,7 @@ impl ControlState {
 
 impl Control {
     /// Reports the state of the supervisor. `now` is the present time, if the service was ready
-    /// until now ([`is_ready`](Self::is_ready)). Returns the number of the change, by which the
+    /// until now ([`reported`](Self::reported)). Returns the number of the change, by which the
     /// listing for a new observer shows it or not.
     pub(crate) fn set_state(
         &self,
@@ -456,9 +456,11 @@ impl Control {
         control.change(state, details)
     }
 
-    /// Returns whether the supervisor has reported that the service is ready, or nothing so far.
-    pub(crate) fn is_ready(&self) -> bool {
-        lock(&self.0).not_ready_since.is_none()
+    /// Returns the state that the supervisor has reported, and whether the service was ready then.
+    /// A supervisor that has reported nothing counts as ready.
+    pub(crate) fn reported(&self) -> (SupervisorState, bool) {
+        let control = lock(&self.0);
+        (control.state, control.not_ready_since.is_none())
     }
 
     /// Reports a build that has a timeout.

@@ -2,7 +2,7 @@
 //! drained.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Weak},
 };
 
@@ -37,9 +37,19 @@ impl<T> InstanceTracker<T> {
         index: ServiceIndex,
         hand_over: Option<Arc<HandOver<T>>>,
     ) -> Self {
+        Self::with_count(Arc::new(AliveCount::new(owner, index, hand_over)))
+    }
+
+    fn with_count(alive: Arc<AliveCount<T>>) -> Self {
         let instances = Instances { first: Weak::new(), more: Vec::new() };
-        let alive = Arc::new(AliveCount::new(owner, index, hand_over));
         Self { alive, instances: Mutex::new(instances) }
+    }
+
+    /// Takes the instances out, to which none is added from now on. What is left has the same
+    /// count of those that are alive, and no list.
+    pub(crate) fn take(&mut self) -> Self {
+        let left = Self::with_count(Arc::clone(&self.alive));
+        mem::replace(self, left)
     }
 
     /// Returns the notice that a new instance contains. Its drop counts the instance as dropped.

@@ -91,9 +91,9 @@ impl UsedEdges {
 
     /// Takes over the edges that were recorded for the same attempt elsewhere.
     #[cfg(feature = "supervise")]
-    pub(crate) fn take(&self, other: &Self) {
+    pub(crate) fn take(&mut self, other: &Self) {
         let other = std::mem::take(&mut *other.lock());
-        *self.lock() = other;
+        *self.0.get_mut().unwrap_or_else(PoisonError::into_inner) = other;
     }
 
     /// Returns what the attempt was given over each edge. Over a soft edge it was given what was
@@ -114,7 +114,10 @@ impl UsedEdges {
     #[cfg(feature = "supervise")]
     pub(crate) fn forget_received(&self) {
         let mut edges = self.lock();
-        // Most attempts have received an instance over each edge.
+        // Most attempts use no edge, or have received an instance over each of them.
+        if edges.is_empty() {
+            return;
+        }
         if edges.values().all(|edge| edge.received().is_some()) {
             edges.clear();
             return;

@@ -14,7 +14,7 @@ use std::{
 use super::{
     BodyEnd, BodyOutput, Live,
     output::UserError,
-    user_code::{BodyFailure, call_user_code},
+    user_code::{BodyFailure, UserFuture},
 };
 use crate::{
     registry::Progress,
@@ -82,8 +82,8 @@ where
 {
     async fn run(&mut self, live: Live<T>) -> BodyResult {
         // The conversion of the output is user code, too.
-        let body = || async { (*self.0)(live).await.into_result() };
-        call_user_code(body).await.unwrap_or_else(panicked)
+        let output = UserFuture::new(async { (*self.0)(live).await.into_result() });
+        output.await.unwrap_or_else(panicked)
     }
 }
 

@@ -63,8 +63,6 @@ pub struct Build<T: Send + Sync + 'static> {
     shared: Arc<BuildShared>,
     failures: u32,
     holders: usize,
-    /// Shielded, because this may be the last owner of the user's reason.
-    last_failure: Shielded<Option<Failure>>,
 }
 
 /// The wait of [`Build::wait_for`], [`Build::wait_to_start`] and [`Build::wait_with_grace`].
@@ -166,18 +164,18 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
 /// Splits an attempt into the part that the supervisor keeps and the part that the builder
 /// receives.
 pub(super) fn split<T: Send + Sync + 'static>(
-    attempt: Attempt<T>,
+    attempt: &mut Attempt<T>,
     failures: u32,
     holders: usize,
     timer: BuildTimer,
-) -> (PendingAttempt<T>, Build<T>) {
+) -> (PendingAttempt<'_, T>, Build<T>) {
     let shared = Arc::new(BuildShared {
         edges: UsedEdges::default(),
         ended: Flag::new(),
         timer,
         graces: Mutex::default(),
     });
-    let Attempt { registry, id, generation, .. } = &attempt;
+    let Attempt { registry, id, generation, .. } = &*attempt;
     let build = Build {
         registry: registry.clone(),
         id: *id,
@@ -185,7 +183,6 @@ pub(super) fn split<T: Send + Sync + 'static>(
         shared: Arc::clone(&shared),
         failures,
         holders,
-        last_failure: Shielded::new(registry.store().last_failure(id.index())),
     };
     (PendingAttempt::new(attempt, shared), build)
 }
@@ -629,6 +626,9 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// Returns the last failure of an instance or of a build, which is why the service is built
     /// again. `None` for the first build.
     ///
+    /// If this build was invalidated, this is the failure that has invalidated it. The result is
+    /// the same as that of [`Registry::status`].
+    ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
     /// # let port = registry.register::<String>("port")?;
@@ -641,8 +641,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn last_failure(&self) -> Option<&Failure> {
-        self.last_failure.as_ref()
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.registry.store().last_failure(self.id.index())
     }
 
     /// Returns the deadline of the build, by the clock of the registry.

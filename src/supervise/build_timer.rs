@@ -35,10 +35,9 @@ impl TimeLeft {
 }
 
 impl BuildTimer {
-    /// Starts the timer.
-    pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
-        let time_left = |left| Mutex::new(TimeLeft { left, since: now, waits: 0, waker: None });
-        Self(timeout.map(time_left))
+    /// Starts the timer, at the present time. Without a timeout, the clock is not read.
+    pub(super) fn new(timeout: Option<Duration>, now: impl FnOnce() -> Instant) -> Self {
+        Self(timeout.map(|left| Mutex::new(TimeLeft { left, since: now(), waits: 0, waker: None })))
     }
 
     /// Pauses the timer, because a wait has begun.
@@ -75,8 +74,10 @@ impl BuildTimer {
 
     /// Returns whether the deadline has passed. A build that ends exactly at its deadline is in
     /// time.
-    pub(super) fn is_exceeded(&self, now: Instant) -> bool {
-        self.deadline(now).is_some_and(|deadline| now > deadline)
+    pub(super) fn is_exceeded(&self, now: impl FnOnce() -> Instant) -> bool {
+        // Without a timeout, the clock is not read.
+        let now = self.0.as_ref().map(|_| now());
+        now.is_some_and(|now| self.deadline(now).is_some_and(|deadline| now > deadline))
     }
 
     /// Waits until the timer is not paused, and returns the deadline. Does not complete if there is

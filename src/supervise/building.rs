@@ -1,13 +1,6 @@
 //! One build: runs the builder, and publishes its value.
 
-use std::{
-    error::Error,
-    future::{Future, poll_fn},
-    mem,
-    pin::{Pin, pin},
-    task::Poll,
-    time::Duration,
-};
+use std::{error::Error, mem, pin::pin, time::Duration};
 
 use futures_lite::future::or;
 
@@ -21,7 +14,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     provide::{Attempt, Running},
     registry::{Control, Registry},
-    store::{Store, UsedEdges},
+    store::Store,
     sync::Shielded,
     waiting::{
         Wait,
@@ -30,53 +23,43 @@ use crate::{
 };
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
-    /// Runs one build, and publishes its value.
+    /// Runs one build, and publishes its value. Stores in `inputs` what it was given.
     pub(super) async fn build<F, O>(
         &self,
-        attempt: Attempt<T>,
+        attempt: &mut Attempt<T>,
         counter: &FailureCounter,
         holders: usize,
         builder: &mut UserBuilder<F>,
+        inputs: &mut Inputs,
     ) -> BuildResult<T>
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
     {
         let timeout = counter.policy().build_timeout;
-        let timer = BuildTimer::new(timeout, self.now());
-        let (attempt, build) = build::split(attempt, counter.failures(), holders, timer);
+        let timer = BuildTimer::new(timeout, || self.now());
+        let (pending, build) = build::split(attempt, counter.failures(), holders, timer);
         if timeout.is_some() {
-            self.control.set_build(attempt.deadline());
+            self.control.set_build(pending.deadline());
         }
         let outcome = {
-            let mut useless = Wait::new(BuildUseless {
+            let useless = Wait::new(BuildUseless {
                 registry: self.registry(),
                 index: self.id().index(),
-                generation: attempt.generation(),
+                generation: pending.generation(),
                 control: &self.control,
             });
             let timed_out = async {
-                self.build_timed_out(attempt.timer()).await;
-                Some(Err(BuildFailure::timed_out(timeout).into()))
+                self.build_timed_out(pending.timer()).await;
+                Err(BuildFailure::timed_out(timeout).into())
             };
-            let built = async { Some(builder.build(build).await) };
-            // A build that is ready at its deadline is in time.
-            let mut work = pin!(or(built, timed_out));
-            poll_fn(|context| {
-                // A build whose value cannot be published is not polled. The check alone costs
-                // less than to be woken, and most builds are ready at their first poll.
-                if useless.check_now().is_some() {
-                    return Poll::Ready(None);
-                }
-                match work.as_mut().poll(context) {
-                    Poll::Ready(outcome) => Poll::Ready(outcome),
-                    Poll::Pending => Pin::new(&mut useless).poll(context).map(|()| None),
-                }
-            })
-            .await
+            // A build that is ready at its deadline is in time. A build whose value cannot be
+            // published is not polled.
+            let work = pin!(or(builder.build(build), timed_out));
+            useless.unless_holds(work).await
         };
-        let is_exceeded = attempt.timer().is_exceeded(self.now());
-        let (mut attempt, graces) = attempt.end_build();
+        let is_exceeded = pending.timer().is_exceeded(|| self.now());
+        let graces = pending.end_build();
         let outcome = match outcome {
             // A blocking build could not be dropped at its deadline, and an async build that is
             // polled late is polled before its timeout.
@@ -86,18 +69,16 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             outcome => outcome,
         };
-        match outcome {
-            Some(Ok(value)) => match self.publish(&mut attempt, value) {
+        let result = match outcome {
+            Some(Ok(value)) => match self.publish(attempt, value) {
                 Ok(running) => {
-                    let edges = mem::take(&mut attempt.edges);
-                    edges.forget_received();
-                    let built_from = running.origin.built_from.clone();
-                    let inputs = Inputs { edges, built_from, ..Inputs::default() };
-                    BuildResult::Running(running, graces, inputs)
+                    attempt.edges.forget_received();
+                    inputs.built_from = running.origin.built_from.clone();
+                    BuildResult::Running(running, graces)
                 }
                 Err(ReadyError::Invalidated { value, failure }) => {
                     drop(Shielded::new(value));
-                    BuildResult::Failed(failure, mem::take(&mut attempt.edges))
+                    BuildResult::Failed(failure)
                 }
                 Err(ReadyError::Closed { value, .. }) => {
                     drop(Shielded::new(value));
@@ -108,7 +89,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             // finds the reason itself, and does not use this one.
             None => self.fail_attempt(attempt, "invalidated".into()),
             Some(Err(reason)) => self.fail_attempt(attempt, reason),
-        }
+        };
+        inputs.edges = mem::take(&mut attempt.edges);
+        result
     }
 
     /// Waits until the timeout of a build has expired.
@@ -128,7 +111,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// invalidated.
     fn fail_attempt(
         &self,
-        mut attempt: Attempt<T>,
+        attempt: &mut Attempt<T>,
         reason: Box<dyn Error + Send + Sync>,
     ) -> BuildResult<T> {
         let reason = Shielded::new(reason);
@@ -153,7 +136,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 None => unreachable!("the reason of an attempt that has just failed is stored"),
             },
         };
-        BuildResult::Failed(failure, mem::take(&mut attempt.edges))
+        BuildResult::Failed(failure)
     }
 }
 
@@ -192,10 +175,10 @@ impl Condition for BuildUseless<'_> {
 #[cfg_attr(shuttle, expect(clippy::large_enum_variant, reason = "the locks of shuttle are large"))]
 pub(super) enum BuildResult<T: Send + Sync + 'static> {
     /// The value was published. The grace periods apply from now on.
-    Running(Running<T>, Vec<Grace>, Inputs),
+    Running(Running<T>, Vec<Grace>),
     /// The build returned an error, panicked or timed out; or a cascade has invalidated the
-    /// attempt. The attempt has used these edges.
-    Failed(Failure, UsedEdges),
+    /// attempt.
+    Failed(Failure),
     /// The registry is closed, or a shutdown has reached the service or one of its dependencies.
     MustStop,
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, ops::Deref, sync::Arc};
 
-use super::{CloseFailure, CloseOutput, output::UserError, user_code::call_user_code};
+use super::{CloseFailure, CloseOutput, output::UserError, user_code::UserFuture};
 use crate::{
     failure::{Failure, Reason},
     instance::{Instance, InstanceNumber},
@@ -246,8 +246,7 @@ where
 {
     async fn call(&mut self, closing: Closing<T>) -> Result<(), UserError> {
         // The conversion of the output is user code, too.
-        let close_hook = || async { (*self.0)(closing).await.into_result() };
-        let result = call_user_code(close_hook).await;
-        result.unwrap_or_else(|payload| Err(CloseFailure::panicked(payload).into()))
+        let output = UserFuture::new(async { (*self.0)(closing).await.into_result() });
+        output.await.unwrap_or_else(|payload| Err(CloseFailure::panicked(payload).into()))
     }
 }

@@ -45,21 +45,20 @@ impl<T: Send + Sync + 'static> Up<T> {
         }
     }
 
-    /// Drops the handle, which removes the value from the slot, and returns the tracker of the
-    /// instances. The generation has ended.
-    pub(super) async fn into_tracker(self) -> InstanceTracker<T> {
-        let mut running = match self {
-            Self::WithoutBody(running) => running,
-            Self::WithBody(mut shared) => loop {
-                match Arc::try_unwrap(shared) {
-                    Ok(running) => break running,
-                    // A replacement by the body is in progress, and is about to be refused.
-                    Err(still_shared) => shared = still_shared,
-                }
-                yield_task().await;
-            },
+    /// Returns the handle, after the generation has ended.
+    async fn into_running(self) -> Running<T> {
+        let mut shared = match self {
+            Self::WithoutBody(running) => return running,
+            Self::WithBody(shared) => shared,
         };
-        running.take_tracker()
+        loop {
+            match Arc::try_unwrap(shared) {
+                Ok(running) => return running,
+                // A replacement by the body is in progress, and is about to be refused.
+                Err(still_shared) => shared = still_shared,
+            }
+            yield_task().await;
+        }
     }
 }
 
@@ -104,7 +103,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
                 let failed = Shielded::new(running.failed().await.ok()?);
-                earlier.push(self.end_generation(running, &failed).await);
+                earlier.push(self.end_generation(running.into_running().await, &failed));
             }
             // Also for instances that failed before.
             let readers = Arc::new(Readers(earlier));
@@ -137,12 +136,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         or(Wait::new(AllDrained { registry, id, readers }), self.sleep_until(deadline)).await;
     }
 
-    /// Called when an instance has failed and its body has returned: drops the handle, and returns
-    /// the tracker of the instances. From now on they are drained, and then their values are
-    /// closed.
-    async fn end_generation(&self, running: Up<T>, failed: &Failure) -> InstanceTracker<T> {
+    /// Called when an instance has failed and its body has returned: drops the handle, which
+    /// removes the value from the slot, and returns the tracker of the instances. From now on they
+    /// are drained, and then their values are closed.
+    fn end_generation(&self, mut running: Running<T>, failed: &Failure) -> InstanceTracker<T> {
         let generation = running.generation();
-        let tracker = running.into_tracker().await;
+        let tracker = running.take_tracker();
+        drop(running);
         if let Some(closer) = &self.closer {
             let deadline = self.now().checked_add(self.drain_limit());
             closer.end_generation(generation, CloseReason::of(failed), deadline);
@@ -167,15 +167,15 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             None => self.drain(&running, counter).await,
             Some(_) => Some(0),
         };
-        let tracker = self.end_generation(running, failed).await;
+        let tracker = self.end_generation(running.into_running().await, failed);
         if let (Some(closer), true) = (&self.closer, drains) {
             let closed = async {
                 let holders = || tracker.holders();
                 self.values_closed(closer, counter.failures(), holders).await;
-                Some(holders())
+                holders()
             };
             // A reset does not end this: the resource that it protects would exist twice.
-            remaining = or(self.must_stop(), closed).await;
+            remaining = self.must_stop().unless_holds(pin!(closed)).await;
         }
         earlier.retain(|tracker| !tracker.is_drained());
         if !tracker.is_drained() {
@@ -199,14 +199,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.set_ending(state, counter.failures(), running.generation(), holders);
         let drained = async {
             let _ = running.drained().await;
-            Some(0)
+            0
         };
         let expired = async {
             self.sleep_until(deadline).await;
-            Some(running.holders())
+            running.holders()
         };
         // A reset does not end the draining: the resource that it protects would exist twice.
-        or(self.must_stop(), or(drained, expired)).await
+        self.must_stop().unless_holds(pin!(or(drained, expired))).await
     }
 
     /// Keeps a published instance up until it fails, and its body until it has returned, at most
@@ -218,31 +218,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         graces: Vec<Grace>,
         body: &mut B,
     ) -> Option<Shielded<Failure>> {
-        let ends = |unless_graces| InstanceEnds {
-            registry: self.registry(),
-            index: self.id().index(),
-            generation: running.generation(),
-            control: &self.control,
-            unless_graces,
-        };
-        let mut down = pin!(async {
-            // Most services have no grace period, and pay nothing for those of others.
-            if graces.is_empty() {
-                match Wait::new(ends(true)).await {
-                    Ended::Failed(failed) => return Some(failed),
-                    Ended::MustStop => return None,
-                    Ended::GraceDeclared => {}
-                }
-            }
-            let down = async {
-                match Wait::new(ends(false)).await {
-                    Ended::Failed(failed) => Some(failed),
-                    _ => None,
-                }
-            };
-            or(down, self.enforce_graces(graces, running)).await
-        });
-        let Up::WithBody(shared) = running else { return down.await };
+        let Up::WithBody(shared) = running else { return self.down(running, graces).await };
+        let mut down = pin!(self.down(running, graces));
         let mut body = pin!(body.run(Live::new(shared, &self.control)));
         let mut has_returned = false;
         let failed = poll_fn(|context| {
@@ -283,6 +260,33 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         failed
     }
 
+    /// Waits until a published instance has failed, and enforces its grace periods until then.
+    /// Returns `None` if the service must stop.
+    async fn down(&self, running: &Running<T>, graces: Vec<Grace>) -> Option<Shielded<Failure>> {
+        let ends = |unless_graces| InstanceEnds {
+            registry: self.registry(),
+            index: self.id().index(),
+            generation: running.generation(),
+            control: &self.control,
+            unless_graces,
+        };
+        // Most services have no grace period, and pay nothing for those of others.
+        if graces.is_empty() {
+            match Wait::new(ends(true)).await {
+                Ended::Failed(failed) => return Some(failed),
+                Ended::MustStop => return None,
+                Ended::GraceDeclared => {}
+            }
+        }
+        let down = async {
+            match Wait::new(ends(false)).await {
+                Ended::Failed(failed) => Some(failed),
+                _ => None,
+            }
+        };
+        or(down, self.enforce_graces(graces, running)).await
+    }
+
     /// Decides what the return of a body means for its instance.
     fn body_decides(&self, running: &Up<T>, result: BodyResult) {
         let reason = match result {
@@ -308,11 +312,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return Some(());
         }
         self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
-        let returned = async {
-            body.returned().await;
-            Some(())
-        };
-        or(self.must_stop(), returned).await
+        self.must_stop().unless_holds(pin!(body.returned())).await
     }
 }
 

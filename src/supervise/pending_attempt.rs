@@ -1,8 +1,7 @@
 //! The attempt of a build, which the supervisor keeps while the builder has the `Build`.
 
 use std::{
-    collections::HashMap,
-    mem,
+    collections::BTreeMap,
     ops::Deref,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -33,7 +32,7 @@ pub(super) struct BuildShared {
     pub(super) timer: BuildTimer,
     /// For each dependency of which a wait with a grace period has received an instance, the
     /// shortest period.
-    pub(super) graces: Mutex<HashMap<ServiceIndex, Duration>>,
+    pub(super) graces: Mutex<BTreeMap<ServiceIndex, Duration>>,
 }
 
 impl BuildShared {
@@ -42,6 +41,16 @@ impl BuildShared {
         let mut graces = lock(&self.graces);
         let known = graces.entry(dependency).or_insert(period);
         *known = period.min(*known);
+    }
+
+    fn graces(&self) -> Vec<Grace> {
+        let graces = lock(&self.graces);
+        // Most builds have none.
+        if graces.is_empty() {
+            return Vec::new();
+        }
+        let graces = graces.iter();
+        graces.map(|(&dependency, &period)| Grace { dependency, period }).collect()
     }
 }
 
@@ -56,16 +65,15 @@ impl BuildDeadline for BuildShared {
 }
 
 /// The attempt of a build that has not ended. The supervisor keeps it, so that a builder cannot
-/// publish or fail it. Whichever way it ends, the flag `ended` of the build is set first.
-pub(super) struct PendingAttempt<T: Send + Sync + 'static> {
-    /// `None` only after the end, within `end_build` or `drop`.
-    attempt: Option<Attempt<T>>,
+/// publish or fail it. Its drop ends the build, and gives the attempt the edges of the build.
+pub(super) struct PendingAttempt<'a, T: Send + Sync + 'static> {
+    attempt: &'a mut Attempt<T>,
     shared: Arc<BuildShared>,
 }
 
-impl<T: Send + Sync + 'static> PendingAttempt<T> {
-    pub(super) fn new(attempt: Attempt<T>, shared: Arc<BuildShared>) -> Self {
-        Self { attempt: Some(attempt), shared }
+impl<'a, T: Send + Sync + 'static> PendingAttempt<'a, T> {
+    pub(super) fn new(attempt: &'a mut Attempt<T>, shared: Arc<BuildShared>) -> Self {
+        Self { attempt, shared }
     }
 
     /// Returns the timer of the build timeout.
@@ -79,42 +87,27 @@ impl<T: Send + Sync + 'static> PendingAttempt<T> {
         shared
     }
 
-    /// Ends the build. Returns its attempt with the edges that the build has used, and the grace
-    /// periods that it has recorded.
-    pub(super) fn end_build(mut self) -> (Attempt<T>, Vec<Grace>) {
-        match self.take_attempt() {
-            Some(attempt) => {
-                let graces = mem::take(&mut *lock(&self.shared.graces)).into_iter();
-                let graces = graces.map(|(dependency, period)| Grace { dependency, period });
-                (attempt, graces.collect())
-            }
-            None => unreachable!("the attempt is taken only once, when it ends"),
-        }
-    }
-
-    fn take_attempt(&mut self) -> Option<Attempt<T>> {
-        // Before the edges and the grace periods are taken: a wait that records one of them later
-        // finds the flag, and returns an error.
-        self.shared.ended.set();
-        let attempt = self.attempt.take()?;
-        attempt.edges.take(&self.shared.edges);
-        Some(attempt)
+    /// Ends the build. Returns the grace periods that it has recorded.
+    pub(super) fn end_build(self) -> Vec<Grace> {
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        shared.graces()
     }
 }
 
-impl<T: Send + Sync + 'static> Deref for PendingAttempt<T> {
+impl<T: Send + Sync + 'static> Deref for PendingAttempt<'_, T> {
     type Target = Attempt<T>;
 
     fn deref(&self) -> &Attempt<T> {
-        match &self.attempt {
-            Some(attempt) => attempt,
-            None => unreachable!("the attempt is taken only once, when it ends"),
-        }
+        self.attempt
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for PendingAttempt<T> {
+impl<T: Send + Sync + 'static> Drop for PendingAttempt<'_, T> {
     fn drop(&mut self) {
-        drop(self.take_attempt());
+        // Before the edges and the grace periods are taken: a wait that records one of them later
+        // finds the flag, and returns an error.
+        self.shared.ended.set();
+        self.attempt.edges.take(&self.shared.edges);
     }
 }

@@ -19,10 +19,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         failures: u32,
         retry_at: Option<Instant>,
     ) {
-        let is_same = self.control.state() == state;
-        let number = self.change(state, Details { failures, retry_at, ..Details::default() });
+        let (was, number) =
+            self.change(state, Details { failures, retry_at, ..Details::default() });
         // At its turn to stop, a service may be stopping already.
-        if is_same || !self.registry().is_observed() {
+        if was == state || !self.registry().is_observed() {
             return;
         }
         let kind = match state {
@@ -49,7 +49,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         generation: Generation,
         holders: usize,
     ) {
-        let number = self.change(state, Details { failures, holders, ..Details::default() });
+        let (_, number) = self.change(state, Details { failures, holders, ..Details::default() });
         let kind = match state {
             SupervisorState::Closing => EventKind::Closing,
             _ => EventKind::Draining { holders },
@@ -67,14 +67,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     ) {
         let waiting_for = Some(service.clone());
         let details = Details { failures, retry_at, waiting_for, ..Details::default() };
-        let number = self.change(SupervisorState::Waiting, details);
+        let (_, number) = self.change(SupervisorState::Waiting, details);
         self.emit(None, number, EventKind::Waiting { dependency: &service });
     }
 
     /// Reports that the service stays down after this failure: the state is *permanent* or *given
     /// up*.
     pub(super) fn set_down(&self, state: SupervisorState, failures: u32, failed: &Failure) {
-        let number = self.change(state, Details { failures, ..Details::default() });
+        let (_, number) = self.change(state, Details { failures, ..Details::default() });
         let kind = match state {
             SupervisorState::Permanent => EventKind::Permanent(failed),
             _ => EventKind::GivenUp(failed),
@@ -92,11 +92,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.emit(Some(generation), 0, EventKind::HookFailed(reason));
     }
 
-    /// Changes the status. Returns the number of the change.
-    fn change(&self, state: SupervisorState, details: Details) -> u64 {
-        // Before the lock is taken: the clock is user code. No other thread reports a state.
-        let now = self.control.is_ready().then(|| self.now());
-        self.control.set_state(state, details, now)
+    /// Changes the status. Returns the state before that, and the number of the change.
+    fn change(&self, state: SupervisorState, details: Details) -> (SupervisorState, u64) {
+        // No other thread reports a state.
+        let (was, was_ready) = self.control.reported();
+        // Before the lock is taken: the clock is user code.
+        let now = was_ready.then(|| self.now());
+        (was, self.control.set_state(state, details, now))
     }
 
     /// Emits an event of this generation, or of the present one. The status shows it already.

@@ -3,9 +3,7 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
-use std::time::Duration;
-
-use futures_lite::future::or;
+use std::{pin::pin, time::Duration};
 
 use super::{
     Body, Build, BuildOutput, SupervisorState,
@@ -67,13 +65,16 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             // Returns here if the service must stop: no instance is up.
             self.body_returned(body, counter).await?;
-            let attempt = self.begin(counter).await?;
+            let mut attempt = self.begin(counter).await?;
             // Before the builder is called: a change during the build counts.
             let declared = self.registry().store().declared(self.id().index());
+            let mut inputs = Inputs { declared, ..Inputs::default() };
+            let result = self.build(&mut attempt, counter, holders, builder, &mut inputs).await;
+            // It has not ended if the registry was closed.
+            drop(attempt);
             // The failures are shielded: each may be the last owner of the user's reason.
-            let (failed, since, inputs) = match self.build(attempt, counter, holders, builder).await
-            {
-                BuildResult::Running(running, graces, inputs) => {
+            let (failed, since) = match result {
+                BuildResult::Running(running, graces) => {
                     // A reset that was requested during the build.
                     if self.control.take_reset() {
                         counter.reset();
@@ -94,28 +95,27 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     let ended = self.end_failed(running, &failed, counter, earlier).await;
                     // If the service must stop, `stop` continues the draining.
                     (is_over, holders) = (ended.is_none(), ended.unwrap_or_default());
-                    (failed, since, inputs)
+                    (failed, since)
                 }
                 // The shutdown itself may have invalidated the build (S4), which is not a
                 // failure to be counted.
-                BuildResult::Failed(failure, _) if self.control.must_end() => {
+                BuildResult::Failed(failure) if self.control.must_end() => {
                     drop(Shielded::new(failure));
                     return None;
                 }
-                BuildResult::Failed(failure, edges) => {
-                    let inputs = Inputs { edges, ..Inputs::default() };
-                    (Shielded::new(failure), self.now(), inputs)
-                }
+                BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
                 // The attempt has failed, so no instance is up. It may not be the turn of the
                 // service yet: then a dependency has stopped, and no other build could get it.
-                BuildResult::MustStop => return self.must_stop().await,
+                BuildResult::MustStop => {
+                    self.must_stop().await;
+                    return None;
+                }
             };
             // A reset that was requested during the build, while the instance was up, or during the
             // draining: this failure is counted as the first one.
             if self.control.take_reset() {
                 counter.reset();
             }
-            let inputs = Inputs { declared, ..inputs };
             *delay = self.delay_after(failed, since, inputs, counter);
             if is_over {
                 return None;
@@ -131,33 +131,28 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             return Some(());
         }
         self.set_state(SupervisorState::Stopped, counter.failures(), None);
-        let released = Wait::new(Released { store, index });
-        or(self.must_stop(), async {
-            released.await;
-            Some(())
-        })
-        .await
+        let released = pin!(Wait::new(Released { store, index }));
+        self.must_stop().unless_holds(released).await
     }
 
     /// Begins the next attempt. Returns `None` if the service must stop.
     async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
         self.released(counter).await?;
         self.set_state(SupervisorState::Building, counter.failures(), None);
-        let begun = async {
-            match self.provider.begin().await {
-                Ok(attempt) => Some(attempt),
-                // A shutdown has marked the service, and its turn to stop follows (S4).
-                Err(_) => self.must_stop().await,
+        match self.must_stop().unless_holds(pin!(self.provider.begin())).await? {
+            Ok(attempt) => Some(attempt),
+            // A shutdown has marked the service, and its turn to stop follows (S4).
+            Err(_) => {
+                self.must_stop().await;
+                None
             }
-        };
-        or(self.must_stop(), begun).await
+        }
     }
 
-    /// Completes with `None` when the service must stop. It is polled together with other futures.
-    pub(super) async fn must_stop<R>(&self) -> Option<R> {
+    /// Waits until the service must stop.
+    pub(super) fn must_stop(&self) -> Wait<CommandWait<'_>> {
         // A reset is not taken here: the loop takes it after the build or the failure.
-        Wait::new(CommandWait { accept_reset: false, ..self.command_wait() }).await;
-        None
+        Wait::new(CommandWait { accept_reset: false, ..self.command_wait() })
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::{
     any::Any,
-    future::{Future, poll_fn},
-    panic::AssertUnwindSafe,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
     thread,
     time::Duration,
 };
 
-use futures_lite::FutureExt;
+use pin_project_lite::pin_project;
 
 use super::{Build, BuildOutput, output::UserError};
 use crate::{
@@ -179,22 +181,45 @@ impl<F> UserBuilder<F> {
         O: BuildOutput<T>,
     {
         // The conversion of the output is user code, too.
-        let builder = || async { (*self.0)(build).await.into_result() };
-        let result = call_user_code(builder).await;
+        let output = UserFuture::new(async { (*self.0)(build).await.into_result() });
+        let result = output.await;
         result.unwrap_or_else(|payload| Err(BuildFailure::panicked(payload).into()))
     }
 }
 
-/// Calls a function of the user and polls the future that it returns. A panic of the call or of a
-/// poll is returned; a panic in the `Drop` of the future is caught and discarded.
-pub(super) async fn call_user_code<B: Future>(
-    function: impl FnOnce() -> B,
-) -> thread::Result<B::Output> {
-    let output = async {
-        let mut future = Shielded::new(Box::pin(function()));
-        poll_fn(|context| future.as_mut().poll(context)).await
-    };
-    // Unwind safe: after a panic, neither the function nor its future is used again. A builder that
-    // is called again after a panic is responsible for its own state.
-    AssertUnwindSafe(output).catch_unwind().await
+pin_project! {
+    /// A future of the user. A panic of a poll is returned; a panic in its `Drop` is caught and
+    /// discarded.
+    pub(super) struct UserFuture<F> {
+        // `None` only during the drop.
+        #[pin]
+        future: Option<F>,
+    }
+
+    impl<F> PinnedDrop for UserFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut future = this.project().future;
+            shielded(|| future.set(None));
+        }
+    }
+}
+
+impl<F> UserFuture<F> {
+    pub(super) fn new(future: F) -> Self {
+        Self { future: Some(future) }
+    }
+}
+
+impl<F: Future> Future for UserFuture<F> {
+    type Output = thread::Result<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = self.project().future.as_pin_mut() else { return Poll::Pending };
+        // Unwind safe: after a panic, the future is not polled again. A function of the user that
+        // is called again after a panic is responsible for its own state.
+        match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(payload) => Poll::Ready(Err(payload)),
+        }
+    }
 }

@@ -224,7 +224,7 @@ fn supervising(checked: &mut Checked) {
     let seen = Arc::clone(&failures);
     let thread = std::thread::spawn(move || {
         supervisor.run_blocking(move |build| {
-            seen.lock().unwrap().extend(build.last_failure().cloned());
+            seen.lock().unwrap().extend(build.last_failure());
             if build.number() == 1 { panic!("no port") } else { Ok::<_, BuildFailure>(1) }
         })
     });

@@ -143,7 +143,7 @@ fn the_error_of_a_build_that_blocks_says_to_await() {
     let seen = Arc::clone(&failures);
     let run = registry.supervise(app).unwrap().run(async move |build: Build<u32>| {
         if let Some(failure) = build.last_failure() {
-            seen.lock().unwrap().push(chain(failure).to_string());
+            seen.lock().unwrap().push(chain(&failure).to_string());
             return Ok(2);
         }
         let dep = build.wait_for(dep).wait_blocking()?;
