@@ -186,7 +186,13 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// [`ReplaceError`], which returns the new value: the publication has ended.
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
         match self.running.upgrade() {
-            Some(running) => running.replace(value),
+            Some(running) => {
+                let result = running.replace(value);
+                drop(running);
+                // The supervisor may wait for this handle.
+                self.registry.store().wake(self.id.index());
+                result
+            }
             // The supervisor has ended the instance.
             None => {
                 let (store, value) = (self.registry.store(), RefusedValue::owned(value));

@@ -3,7 +3,7 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use super::{
     Body, Build, BuildOutput, SupervisorState,
@@ -19,7 +19,7 @@ use crate::{
     provide::Attempt,
     registry::CommandWait,
     store::{InstanceTracker, Store},
-    sync::Shielded,
+    sync::{Shielded, present_poll, yield_task},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -38,7 +38,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         &self,
         builder: &mut UserBuilder<F>,
         body: &mut B,
-        earlier: &mut Vec<InstanceTracker<T>>,
+        earlier: &mut Vec<Arc<InstanceTracker<T>>>,
         counter: &mut FailureCounter,
         delay: &mut Option<Delay>,
     ) -> Option<Up<T>>
@@ -51,6 +51,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let mut holders = 0;
         // The service must stop, and its instance has failed before that.
         let mut is_over = false;
+        // The last poll in which the service was built again without a delay.
+        let mut rebuilt_in = None;
         if let Some(interrupted) = delay {
             self.released(counter).await?;
             self.report_delay(interrupted, counter);
@@ -87,7 +89,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     self.set_state(state, counter.failures(), None);
                     // The service must stop. In a shutdown `stop` takes the instance down,
                     // after a close the drop of `running` does.
-                    let Some(failed) = self.run_instance(&running, graces, body).await else {
+                    let Some(failed) = self.run_instance(&running, graces, body, counter).await
+                    else {
+                        // The time until the next build is no time of being up.
+                        counter.record_down(self.now());
                         return Some(running);
                     };
                     // Before the draining, which is part of the backoff.
@@ -119,6 +124,15 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             *delay = self.delay_after(failed, since, inputs, counter);
             if is_over {
                 return None;
+            }
+            if delay.is_none() {
+                // An instance, or a build, may fail at once, each time: a poll must not last for
+                // ever.
+                let poll = Some(present_poll());
+                if rebuilt_in == poll {
+                    yield_task().await;
+                }
+                rebuilt_in = poll;
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::{poll_fn, ready},
-    mem,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -383,7 +382,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
             let Some(end) = self.control.end_requested() else { return };
-            self.stop(running, mem::take(&mut earlier)).await;
+            self.stop(running, body, &mut earlier).await;
             // The drop of this supervisor reports the end.
             if end.kind == EndKind::ShutDown {
                 return;

@@ -12,6 +12,8 @@ mod declared_graces;
 mod draining;
 mod dropped_waits;
 mod graces;
+mod late_ends;
+mod pace;
 mod panics;
 mod restarting;
 mod retries;
