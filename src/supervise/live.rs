@@ -213,9 +213,11 @@ impl<T: Send + Sync + 'static> Live<T> {
 
     /// Waits until the body must end, and returns the reason.
     ///
-    /// If the instance has failed, it is down already. If it is the turn of the service in a
-    /// shutdown, the instance can still be read: it goes down when the body returns. In both cases
-    /// the body has the [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return.
+    /// If the instance has failed, it is down already. If it is the turn of the service to stop, in
+    /// a restart, a stop or a shutdown, the instance can still be read: it goes down when the body
+    /// returns. In these cases the body has the
+    /// [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return. If the registry was
+    /// closed, the body is polled once more, and then dropped.
     ///
     /// The wait is cancel-safe, and borrows nothing.
     ///

@@ -6,7 +6,8 @@
 //! says how long it backs off before that, and after how many failures it gives up.
 //!
 //! A supervisor is a future for any executor ([`Supervisor::run`]) or a blocking call for a plain
-//! thread ([`Supervisor::run_blocking`]). It starts no task and no thread.
+//! thread ([`Supervisor::run_blocking`]). It starts no task, and a thread only
+//! for a blocking body.
 //!
 //! ```
 //! use mainstay::{Registry, error::WaitForError, supervise::RestartPolicy};

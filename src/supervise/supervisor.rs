@@ -111,9 +111,10 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// # When it ends
     ///
     /// If the instance fails, it is down at once, and [`Live::stopping`] notifies the body. In a
-    /// shutdown the body is notified at the turn of the service, while its instance can still be
-    /// read; the instance goes down when the body has returned. In both cases the body has the stop
-    /// timeout to return; then its future is dropped.
+    /// restart, a stop or a shutdown the body is notified at the turn of the service, while its
+    /// instance can still be read; the instance goes down when the body has returned. In these
+    /// cases the body has the stop timeout to return; then its future is dropped. If the registry is
+    /// closed, the body is polled once more, and then dropped.
     ///
     /// ```
     /// use mainstay::Registry;
@@ -164,7 +165,9 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// A thread cannot be ended from outside. If the body has not returned when the stop timeout
     /// expires, the supervisor continues without it, but does not build the service again before
     /// the body has returned: no two bodies of a service run at the same time. Until then the state
-    /// is [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning).
+    /// is [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning). A
+    /// supervisor that is dropped abandons the body: it runs on, and the service may be supervised
+    /// again.
     ///
     /// ```
     /// use mainstay::{Registry, supervise::BodyFailure};

@@ -1,7 +1,7 @@
 //! How often a service is built: nothing keeps a supervisor busy for ever.
 //!
-//! - If each build, or each instance, fails at once and without a delay, the supervisor still gives
-//!   its task up between two builds.
+//! - If each build, or each instance, fails at once and without a delay, the supervisor still
+//!   yields between two builds.
 //! - A service whose failures are planned is built at most once per first backoff.
 //! - The time after a planned end is no time of being up: the next failure is counted.
 //! - An error that says that a service was not there excuses one failure for each instance of that
