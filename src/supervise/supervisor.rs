@@ -113,8 +113,8 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// If the instance fails, it is down at once, and [`Live::stopping`] notifies the body. In a
     /// restart, a stop or a shutdown the body is notified at the turn of the service, while its
     /// instance can still be read; the instance goes down when the body has returned. In these
-    /// cases the body has the stop timeout to return; then its future is dropped. If the registry is
-    /// closed, the body is polled once more, and then dropped.
+    /// cases the body has the stop timeout to return; then its future is dropped. If the registry
+    /// is closed, the body is polled once more, and then dropped.
     ///
     /// ```
     /// use mainstay::Registry;
