@@ -27,7 +27,6 @@ use crate::{
     registry::{Command, CommandWait},
     service::{AnyId, ServiceName},
     store::{Edge, Given, Received, Store, UsedEdges},
-    sync::Shielded,
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -110,12 +109,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// immediately.
     pub(super) fn delay_after(
         &self,
-        failed: Shielded<Failure>,
+        failed: &Failure,
         since: Instant,
-        inputs: Inputs,
+        inputs: &mut Inputs,
         counter: &mut FailureCounter,
     ) -> Option<Delay> {
-        let meaning = Meaning::of(&failed);
+        let meaning = Meaning::of(failed);
         let missing = match &meaning {
             Meaning::Unavailable(service) => self.missing(service, counter),
             _ => None,
@@ -138,15 +137,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 None => Until::Passed(delay),
             },
         };
-        let delay = Delay { until, since, inputs };
+        let delay = Delay { until, since, inputs: mem::take(inputs) };
         match delay.until {
             Until::Changed => {
-                self.set_down(SupervisorState::Permanent, counter.failures(), &failed);
+                self.set_down(SupervisorState::Permanent, counter.failures(), failed);
             }
-            Until::Reset => self.set_down(SupervisorState::GivenUp, counter.failures(), &failed),
+            Until::Reset => self.set_down(SupervisorState::GivenUp, counter.failures(), failed),
             _ => self.report_delay(&delay, counter),
         }
-        // The user's reason is dropped here: it must not live as long as the service stays down.
         Some(delay)
     }
 

@@ -3,7 +3,11 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Body, Build, BuildOutput, SupervisorState,
@@ -51,6 +55,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let mut holders = 0;
         // The service must stop, and its instance has failed before that.
         let mut is_over = false;
+        // The time at which the last instance or build has failed.
+        let mut failed_at = None;
         // The last poll in which the service was built again without a delay.
         let mut rebuilt_in = None;
         if let Some(interrupted) = delay {
@@ -67,13 +73,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             // Returns here if the service must stop: no instance is up.
             self.body_returned(body, counter).await?;
-            let mut attempt = self.begin(counter).await?;
-            // Before the builder is called: a change during the build counts.
-            let declared = self.registry().store().declared(self.id().index());
-            let mut inputs = Inputs { declared, ..Inputs::default() };
-            let result = self.build(&mut attempt, counter, holders, builder, &mut inputs).await;
-            // It has not ended if the registry was closed.
-            drop(attempt);
+            let mut inputs = Inputs::default();
+            let result = {
+                let mut attempt = self.begin(counter, failed_at).await?;
+                // Before the builder is called: a change during the build counts.
+                inputs.declared = self.registry().store().declared(self.id().index());
+                self.build(&mut attempt, counter, holders, builder, &mut inputs).await
+            };
             // The failures are shielded: each may be the last owner of the user's reason.
             let (failed, since) = match result {
                 BuildResult::Running(running, graces) => {
@@ -121,7 +127,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if self.control.take_reset() {
                 counter.reset();
             }
-            *delay = self.delay_after(failed, since, inputs, counter);
+            // The failure is dropped before the delay: the user's reason must not live as long as the
+            // service stays down.
+            *delay = self.delay_after(&failed, since, &mut inputs, counter);
+            failed_at = Some(since);
             if is_over {
                 return None;
             }
@@ -149,10 +158,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.must_stop().unless_holds(released).await
     }
 
-    /// Begins the next attempt. Returns `None` if the service must stop.
-    async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
+    /// Begins the next attempt. Returns `None` if the service must stop. `since` is the time of the
+    /// last failure.
+    async fn begin(&self, counter: &FailureCounter, since: Option<Instant>) -> Option<Attempt<T>> {
         self.released(counter).await?;
-        self.set_state(SupervisorState::Building, counter.failures(), None);
+        self.set_state_since(SupervisorState::Building, counter.failures(), None, since);
         match self.must_stop().unless_holds(pin!(self.provider.begin())).await? {
             Ok(attempt) => Some(attempt),
             // A shutdown has marked the service, and its turn to stop follows (S4).
