@@ -285,6 +285,21 @@ fn a_failure_before_a_restart_of_a_dependency_counts() {
 }
 
 #[test]
+fn a_start_of_a_service_that_is_not_stopped_does_not_forget_its_failures() {
+    let (mut runtime, log, [bottom, middle, _]) = chain();
+    runtime.registry.fail(middle, "by hand").unwrap();
+    runtime.advance(ms(1_000));
+    assert_eq!(runtime.supervisor_status(middle).failures, 1);
+    let restart = runtime.registry.restart(bottom, "edited");
+    let ended = start(&mut runtime, restart);
+    assert!(!runtime.registry.start(middle).unwrap(), "it is being restarted, and not stopped");
+    runtime.advance(ms(1_000));
+    assert_eq!(stopped(&ended), ["top", "middle", "bottom"]);
+    assert_eq!(runtime.supervisor_status(middle).failures, 1);
+    drop(log);
+}
+
+#[test]
 fn soft_and_start_only_dependents_stay_up_and_one_with_a_grace_falls_after_it() {
     let (mut runtime, log) = (TestRuntime::new(), Log::default());
     let [a, soft, starts, grace] =

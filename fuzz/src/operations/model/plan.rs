@@ -215,8 +215,9 @@ impl Model {
         match self.plan.members.get_mut(&service) {
             _ if self.closed => false,
             Some(member) => {
-                member.subtree = false;
-                std::mem::take(&mut member.stays_stopped)
+                let was_stopped = std::mem::take(&mut member.stays_stopped);
+                member.subtree &= !was_stopped;
+                was_stopped
             }
             None => self.plan.stopped.remove(&service),
         }
