@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_lite::future::or;
@@ -210,14 +210,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Keeps a published instance up until it fails, and its body until it has returned, at most
-    /// for the stop timeout. Returns `None` if the service must stop: then the instance can still
-    /// be read.
+    /// for the stop timeout. Returns the failure, and its time: the body may return much later.
+    /// Returns `None` if the service must stop: then the instance can still be read.
     pub(super) async fn run_instance<B: Body<T>>(
         &self,
         running: &Up<T>,
         graces: Vec<Grace>,
         body: &mut B,
-    ) -> Option<Shielded<Failure>> {
+    ) -> Option<(Shielded<Failure>, Instant)> {
         let ends = |unless_graces| InstanceEnds {
             registry: self.registry(),
             index: self.id().index(),
@@ -242,7 +242,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             };
             or(down, self.enforce_graces(graces, running)).await
         });
-        let Up::WithBody(shared) = running else { return down.await };
+        let Up::WithBody(shared) = running else {
+            return down.await.map(|failed| (failed, self.now()));
+        };
         let mut body = pin!(body.run(Live::new(shared, &self.control)));
         let mut has_returned = false;
         let failed = poll_fn(|context| {
@@ -260,10 +262,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Poll::Pending
         })
         .await;
+        let since = self.now();
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
             self.set_state(SupervisorState::Stopping, 0, None);
-            let (since, after) = (self.now(), self.policy.stop_timeout);
+            let after = self.policy.stop_timeout;
             // Its result changes nothing now.
             let returned = async { body.as_mut().await.map(drop) };
             let late = async {
@@ -280,7 +283,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 self.control.report_body(BodyReport { took, end });
             }
         }
-        failed
+        failed.map(|failed| (failed, since))
     }
 
     /// Decides what the return of a body means for its instance.

@@ -363,7 +363,7 @@ impl FailureCounter {
 
     /// Records that the service is down, for any reason. Returns whether its instance was stable,
     /// in which case the counter is reset.
-    fn record_down(&mut self, now: Instant) -> bool {
+    pub(super) fn record_down(&mut self, now: Instant) -> bool {
         let up = self.up_since.take().map(|since| now.saturating_duration_since(since));
         let was_stable = up.is_some_and(|up| up >= self.policy.reset_after);
         if was_stable {

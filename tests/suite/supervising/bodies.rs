@@ -221,6 +221,23 @@ fn a_body_that_is_late_is_dropped_and_only_then_the_service_is_built_again() {
 }
 
 #[test]
+fn the_end_of_a_body_is_a_part_of_the_backoff_and_not_of_the_time_in_which_its_instance_was_up() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("worker");
+    let policy = exact().backoff(ms(2_000), ms(60_000)).reset_after(ms(1_000));
+    let supervisor = runtime.registry.supervise(id).unwrap();
+    let supervisor = supervisor.restart_policy(policy.stop_timeout(ms(1_500)));
+    runtime.spawn(supervisor.body(async |_| pending::<()>().await).run(async |_| 7));
+    runtime.advance(ms(999));
+    runtime.registry.fail(id, "by hand").unwrap();
+    runtime.advance(ms(1_999));
+    assert_eq!((runtime.get(id), runtime.supervisor_status(id).failures), (None, 1));
+    runtime.advance(ms(1));
+    assert_eq!(runtime.get(id), Some(7));
+    runtime.registry.close();
+}
+
+#[test]
 fn in_a_shutdown_a_body_returns_before_its_instance_goes_down() {
     let mut runtime = TestRuntime::new();
     let (pool, server) = (runtime.service("pool"), runtime.service("server"));

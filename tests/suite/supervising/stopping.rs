@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    runtime::{TestRuntime, exact, fails, ms},
+    runtime::{BoxError, TestRuntime, exact, fails, ms},
     shutting_down::{Log, begin, note},
 };
 use crate::support::{poll_once, registry_of};
@@ -297,6 +297,33 @@ fn a_start_of_a_service_that_is_not_stopped_does_not_forget_its_failures() {
     assert_eq!(stopped(&ended), ["top", "middle", "bottom"]);
     assert_eq!(runtime.supervisor_status(middle).failures, 1);
     drop(log);
+}
+
+/// The time after the planned end of an instance is not a time in which it was up.
+#[test]
+fn an_instance_that_was_not_stable_resets_no_counter_long_after_its_planned_end() {
+    let mut runtime = TestRuntime::new();
+    let (a, b) = (runtime.service("a"), runtime.service("b"));
+    runtime.supervise(a, exact(), fails(0));
+    let mut builds = 0;
+    runtime.supervise(b, exact().reset_after(ms(10_000)), move |build| {
+        builds += 1;
+        let number = builds;
+        async move {
+            build.wait_for(a).await?;
+            if number == 2 { Ok(number) } else { Err(BoxError::from("no luck")) }
+        }
+    });
+    runtime.advance(ms(1_000));
+    assert_eq!((runtime.get(b), runtime.supervisor_status(b).failures), (Some(2), 1));
+    let stop = runtime.registry.stop(a);
+    let ended = start(&mut runtime, stop);
+    assert_eq!(stopped(&ended), ["b", "a"]);
+    runtime.advance(ms(100_000));
+    runtime.registry.start(a).unwrap();
+    runtime.run_until_idle();
+    assert_eq!(runtime.state(b), SupervisorState::BackingOff);
+    assert_eq!(runtime.supervisor_status(b).failures, 2);
 }
 
 #[test]
