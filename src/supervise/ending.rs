@@ -247,6 +247,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         };
         let mut body = pin!(body.run(Live::new(shared, &self.control)));
         let mut has_returned = false;
+        // The result of a body that has returned at the same time as the end.
+        let mut returned = None;
         let failed = poll_fn(|context| {
             // The end of the instance first: a body that returns because of it has not failed.
             if let Poll::Ready(failed) = down.as_mut().poll(context) {
@@ -254,6 +256,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             if !has_returned {
                 if let Poll::Ready(result) = body.as_mut().poll(context) {
+                    // Once more: the end may have come since, and the body has returned because of
+                    // it.
+                    if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                        returned = Some(result);
+                        return Poll::Ready(failed);
+                    }
                     has_returned = true;
                     self.body_decides(running, result);
                     return down.as_mut().poll(context);
@@ -268,7 +276,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             self.set_state(SupervisorState::Stopping, 0, None);
             let after = self.policy.stop_timeout;
             // Its result changes nothing now.
-            let returned = async { body.as_mut().await.map(drop) };
+            let returned = async {
+                match returned.take() {
+                    Some(result) => result.map(drop),
+                    None => body.as_mut().await.map(drop),
+                }
+            };
             let late = async {
                 self.sleep_until(since.checked_add(after)).await;
                 Err(BodyFailure::TimedOut { after }.into())
