@@ -9,6 +9,7 @@ pub mod graph;
 mod naive;
 pub mod names_and_dot;
 pub mod operations;
+mod plan;
 
 /// A function that runs one input.
 pub type Target = fn(&[u8]);

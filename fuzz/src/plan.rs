@@ -1,16 +1,28 @@
-//! Restarts and stops (`docs/supervision.md`, "Planned ends"), on one thread.
+//! A model of restarts and stops (`docs/supervision.md`, "Planned ends"), on one thread.
 //!
-//! On one thread a service is marked exactly at its turn. So an operation is over when its wait is
-//! polled first, unless the provider of a member holds its turn with a guard.
+//! On one thread a service is marked exactly at its turn. So an operation is over at once, unless
+//! the turn of a member takes time: its provider holds it with a guard, or its body has not
+//! returned.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mainstay::Phase;
+/// Identifies the wait for an operation.
+pub(crate) type Ticket = u64;
 
-use super::{Model, Number};
+/// The services whose planned ends are modelled.
+pub(crate) trait Host {
+    /// Returns the services with a hard edge to a service, in the order of their registration.
+    fn hard_dependents(&self, service: usize) -> Vec<usize>;
 
-/// The event after the turn of a service to stop.
-pub(crate) const STOP_ENDED: &str = "its stop has ended";
+    /// Begins the turn of a service to stop. Returns whether it has ended at once.
+    fn begin_turn(&mut self, service: usize, end: &End) -> bool;
+
+    /// The turn of a service has ended.
+    fn turn_ended(&mut self, service: usize);
+
+    /// A service may begin again. `resets`: it was asked for itself.
+    fn released(&mut self, service: usize, resets: bool);
+}
 
 /// What an operation is for. Of two for one service, the greater one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +32,26 @@ pub(crate) enum EndKind {
 }
 
 #[derive(Debug, Clone)]
-struct End {
-    kind: EndKind,
-    reason: String,
+pub(crate) struct End {
+    pub(crate) kind: EndKind,
+    /// The reason of the failure of each instance that it ends.
+    pub(crate) reason: String,
+}
+
+impl End {
+    /// The restart or the stop of a service of this name.
+    pub(crate) fn new(kind: EndKind, root: &str, why: &str) -> Self {
+        let reason = match kind {
+            EndKind::Restart => format!("{root} is being restarted: {why}"),
+            EndKind::Stop => format!("{root} was stopped"),
+        };
+        Self { kind, reason }
+    }
+}
+
+/// Returns whether this is the reason of a planned end.
+pub(crate) fn is_reason_of_end(reason: &str) -> bool {
+    reason.ends_with(" was stopped") || reason.contains(" is being restarted: ")
 }
 
 #[derive(Debug, Default)]
@@ -31,25 +60,25 @@ pub(crate) struct Plan {
     stopped: BTreeSet<usize>,
     members: BTreeMap<usize, Member>,
     /// The operations that are in progress, by the ticket of the first wait.
-    operations: BTreeMap<Number, Operation>,
+    operations: BTreeMap<Ticket, Operation>,
     /// The members to check next.
     to_check: VecDeque<usize>,
-    /// The number of guards that hold the turn of a service.
-    guards: BTreeMap<usize, usize>,
     /// For each ticket whose operation is over: the services that it has stopped.
-    reports: BTreeMap<Number, BTreeSet<String>>,
+    reports: BTreeMap<Ticket, BTreeSet<usize>>,
 }
 
 #[derive(Debug, Default)]
 struct Operation {
     members: Vec<usize>,
-    tickets: Vec<Number>,
+    tickets: Vec<Ticket>,
 }
 
 #[derive(Debug)]
 struct Member {
-    operation: Number,
+    operation: Ticket,
     end: End,
+    /// It was asked for itself.
+    is_root: bool,
     stays_stopped: bool,
     /// The dependents that are found later stay stopped, too.
     subtree: bool,
@@ -65,8 +94,8 @@ struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Waiting,
-    /// It is down, and a guard holds its turn.
-    Held,
+    /// It is its turn.
+    Stopping,
     Ended,
 }
 
@@ -75,22 +104,29 @@ impl Plan {
     pub(crate) fn is_marked(&self, service: usize) -> bool {
         let progress = self.members.get(&service).map(|member| member.progress);
         self.stopped.contains(&service)
-            || matches!(progress, Some(Progress::Held | Progress::Ended))
+            || matches!(progress, Some(Progress::Stopping | Progress::Ended))
     }
 
-    pub(crate) fn report(&self, ticket: Number) -> Option<BTreeSet<String>> {
-        self.reports.get(&ticket).cloned()
+    /// Returns the services that have stopped, if the operation of this ticket is over.
+    pub(crate) fn report(&self, ticket: Ticket) -> Option<&BTreeSet<usize>> {
+        self.reports.get(&ticket)
     }
 
-    /// Returns the services that hold their turns, of the operation of this one.
-    pub(crate) fn held_with(&self, service: usize) -> Vec<usize> {
+    /// Whether no operation is in progress.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Returns whether it is the turn of a service to stop.
+    pub(crate) fn is_stopping(&self, service: usize) -> bool {
+        self.members.get(&service).is_some_and(|member| member.progress == Progress::Stopping)
+    }
+
+    /// Returns the services whose turn it is, of the operation of this one.
+    pub(crate) fn stopping_with(&self, service: usize) -> Vec<usize> {
         let Some(member) = self.members.get(&service) else { return Vec::new() };
         let members = self.operations[&member.operation].members.iter().copied();
-        members.filter(|other| self.members[other].progress == Progress::Held).collect()
-    }
-
-    pub(crate) fn hold(&mut self, service: usize) {
-        *self.guards.entry(service).or_default() += 1;
+        members.filter(|&other| self.is_stopping(other)).collect()
     }
 
     fn member(&mut self, service: usize) -> &mut Member {
@@ -104,7 +140,7 @@ impl Plan {
     }
 
     /// Adds a service to an operation. Returns the operation that it belongs to.
-    fn add(&mut self, service: usize, operation: Number, end: &End, subtree: bool) -> Number {
+    fn add(&mut self, service: usize, operation: Ticket, end: &End, subtree: bool) -> Ticket {
         if let Some(member) = self.members.get_mut(&service) {
             if end.kind > member.end.kind {
                 member.end = end.clone();
@@ -117,6 +153,7 @@ impl Plan {
         let member = Member {
             operation,
             end: end.clone(),
+            is_root: false,
             stays_stopped: subtree || self.stopped.contains(&service),
             subtree,
             progress: Progress::Waiting,
@@ -131,7 +168,7 @@ impl Plan {
         operation
     }
 
-    fn merge(&mut self, one: Number, other: Number) -> Number {
+    fn merge(&mut self, one: Ticket, other: Ticket) -> Ticket {
         if one == other {
             return one;
         }
@@ -148,7 +185,7 @@ impl Plan {
     }
 
     /// Begins a new pass of each member that waits.
-    fn check_all_again(&mut self, operation: Number) {
+    fn check_all_again(&mut self, operation: Ticket) {
         for service in self.operations[&operation].members.clone() {
             let member = self.member(service);
             member.waiting.clear();
@@ -158,106 +195,76 @@ impl Plan {
             }
         }
     }
-}
 
-impl Model {
-    /// Begins a restart or a stop, and executes what can be executed.
-    pub(crate) fn end_as_planned(
+    /// Begins a restart or a stop of a service.
+    pub(crate) fn begin(
         &mut self,
+        host: &mut impl Host,
         root: usize,
-        kind: EndKind,
-        why: &str,
+        end: &End,
         subtree: bool,
-        ticket: Number,
+        ticket: Ticket,
     ) {
-        if self.closed {
-            return;
-        }
-        let name = self.name(root);
-        let reason = match kind {
-            EndKind::Restart => format!("{name} is being restarted: {why}"),
-            EndKind::Stop => format!("{name} was stopped"),
-        };
-        let end = End { kind, reason };
-        let is_alone = self.plan.members.is_empty() && self.plan.guards.is_empty();
-        let closure: BTreeSet<usize> = self.with_hard_edges(|graph| graph.closure(root));
-        self.plan.operations.insert(ticket, Operation::default());
-        self.plan.add(root, ticket, &end, subtree);
-        self.plan.member(root).stays_stopped = kind == EndKind::Stop;
+        self.operations.insert(ticket, Operation::default());
+        self.add(root, ticket, end, subtree);
+        let member = self.member(root);
+        (member.is_root, member.stays_stopped) = (true, end.kind == EndKind::Stop);
         if subtree {
-            self.add_hard_dependents(root, &end);
-        }
-        let operation = self.plan.members[&root].operation;
-        let operation = self.plan.operations.get_mut(&operation).expect("it is in progress");
-        operation.tickets.push(ticket);
-        self.advance();
-        if is_alone {
-            let closure: BTreeSet<String> = closure.into_iter().map(|s| self.name(s)).collect();
-            assert_eq!(self.plan.report(ticket), Some(closure), "the root and its hard dependents");
-        }
-    }
-
-    fn add_hard_dependents(&mut self, root: usize, end: &End) {
-        let (mut found, mut to_visit) = (BTreeSet::from([root]), vec![root]);
-        while let Some(service) = to_visit.pop() {
-            for dependent in self.hard_dependents(service).collect::<Vec<_>>() {
-                if found.insert(dependent) {
-                    let operation = self.plan.members[&root].operation;
-                    self.plan.add(dependent, operation, end, true);
-                    to_visit.push(dependent);
+            let (mut found, mut to_visit) = (BTreeSet::from([root]), vec![root]);
+            while let Some(service) = to_visit.pop() {
+                for dependent in host.hard_dependents(service) {
+                    if found.insert(dependent) {
+                        let operation = self.members[&root].operation;
+                        self.add(dependent, operation, end, true);
+                        to_visit.push(dependent);
+                    }
                 }
             }
         }
+        let operation = self.members[&root].operation;
+        let operation = self.operations.get_mut(&operation).expect("it is in progress");
+        operation.tickets.push(ticket);
+        self.advance(host);
     }
 
     /// Lets a stopped service begin again. Returns whether it was stopped.
-    pub(crate) fn start(&mut self, service: usize) -> bool {
-        match self.plan.members.get_mut(&service) {
-            _ if self.closed => false,
-            Some(member) => {
-                let was_stopped = std::mem::take(&mut member.stays_stopped);
-                member.subtree &= !was_stopped;
-                was_stopped
+    pub(crate) fn start(&mut self, host: &mut impl Host, service: usize) -> bool {
+        let Some(member) = self.members.get_mut(&service) else {
+            let was_stopped = self.stopped.remove(&service);
+            if was_stopped {
+                host.released(service, true);
             }
-            None => self.plan.stopped.remove(&service),
+            return was_stopped;
+        };
+        let was_stopped = std::mem::take(&mut member.stays_stopped);
+        if was_stopped {
+            (member.is_root, member.subtree) = (true, false);
         }
-    }
-
-    pub(crate) fn no_longer_hold(&mut self, service: usize) {
-        let guards = self.plan.guards.get_mut(&service).expect("a guard was taken");
-        *guards -= 1;
-        if *guards == 0 {
-            self.plan.guards.remove(&service);
-            let progress = self.plan.members.get(&service).map(|member| member.progress);
-            if progress == Some(Progress::Held) {
-                self.end_turn(service);
-                self.advance();
-            }
-        }
+        was_stopped
     }
 
     /// Continues all operations as far as possible.
-    fn advance(&mut self) {
-        while !self.closed {
-            if let Some(service) = self.plan.to_check.pop_front() {
-                self.check(service);
+    pub(crate) fn advance(&mut self, host: &mut impl Host) {
+        loop {
+            if let Some(service) = self.to_check.pop_front() {
+                self.check(host, service);
                 continue;
             }
-            let Plan { members, operations, .. } = &self.plan;
-            let is_held = |service: &usize| members[service].progress == Progress::Held;
-            let mut idle = operations.iter().filter(|(_, it)| !it.members.iter().any(is_held));
+            let is_stopping = |service: &usize| self.is_stopping(*service);
+            let mut idle =
+                self.operations.iter().filter(|(_, it)| !it.members.iter().any(is_stopping));
             let Some((&number, operation)) = idle.next() else { return };
-            if operation.members.iter().all(|it| members[it].progress == Progress::Ended) {
-                self.release(number);
+            if operation.members.iter().all(|it| self.members[it].progress == Progress::Ended) {
+                self.release(host, number);
             } else {
-                self.plan.check_all_again(number);
+                self.check_all_again(number);
             }
         }
     }
 
     /// Continues the pass of a member through its hard dependents.
-    fn check(&mut self, service: usize) {
-        let member = self.plan.member(service);
+    fn check(&mut self, host: &mut impl Host, service: usize) {
+        let member = self.member(service);
         member.is_queued = false;
         if member.progress != Progress::Waiting {
             return;
@@ -265,66 +272,55 @@ impl Model {
         let Member { operation, position, is_clean, subtree, .. } = *member;
         let end = member.end.clone();
         let has_ended = |other: &usize| {
-            let member = self.plan.members.get(other);
+            let member = self.members.get(other);
             member.is_some_and(|member| member.progress == Progress::Ended)
         };
-        let mut dependents = self.hard_dependents(service).filter(|&other| other >= position);
+        let dependents = host.hard_dependents(service).into_iter();
+        let mut dependents = dependents.filter(|&other| other >= position);
         match dependents.find(|other| !has_ended(other)) {
             Some(witness) => {
-                drop(dependents);
-                self.plan.add(witness, operation, &end, subtree);
-                self.plan.member(witness).waiting.push(service);
-                let member = self.plan.member(service);
+                self.add(witness, operation, &end, subtree);
+                self.member(witness).waiting.push(service);
+                let member = self.member(service);
                 (member.position, member.is_clean) = (witness, false);
             }
             None if is_clean => {
-                drop(dependents);
-                self.turn(service, &end);
+                self.member(service).progress = Progress::Stopping;
+                if host.begin_turn(service, &end) {
+                    self.end_turn(host, service);
+                }
             }
             None => {
-                drop(dependents);
-                let member = self.plan.member(service);
+                let member = self.member(service);
                 (member.position, member.is_clean) = (0, true);
-                self.plan.queue(service);
+                self.queue(service);
             }
         }
     }
 
-    fn turn(&mut self, service: usize, end: &End) {
-        let mut dependents = self.hard_dependents(service);
-        let is_down = dependents.all(|other| self.services[other].phase == Phase::Down);
-        drop(dependents);
-        assert!(is_down, "S4: the turn of {} comes after its dependents", self.name(service));
-        self.fail(service, &end.reason);
-        if self.plan.guards.contains_key(&service) {
-            self.plan.member(service).progress = Progress::Held;
-        } else {
-            self.end_turn(service);
-        }
-    }
-
-    fn end_turn(&mut self, service: usize) {
-        self.record_event(service, STOP_ENDED);
-        let member = self.plan.member(service);
+    /// Ends the turn of a service. The caller continues with `advance`.
+    pub(crate) fn end_turn(&mut self, host: &mut impl Host, service: usize) {
+        host.turn_ended(service);
+        let member = self.member(service);
         member.progress = Progress::Ended;
         for waiting in std::mem::take(&mut member.waiting).into_iter().rev() {
-            self.plan.queue(waiting);
+            self.queue(waiting);
         }
     }
 
     /// Ends an operation: its members begin again, unless they stay stopped.
-    fn release(&mut self, number: Number) {
+    fn release(&mut self, host: &mut impl Host, number: Ticket) {
         let Operation { members, tickets } =
-            self.plan.operations.remove(&number).expect("it is in progress");
-        for service in &members {
-            let member = self.plan.members.remove(service).expect("it is a member");
-            if member.stays_stopped {
-                self.plan.stopped.insert(*service);
-            } else {
-                self.plan.stopped.remove(service);
-            }
+            self.operations.remove(&number).expect("it is in progress");
+        let report: BTreeSet<usize> = members.iter().copied().collect();
+        self.reports.extend(tickets.into_iter().map(|ticket| (ticket, report.clone())));
+        for service in members {
+            let member = self.members.remove(&service).expect("it is a member");
+            match member.stays_stopped {
+                true => self.stopped.insert(service),
+                false => self.stopped.remove(&service),
+            };
+            host.released(service, member.is_root && !member.stays_stopped);
         }
-        let report: BTreeSet<String> = members.iter().map(|&it| self.name(it)).collect();
-        self.plan.reports.extend(tickets.into_iter().map(|ticket| (ticket, report.clone())));
     }
 }

@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use mainstay::{Attempt, DependencyKind, error::ReadyError};
 
+use crate::plan::EndKind;
+
 use super::{
-    model::EndKind,
     op::{Op, Pick, ReadMethod, WaitMode},
     outcome::{Outcome, Refusal},
     value::{Other, Value},
@@ -288,7 +289,7 @@ impl World {
     fn hold_turn(&mut self, index: usize) {
         let Handle { handle, service, .. } = &self.running[index];
         self.turns.push((*service, handle.hold_turn()));
-        self.model.plan.hold(*service);
+        self.model.hold(*service);
     }
 
     pub(crate) fn drop_turn(&mut self, index: usize) {

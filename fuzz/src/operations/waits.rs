@@ -17,8 +17,10 @@ use mainstay::{
     supervise::{ShutdownReport, StopResult, StoppedService},
 };
 
+use crate::plan::EndKind;
+
 use super::{
-    model::{Awaited, EdgeKey, EdgeSource, EndKind, Number},
+    model::{Awaited, EdgeKey, EdgeSource, Number},
     op::{Pick, WaitMode},
     outcome::{InstanceId, Outcome, Refusal, State},
     reading::instance_id,

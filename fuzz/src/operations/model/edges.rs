@@ -81,9 +81,9 @@ impl Model {
     }
 
     /// Returns the services with a hard edge to a service, in the order of their registration.
-    pub(crate) fn hard_dependents(&self, service: usize) -> impl Iterator<Item = usize> {
-        let edge = EdgeKey::hard(service);
-        (0..self.services.len())
-            .filter(move |&other| self.kind(other, edge) == Some(DependencyKind::Hard))
+    pub(crate) fn hard_dependents(&self, service: usize) -> Vec<usize> {
+        let is_hard =
+            |&other: &usize| self.kind(other, EdgeKey::hard(service)) == Some(DependencyKind::Hard);
+        (0..self.services.len()).filter(is_hard).collect()
     }
 }

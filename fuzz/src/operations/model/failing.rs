@@ -5,14 +5,17 @@ use std::collections::BTreeSet;
 use mainstay::Phase;
 
 use super::{Cause, Model, Service};
-use crate::operations::outcome::{FailureSummary, InstanceId, Outcome};
+use crate::{
+    operations::outcome::{FailureSummary, InstanceId, Outcome},
+    plan::is_reason_of_end,
+};
 
 /// The reason of what ends because the registry was closed.
 pub(super) const CLOSED: &str = "the registry was closed";
 
 /// Returns whether an end for this reason is no failure.
 pub(super) fn is_planned(reason: &str) -> bool {
-    reason == CLOSED || reason.ends_with(" was stopped") || reason.contains(" is being restarted: ")
+    reason == CLOSED || is_reason_of_end(reason)
 }
 
 impl Model {

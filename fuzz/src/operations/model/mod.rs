@@ -3,22 +3,20 @@
 
 mod edges;
 mod failing;
-mod plan;
+mod planned;
 mod waiting;
 
 use std::collections::BTreeMap;
 
 use mainstay::Phase;
 
-use self::{
-    failing::{CLOSED, is_planned},
-    plan::Plan,
-};
+use self::failing::{CLOSED, is_planned};
 pub(crate) use self::{
-    plan::{EndKind, STOP_ENDED},
+    planned::STOP_ENDED,
     waiting::{Awaited, wait_text},
 };
 use super::outcome::{InstanceId, Outcome, Refusal};
+use crate::plan::Plan;
 
 /// The number of a handle: a provider, an attempt and the running handle of its instance, or a
 /// watch. No number is used twice.
@@ -112,6 +110,8 @@ pub(crate) struct Model {
     pub(crate) closed: bool,
     /// The restarts and the stops.
     pub(crate) plan: Plan,
+    /// The number of guards that hold the turn of a service.
+    pub(crate) guards: BTreeMap<usize, usize>,
     /// The events since the last comparison.
     pub(crate) events: Vec<RecordedEvent>,
 }

@@ -1,5 +1,7 @@
 //! Reads, and the conditions of waits.
 
+use std::collections::BTreeSet;
+
 use super::{Model, Number, Service};
 use crate::operations::outcome::{InstanceId, Outcome, Refusal, State};
 use mainstay::Phase;
@@ -106,7 +108,9 @@ impl Model {
         match awaited {
             Awaited::Begin { .. } => closed,
             Awaited::Stopped { ticket, .. } => {
-                closed.or_else(|| self.plan.report(ticket).map(Outcome::Stopped))
+                let names =
+                    |report: &BTreeSet<usize>| report.iter().map(|&it| self.name(it)).collect();
+                closed.or_else(|| Some(Outcome::Stopped(names(self.plan.report(ticket)?))))
             }
             Awaited::Change { since, .. } => {
                 let state = self.state(subject);
@@ -182,8 +186,8 @@ impl Model {
         let subject = awaited.subject().map(|service| self.name(service)).unwrap_or_default();
         match awaited {
             Awaited::Stopped { service: Some(service), .. } => {
-                let waiting_for = self.plan.held_with(service);
-                let waiting_for = waiting_for.into_iter().map(|held| self.name(held)).collect();
+                let waiting_for = self.plan.stopping_with(service);
+                let waiting_for = waiting_for.into_iter().map(|other| self.name(other)).collect();
                 Refusal::StopTimedOut { service: subject, waiting_for }
             }
             _ => Refusal::TimedOut(subject),
