@@ -82,6 +82,8 @@ struct Member {
     stays_stopped: bool,
     /// The dependents that are found later stay stopped, too.
     subtree: bool,
+    /// It was started or restarted since the last stop of it.
+    is_started: bool,
     progress: Progress,
     is_queued: bool,
     /// The pass in progress has not waited, and where it continues.
@@ -133,6 +135,12 @@ impl Plan {
         self.members.get_mut(&service).expect("it is a member")
     }
 
+    fn forget_start(&mut self, service: usize) {
+        if let Some(member) = self.members.get_mut(&service) {
+            member.is_started = false;
+        }
+    }
+
     fn queue(&mut self, service: usize) {
         if !std::mem::replace(&mut self.member(service).is_queued, true) {
             self.to_check.push_back(service);
@@ -145,8 +153,8 @@ impl Plan {
             if end.kind > member.end.kind {
                 member.end = end.clone();
             }
-            member.subtree |= subtree;
-            member.stays_stopped |= subtree;
+            member.subtree |= subtree && !member.is_started;
+            member.stays_stopped |= subtree && !member.is_started;
             let other = member.operation;
             return self.merge(operation, other);
         }
@@ -156,6 +164,7 @@ impl Plan {
             is_root: false,
             stays_stopped: subtree || self.stopped.contains(&service),
             subtree,
+            is_started: false,
             progress: Progress::Waiting,
             is_queued: false,
             is_clean: true,
@@ -206,15 +215,18 @@ impl Plan {
         ticket: Ticket,
     ) {
         self.operations.insert(ticket, Operation::default());
+        self.forget_start(root);
         self.add(root, ticket, end, subtree);
         let member = self.member(root);
         (member.is_root, member.stays_stopped) = (true, end.kind == EndKind::Stop);
+        member.is_started = !member.stays_stopped;
         if subtree {
             let (mut found, mut to_visit) = (BTreeSet::from([root]), vec![root]);
             while let Some(service) = to_visit.pop() {
                 for dependent in host.hard_dependents(service) {
                     if found.insert(dependent) {
                         let operation = self.members[&root].operation;
+                        self.forget_start(dependent);
                         self.add(dependent, operation, end, true);
                         to_visit.push(dependent);
                     }
@@ -238,7 +250,7 @@ impl Plan {
         };
         let was_stopped = std::mem::take(&mut member.stays_stopped);
         if was_stopped {
-            (member.is_root, member.subtree) = (true, false);
+            (member.is_root, member.subtree, member.is_started) = (true, false, true);
         }
         was_stopped
     }

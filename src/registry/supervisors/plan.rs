@@ -116,7 +116,7 @@ impl Plan {
             let was_stopped = mem::take(&mut member.stays_stopped);
             if was_stopped {
                 // It is being stopped: it begins again when it is released.
-                (member.is_root, member.subtree) = (true, false);
+                (member.is_root, member.subtree, member.is_started) = (true, false, true);
             }
             return (was_stopped, false);
         }

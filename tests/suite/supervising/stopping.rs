@@ -220,6 +220,25 @@ fn stop_subtree_leaves_each_dependent_stopped() {
     assert_eq!(taken(&log).last().unwrap(), "top begins");
 }
 
+/// Its dependency waits for it only after its start.
+#[test]
+fn a_start_of_a_service_that_stops_with_a_subtree_is_not_undone() {
+    let (mut runtime, log) = (TestRuntime::new(), Log::default());
+    let [bottom, left, right] = ["bottom", "left", "right"].map(|name| runtime.service(name));
+    supervise_logged(&mut runtime, &log, bottom, &[], ms(10));
+    supervise_logged(&mut runtime, &log, left, &[bottom], ms(10));
+    supervise_logged(&mut runtime, &log, right, &[bottom], ms(30));
+    runtime.run_until_idle();
+    let stop = runtime.registry.stop_subtree(bottom);
+    let ended = start(&mut runtime, stop);
+    assert!(runtime.registry.start(right).unwrap());
+    runtime.advance(ms(1_000));
+    assert_eq!(stopped(&ended), ["left", "right", "bottom"]);
+    let states = [bottom, left, right].map(|id| runtime.state(id));
+    let stopped = SupervisorState::Stopped;
+    assert_eq!(states, [stopped, stopped, SupervisorState::Building]);
+}
+
 #[test]
 fn a_restart_ends_a_backoff_and_given_up() {
     let mut runtime = TestRuntime::new();
