@@ -42,6 +42,7 @@ pub(super) struct Seen {
     /// The times of its own failures within the window before the last one.
     pub(super) recent: VecDeque<Instant>,
     pub(super) given_up: usize,
+    given_up_at: Option<Instant>,
     /// It was given up, and neither reset nor stable since.
     pub(super) tries_once: bool,
     ready_at: Option<Instant>,
@@ -187,7 +188,11 @@ impl Books {
                 let last = seen.failed_at.unwrap_or(now);
                 seen.recent.retain(|&at| last - at < WINDOW);
                 let failures = seen.recent.len();
-                if !mem::replace(&mut seen.tries_once, true) && failures != LIMIT + 1 {
+                // If it was tried once and was stable, the window may have more.
+                let before = seen.given_up_at.replace(last);
+                let is_again = before.is_some_and(|before| last - before < WINDOW);
+                let is_right = failures == LIMIT + 1 || (is_again && failures > LIMIT);
+                if !mem::replace(&mut seen.tries_once, true) && !is_right {
                     self.wrong(format!("{service} was given up after {failures} failures"));
                 }
             }
