@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_lite::future::or;
@@ -223,19 +223,24 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Keeps a published instance up until it fails, and its body until it has returned, at most
-    /// for the stop timeout, and until the registry is closed. Returns `None` if the service must
-    /// stop: then the instance can still be read.
+    /// for the stop timeout, and until the registry is closed. Returns the failure, and its time:
+    /// the body may return much later. Returns `None` if the service must stop: then the instance
+    /// can still be read.
     pub(super) async fn run_instance<B: Body<T>>(
         &self,
         running: &Up<T>,
         graces: Vec<Grace>,
         body: &mut B,
         counter: &FailureCounter,
-    ) -> Option<Shielded<Failure>> {
-        let Up::WithBody(shared) = running else { return self.down(running, graces).await };
+    ) -> Option<(Shielded<Failure>, Instant)> {
+        let Up::WithBody(shared) = running else {
+            return self.down(running, graces).await.map(|failed| (failed, self.now()));
+        };
         let mut down = pin!(self.down(running, graces));
         let mut body = pin!(body.run(Live::new(shared, &self.control)));
         let mut has_returned = false;
+        // The result of a body that has returned at the same time as the end.
+        let mut returned = None;
         let failed = poll_fn(|context| {
             // The end of the instance first: a body that returns because of it has not failed.
             if let Poll::Ready(failed) = down.as_mut().poll(context) {
@@ -243,6 +248,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             if !has_returned {
                 if let Poll::Ready(result) = body.as_mut().poll(context) {
+                    // Once more: the end may have come since, and the body has returned because of
+                    // it.
+                    if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                        returned = Some(result);
+                        return Poll::Ready(failed);
+                    }
                     has_returned = true;
                     self.body_decides(running, result, counter);
                     return down.as_mut().poll(context);
@@ -251,25 +262,32 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Poll::Pending
         })
         .await;
+        let since = self.now();
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
             self.set_state(SupervisorState::Stopping, counter.failures(), None);
             // Its result changes nothing now.
-            let returned = async { body.as_mut().await.map(drop) };
-            self.body_ends(running.generation(), returned).await;
+            let returned = async {
+                match returned.take() {
+                    Some(result) => result.map(drop),
+                    None => body.as_mut().await.map(drop),
+                }
+            };
+            self.body_ends(running.generation(), since, returned).await;
         }
-        failed
+        failed.map(|failed| (failed, since))
     }
 
-    /// Waits until a body that was notified has returned, at most for the stop timeout, and
-    /// reports how it has ended. If the registry is closed, the body is polled once more, and not
+    /// Waits until a body has returned that was notified at `since`, at most for the stop timeout,
+    /// and reports how it has ended. If the registry is closed, the body is polled once more, and not
     /// waited for.
     async fn body_ends(
         &self,
         generation: Generation,
+        since: Instant,
         returned: impl Future<Output = Result<(), UserError>>,
     ) {
-        let (since, after) = (self.now(), self.policy.stop_timeout);
+        let after = self.policy.stop_timeout;
         let returned = async { Some(returned.await) };
         let late = async {
             self.sleep_until(since.checked_add(after)).await;
@@ -299,7 +317,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 None => Ok(()),
             }
         };
-        self.body_ends(generation, returned).await;
+        self.body_ends(generation, self.now(), returned).await;
     }
 
     /// Waits until a published instance has failed, and enforces its grace periods until then.
@@ -334,11 +352,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let reason = match result {
             Ok(Some(BodyEnd::StayReady)) => return,
             Ok(Some(BodyEnd::Completed)) => {
-                let state = self.registry().store().slot(self.id().index()).state.load();
-                // The body may have failed the instance itself.
-                if state.generation() == running.generation() {
-                    self.set_state(SupervisorState::Completed, counter.failures(), None);
-                }
+                self.set_state(SupervisorState::Completed, counter.failures(), None);
                 return;
             }
             Ok(None) => Reason::error(BodyFailure::Returned),

@@ -93,16 +93,16 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                         false => (Up::new::<B>(running), SupervisorState::Up),
                     };
                     self.set_state(state, counter.failures(), None);
-                    // The service must stop. In a shutdown `stop` takes the instance down,
-                    // after a close the drop of `running` does.
-                    let Some(failed) = self.run_instance(&running, graces, body, counter).await
-                    else {
-                        // The time until the next build is no time of being up.
+                    // `since` is before the end of the body and the draining: both are part of the
+                    // backoff.
+                    let up = self.run_instance(&running, graces, body, counter).await;
+                    let Some((failed, since)) = up else {
+                        // The service must stop. In a planned end `stop` takes the instance down,
+                        // after a close the drop of `running` does. What follows is no failure of
+                        // this instance, however late it is.
                         counter.record_down(self.now());
                         return Some(running);
                     };
-                    // Before the draining, which is part of the backoff.
-                    let since = self.now();
                     let ended = self.end_failed(running, &failed, counter, earlier).await;
                     // If the service must stop, `stop` continues the draining.
                     (is_over, holders) = (ended.is_none(), ended.unwrap_or_default());

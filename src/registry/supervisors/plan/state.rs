@@ -78,6 +78,9 @@ pub(super) struct Member {
     pub(super) stays_stopped: bool,
     /// Its dependents stay stopped, too.
     pub(super) subtree: bool,
+    /// It was started or restarted since the last stop of it. The passes of its dependencies do not
+    /// stop it again.
+    pub(super) is_started: bool,
     pub(super) progress: Progress,
     /// It is in `to_check`.
     pub(super) is_queued: bool,
@@ -143,9 +146,12 @@ impl State {
         let Request { root, end, subtree } = request;
         let (end, number) = (Arc::new(end), self.new_operation());
         let stays_stopped = end.kind == EndKind::Stop;
+        self.forget_start(root);
         let number = self.add(store, root, number, &end, subtree);
         if let Some(member) = self.members.get_mut(&root) {
             (member.is_root, member.stays_stopped) = (true, stays_stopped);
+            // A restart starts a service that is being stopped.
+            member.is_started = !stays_stopped;
         }
         if subtree {
             self.add_dependents(store, root, number, &end);
@@ -172,10 +178,18 @@ impl State {
         while let Some(service) = to_visit.pop() {
             for dependent in store.hard_dependents(service) {
                 if found.insert(dependent) {
+                    self.forget_start(dependent);
                     number = self.add(store, dependent, number, end, true);
                     to_visit.push(dependent);
                 }
             }
+        }
+    }
+
+    /// A new request counts, and not the start before it.
+    fn forget_start(&mut self, service: ServiceIndex) {
+        if let Some(member) = self.members.get_mut(&service) {
+            member.is_started = false;
         }
     }
 
@@ -193,6 +207,7 @@ impl State {
             if end.kind > member.end.kind {
                 member.end = Arc::clone(end);
             }
+            let subtree = subtree && !member.is_started;
             (member.subtree, member.stays_stopped) =
                 (member.subtree || subtree, member.stays_stopped || subtree);
             let other = member.operation;
@@ -207,6 +222,7 @@ impl State {
                 is_root: false,
                 stays_stopped: subtree || is_stopped,
                 subtree,
+                is_started: false,
                 progress: Progress::Waiting,
                 is_queued: true,
                 is_marked: false,
