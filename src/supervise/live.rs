@@ -208,8 +208,9 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// Waits until the body must end, and returns the reason.
     ///
     /// If the instance has failed, it is down already. If it is the turn of the service in a
-    /// shutdown, the instance can still be read: it goes down when the body returns. In both cases
-    /// the body has the [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return.
+    /// restart, a stop or a shutdown, the instance can still be read: it goes down when the body
+    /// returns. In both cases the body has the
+    /// [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return.
     ///
     /// The wait is cancel-safe, and borrows nothing.
     ///
@@ -263,8 +264,8 @@ fn reason_to_stop(
 ) -> Option<StopReason> {
     let store = registry.store();
     if store.slot(index).state.load().generation() > generation {
-        // A shutdown fails the instance after its body has been notified: the reason stays the
-        // same.
+        // A planned end takes the instance down after its body has been notified: the reason stays
+        // the same.
         let failure = store.failure(index, generation);
         return Some(match (&failure.reason, failure.root == failure.service) {
             (reason, true) if reason.is_planned() => StopReason::planned(reason),
