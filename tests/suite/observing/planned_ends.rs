@@ -47,8 +47,10 @@ async fn sleep(clock: &VirtualClock, time: Duration) {
     clock.sleep_until(clock.now() + time).await;
 }
 
-/// A service with dependents in each state, and what the operation does with them.
-fn events_of(operation: fn(&Registry, ServiceId<u32>) -> StopWait) -> Vec<String> {
+type Operation = fn(&Registry, ServiceId<u32>) -> StopWait;
+
+/// Returns the events of an operation on a service with dependents in each state.
+fn events_of(operation: Operation) -> Vec<String> {
     let mut runtime = TestRuntime::new(16).unwrap();
     let registry = runtime.registry.clone();
     let root = registry.register::<u32>("root").unwrap();
@@ -114,7 +116,7 @@ fn events_of(operation: fn(&Registry, ServiceId<u32>) -> StopWait) -> Vec<String
 
 #[test]
 fn in_a_restart_and_a_stop_nothing_fails() {
-    let operations: [(&str, fn(&Registry, ServiceId<u32>) -> StopWait); 3] = [
+    let operations: [(&str, Operation); 3] = [
         ("root is being restarted: edited", |registry, root| registry.restart(root, "edited")),
         ("root was stopped", |registry, root| registry.stop(root)),
         ("root was stopped", |registry, root| registry.stop_subtree(root)),

@@ -52,8 +52,10 @@ const WAYS: [Way; 5] = [
     }),
 ];
 
+type Provided = (Provider<u32>, Running<u32>);
+
 /// `b` depends on `a`, and both are up, provided by hand.
-fn by_hand() -> (Registry, [AnyId; 2], [(Provider<u32>, Running<u32>); 2]) {
+fn by_hand() -> (Registry, [AnyId; 2], [Provided; 2]) {
     let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
     registry.depends(b).on(a).unwrap();
     let provided = [up(&registry, a, 1), up(&registry, b, 2)];
