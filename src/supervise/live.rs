@@ -271,8 +271,8 @@ fn reason_to_stop(
 ) -> Option<StopReason> {
     let store = registry.store();
     if store.slot(index).state.load().generation() > generation {
-        // A shutdown fails the instance after its body has been notified: the reason stays the
-        // same.
+        // A planned end takes the instance down after its body has been notified: the reason stays
+        // the same.
         let failure = store.failure(index, generation);
         return Some(match (&failure.reason, failure.root == failure.service) {
             (reason, true) if reason.is_planned() => StopReason::planned(reason),

@@ -205,8 +205,9 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// to disconnect, to wait for the tasks that the value has started.
     ///
     /// The close hook is called at *every* end: after a failure, a [replacement](Live::replace),
-    /// and at the turn of the service in a [shutdown](Registry::shutdown). It is called after the
-    /// body has returned (except after a replacement, which does not end the body) and the value is
+    /// and at the turn of the service in a [restart](Registry::restart), a
+    /// [stop](Registry::stop) or a [shutdown](Registry::shutdown). It is called after the body has
+    /// returned (except after a replacement, which does not end the body) and the value is
     /// drained: the last reader that lets go hands the value over, in place of dropping it. If a
     /// reader holds it for longer than the [drain timeout](RestartPolicy::drain_timeout), or 10 s,
     /// the close hook gets a shared reference. [`Closing`] says which.
@@ -216,9 +217,10 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// dropped. An error, a panic or a timeout of the close hook fails nothing.
     ///
     /// If the policy has a drain timeout, the next build begins after the close hook. Without one,
-    /// the close hook runs beside the next build; a blocking builder delays it. In a shutdown, all
-    /// dependencies of the service are up until the close hooks of all its values have ended, and
-    /// the [report](crate::supervise::ShutdownReport) says how they have ended.
+    /// the close hook runs beside the next build; a blocking builder delays it. In a restart, a
+    /// stop and a shutdown, all dependencies of the service are up until the close hooks of all its
+    /// values have ended, and the [report](crate::supervise::ShutdownReport) says how they have
+    /// ended.
     ///
     /// A supervisor that is dropped drops the values without the close hook, and so does
     /// [`Registry::close`].

@@ -1,4 +1,4 @@
-//! The report of a shutdown.
+//! The report of a planned end.
 
 use std::{fmt, time::Duration};
 
@@ -29,7 +29,7 @@ pub struct ShutdownReport {
     pub stop_timeouts: Vec<StopTimeout>,
 }
 
-/// A service that has stopped at its turn in a shutdown.
+/// A service that has stopped at its turn in a restart, a stop or a shutdown.
 ///
 /// ```
 /// use mainstay::{Registry, supervise::StopResult};
@@ -128,7 +128,7 @@ pub struct CloseReport {
     pub end: WorkEnd,
 }
 
-/// How a service has stopped at its turn in a shutdown.
+/// How a service has stopped at its turn in a restart, a stop or a shutdown.
 ///
 /// ```
 /// use mainstay::supervise::StopResult;

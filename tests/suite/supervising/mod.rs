@@ -3,6 +3,7 @@
 
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod blocking;
+mod blocking_bodies;
 mod bodies;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
@@ -11,8 +12,11 @@ mod closing_hooks;
 mod declared_graces;
 mod draining;
 mod dropped_waits;
+mod ending_edges;
+mod forms;
 mod graces;
 mod late_ends;
+mod operations;
 mod pace;
 mod panics;
 mod restarting;
