@@ -170,18 +170,17 @@ impl Host for Model {
         let now = self.now;
         let subject = &mut self.services[service];
         match subject.activity {
-            Activity::Nothing => true,
+            // It ends when its supervisor is polled.
+            Activity::Nothing => {}
             Activity::Building(_) => {
                 subject.activity = Activity::Nothing;
-                true
+                self.take_down(service, Meaning::Excused);
             }
             // The body of an instance that has failed.
-            Activity::Ending { .. } => false,
-            Activity::Up | Activity::Completed => {
-                subject.notify(now, None);
-                false
-            }
+            Activity::Ending { .. } => {}
+            Activity::Up | Activity::Completed => subject.notify(now, None),
         }
+        false
     }
 
     fn turn_ended(&mut self, service: usize) {
@@ -318,6 +317,10 @@ impl Model {
                 self.ended(service, failed);
                 true
             }
+            Activity::Nothing if self.plan.is_stopping(service) => {
+                self.end_turn(service);
+                true
+            }
             Activity::Nothing if !self.plan.is_marked(service) && self.delay_is_over(service) => {
                 let current: Vec<_> = self.available_dependencies(service);
                 let subject = &mut self.services[service];
@@ -344,11 +347,15 @@ impl Model {
             }
         }
         if self.plan.is_stopping(service) {
-            let mut plan = std::mem::take(&mut self.plan);
-            plan.end_turn(self, service);
-            plan.advance(self);
-            self.plan = plan;
+            self.end_turn(service);
         }
+    }
+
+    fn end_turn(&mut self, service: usize) {
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.end_turn(self, service);
+        plan.advance(self);
+        self.plan = plan;
     }
 
     /// Returns the generations of the instances that an attempt could get.
