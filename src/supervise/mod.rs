@@ -140,7 +140,7 @@
 //! dependents have stopped. The supervisor of the service notifies its body, takes it down when the
 //! body has returned, drains it, and calls its [close hook](Supervisor::on_close); all its
 //! dependencies are still up. A service
-//! that does not stop in time is named in the [`ShutdownReport`], and delays the shutdown no
+//! that does not stop in time is named in the [`StopReport`], and delays the shutdown no
 //! longer. [`ShutdownOptions`] adds a notice before the first service stops.
 //!
 //! # Time
@@ -253,7 +253,7 @@ pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
     registry::{
-        BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
+        BodyReport, CloseReport, SignalWait, StopReport, StopResult, StopTimeout, StoppedService,
         SupervisorState, SupervisorStatus, WorkEnd,
     },
 };

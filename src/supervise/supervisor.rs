@@ -216,7 +216,7 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// If the policy has a drain timeout, the next build begins after the close hook. Without one,
     /// the close hook runs beside the next build; a blocking builder delays it. In a shutdown, all
     /// dependencies of the service are up until the close hooks of all its values have ended, and
-    /// the [report](crate::supervise::ShutdownReport) says how they have ended.
+    /// the [report](crate::supervise::StopReport) says how they have ended.
     ///
     /// A supervisor that is dropped drops the values without the close hook, and so does
     /// [`Registry::close`].
@@ -382,7 +382,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let running =
                 self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
-            let Some(end) = self.control.end_requested() else { return };
+            let Some(end) = self.control.execute_end() else { return };
             self.stop(running, mem::take(&mut earlier)).await;
             // The drop of this supervisor reports the end.
             if end.kind == EndKind::ShutDown {

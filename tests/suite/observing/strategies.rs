@@ -15,7 +15,7 @@ use std::{
 use mainstay::{
     Event, EventKind, Failure, Listing, Observer, Registry,
     error::WaitForError,
-    supervise::{RestartPolicy, ShutdownReport},
+    supervise::{RestartPolicy, StopReport},
     test_kit::TestRuntime,
 };
 
@@ -123,7 +123,7 @@ fn shut_down(observer: impl Observer) -> Vec<String> {
 
     // `uses whole` is held: it stops late, and `whole` must be up until then.
     let held = registry.get(uses_whole).unwrap();
-    let report = Arc::<Mutex<Option<ShutdownReport>>>::default();
+    let report = Arc::<Mutex<Option<StopReport>>>::default();
     let (shutdown, done) = (registry.shutdown(Duration::from_secs(60)), Arc::clone(&report));
     runtime.spawn(async move { *done.lock().unwrap() = Some(shutdown.await) });
     runtime.advance(Duration::from_secs(5));
@@ -132,7 +132,7 @@ fn shut_down(observer: impl Observer) -> Vec<String> {
     drop(held);
     runtime.advance(Duration::from_secs(5));
     let report = report.lock().unwrap().take().unwrap();
-    assert_eq!(report.to_string(), "all services have stopped");
+    assert_eq!(report.to_string(), "4 services stopped in time");
     assert_eq!(report.stopped.len(), 4);
     runtime.recorder.take()
 }

@@ -12,6 +12,8 @@ mod declared_graces;
 mod draining;
 mod dropped_waits;
 mod graces;
+mod operation_limits;
+mod overlapping;
 mod panics;
 mod restarting;
 mod retries;

@@ -26,16 +26,16 @@ use crate::support::{poll_once, registry_of};
 use mainstay::{
     Reason, ServiceId,
     error::{StopError, WaitForError},
-    supervise::{Live, RestartPolicy, ShutdownReport, StopReason, StopWait, SupervisorState},
+    supervise::{Live, RestartPolicy, StopReason, StopReport, StopWait, SupervisorState},
 };
 
-fn taken(log: &Log) -> Vec<String> {
+pub(super) fn taken(log: &Log) -> Vec<String> {
     std::mem::take(&mut log.lock().unwrap())
 }
 
 /// Supervises a service that is built from `from`. Its body logs when it begins, why it must end,
 /// and when it has ended, which takes `takes`.
-fn supervise_logged(
+pub(super) fn supervise_logged(
     runtime: &mut TestRuntime,
     log: &Log,
     id: ServiceId<u32>,
@@ -76,7 +76,7 @@ fn supervise_logged(
 }
 
 /// `top` depends on `middle`, and `middle` on `bottom`. Their bodies take 10 ms to end.
-fn chain() -> (TestRuntime, Log, [ServiceId<u32>; 3]) {
+pub(super) fn chain() -> (TestRuntime, Log, [ServiceId<u32>; 3]) {
     let (mut runtime, log) = (TestRuntime::new(), Log::default());
     let ids = ["bottom", "middle", "top"].map(|name| runtime.service(name));
     supervise_logged(&mut runtime, &log, ids[0], &[], ms(10));
@@ -87,10 +87,10 @@ fn chain() -> (TestRuntime, Log, [ServiceId<u32>; 3]) {
     (runtime, log, ids)
 }
 
-type Ended = Arc<Mutex<Option<Result<ShutdownReport, StopError>>>>;
+pub(super) type Ended = Arc<Mutex<Option<Result<Arc<StopReport>, StopError>>>>;
 
 /// Begins an operation. Its result is stored when it ends.
-fn start(runtime: &mut TestRuntime, wait: StopWait) -> Ended {
+pub(super) fn start(runtime: &mut TestRuntime, wait: StopWait) -> Ended {
     let ended = Ended::default();
     let result = Arc::clone(&ended);
     runtime.spawn(async move {
@@ -102,7 +102,7 @@ fn start(runtime: &mut TestRuntime, wait: StopWait) -> Ended {
 }
 
 /// The services that have stopped, in order.
-fn stopped(ended: &Ended) -> Vec<String> {
+pub(super) fn stopped(ended: &Ended) -> Vec<String> {
     let ended = ended.lock().unwrap();
     let report = ended.as_ref().expect("the operation has ended").as_ref().unwrap();
     assert!(report.stop_timeouts.is_empty(), "{report}");

@@ -491,7 +491,7 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
     assert!(sum(|seen| seen.replaced) > 100, "there were too few replacements");
     drop(of);
 
-    let shutdown = Arc::<Mutex<Option<mainstay::supervise::ShutdownReport>>>::default();
+    let shutdown = Arc::<Mutex<Option<mainstay::supervise::StopReport>>>::default();
     let (ended, ends) = (Arc::clone(&shutdown), world.registry.shutdown(ms(60_000)));
     world.tasks.push(Box::pin(async move {
         let ends = ends.await;

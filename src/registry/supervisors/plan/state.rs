@@ -11,13 +11,13 @@ use std::{
 use super::{
     super::{
         planned_end::{EndKind, PlannedEnd},
-        report::ShutdownReport,
+        report::StopReport,
     },
-    Released, Request, Step, Ticket,
+    Released, Request, Step, Ticket, Turn,
 };
 use crate::{
     numbers::ServiceIndex,
-    store::{Edge, EndMark, FoundDependent, Store},
+    store::{Edge, EndMark, FoundDependent, Phase, Store},
     sync::lock,
 };
 
@@ -40,10 +40,12 @@ pub(super) struct State {
     pub(super) added: u32,
     /// The limits of the services that are stopping.
     pub(super) deadlines: BTreeSet<(Instant, ServiceIndex)>,
+    /// The longest sleep of the futures that enforce the limits.
+    pub(super) sleep: Sleep,
     /// The number of guards that hold the turn of a service.
     pub(super) held: HashMap<ServiceIndex, u32>,
     /// The report of a shutdown that has ended.
-    pub(super) report: ShutdownReport,
+    pub(super) report: StopReport,
 }
 
 pub(super) type OperationNumber = u32;
@@ -56,7 +58,16 @@ pub(super) struct Operation {
     /// The number of members that have not ended.
     pub(super) left: usize,
     pub(super) tickets: Vec<Ticket>,
-    pub(super) report: ShutdownReport,
+    pub(super) report: StopReport,
+}
+
+/// How long a future sleeps that enforces the limits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Sleep {
+    #[default]
+    None,
+    Until(Instant),
+    Forever,
 }
 
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -93,6 +104,8 @@ pub(super) struct Member {
     pub(super) next_waiting: Option<ServiceIndex>,
     /// When its turn to stop began.
     pub(super) turn_at: Option<Instant>,
+    /// What its supervisor was asked for when its turn to stop began. `end` may change after that.
+    pub(super) requested: Option<Arc<PlannedEnd>>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -110,6 +123,14 @@ pub(super) enum Progress {
     Reported,
     /// It has ended, and its dependencies do not wait for it.
     Ended,
+}
+
+impl Member {
+    /// Returns whether it is the turn of the service to stop, for this end or for any.
+    pub(super) fn has_turn(&self, end: Option<&Arc<PlannedEnd>>) -> bool {
+        let is_of = |end| self.requested.as_ref().is_some_and(|it| Arc::ptr_eq(it, end));
+        self.progress == Progress::Stopping && end.is_none_or(is_of)
+    }
 }
 
 impl State {
@@ -143,12 +164,15 @@ impl State {
         let Request { root, end, subtree } = request;
         let (end, number) = (Arc::new(end), self.new_operation());
         let stays_stopped = end.kind == EndKind::Stop;
-        let number = self.add(store, root, number, &end, subtree);
+        self.add_with_dependents(store, root, number, &end, false);
         if let Some(member) = self.members.get_mut(&root) {
+            // The last request for a service decides whether it begins again, and why it ends.
             (member.is_root, member.stays_stopped) = (true, stays_stopped);
+            member.subtree = stays_stopped && (member.subtree || subtree);
+            member.end = Arc::clone(&end);
         }
         if subtree {
-            self.add_dependents(store, root, number, &end);
+            self.stop_dependents(store, root, &end);
         }
         let ticket = Ticket::default();
         // The operation may be part of another one since `add`.
@@ -159,20 +183,38 @@ impl State {
         ticket
     }
 
-    /// Adds all hard dependents of a root, which stay stopped.
-    pub(super) fn add_dependents(
+    /// Adds a service to an operation, and all its hard dependents, so that they stop at the same
+    /// time as far as the graph allows. Those of a service that is a member are members already, or
+    /// its pass adds them.
+    fn add_with_dependents(
         &mut self,
         store: &Store,
-        root: ServiceIndex,
+        service: ServiceIndex,
         number: OperationNumber,
         end: &Arc<PlannedEnd>,
+        subtree: bool,
     ) {
-        let (mut number, mut found) = (number, BTreeSet::from([root]));
-        let mut to_visit = vec![root];
+        let (mut number, mut to_add) = (number, vec![service]);
+        while let Some(service) = to_add.pop() {
+            let is_new = !self.members.contains_key(&service);
+            number = self.add(store, service, number, end, subtree);
+            if is_new {
+                to_add.extend(store.hard_dependents(service));
+            }
+        }
+    }
+
+    /// All hard dependents of a root stay stopped, whatever they were asked for before.
+    fn stop_dependents(&mut self, store: &Store, root: ServiceIndex, end: &Arc<PlannedEnd>) {
+        let (mut found, mut to_visit) = (BTreeSet::from([root]), vec![root]);
         while let Some(service) = to_visit.pop() {
             for dependent in store.hard_dependents(service) {
                 if found.insert(dependent) {
-                    number = self.add(store, dependent, number, end, true);
+                    let number = self.members[&root].operation;
+                    self.add_with_dependents(store, dependent, number, end, true);
+                    if let Some(member) = self.members.get_mut(&dependent) {
+                        (member.subtree, member.stays_stopped) = (true, true);
+                    }
                     to_visit.push(dependent);
                 }
             }
@@ -180,7 +222,8 @@ impl State {
     }
 
     /// Adds a service to an operation. Returns the operation that it belongs to, which is another
-    /// one if it was a member of it.
+    /// one if it was a member of it. With `subtree` it stays stopped, unless it was asked for
+    /// itself.
     pub(super) fn add(
         &mut self,
         store: &Store,
@@ -193,8 +236,9 @@ impl State {
             if end.kind > member.end.kind {
                 member.end = Arc::clone(end);
             }
-            (member.subtree, member.stays_stopped) =
-                (member.subtree || subtree, member.stays_stopped || subtree);
+            if subtree && !member.is_root {
+                (member.subtree, member.stays_stopped) = (true, true);
+            }
             let other = member.operation;
             return self.merge(number, other);
         }
@@ -215,6 +259,7 @@ impl State {
                 first_waiting: None,
                 next_waiting: None,
                 turn_at: None,
+                requested: None,
                 deadline: None,
             },
         );
@@ -281,15 +326,16 @@ impl State {
         self.shutdown_end = Some(end);
     }
 
-    /// Adds the services that are not members of the shutdown.
-    pub(super) fn add_all(&mut self, store: &Store, number: OperationNumber) {
+    /// Adds the next services to the shutdown, at least one. Counts each of them down in `budget`.
+    pub(super) fn add_some(&mut self, store: &Store, number: OperationNumber, budget: &mut usize) {
         let Some(end) = self.shutdown_end.clone() else { return };
-        for service in ServiceIndex::range(self.added..store.len()) {
+        for service in ServiceIndex::range(self.added..store.len()).take((*budget).max(1)) {
             if !self.members.contains_key(&service) {
                 self.add(store, service, number, &end, false);
             }
+            self.added += 1;
+            *budget = budget.saturating_sub(1);
         }
-        self.added = store.len();
     }
 
     /// Continues the pass of a service through the list of its dependents.
@@ -298,6 +344,7 @@ impl State {
         store: &Store,
         service: ServiceIndex,
         budget: &mut usize,
+        request: &impl Fn(ServiceIndex, &Arc<PlannedEnd>) -> Option<Duration>,
     ) -> Option<Step> {
         let member = self.members.get_mut(&service)?;
         member.is_queued = false;
@@ -318,7 +365,11 @@ impl State {
                 self.queue(service);
             }
             FoundDependent::At(edge) => {
-                self.add(store, edge.dependent, number, &end, subtree);
+                if hard_only {
+                    self.add_with_dependents(store, edge.dependent, number, &end, subtree);
+                } else {
+                    self.add(store, edge.dependent, number, &end, subtree);
+                }
                 let next_waiting =
                     self.members.get_mut(&edge.dependent)?.first_waiting.replace(service);
                 let member = self.members.get_mut(&service)?;
@@ -328,14 +379,22 @@ impl State {
             FoundDependent::None => {
                 let member = self.members.get_mut(&service)?;
                 if member.is_marked || member.is_clean {
-                    let (progress, step) = match member.is_marked {
-                        true => (Progress::Stopping, Step::Stop(service, end)),
-                        false => (Progress::Marking, Step::Mark(service)),
+                    let step = match member.is_marked {
+                        true => {
+                            // In one section of the lock, so that no result of an earlier turn is
+                            // taken for that of this one, and no request comes after its turn.
+                            member.progress = Progress::Stopping;
+                            member.requested = Some(Arc::clone(&end));
+                            let limit = request(service, &end);
+                            let generation = store.slot(service).state.load().generation();
+                            Step::Stop(Turn { service, end, limit, generation })
+                        }
+                        false => {
+                            member.progress = Progress::Marking;
+                            self.mark(store, service);
+                            Step::Mark(service)
+                        }
                     };
-                    member.progress = progress;
-                    if progress == Progress::Marking {
-                        self.mark(store, service);
-                    }
                     self.operation(number).busy += 1;
                     return Some(step);
                 }
@@ -396,21 +455,40 @@ impl State {
             store.service(service).end_mark.set(mark);
             released.push(Released { service, resets: member.is_root && !member.stays_stopped });
         }
+        let report = Arc::new(operation.report);
         for ticket in operation.tickets {
-            *lock(&ticket) = Some(operation.report.clone());
+            *lock(&ticket) = Some(Arc::clone(&report));
         }
         released
     }
 
-    /// Claims a service that is stopping, for the thread that reports its result. Returns the
-    /// report, and how long its turn has taken.
+    /// Returns the services that a shutdown that ended now would have left: those whose turn has not
+    /// ended, and those that are up and whose turn has not come.
+    pub(super) fn left(&self, store: &Store) -> Vec<ServiceIndex> {
+        let is_stopping = |service: &ServiceIndex| {
+            let member = self.members.get(service);
+            member.is_some_and(|it| matches!(it.progress, Progress::Stopping | Progress::Held))
+        };
+        let is_left_up = |service: &ServiceIndex| {
+            let member = self.members.get(service);
+            let waits = member
+                .is_none_or(|it| matches!(it.progress, Progress::Waiting | Progress::Marking));
+            waits && store.slot(*service).state.load().phase() != Phase::Down
+        };
+        let services = || ServiceIndex::range(0..store.len());
+        services().filter(is_stopping).chain(services().filter(is_left_up)).collect()
+    }
+
+    /// Claims a service that is stopping, for the thread that reports its result of this end, or of
+    /// any. Returns the report, and how long its turn has taken.
     pub(super) fn take_stopping(
         &mut self,
         service: ServiceIndex,
+        end: Option<&Arc<PlannedEnd>>,
         now: Instant,
-    ) -> Option<(&mut ShutdownReport, Duration)> {
+    ) -> Option<(&mut StopReport, Duration)> {
         let member = self.members.get_mut(&service)?;
-        if member.progress != Progress::Stopping {
+        if !member.has_turn(end) {
             return None;
         }
         member.progress = Progress::Reported;
