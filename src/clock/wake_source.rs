@@ -67,8 +67,8 @@ pub(crate) fn block_on<F: Future>(future: impl FnOnce(WakeSource) -> F) -> F::Ou
     }
 }
 
-/// As [`block_on`], but returns `None` at the deadline, which is a time of [`Instant::now`]. Polls at
-/// least once.
+/// As [`block_on`], but returns `None` at the deadline, which is a time of [`Instant::now`]. Polls
+/// at least once.
 pub(crate) fn block_on_until<F: Future>(
     deadline: Option<Instant>,
     future: impl FnOnce(WakeSource) -> F,
@@ -85,8 +85,8 @@ pub(crate) fn block_on_until<F: Future>(
     }
 }
 
-/// Waits for the future, but at most for `timeout` by the clock. Returns the duration of the wait if
-/// the timeout expires.
+/// Waits for the future, but at most for `timeout` by the clock. Returns the duration of the wait
+/// if the timeout expires.
 pub(crate) async fn within<F: Future + Unpin>(
     future: &mut F,
     timeout: Duration,

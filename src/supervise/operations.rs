@@ -31,8 +31,8 @@ use crate::{
 
 type Stopped = Result<Arc<StopReport>, StopError>;
 
-/// The wait of [`Registry::restart`], [`Registry::stop`] and [`Registry::stop_subtree`]: await it on
-/// any executor, or block a thread. It borrows nothing.
+/// The wait of [`Registry::restart`], [`Registry::stop`] and [`Registry::stop_subtree`]: await it
+/// on any executor, or block a thread. It borrows nothing.
 ///
 /// The first poll begins the restart or the stop. If the wait is dropped after that, or a timeout
 /// expires, the restart or the stop continues.
@@ -43,9 +43,9 @@ type Stopped = Result<Arc<StopReport>, StopError>;
 /// by the clock of the registry: one that does not stop within its limit is failed and named in the
 /// [report](StopReport::stop_timeouts), and the others do not wait for it any longer. So these
 /// limits are kept as long as any wait for a restart or a stop, or a
-/// [shutdown](Registry::shutdown), is polled or blocks a thread. If the last one is dropped, nothing
-/// enforces them until the next one begins: a service that never stops then keeps those down that
-/// end together with it.
+/// [shutdown](Registry::shutdown), is polled or blocks a thread. If the last one is dropped,
+/// nothing enforces them until the next one begins: a service that never stops then keeps those
+/// down that end together with it.
 ///
 /// ```
 /// use mainstay::supervise::StopWait;

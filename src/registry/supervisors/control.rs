@@ -215,8 +215,8 @@ impl Control {
         mem::take(&mut lock(&self.0).reset_requested)
     }
 
-    /// Asks the supervisor to stop its service. Returns the limit for this. If the supervisor is not
-    /// running, and so will not stop anything, it is not asked, and this returns `None`.
+    /// Asks the supervisor to stop its service. Returns the limit for this. If the supervisor is
+    /// not running, and so will not stop anything, it is not asked, and this returns `None`.
     ///
     /// Called under the lock of the plan: the supervisor finds the request if and only if it is the
     /// turn of its service.

@@ -25,6 +25,7 @@
 //! The lock of the plan comes before the locks of the names, of the topology, and of the
 //! supervisors. No user code runs under it.
 
+mod adding;
 mod state;
 
 use std::{
@@ -40,7 +41,7 @@ use super::{
     report::{StopReport, StopTimeout, StoppedService},
 };
 use crate::{
-    numbers::{Generation, ServiceIndex},
+    numbers::ServiceIndex,
     store::{Edge, EndMark, Store},
     sync::{Mutex, MutexGuard, lock},
 };
@@ -73,8 +74,6 @@ pub(super) struct Turn {
     pub(super) end: Arc<PlannedEnd>,
     /// The limit of its supervisor. `None` if no supervisor of it is running.
     pub(super) limit: Option<Duration>,
-    /// The generation of the service when the turn began.
-    pub(super) generation: Generation,
 }
 
 /// A service that can begin again.
@@ -239,6 +238,15 @@ impl Plan {
         wakes
     }
 
+    /// Called when nothing more is done to begin the turn of a service. The operation is not over
+    /// before that, so no command, wake-up or failure comes after it.
+    pub(super) fn turn_has_begun(&self, service: ServiceIndex) {
+        let mut state = self.lock();
+        if let Some(number) = state.members.get(&service).map(|member| member.operation) {
+            state.no_longer_busy(number);
+        }
+    }
+
     /// Adds a guard that holds the turn of a service.
     pub(crate) fn hold(&self, service: ServiceIndex) {
         *self.lock().held.entry(service).or_default() += 1;
@@ -279,8 +287,8 @@ impl Plan {
     }
 
     /// Adds the result of a service to the report, unless it was reported already, or it is the
-    /// result of another end than that of the present turn. The caller then ensures that the service
-    /// is down, and calls `ended`.
+    /// result of another end than that of the present turn. The caller then ensures that the
+    /// service is down, and calls `ended`.
     pub(super) fn stopped(
         &self,
         service: ServiceIndex,
@@ -406,6 +414,7 @@ mod tests {
                     plan.turn_began(&turn, now);
                     assert!(plan.timed_out(turn.service, &turn.end, now, late(store, &turn)));
                     plan.ended(turn.service);
+                    plan.turn_has_begun(turn.service);
                 }
                 Step::AllEnded => break,
                 Step::Pause => {}

@@ -60,7 +60,10 @@ impl Registry {
                     store.wake(service);
                     plan.marked(service);
                 }
-                Step::Stop(turn) => self.stop_at_its_turn(&turn),
+                Step::Stop(turn) => {
+                    self.stop_at_its_turn(&turn);
+                    plan.turn_has_begun(turn.service);
+                }
                 Step::Wake(service) => store.wake(service),
                 Step::Release(released) => self.release(released),
                 Step::Pause => return true,
@@ -92,7 +95,7 @@ impl Registry {
     /// Called after the supervisor of the service, if there is one, was asked to stop it.
     fn stop_at_its_turn(&self, turn: &Turn) {
         let (plan, store) = (&self.supervisors().plan, self.store());
-        let &Turn { service, ref end, limit, generation } = turn;
+        let &Turn { service, ref end, limit } = turn;
         // Shielded, because the supervisor must be woken also if the clock panics.
         if self.supervisors().now().is_some_and(|now| plan.turn_began(turn, now)) {
             self.supervisors().limits.step();
@@ -103,11 +106,9 @@ impl Registry {
         if limit.is_some() {
             // The supervisor drops an async build itself, but a blocking builder notices the end
             // only if its attempt is invalidated. S5: an instance is left for the supervisor, whose
-            // body is notified before it goes down. The turn may be over by now: a later generation
-            // is none of its business.
+            // body is notified before it goes down.
             if store.slot(service).state.load().phase() == Phase::Starting {
-                let target = Target::any_revision(generation);
-                let _ = self.cascade(service, target, Shielded::new(end.reason.clone()));
+                self.end_at_its_turn(service, &end.reason);
             }
             return;
         }

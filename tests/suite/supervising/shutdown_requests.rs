@@ -6,8 +6,8 @@
 //! - `closed` completes when the registry is closed.
 //! - Threads may block until a request or the close, with and without a timeout, and tasks may wait
 //!   with a timeout by any clock.
-//! - In a poll of an async supervisor, a blocking shutdown and the drop of a guard begin the shutdown
-//!   and block nothing.
+//! - In a poll of an async supervisor, a blocking shutdown and the drop of a guard begin the
+//!   shutdown and block nothing.
 //! - A guard shuts the registry down when it is dropped, also by a panic, within its timeout.
 
 use std::{
