@@ -287,10 +287,10 @@ impl Registry {
     /// There it does not block, because the shutdown would wait for this very supervisor. It begins
     /// the shutdown and returns at once, as if the future of `shutdown` was polled and then
     /// dropped: the services stop in order, and the last one closes the registry, but nothing
-    /// enforces the timeout or the limits of the services. With a [notice](ShutdownOptions::notice) it only
-    /// records the request. The report names all services that have not stopped yet as
-    /// [`stop_timeouts`](StopReport::stop_timeouts). Await [`shutdown`](Self::shutdown) in place of
-    /// this, in a task that is no supervisor; or call
+    /// enforces the timeout or the limits of the services. With a
+    /// [notice](ShutdownOptions::notice) it only records the request. The report names all services
+    /// that have not stopped yet as [`stop_timeouts`](StopReport::stop_timeouts). Await
+    /// [`shutdown`](Self::shutdown) in place of this, in a task that is no supervisor; or call
     /// [`request_shutdown`](Self::request_shutdown), for which the owner of the registry waits.
     ///
     /// ```
