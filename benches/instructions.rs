@@ -261,25 +261,35 @@ library_benchmark_group!(
 /// The recovery of one service, with a loop that its provider runs by hand, and with a supervisor.
 #[cfg(feature = "supervise")]
 mod supervision {
-    use std::task::{Context, Waker};
+    use std::{
+        sync::atomic::Ordering,
+        task::{Context, Waker},
+    };
 
     use gungraun::prelude::*;
     use mainstay::{Registry, ServiceId};
-    use mainstay_benches::recovering::{Number, Provide, Work, by_hand, supervised};
+    use mainstay_benches::recovering::{
+        Number, Provide, Work, by_hand, supervised, supervised_with_body_and_close_hook,
+    };
+
+    use super::at_most_instructions;
 
     /// One service that has recovered before, and the loop of its provider.
     struct Recovering {
         registry: Registry,
         id: ServiceId<u64>,
         work: Work,
+        /// The number of values that a close hook has closed.
+        closed: Number,
     }
 
     impl Recovering {
         fn new(provide: Provide) -> Self {
             let registry = Registry::with_capacity(1).unwrap();
             let id = registry.register("service").unwrap();
-            let work = provide(&registry, id, None, Number::default());
-            let mut recovering = Self { registry, id, work };
+            let closed = Number::default();
+            let work = provide(&registry, id, None, Number::clone(&closed));
+            let mut recovering = Self { registry, id, work, closed };
             recovering.poll();
             recovering.recover();
             recovering.recover();
@@ -306,14 +316,27 @@ mod supervision {
         recovering
     }
 
-    #[library_benchmark]
+    #[library_benchmark(config = at_most_instructions(10_900))]
     #[bench::one(Recovering::new(supervised))]
     fn recovery_supervised(mut recovering: Recovering) -> Recovering {
         recovering.recover();
         recovering
     }
 
-    library_benchmark_group!(name = recovery, benchmarks = [recovery_by_hand, recovery_supervised]);
+    // The third recovery of a service whose body was notified and has returned, and whose old value
+    // is closed.
+    #[library_benchmark(config = at_most_instructions(21_000))]
+    #[bench::one(Recovering::new(supervised_with_body_and_close_hook))]
+    fn recovery_with_body_and_close_hook(mut recovering: Recovering) -> Recovering {
+        recovering.recover();
+        assert_eq!(recovering.closed.load(Ordering::Relaxed), 3);
+        recovering
+    }
+
+    library_benchmark_group!(
+        name = recovery,
+        benchmarks = [recovery_by_hand, recovery_supervised, recovery_with_body_and_close_hook]
+    );
 }
 #[cfg(feature = "supervise")]
 use supervision::recovery;

@@ -62,9 +62,10 @@ pub struct Event<'a> {
 ///
 /// # Planned ends
 ///
-/// A service that ends as it was asked to, in a shutdown or after a close, has not failed: its
-/// event is [`Stopped`](Self::Stopped), and never `Failed`, `Invalidated` or `AttemptFailed`. So an
-/// observer that reacts to failures does not disturb the order of a shutdown.
+/// A service that ends as it was asked to, in a restart, a stop or a shutdown, or after a close,
+/// has not failed: its event is [`Stopped`](Self::Stopped), and never `Failed`, `Invalidated` or
+/// `AttemptFailed`. So an observer that reacts to failures does not disturb the order of a planned
+/// end.
 ///
 /// ```
 /// use mainstay::{Event, EventKind, Failure, Observer, Registry};
@@ -171,11 +172,11 @@ pub enum EventKind<'a> {
     BodyFailed(&'a Reason),
     /// A close hook has returned an error, panicked, or exceeded its timeout.
     HookFailed(&'a Reason),
-    /// The service has ended at its turn in a shutdown. The report of the shutdown says how long it
-    /// took.
+    /// The service has ended at its turn in a restart, a stop or a shutdown. The report says how
+    /// long it took.
     StopEnded,
-    /// The service has not ended within its limit at its turn in a shutdown, which continues
-    /// without it.
+    /// The service has not ended within its limit at its turn in a restart, a stop or a shutdown,
+    /// which continues without it.
     StopTimedOut,
     /// The registry was closed.
     Closed,

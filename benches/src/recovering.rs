@@ -14,7 +14,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use futures_lite::future::block_on;
 #[cfg(feature = "supervise")]
-use mainstay::supervise::RestartPolicy;
+use mainstay::supervise::{Closing, Live, RestartPolicy};
 use mainstay::{Provider, Registry, ServiceId, error::WaitForError};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -131,6 +131,25 @@ pub fn supervised(
             Some(dependency) => **build.wait_for(dependency).await? + 1,
         })
     }))
+}
+
+/// Returns the supervisor of a service that depends on nothing. Its body waits for the end of its
+/// instance, and its close hook counts the closed values in `closed`.
+#[cfg(feature = "supervise")]
+pub fn supervised_with_body_and_close_hook(
+    registry: &Registry,
+    id: ServiceId<u64>,
+    dependency: Option<ServiceId<u64>>,
+    closed: Number,
+) -> Work {
+    assert!(dependency.is_none());
+    let policy = RestartPolicy::default().reset_after(Duration::ZERO);
+    let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
+    let supervisor = supervisor.body(async |live: Live<u64>| live.stopping().await.map(drop));
+    let supervisor = supervisor.on_close(async move |value: Closing<u64>| {
+        closed.fetch_add(*value, Ordering::Relaxed);
+    });
+    Box::pin(supervisor.run(async |_| 1))
 }
 
 async fn provide(provider: Provider<u64>, dependency: Option<ServiceId<u64>>, number: Number) {

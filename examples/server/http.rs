@@ -110,7 +110,7 @@ async fn fail(
 }
 
 /// Defines the outcome of one build of a service, after the outcomes that are already defined: it
-/// fails, panics or hangs.
+/// fails, fails permanently, panics or hangs.
 async fn build(
     State(Services { builds, .. }): State<Services>,
     Path((name, outcome)): Path<(String, String)>,
@@ -125,11 +125,12 @@ async fn build(
     };
     script.push(match &*outcome {
         "fail" => BuildOutcome::Fail("requested over HTTP".to_owned()),
+        "permanent" => BuildOutcome::Permanent("requested over HTTP".to_owned()),
         "panic" => BuildOutcome::Panic("requested over HTTP".to_owned()),
         "hang" => BuildOutcome::Hang,
         _ => {
             return Err(Problem::NotFound(format!(
-                "unknown outcome {outcome}: use fail, panic or hang"
+                "unknown outcome {outcome}: use fail, permanent, panic or hang"
             )));
         }
     });

@@ -9,13 +9,19 @@ pub mod graph;
 mod naive;
 pub mod names_and_dot;
 pub mod operations;
+mod plan;
+pub mod supervision;
 
 /// A function that runs one input.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 3] =
-    [("operations", operations::run), ("graph", graph::run), ("names_and_dot", names_and_dot::run)];
+pub const TARGETS: [(&str, Target); 4] = [
+    ("operations", operations::run),
+    ("supervision", supervision::run),
+    ("graph", graph::run),
+    ("names_and_dot", names_and_dot::run),
+];
 
 /// Runs a target on the files that are arguments of the program.
 ///

@@ -21,6 +21,11 @@ fn random_operations_agree_with_the_model() {
 }
 
 #[test]
+fn supervised_services_agree_with_the_model() {
+    run("supervision", 5_000, 12..180);
+}
+
+#[test]
 fn random_edges_in_a_graph_agree_with_a_naive_search() {
     run("graph", 5_000, 8..300);
 }

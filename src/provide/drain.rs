@@ -1,6 +1,6 @@
 //! Draining: the wait until all instances of a generation that has ended have been dropped.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::Running;
 use crate::{
@@ -124,11 +124,11 @@ impl<T: Send + Sync + 'static> BlockingCondition for DrainedCondition<'_, T> {
 }
 
 /// The instances of several generations of a service that have ended.
-pub(crate) struct Readers<T>(pub(crate) Vec<InstanceTracker<T>>);
+pub(crate) struct Readers<T>(pub(crate) Vec<Arc<InstanceTracker<T>>>);
 
 impl<T: Send + Sync> CountHolders for Readers<T> {
     fn holders(&self) -> usize {
-        self.0.iter().map(InstanceTracker::holders).sum()
+        self.0.iter().map(|tracker| tracker.holders()).sum()
     }
 }
 
@@ -144,7 +144,7 @@ impl<T: Send + Sync + 'static> Condition for AllDrained<'_, T> {
     type Output = ();
 
     fn check(&mut self) -> Option<()> {
-        self.readers.0.iter().all(InstanceTracker::is_drained).then_some(())
+        self.readers.0.iter().all(|tracker| tracker.is_drained()).then_some(())
     }
 
     fn slots(&self) -> WaitSlots {

@@ -19,7 +19,7 @@
 //! `status.rs` is the status of one service.
 //!
 //! `supervisors.rs` holds the shared state of the supervisors and the clock, and `supervisors/` the
-//! plan of a shutdown. `trace.rs` is an observer. `observers.rs` also passes
+//! plan of the planned ends. `trace.rs` is an observer. `observers.rs` also passes
 //! the events to all observers.
 
 mod all_ready;

@@ -118,8 +118,8 @@ pub enum SupervisorState {
     /// ([`Completed`](crate::supervise::Completed),
     /// [`BodyEnd::Completed`](crate::supervise::BodyEnd::Completed)). The instance is ready.
     Completed,
-    /// The service is at its end: the body, if it has one, was notified. In a shutdown the instance
-    /// may still be ready.
+    /// The service is at its end: the body, if it has one, was notified. At a planned end the
+    /// instance may still be ready.
     Stopping,
     /// A blocking body has not returned in time. The service is not built again before it has.
     BodyRunning,

@@ -17,6 +17,7 @@ use super::{
     user_code::{BodyFailure, UserFuture},
 };
 use crate::{
+    numbers::Generation,
     registry::Progress,
     sync::{Mutex, Shielded, ThreadArc, ThreadBuilder, lock},
 };
@@ -30,7 +31,7 @@ pub trait Body<T: Send + Sync + 'static>: sealed::Body<T> {}
 impl<T: Send + Sync + 'static, B: sealed::Body<T>> Body<T> for B {}
 
 pub(super) mod sealed {
-    use super::{BodyResult, Future, Live};
+    use super::{BodyResult, Future, Generation, Live};
 
     pub trait Body<T: Send + Sync + 'static> {
         /// Whether there is a body.
@@ -49,6 +50,12 @@ pub(super) mod sealed {
         /// Returns whether `returned` would wait.
         fn has_returned(&self) -> bool {
             true
+        }
+
+        /// Takes the result of a body that has returned too late, and the generation of its
+        /// instance.
+        fn late_result(&mut self) -> Option<(Generation, BodyResult)> {
+            None
         }
     }
 }
@@ -107,7 +114,8 @@ struct ThreadState<F> {
     function: Option<Shielded<F>>,
     /// A thread was started, and has not put the function back.
     running: bool,
-    result: Option<BodyResult>,
+    /// The result, and the generation of the instance.
+    result: Option<(Generation, BodyResult)>,
 }
 
 impl<F> OnThread<F> {
@@ -145,13 +153,8 @@ where
     O: BodyOutput,
 {
     async fn run(&mut self, live: Live<T>) -> BodyResult {
-        let stale = {
-            let mut state = lock(&self.shared.state);
-            state.running = true;
-            state.result.take()
-        };
-        // The result of a body that returned too late: an error of the user.
-        drop(Shielded::new(stale));
+        let generation = live.generation();
+        lock(&self.shared.state).running = true;
         let shared = ThreadArc::clone(&self.shared);
         let on_thread = move || {
             // In a statement of its own: the function must not run under the lock.
@@ -162,7 +165,7 @@ where
             {
                 let mut state = lock(&shared.state);
                 (state.function, state.running) = (Some(function), false);
-                state.result = Some(result);
+                state.result = Some((generation, result));
             }
             shared.returned.step();
         };
@@ -173,7 +176,7 @@ where
         }
         loop {
             let steps = self.shared.returned.steps();
-            if let Some(result) = lock(&self.shared.state).result.take() {
+            if let Some((_, result)) = lock(&self.shared.state).result.take() {
                 return result;
             }
             self.shared.returned.after(steps).await;
@@ -186,6 +189,10 @@ where
 
     fn has_returned(&self) -> bool {
         self.shared.has_returned()
+    }
+
+    fn late_result(&mut self) -> Option<(Generation, BodyResult)> {
+        lock(&self.shared.state).result.take()
     }
 }
 

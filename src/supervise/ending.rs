@@ -6,14 +6,15 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_lite::future::or;
 
 use super::{
     Body, BodyEnd, BodyFailure, CloseReason, Live, SupervisorState, body::BodyResult,
-    pending_attempt::Grace, policy::FailureCounter, supervisor::ServiceLoop, user_code::work_end,
+    output::UserError, pending_attempt::Grace, policy::FailureCounter, supervisor::ServiceLoop,
+    user_code::work_end,
 };
 use crate::{
     error::ReadyError,
@@ -22,7 +23,7 @@ use crate::{
     provide::{AllDrained, Attempt, Readers, Running},
     registry::{BodyReport, Control, CountHolders, Registry, StopEnd},
     store::{InstanceTracker, Store, Target},
-    sync::{Shielded, yield_task},
+    sync::Shielded,
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -54,10 +55,11 @@ impl<T: Send + Sync + 'static> Up<T> {
         loop {
             match Arc::try_unwrap(shared) {
                 Ok(running) => return running,
-                // A replacement by the body is in progress, and is about to be refused.
+                // A replacement by the body is in progress, and is about to be refused. The user
+                // code of a replacement before that may block the thread.
                 Err(still_shared) => shared = still_shared,
             }
-            yield_task().await;
+            Wait::new(Unshared(&shared)).await;
         }
     }
 }
@@ -89,10 +91,19 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Stops the service, on its turn in a planned end: takes the instance down, and waits until
     /// the values of all generations are drained and closed. `earlier` are the instances of those
-    /// before the one that is running.
-    pub(super) async fn stop(&self, running: Option<Up<T>>, mut earlier: Vec<InstanceTracker<T>>) {
+    /// before the one that is running. Those that are not drained in time are there afterwards.
+    pub(super) async fn stop<B: Body<T>>(
+        &self,
+        running: Option<Up<T>>,
+        body: &mut B,
+        earlier: &mut Vec<Arc<InstanceTracker<T>>>,
+    ) {
         self.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
+            if running.is_none() && !body.has_returned() {
+                // It is late since an earlier end of an instance, and may use dependencies.
+                self.wait_for_late_body(body).await;
+            }
             // If the service is down, there is no instance to stop.
             if let Some(running) = running {
                 let target = Target::any_revision(running.generation());
@@ -103,15 +114,17 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // S4: if the cascade of another thread has condemned the instance, the call above
                 // does nothing, and the instance can still be read. So wait until it is down.
                 let failed = Shielded::new(running.failed().await.ok()?);
-                earlier.push(self.end_generation(running.into_running().await, &failed));
+                let tracker = self.end_generation(running.into_running().await, &failed);
+                earlier.push(Arc::new(tracker));
             }
             // Also for instances that failed before.
-            let readers = Arc::new(Readers(earlier));
+            let readers = Arc::new(Readers(earlier.clone()));
             self.control.set_readers(Arc::clone(&readers) as _);
             match &self.closer {
                 Some(closer) => self.values_closed(closer, 0, || readers.holders()).await,
                 None => self.all_drained(&readers).await,
             }
+            earlier.retain(|tracker| !tracker.is_drained());
             Some(if readers.holders() == 0 { StopEnd::Done } else { StopEnd::TimedOut })
         };
         // S6: when the shutdown has ended, the close hook is dropped, and no reader is waited for.
@@ -160,7 +173,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         running: Up<T>,
         failed: &Failure,
         counter: &FailureCounter,
-        earlier: &mut Vec<InstanceTracker<T>>,
+        earlier: &mut Vec<Arc<InstanceTracker<T>>>,
     ) -> Option<usize> {
         let drains = counter.policy().drain_timeout.is_some();
         let mut remaining = match &self.closer {
@@ -179,7 +192,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         }
         earlier.retain(|tracker| !tracker.is_drained());
         if !tracker.is_drained() {
-            earlier.push(tracker);
+            earlier.push(Arc::new(tracker));
         }
         remaining
     }
@@ -210,18 +223,24 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Keeps a published instance up until it fails, and its body until it has returned, at most
-    /// for the stop timeout. Returns `None` if the service must stop: then the instance can still
-    /// be read.
+    /// for the stop timeout, and until the registry is closed. Returns the failure, and its time:
+    /// the body may return much later. Returns `None` if the service must stop: then the instance
+    /// can still be read.
     pub(super) async fn run_instance<B: Body<T>>(
         &self,
         running: &Up<T>,
         graces: Vec<Grace>,
         body: &mut B,
-    ) -> Option<Shielded<Failure>> {
-        let Up::WithBody(shared) = running else { return self.down(running, graces).await };
+        counter: &FailureCounter,
+    ) -> Option<(Shielded<Failure>, Instant)> {
+        let Up::WithBody(shared) = running else {
+            return self.down(running, graces).await.map(|failed| (failed, self.now()));
+        };
         let mut down = pin!(self.down(running, graces));
         let mut body = pin!(body.run(Live::new(shared, &self.control)));
         let mut has_returned = false;
+        // The result of a body that has returned at the same time as the end.
+        let mut returned = None;
         let failed = poll_fn(|context| {
             // The end of the instance first: a body that returns because of it has not failed.
             if let Poll::Ready(failed) = down.as_mut().poll(context) {
@@ -229,35 +248,76 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             if !has_returned {
                 if let Poll::Ready(result) = body.as_mut().poll(context) {
+                    // Once more: the end may have come since, and the body has returned because of
+                    // it.
+                    if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                        returned = Some(result);
+                        return Poll::Ready(failed);
+                    }
                     has_returned = true;
-                    self.body_decides(running, result);
+                    self.body_decides(running, result, counter);
                     return down.as_mut().poll(context);
                 }
             }
             Poll::Pending
         })
         .await;
+        let since = self.now();
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
-            self.set_state(SupervisorState::Stopping, 0, None);
-            let (since, after) = (self.now(), self.policy.stop_timeout);
+            self.set_state(SupervisorState::Stopping, counter.failures(), None);
             // Its result changes nothing now.
-            let returned = async { body.as_mut().await.map(drop) };
-            let late = async {
-                self.sleep_until(since.checked_add(after)).await;
-                Err(BodyFailure::TimedOut { after }.into())
+            let returned = async {
+                match returned.take() {
+                    Some(result) => result.map(drop),
+                    None => body.as_mut().await.map(drop),
+                }
             };
-            let reason = or(returned, late).await.err().map(Reason::error);
-            if let Some(reason) = &reason {
-                self.body_failed(running.generation(), reason);
-            }
-            if failed.is_none() {
-                let took = self.now().saturating_duration_since(since);
-                let end = work_end(reason.as_deref());
-                self.control.report_body(BodyReport { took, end });
-            }
+            self.body_ends(running.generation(), since, returned).await;
         }
-        failed
+        failed.map(|failed| (failed, since))
+    }
+
+    /// Waits until a body has returned that was notified at `since`, at most for the stop timeout,
+    /// and reports how it has ended. If the registry is closed, the body is polled once more, and not
+    /// waited for.
+    async fn body_ends(
+        &self,
+        generation: Generation,
+        since: Instant,
+        returned: impl Future<Output = Result<(), UserError>>,
+    ) {
+        let after = self.policy.stop_timeout;
+        let returned = async { Some(returned.await) };
+        let late = async {
+            self.sleep_until(since.checked_add(after)).await;
+            Some(Err(BodyFailure::TimedOut { after }.into()))
+        };
+        let closed = async {
+            self.registry().closed().await;
+            None
+        };
+        let Some(result) = or(or(returned, late), closed).await else { return };
+        let reason = result.err().map(Reason::error);
+        if let Some(reason) = &reason {
+            self.body_failed(generation, reason);
+        }
+        let took = self.now().saturating_duration_since(since);
+        // A request of a planned end that comes later removes the report: it is not of this end.
+        self.control.report_body(BodyReport { took, end: work_end(reason.as_deref()) });
+    }
+
+    /// Waits, at the turn to stop, for a body that was late when its instance ended.
+    async fn wait_for_late_body<B: Body<T>>(&self, body: &mut B) {
+        let generation = self.registry().store().slot(self.id().index()).state.load().generation();
+        let returned = async {
+            body.returned().await;
+            match body.late_result() {
+                Some((_, result)) => result.map(drop),
+                None => Ok(()),
+            }
+        };
+        self.body_ends(generation, self.now(), returned).await;
     }
 
     /// Waits until a published instance has failed, and enforces its grace periods until then.
@@ -288,11 +348,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Decides what the return of a body means for its instance.
-    fn body_decides(&self, running: &Up<T>, result: BodyResult) {
+    fn body_decides(&self, running: &Up<T>, result: BodyResult, counter: &FailureCounter) {
         let reason = match result {
             Ok(Some(BodyEnd::StayReady)) => return,
             Ok(Some(BodyEnd::Completed)) => {
-                self.set_state(SupervisorState::Completed, 0, None);
+                self.set_state(SupervisorState::Completed, counter.failures(), None);
                 return;
             }
             Ok(None) => Reason::error(BodyFailure::Returned),
@@ -302,18 +362,43 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let _ = self.registry().cascade(self.id().index(), target, reason);
     }
 
-    /// Waits until the last body has returned. Returns `None` if the service must stop.
+    /// Waits until the last body has returned, and reports the error of one that was late. Returns
+    /// `None` if the service must stop.
     pub(super) async fn body_returned<B: Body<T>>(
         &self,
         body: &mut B,
         counter: &FailureCounter,
     ) -> Option<()> {
-        if body.has_returned() {
-            return Some(());
+        if !body.has_returned() {
+            self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
+            self.must_stop().unless_holds(pin!(body.returned())).await?;
         }
-        self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
-        self.must_stop().unless_holds(pin!(body.returned())).await
+        if let Some((generation, Err(error))) = body.late_result() {
+            self.body_failed(generation, &Reason::error(error));
+        }
+        Some(())
     }
+}
+
+/// No body uses the handle of an instance any more.
+struct Unshared<'a, T: Send + Sync + 'static>(&'a Arc<Running<T>>);
+
+impl<T: Send + Sync + 'static> Condition for Unshared<'_, T> {
+    type Output = ();
+
+    fn check(&mut self) -> Option<()> {
+        (Arc::strong_count(self.0) == 1).then_some(())
+    }
+
+    fn slots(&self) -> WaitSlots {
+        WaitSlots::of(self.0.id.index())
+    }
+
+    fn store(&self) -> &Store {
+        self.0.registry.store()
+    }
+
+    fn timed_out(&self, _: Duration) {}
 }
 
 /// Waits until an instance has failed, or the service must stop.

@@ -186,7 +186,13 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// [`ReplaceError`], which returns the new value: the publication has ended.
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
         match self.running.upgrade() {
-            Some(running) => running.replace(value),
+            Some(running) => {
+                let result = running.replace(value);
+                drop(running);
+                // The supervisor may wait for this handle.
+                self.registry.store().wake(self.id.index());
+                result
+            }
             // The supervisor has ended the instance.
             None => {
                 let (store, value) = (self.registry.store(), RefusedValue::owned(value));
@@ -207,9 +213,11 @@ impl<T: Send + Sync + 'static> Live<T> {
 
     /// Waits until the body must end, and returns the reason.
     ///
-    /// If the instance has failed, it is down already. If it is the turn of the service in a
-    /// shutdown, the instance can still be read: it goes down when the body returns. In both cases
-    /// the body has the [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return.
+    /// If the instance has failed, it is down already. If it is the turn of the service to stop, in
+    /// a restart, a stop or a shutdown, the instance can still be read: it goes down when the body
+    /// returns. In these cases the body has the
+    /// [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return. If the registry was
+    /// closed, the body is polled once more, and then dropped.
     ///
     /// The wait is cancel-safe, and borrows nothing.
     ///
@@ -263,8 +271,8 @@ fn reason_to_stop(
 ) -> Option<StopReason> {
     let store = registry.store();
     if store.slot(index).state.load().generation() > generation {
-        // A shutdown fails the instance after its body has been notified: the reason stays the
-        // same.
+        // A planned end takes the instance down after its body has been notified: the reason stays
+        // the same.
         let failure = store.failure(index, generation);
         return Some(match (&failure.reason, failure.root == failure.service) {
             (reason, true) if reason.is_planned() => StopReason::planned(reason),

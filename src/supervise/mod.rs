@@ -1,4 +1,4 @@
-//! Supervision: retry with backoff, restart policies, draining and graceful shutdown.
+//! Supervision: retry with backoff, restart policies, draining, and planned ends.
 //!
 //! A supervisor is the loop of a [`Provider`](crate::Provider), written once. You pass it a
 //! *builder*, a function that builds the value of a service. The supervisor calls the builder,
@@ -6,7 +6,8 @@
 //! says how long it backs off before that, and after how many failures it gives up.
 //!
 //! A supervisor is a future for any executor ([`Supervisor::run`]) or a blocking call for a plain
-//! thread ([`Supervisor::run_blocking`]). It starts no task and no thread.
+//! thread ([`Supervisor::run_blocking`]). It starts no task, and no thread but the one of a
+//! [blocking body](Supervisor::body_blocking).
 //!
 //! ```
 //! use mainstay::{Registry, error::WaitForError, supervise::RestartPolicy};
@@ -66,8 +67,10 @@
 //! after a [permanent error](Permanent); *waiting* if another service was not there; else *backing
 //! off* if there is a delay, else *building*.
 //!
-//! From any state except *not running*, a supervisor moves to *stopping* when a graceful shutdown
-//! reaches its service. If the registry is [closed](crate::Registry::close), the supervisor ends
+//! From any state except *not running*, a supervisor moves to *stopping* when it is the turn of its
+//! service to stop, in a restart, a stop or a shutdown. From *stopped* it continues when all
+//! services that end together have ended, and its own has been started if it was stopped; after a
+//! shutdown it ends. If the registry is [closed](crate::Registry::close), the supervisor ends
 //! without a close hook. After it has ended, the status of the service no longer has a supervisor.
 //!
 //! # Counting failures
@@ -131,17 +134,24 @@
 //! # Close hooks
 //!
 //! A service may have a [close hook](Supervisor::on_close): code that receives each of its values
-//! at the end, after a failure, a replacement, or in a shutdown. Most often it owns the value,
-//! because the last reader hands it over.
+//! at its end: after a failure, after a replacement, or at a planned end. Most often it owns the
+//! value, because the last reader hands it over.
 //!
-//! # Graceful shutdown
+//! # Planned ends
 //!
-//! [`Registry::shutdown`](crate::Registry::shutdown) stops all services, each one after all its
-//! dependents have stopped. The supervisor of the service notifies its body, takes it down when the
-//! body has returned, drains it, and calls its [close hook](Supervisor::on_close); all its
-//! dependencies are still up. A service
-//! that does not stop in time is named in the [`StopReport`], and delays the shutdown no
-//! longer. [`ShutdownOptions`] adds a notice before the first service stops.
+//! [`Registry::restart`](crate::Registry::restart) and [`Registry::stop`](crate::Registry::stop)
+//! end one service with its hard dependents, and [`Registry::shutdown`](crate::Registry::shutdown)
+//! ends all services. Each service ends after its dependents: its supervisor notifies the body,
+//! takes the instance down when the body has returned, drains it, and calls the
+//! [close hook](Supervisor::on_close). All its dependencies are still up. A planned end is no
+//! failure: its event is [`Stopped`](crate::EventKind::Stopped), and nothing is counted.
+//!
+//! After a restart, all of them begin again. A stopped service stays down until
+//! [`Registry::start`](crate::Registry::start), and its dependents wait for it. After a shutdown
+//! the registry is closed.
+//!
+//! A service that does not stop in time is named in the report, and delays the others no longer.
+//! [`ShutdownOptions`] adds a notice before the first service stops.
 //!
 //! # Time
 //!
@@ -171,10 +181,12 @@
 // | `closing.rs`                 | `Closing`, which a close hook receives; the close hook        |
 // | `closer.rs`                  | calls the close hook for each value, in order (S14, S15)      |
 // | `user_code.rs`               | calls builders and close hooks, and catches their panics      |
+// | `operations.rs`              | restarting, stopping and starting single services             |
 // | `shutdown.rs`                | the futures of a graceful shutdown, and their limits (S6)     |
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
-// | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a shutdown, and its |
-// |                              | steps (S4, S5); requests; the report; `progress.rs` wakes it  |
+// | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a planned end, and  |
+// |                              | its steps (S4, S5); the requests of a shutdown; the report;   |
+// |                              | `progress.rs` wakes the futures of a shutdown                 |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
 // | `../provide/receiver.rs`     | values that are handed over (H)                               |
@@ -204,7 +216,7 @@
 //     dropped or taken after the receiver has waived it, or dropped after the receiver.
 // S9  A service is not ready without its body, unless the body has said so.
 // S10 No two bodies of one service run at the same time.
-// S11 A body is notified of a failure after its instance is down, and of a shutdown while its
+// S11 A body is notified of a failure after its instance is down, and of a planned end while its
 //     instance can be read.
 // S12 No change of an input is missed while a supervisor waits for its retry.
 // S13 There is at most one build for each change of an input and for each first backoff.

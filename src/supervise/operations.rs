@@ -100,6 +100,19 @@ impl StopWait {
         self.block(Instant::now().checked_add(timeout), timeout.is_zero())
     }
 
+    /// As [`wait_blocking`](Self::wait_blocking), but at most until `deadline`, which is a time of
+    /// [`Instant::now`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// assert!(registry.stop(port).wait_blocking_deadline(std::time::Instant::now()).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_deadline(self, deadline: Instant) -> Stopped {
+        self.block(Some(deadline), false)
+    }
+
     /// Waits in async code, but at most for `timeout`, measured by `clock`.
     ///
     /// ```

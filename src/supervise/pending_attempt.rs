@@ -65,7 +65,7 @@ impl BuildDeadline for BuildShared {
 }
 
 /// The attempt of a build that has not ended. The supervisor keeps it, so that a builder cannot
-/// publish or fail it. Its drop ends the build, and gives the attempt the edges of the build.
+/// publish or fail it. Its drop ends the build, and moves the edges of the build to the attempt.
 pub(super) struct PendingAttempt<'a, T: Send + Sync + 'static> {
     attempt: &'a mut Attempt<T>,
     shared: Arc<BuildShared>,

@@ -2,17 +2,20 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     time::{Duration, Instant},
 };
+
+use crate::{numbers::ServiceIndex, store::Received};
 
 /// The restart policy of a supervised service: backoff, limits and timeouts.
 ///
 /// Only failures that began in the service itself are *counted*: a build that failed, panicked or
 /// exceeded its timeout, and a call of [`fail`](crate::Registry::fail) or
 /// [`fail_instance`](crate::Registry::fail_instance) for this service. A service that fails
-/// together with a dependency is built again immediately, and so is one whose failure is
-/// [planned](crate::supervise::Planned). One that has failed because another service was not there
-/// waits for that one.
+/// together with a dependency is built again immediately. So is one whose failure is
+/// [planned](crate::supervise::Planned), but only once per first backoff. One that has failed
+/// because another service was not there waits for that one.
 ///
 /// - If an instance fails that was up for at least [`reset_after`](Self::reset_after), the counter
 ///   is reset and the service is built again immediately.
@@ -341,11 +344,24 @@ pub(crate) struct FailureCounter {
     /// The supervisor has given up, and tries the service once: one failure more is too many.
     tries_once: bool,
     up_since: Option<Instant>,
+    /// The time of the build that has followed the last planned failure.
+    planned_at: Option<Instant>,
+    /// The instance of another service with which the last failure was excused although the error
+    /// says that the service was not available.
+    excused_with: Option<(ServiceIndex, Received)>,
 }
 
 impl FailureCounter {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
-        Self { policy, count: 0, recent: VecDeque::new(), tries_once: false, up_since: None }
+        Self {
+            policy,
+            count: 0,
+            recent: VecDeque::new(),
+            tries_once: false,
+            up_since: None,
+            planned_at: None,
+            excused_with: None,
+        }
     }
 
     pub(crate) fn policy(&self) -> &RestartPolicy {
@@ -359,11 +375,12 @@ impl FailureCounter {
     /// Records that an instance was published.
     pub(crate) fn record_up(&mut self, now: Instant) {
         self.up_since = Some(now);
+        self.excused_with = None;
     }
 
     /// Records that the service is down, for any reason. Returns whether its instance was stable,
     /// in which case the counter is reset.
-    fn record_down(&mut self, now: Instant) -> bool {
+    pub(super) fn record_down(&mut self, now: Instant) -> bool {
         let up = self.up_since.take().map(|since| now.saturating_duration_since(since));
         let was_stable = up.is_some_and(|up| up >= self.policy.reset_after);
         if was_stable {
@@ -376,6 +393,24 @@ impl FailureCounter {
     pub(crate) fn ignore_failure(&mut self, now: Instant) -> Decision {
         self.record_down(now);
         Decision::RetryAfter(self.policy.debounce)
+    }
+
+    /// Records a planned failure, which is not counted. If each instance, or each build, fails as
+    /// planned at once, the service is still built only once per first backoff.
+    pub(super) fn ignore_planned_failure(&mut self, now: Instant) -> Decision {
+        self.record_down(now);
+        let next = self.planned_at.and_then(|last| last.checked_add(self.policy.first));
+        let delay = next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
+        // The time of the next build.
+        self.planned_at = now.checked_add(delay);
+        Decision::RetryAfter(delay.max(self.policy.debounce))
+    }
+
+    /// Returns whether a failure is excused because another service was not available, although
+    /// this instance of it is available now: only if it was not excused with this one before.
+    pub(super) fn excuse_with(&mut self, service: ServiceIndex, instance: Received) -> bool {
+        let excused = Some((service, instance));
+        mem::replace(&mut self.excused_with, excused) != excused
     }
 
     /// Records a failure that is counted against this service (S1).

@@ -19,8 +19,19 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         failures: u32,
         retry_at: Option<Instant>,
     ) {
-        let (was, number) =
-            self.change(state, Details { failures, retry_at, ..Details::default() });
+        self.set_state_since(state, failures, retry_at, None);
+    }
+
+    /// As `set_state`. `since` is the end of the last instance, if the caller knows it.
+    pub(super) fn set_state_since(
+        &self,
+        state: SupervisorState,
+        failures: u32,
+        retry_at: Option<Instant>,
+        since: Option<Instant>,
+    ) {
+        let details = Details { failures, retry_at, ..Details::default() };
+        let (was, number) = self.change(state, details, since);
         // At its turn to stop, a service may be stopping already.
         if was == state || !self.registry().is_observed() {
             return;
@@ -49,7 +60,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         generation: Generation,
         holders: usize,
     ) {
-        let (_, number) = self.change(state, Details { failures, holders, ..Details::default() });
+        let (_, number) =
+            self.change(state, Details { failures, holders, ..Details::default() }, None);
         let kind = match state {
             SupervisorState::Closing => EventKind::Closing,
             _ => EventKind::Draining { holders },
@@ -67,14 +79,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     ) {
         let waiting_for = Some(service.clone());
         let details = Details { failures, retry_at, waiting_for, ..Details::default() };
-        let (_, number) = self.change(SupervisorState::Waiting, details);
+        let (_, number) = self.change(SupervisorState::Waiting, details, None);
         self.emit(None, number, EventKind::Waiting { dependency: &service });
     }
 
     /// Reports that the service stays down after this failure: the state is *permanent* or *given
     /// up*.
     pub(super) fn set_down(&self, state: SupervisorState, failures: u32, failed: &Failure) {
-        let (_, number) = self.change(state, Details { failures, ..Details::default() });
+        let (_, number) = self.change(state, Details { failures, ..Details::default() }, None);
         let kind = match state {
             SupervisorState::Permanent => EventKind::Permanent(failed),
             _ => EventKind::GivenUp(failed),
@@ -93,11 +105,17 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Changes the status. Returns the state before that, and the number of the change.
-    fn change(&self, state: SupervisorState, details: Details) -> (SupervisorState, u64) {
+    /// `since` is the end of the last instance, if the caller knows it.
+    fn change(
+        &self,
+        state: SupervisorState,
+        details: Details,
+        since: Option<Instant>,
+    ) -> (SupervisorState, u64) {
         // No other thread reports a state.
         let (was, was_ready) = self.control.reported();
         // Before the lock is taken: the clock is user code.
-        let now = was_ready.then(|| self.now());
+        let now = was_ready.then(|| since.unwrap_or_else(|| self.now()));
         (was, self.control.set_state(state, details, now))
     }
 

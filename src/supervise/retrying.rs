@@ -27,7 +27,6 @@ use crate::{
     registry::{Command, CommandWait},
     service::{AnyId, ServiceName},
     store::{Edge, Given, Received, Store, UsedEdges},
-    sync::Shielded,
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -110,18 +109,19 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// immediately.
     pub(super) fn delay_after(
         &self,
-        failed: Shielded<Failure>,
+        failed: &Failure,
         since: Instant,
-        inputs: Inputs,
+        inputs: &mut Inputs,
         counter: &mut FailureCounter,
     ) -> Option<Delay> {
-        let meaning = Meaning::of(&failed);
+        let meaning = Meaning::of(failed);
         let missing = match &meaning {
-            Meaning::Unavailable(service) => self.missing(service),
+            Meaning::Unavailable(service) => self.missing(service, counter),
             _ => None,
         };
         let decision = match meaning {
             Meaning::Excused => counter.ignore_failure(since),
+            Meaning::Planned => counter.ignore_planned_failure(since),
             Meaning::Unavailable(_) if missing.is_some() => counter.ignore_failure(since),
             Meaning::Unavailable(_) | Meaning::Failed | Meaning::Permanent => {
                 counter.count_failure(since)
@@ -137,15 +137,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 None => Until::Passed(delay),
             },
         };
-        let delay = Delay { until, since, inputs };
+        let delay = Delay { until, since, inputs: mem::take(inputs) };
         match delay.until {
             Until::Changed => {
-                self.set_down(SupervisorState::Permanent, counter.failures(), &failed);
+                self.set_down(SupervisorState::Permanent, counter.failures(), failed);
             }
-            Until::Reset => self.set_down(SupervisorState::GivenUp, counter.failures(), &failed),
+            Until::Reset => self.set_down(SupervisorState::GivenUp, counter.failures(), failed),
             _ => self.report_delay(&delay, counter),
         }
-        // The user's reason is dropped here: it must not live as long as the service stays down.
         Some(delay)
     }
 
@@ -206,15 +205,24 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         true
     }
 
-    /// Returns the index of a service that was not available to the last attempt. Returns `None` if
-    /// this service cannot wait for it: it belongs to another registry, or it depends on this one,
-    /// so it would wait for this one in turn.
-    fn missing(&self, name: &ServiceName) -> Option<ServiceIndex> {
+    /// Returns the index of a service that was not available to the last attempt.
+    ///
+    /// Returns `None` if this service cannot wait for it: it belongs to another registry, or it
+    /// depends on this one, so it would wait for this one in turn. Also if it is available, and
+    /// was so with the same instance when the last failure was excused because of it: no change of
+    /// it would help.
+    fn missing(&self, name: &ServiceName, counter: &mut FailureCounter) -> Option<ServiceIndex> {
         let store = self.registry().store();
         let AnyId { index, .. } = store.find(name)?;
         let edge = Edge { dependent: self.id().index(), dependency: index, soft: true };
-        let is_here = store.name(index).is_clone_of(name);
-        (is_here && !store.would_close_cycle(edge)).then_some(index)
+        if !store.name(index).is_clone_of(name) || store.would_close_cycle(edge) {
+            return None;
+        }
+        let excused = match store.instance_to_build_from(index) {
+            Some(instance) => counter.excuse_with(index, instance),
+            None => true,
+        };
+        excused.then_some(index)
     }
 
     /// Returns the condition of a wait for a stop or a reset.

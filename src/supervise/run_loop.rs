@@ -3,7 +3,11 @@
 //! A service *must stop* if the registry is closed, or if a shutdown has reached the service. Each
 //! step of the loop ends early in this case.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Body, Build, BuildOutput, SupervisorState,
@@ -19,7 +23,7 @@ use crate::{
     provide::Attempt,
     registry::CommandWait,
     store::{InstanceTracker, Store},
-    sync::Shielded,
+    sync::{Shielded, present_poll, yield_task},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
@@ -38,7 +42,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         &self,
         builder: &mut UserBuilder<F>,
         body: &mut B,
-        earlier: &mut Vec<InstanceTracker<T>>,
+        earlier: &mut Vec<Arc<InstanceTracker<T>>>,
         counter: &mut FailureCounter,
         delay: &mut Option<Delay>,
     ) -> Option<Up<T>>
@@ -51,6 +55,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let mut holders = 0;
         // The service must stop, and its instance has failed before that.
         let mut is_over = false;
+        // The time at which the last instance or build has failed.
+        let mut failed_at = None;
+        // The last poll in which the service was built again without a delay.
+        let mut rebuilt_in = None;
         if let Some(interrupted) = delay {
             self.released(counter).await?;
             self.report_delay(interrupted, counter);
@@ -65,13 +73,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             // Returns here if the service must stop: no instance is up.
             self.body_returned(body, counter).await?;
-            let mut attempt = self.begin(counter).await?;
-            // Before the builder is called: a change during the build counts.
-            let declared = self.registry().store().declared(self.id().index());
-            let mut inputs = Inputs { declared, ..Inputs::default() };
-            let result = self.build(&mut attempt, counter, holders, builder, &mut inputs).await;
-            // It has not ended if the registry was closed.
-            drop(attempt);
+            let mut inputs = Inputs::default();
+            let result = {
+                let mut attempt = self.begin(counter, failed_at).await?;
+                // Before the builder is called: a change during the build counts.
+                inputs.declared = self.registry().store().declared(self.id().index());
+                self.build(&mut attempt, counter, holders, builder, &mut inputs).await
+            };
             // The failures are shielded: each may be the last owner of the user's reason.
             let (failed, since) = match result {
                 BuildResult::Running(running, graces) => {
@@ -85,13 +93,16 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                         false => (Up::new::<B>(running), SupervisorState::Up),
                     };
                     self.set_state(state, counter.failures(), None);
-                    // The service must stop. In a shutdown `stop` takes the instance down,
-                    // after a close the drop of `running` does.
-                    let Some(failed) = self.run_instance(&running, graces, body).await else {
+                    // `since` is before the end of the body and the draining: both are part of the
+                    // backoff.
+                    let up = self.run_instance(&running, graces, body, counter).await;
+                    let Some((failed, since)) = up else {
+                        // The service must stop. In a planned end `stop` takes the instance down,
+                        // after a close the drop of `running` does. What follows is no failure of
+                        // this instance, however late it is.
+                        counter.record_down(self.now());
                         return Some(running);
                     };
-                    // Before the draining, which is part of the backoff.
-                    let since = self.now();
                     let ended = self.end_failed(running, &failed, counter, earlier).await;
                     // If the service must stop, `stop` continues the draining.
                     (is_over, holders) = (ended.is_none(), ended.unwrap_or_default());
@@ -116,9 +127,21 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if self.control.take_reset() {
                 counter.reset();
             }
-            *delay = self.delay_after(failed, since, inputs, counter);
+            // The failure is dropped before the delay: the user's reason must not live as long as the
+            // service stays down.
+            *delay = self.delay_after(&failed, since, &mut inputs, counter);
+            failed_at = Some(since);
             if is_over {
                 return None;
+            }
+            if delay.is_none() {
+                // An instance, or a build, may fail at once, each time: a poll must not last for
+                // ever.
+                let poll = Some(present_poll());
+                if rebuilt_in == poll {
+                    yield_task().await;
+                }
+                rebuilt_in = poll;
             }
         }
     }
@@ -135,10 +158,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.must_stop().unless_holds(released).await
     }
 
-    /// Begins the next attempt. Returns `None` if the service must stop.
-    async fn begin(&self, counter: &FailureCounter) -> Option<Attempt<T>> {
+    /// Begins the next attempt. Returns `None` if the service must stop. `since` is the time of the
+    /// last failure.
+    async fn begin(&self, counter: &FailureCounter, since: Option<Instant>) -> Option<Attempt<T>> {
         self.released(counter).await?;
-        self.set_state(SupervisorState::Building, counter.failures(), None);
+        self.set_state_since(SupervisorState::Building, counter.failures(), None, since);
         match self.must_stop().unless_holds(pin!(self.provider.begin())).await? {
             Ok(attempt) => Some(attempt),
             // A shutdown has marked the service, and its turn to stop follows (S4).

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::{poll_fn, ready},
-    mem,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -112,9 +111,10 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// # When it ends
     ///
     /// If the instance fails, it is down at once, and [`Live::stopping`] notifies the body. In a
-    /// shutdown the body is notified at the turn of the service, while its instance can still be
-    /// read; the instance goes down when the body has returned. In both cases the body has the stop
-    /// timeout to return; then its future is dropped.
+    /// restart, a stop or a shutdown the body is notified at the turn of the service, while its
+    /// instance can still be read; the instance goes down when the body has returned. In these
+    /// cases the body has the stop timeout to return; then its future is dropped. If the registry
+    /// is closed, the body is polled once more, and then dropped.
     ///
     /// ```
     /// use mainstay::Registry;
@@ -165,7 +165,9 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// A thread cannot be ended from outside. If the body has not returned when the stop timeout
     /// expires, the supervisor continues without it, but does not build the service again before
     /// the body has returned: no two bodies of a service run at the same time. Until then the state
-    /// is [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning).
+    /// is [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning). A
+    /// supervisor that is dropped abandons the body: it runs on, and the service may be supervised
+    /// again.
     ///
     /// ```
     /// use mainstay::{Registry, supervise::BodyFailure};
@@ -203,8 +205,9 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// to disconnect, to wait for the tasks that the value has started.
     ///
     /// The close hook is called at *every* end: after a failure, a [replacement](Live::replace),
-    /// and at the turn of the service in a [shutdown](Registry::shutdown). It is called after the
-    /// body has returned (except after a replacement, which does not end the body) and the value is
+    /// and at the turn of the service in a [restart](Registry::restart), a
+    /// [stop](Registry::stop) or a [shutdown](Registry::shutdown). It is called after the body has
+    /// returned (except after a replacement, which does not end the body) and the value is
     /// drained: the last reader that lets go hands the value over, in place of dropping it. If a
     /// reader holds it for longer than the [drain timeout](RestartPolicy::drain_timeout), or 10 s,
     /// the close hook gets a shared reference. [`Closing`] says which.
@@ -214,9 +217,10 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// dropped. An error, a panic or a timeout of the close hook fails nothing.
     ///
     /// If the policy has a drain timeout, the next build begins after the close hook. Without one,
-    /// the close hook runs beside the next build; a blocking builder delays it. In a shutdown, all
-    /// dependencies of the service are up until the close hooks of all its values have ended, and
-    /// the [report](crate::supervise::StopReport) says how they have ended.
+    /// the close hook runs beside the next build; a blocking builder delays it. In a restart, a
+    /// stop and a shutdown, all dependencies of the service are up until the close hooks of all its
+    /// values have ended, and the [report](crate::supervise::StopReport) says how they have
+    /// ended.
     ///
     /// A supervisor that is dropped drops the values without the close hook, and so does
     /// [`Registry::close`].
@@ -383,7 +387,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
             let Some(end) = self.control.execute_end() else { return };
-            self.stop(running, mem::take(&mut earlier)).await;
+            self.stop(running, body, &mut earlier).await;
             // The drop of this supervisor reports the end.
             if end.kind == EndKind::ShutDown {
                 return;

@@ -182,7 +182,9 @@ pub(super) enum Meaning {
     Permanent,
     /// Another service was not available.
     Unavailable(ServiceName),
-    /// The failure is planned, or belongs to another service, which has counted it.
+    /// The failure is planned.
+    Planned,
+    /// The failure belongs to another service, which has counted it.
     Excused,
 }
 
@@ -204,7 +206,7 @@ impl Meaning {
             }
             // Counted against the dependency that was absent, or against the one that took it down.
             Reason::GraceExpired { .. } => Self::Excused,
-            reason if reason.is_planned() => Self::Excused,
+            reason if reason.is_planned() => Self::Planned,
             _ => Self::Failed,
         }
     }
@@ -225,7 +227,7 @@ impl Meaning {
                 return Self::Permanent;
             }
             if link.is::<Planned>() || link.is::<PlannedFor>() {
-                return Self::Excused;
+                return Self::Planned;
             }
         }
         Self::Failed

@@ -41,7 +41,7 @@ pub(crate) use self::{
 };
 
 #[cfg(feature = "supervise")]
-pub(crate) use self::polling::SupervisorPoll;
+pub(crate) use self::polling::{SupervisorPoll, present_poll};
 pub(crate) use event_listener::{Event, EventListener, Listener};
 
 #[cfg(loom)]

@@ -4,28 +4,47 @@ use std::cell::Cell;
 
 use super::thread_local;
 
+/// The polls of async supervisors that a thread executes, one inside of another.
+struct Polls {
+    /// The number of the innermost one. 0 if there is none.
+    present: Cell<u64>,
+    /// The number of the last one that has begun.
+    last: Cell<u64>,
+}
+
 thread_local! {
-    /// The number of polls of async supervisors that this thread executes, one inside of another.
     // The macro of loom has no `const` form.
     #[allow(clippy::missing_const_for_thread_local)]
-    static POLLS: Cell<u32> = Cell::new(0);
+    static POLLS: Polls = Polls { present: Cell::new(0), last: Cell::new(0) };
 }
 
 /// Returns whether this thread executes a poll of an async supervisor.
 pub(crate) fn polls_supervisor() -> bool {
+    present_poll() > 0
+}
+
+/// Returns the number of the poll of an async supervisor that this thread executes. 0 if it
+/// executes none. A poll of another thread may have the same number.
+pub(crate) fn present_poll() -> u64 {
     // A thread that has dropped its thread-local values is ending, and blocks no executor.
-    POLLS.try_with(|polls| polls.get() > 0).unwrap_or(false)
+    POLLS.try_with(|polls| polls.present.get()).unwrap_or(0)
 }
 
 /// One poll of an async supervisor, until it is dropped.
 #[cfg(feature = "supervise")]
-pub(crate) struct SupervisorPoll(());
+pub(crate) struct SupervisorPoll {
+    /// The number of the poll in which this one has begun.
+    outer: u64,
+}
 
 #[cfg(feature = "supervise")]
 impl SupervisorPoll {
     pub(crate) fn begin() -> Self {
-        let _ = POLLS.try_with(|polls| polls.set(polls.get() + 1));
-        Self(())
+        let outer = POLLS.try_with(|polls| {
+            polls.last.set(polls.last.get() + 1);
+            polls.present.replace(polls.last.get())
+        });
+        Self { outer: outer.unwrap_or(0) }
     }
 }
 
@@ -33,6 +52,6 @@ impl SupervisorPoll {
 #[cfg(feature = "supervise")]
 impl Drop for SupervisorPoll {
     fn drop(&mut self) {
-        let _ = POLLS.try_with(|polls| polls.set(polls.get().saturating_sub(1)));
+        let _ = POLLS.try_with(|polls| polls.present.set(self.outer));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, error::Error, sync::Arc};
 
-use crate::sync::{Mutex, lock};
+use crate::{
+    supervise::Permanent,
+    sync::{Mutex, lock},
+};
 
 /// The outcome of one build, in a [`Script`].
 ///
@@ -17,6 +20,8 @@ pub enum BuildOutcome {
     Build,
     /// The build returns this error.
     Fail(String),
+    /// The build returns this error as a [permanent](crate::supervise::Permanent) one.
+    Permanent(String),
     /// The build panics with this message.
     Panic(String),
     /// The build never completes; only a timeout, a failure or a shutdown ends it.
@@ -73,7 +78,7 @@ impl Script {
     ///
     /// # Errors
     ///
-    /// The error of [`BuildOutcome::Fail`].
+    /// The error of [`BuildOutcome::Fail`] or [`BuildOutcome::Permanent`].
     ///
     /// # Panics
     ///
@@ -97,6 +102,7 @@ impl Script {
         match outcome {
             None | Some(BuildOutcome::Build) => Ok(()),
             Some(BuildOutcome::Fail(error)) => Err(error.into()),
+            Some(BuildOutcome::Permanent(error)) => Err(Permanent::new(error).into()),
             Some(BuildOutcome::Panic(message)) => panic!("{message}"),
             Some(BuildOutcome::Hang) => std::future::pending().await,
         }

@@ -16,7 +16,7 @@ use crate::support::poll_once;
 use mainstay::{
     Registry,
     error::WaitForError,
-    supervise::{Clock, RestartPolicy},
+    supervise::{Clock, RestartPolicy, SupervisorState},
     test_kit::{BuildOutcome, Recorder, Script, TestRuntime, VirtualClock},
 };
 
@@ -165,6 +165,22 @@ fn time_moves_to_the_next_sleeper() {
     assert_eq!(clock.advance_to_next(), Some(second));
     assert!(poll_once(last).is_ready());
     assert_eq!(clock.advance_to_next(), None);
+}
+
+#[test]
+fn a_permanent_outcome_of_a_script_is_a_permanent_error() {
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let id = runtime.registry.register::<u32>("a").unwrap();
+    let script = Script::default();
+    script.push(BuildOutcome::Permanent("no such file".into()));
+    let supervisor = runtime.registry.supervise(id).unwrap();
+    runtime.spawn(supervisor.run(async move |_| script.step().await.map(|()| 7)));
+    runtime.advance(Duration::from_secs(60));
+    let supervisor = runtime.registry.status(id).unwrap().supervisor.unwrap();
+    assert_eq!(supervisor.state, SupervisorState::Permanent);
+    assert!(poll_once(runtime.registry.restart(id, "there is one now")).is_pending());
+    runtime.run_until_idle();
+    assert_eq!(*runtime.registry.get(id).unwrap(), 7);
 }
 
 #[test]

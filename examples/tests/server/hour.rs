@@ -1,7 +1,8 @@
 //! An hour in which something goes wrong in a server every ten seconds: services are failed, builds
 //! fail, panic and hang; the configuration is broken, names a missing database, and changes at the
-//! same time; database files are corrupted; a supervisor gives up. Each round has one of these, and
-//! some rounds have all of them. Between the rounds there is no delay, so the test is shorter than
+//! same time; database files are corrupted; a supervisor gives up, or finds a permanent error; a
+//! worker panics; services are restarted, stopped and started. Each round has one of these, and
+//! some rounds have many of them. Between the rounds there is no delay, so the test is shorter than
 //! an hour.
 //!
 //! Clients send requests without a break, and check each response. After each round all services
@@ -11,6 +12,7 @@
 //!   the services that failed with it;
 //! - a supervisor that has given up is reported with the cause, and its service is ready again
 //!   after a restart;
+//! - a service with a permanent error is built again after a change or a restart, and not before;
 //! - a worker that panicked works again, and a service that was stopped is ready after its start.
 //!
 //! At the end only the current database is open, and the server ends in order under load.
@@ -47,8 +49,8 @@ const CLIENTS: usize = 2;
 const LIMIT: usize = 12;
 
 /// The number of kinds of rounds, and the kinds that take little time.
-const KINDS: usize = 16;
-const SHORT: [usize; 12] = [0, 1, 2, 3, 4, 7, 8, 9, 10, 12, 13, 14];
+const KINDS: usize = 17;
+const SHORT: [usize; 13] = [0, 1, 2, 3, 4, 7, 8, 9, 10, 12, 13, 14, 15];
 /// The number of connections of one database.
 const CONNECTIONS: usize = 4;
 
@@ -95,11 +97,14 @@ impl Hour {
         self.post(&format!("/services/{service}/restart")).await;
     }
 
-    /// Restarts the services whose supervisors have given up.
+    /// Restarts the services whose supervisors have given up, or wait because of a permanent error.
     async fn restart_given_up(&self) {
         for service in SUPERVISED {
             let state = &status(&self.server, service).await["supervisor"]["state"];
-            if *state == json!(SupervisorState::GivenUp) {
+            if [SupervisorState::GivenUp, SupervisorState::Permanent]
+                .map(|it| json!(it))
+                .contains(state)
+            {
                 self.restart(service).await;
             }
         }
@@ -308,6 +313,24 @@ impl Hour {
                 self.post(&format!("/services/{service}/start")).await;
                 expected_failures(&[])
             }
+            // After a permanent error it is not built again, although the limit is not reached: not
+            // before the configuration changes, or it is restarted.
+            15 => {
+                self.set_next_build(service, "permanent").await;
+                self.fail(service).await;
+                self.wait_until_state(service, SupervisorState::Permanent).await;
+                wait_until_blocked_by(&self.server, service, "requested over HTTP").await;
+                let failures = self.counted_failures().await[service];
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                self.wait_until_state(service, SupervisorState::Permanent).await;
+                assert_eq!(self.counted_failures().await[service], failures);
+                if self.random.below(2) == 0 {
+                    self.restart(service).await;
+                    return expected_failures(&[(service, 2..=2)]);
+                }
+                self.reconfigure().await;
+                expected_failures(&[("config", 1..=1), (service, 2..=2)])
+            }
             _ => {
                 self.everything_at_once().await;
                 None
@@ -326,7 +349,7 @@ impl Hour {
                 }
                 4..6 => {
                     let service = self.one_of(&SUPERVISED);
-                    let outcome = self.one_of(&["fail", "panic", "hang"]);
+                    let outcome = self.one_of(&["fail", "permanent", "panic", "hang"]);
                     self.set_next_build(service, outcome).await;
                 }
                 6 => self.server.configure("name = "),

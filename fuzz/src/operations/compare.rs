@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use mainstay::{DependencyKind, Guard, Phase, ServiceStatus};
 
 use super::{
-    model::{Awaited, EdgeKey, EdgeSource, Model, RecordedEvent, Service},
+    edges::is_soft,
+    model::{Awaited, EdgeKey, Model, RecordedEvent, STOP_ENDED, Service},
     op::Pick,
     outcome::{FailureSummary, Outcome},
     reading::instance_id,
-    steps::is_soft,
     waits::state_of,
     world::{Id, World},
 };
@@ -58,21 +58,12 @@ impl World {
             .map(|edge| (is_soft(edge), (edge.declared, edge.kind)))
             .collect();
         assert_eq!(listed.len(), status.dependencies.len(), "each edge must be listed once");
-        let kind = |edge: &EdgeKey, source: &EdgeSource| match source {
-            EdgeSource::Discovered { .. } if edge.soft => (false, DependencyKind::Soft),
-            EdgeSource::Declared if edge.soft => (true, DependencyKind::Soft),
-            EdgeSource::Declared | EdgeSource::DeclaredToStart { hard: Some(_) } => {
-                (true, DependencyKind::Hard)
-            }
-            EdgeSource::DeclaredToStart { hard: None } => (true, DependencyKind::StartOnly),
-            EdgeSource::Discovered { start_only: true, .. } => (false, DependencyKind::StartOnly),
-            EdgeSource::Discovered { start_only: false, .. } => (false, DependencyKind::Hard),
-        };
         let edges = expected.edges.iter();
         let edges: BTreeMap<(&str, bool), (bool, DependencyKind)> = edges
             .map(|(edge, source)| {
                 let name = &*self.model.services[edge.dependency].name;
-                ((name, edge.soft), kind(edge, source))
+                let kind = self.model.kind(service, *edge).expect("the edge exists");
+                ((name, edge.soft), (source.is_declared(), kind))
             })
             .collect();
         assert_eq!(edges, listed, "dependencies of {} after {op:?}", status.name);
@@ -184,7 +175,7 @@ impl World {
         let Some(recorded) = &self.recorded else { return };
         let mut recorded =
             std::mem::take(&mut *recorded.lock().expect("the observer does not panic"));
-        self.model.check_order(&recorded);
+        self.model.check_order(&expected, &recorded);
         expected.sort();
         recorded.sort();
         assert_eq!(expected, recorded, "events of {:?}", self.op);
@@ -213,8 +204,18 @@ impl Model {
         edges.filter(|edge| !edge.soft).map(|edge| edge.dependency)
     }
 
-    /// Checks that the failures of one cascade are reported dependencies first.
-    fn check_order(&self, recorded: &[RecordedEvent]) {
+    /// Checks that the failures of one cascade are reported dependencies first. The turns of
+    /// planned ends have cascades of their own. They follow each other in the order of the model,
+    /// which checks S4.
+    fn check_order(&self, expected: &[RecordedEvent], recorded: &[RecordedEvent]) {
+        let ends = |events: &[RecordedEvent]| {
+            let ends = events.iter().filter(|event| event.what == STOP_ENDED);
+            ends.map(|event| event.service.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ends(expected), ends(recorded), "the order of the turns");
+        if !ends(recorded).is_empty() {
+            return;
+        }
         let is_failure =
             |event: &&RecordedEvent| matches!(&*event.what, "failed" | "invalidated" | "stopped");
         let failures = recorded.iter().filter(is_failure);

@@ -1,6 +1,7 @@
 //! Sequences of all operations on one thread. The result of each is compared with a model.
 
 mod compare;
+mod edges;
 mod model;
 mod op;
 mod outcome;

@@ -137,6 +137,16 @@ pub(crate) enum Op {
     FailInstance(Pick),
     FailForeignInstance(Pick),
     Status(Pick),
+    Restart(Pick, WaitMode),
+    Stop {
+        service: Pick,
+        subtree: bool,
+        mode: WaitMode,
+    },
+    Start(Pick),
+    /// The provider of a running handle holds its turn to stop.
+    HoldTurn(Pick),
+    DropTurn(Pick),
     Close,
     /// Provides a service, begins an attempt, waits for the dependency if there is one, and
     /// publishes. Without this operation most states would be rare.
@@ -206,9 +216,21 @@ impl Arbitrary<'_> for Op {
                 start_only: true,
                 mode: u.arbitrary()?,
             },
+            206..=216 | 223..=225 | 228..=235 | 242..=243 | 249..=251 => match u
+                .arbitrary::<u8>()?
+                % 16
+            {
+                0..=2 => Self::Restart(u.arbitrary()?, u.arbitrary()?),
+                kind @ 3..=7 => {
+                    Self::Stop { service: u.arbitrary()?, subtree: kind > 5, mode: u.arbitrary()? }
+                }
+                8..=10 => Self::Start(u.arbitrary()?),
+                11..=13 => Self::HoldTurn(u.arbitrary()?),
+                _ => Self::DropTurn(u.arbitrary()?),
+            },
             200..=219 => Self::Watch { attempt: Some(u.arbitrary()?), service: u.arbitrary()? },
-            220..=225 => Self::Watch { attempt: None, service: u.arbitrary()? },
-            226..=251 => Self::WaitChanged(u.arbitrary()?, u.arbitrary()?),
+            220..=222 => Self::Watch { attempt: None, service: u.arbitrary()? },
+            226..=248 => Self::WaitChanged(u.arbitrary()?, u.arbitrary()?),
             252 => Self::DropWatch(u.arbitrary()?),
             253 => Self::WaitForAny {
                 attempt: u.arbitrary()?,

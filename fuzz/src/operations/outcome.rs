@@ -1,11 +1,13 @@
 //! The outcome of an operation, in one form for the model and for the registry.
 
+use std::collections::BTreeSet;
+
 use mainstay::{
     Cascade, Failure, Phase, ServiceName,
     error::{
         BeginError, CycleError, DependencyError, DependencyUnavailable, ForeignIdError,
-        GetAllError, GetError, LookupError, ProvideError, RegisterError, Unavailable, WaitError,
-        WaitForError, WaitReadyError, WatchError,
+        GetAllError, GetError, LookupError, ProvideError, RegisterError, StopError, Unavailable,
+        WaitError, WaitForError, WaitReadyError, WatchError,
     },
 };
 
@@ -35,6 +37,12 @@ pub(crate) enum Outcome {
     },
     AlreadyFailed,
     Replaced,
+    /// A restart or a stop is over. It has stopped these services.
+    Stopped(BTreeSet<String>),
+    /// Whether a service was stopped that is started now.
+    Started {
+        was_stopped: bool,
+    },
     Failure(FailureSummary),
     Refused(Refusal),
 }
@@ -66,11 +74,20 @@ pub(crate) enum Refusal {
     Foreign,
     Closed(String),
     TimedOut(String),
+    /// These services hold their turns to stop.
+    StopTimedOut {
+        service: String,
+        waiting_for: BTreeSet<String>,
+    },
     AlreadyProvided(String),
     WrongType(String),
     Full(String),
     UnknownName(String),
-    NotReady { service: String, phase: Phase, generation: u64 },
+    NotReady {
+        service: String,
+        phase: Phase,
+        generation: u64,
+    },
     Contended(String),
     Invalidated(FailureSummary),
     Cycle(Vec<String>),
@@ -196,6 +213,14 @@ refusals! {
         WaitError::Closed { service } => Self::Closed(text(service)),
         WaitError::TimedOut { service, .. } => Self::TimedOut(text(service)),
         WaitError::ForeignId(foreign) => foreign.into(),
+    }
+    StopError {
+        StopError::Closed { service } => Self::Closed(text(service)),
+        StopError::TimedOut { service, waiting_for, .. } => Self::StopTimedOut {
+            service: text(service),
+            waiting_for: waiting_for.into_iter().map(|one| text(one.service)).collect(),
+        },
+        StopError::ForeignId(foreign) => foreign.into(),
     }
     WatchError {
         WatchError::DependentFailed(failure) => Self::Invalidated((&failure).into()),

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -12,8 +13,11 @@ use std::{
 
 use mainstay::{
     Attempt, Failure, Instance, ServiceState, Watch, WatchEvent,
-    error::{BeginError, WaitError, WaitForError, WaitReadyError, WatchError},
+    error::{BeginError, StopError, WaitError, WaitForError, WaitReadyError, WatchError},
+    supervise::{ShutdownReport, StopResult, StoppedService},
 };
+
+use crate::plan::EndKind;
 
 use super::{
     model::{Awaited, EdgeKey, EdgeSource, Number},
@@ -51,6 +55,7 @@ pub(crate) enum WaitResult {
     AnyDependency(Result<mainstay::InstanceId, WaitForError>),
     State(Result<ServiceState, WaitError>),
     Failure(Result<Failure, WaitError>),
+    Stopped(Result<ShutdownReport, StopError>),
     WatchEvent(Result<WatchEvent<Value>, WatchError>),
 }
 
@@ -83,6 +88,15 @@ impl WaitResult {
                     Outcome::Failure(failure.into())
                 })
             }
+            Self::Stopped(result) => Outcome::of(result.clone(), |report| {
+                assert_eq!(report.stop_timeouts, [], "providers have no limit");
+                let is_stopped = |one: &StoppedService| one.result == StopResult::Stopped;
+                assert!(report.stopped.iter().all(is_stopped), "they have no supervisors");
+                let names: BTreeSet<String> =
+                    report.stopped.iter().map(|one| one.service.to_string()).collect();
+                assert_eq!(names.len(), report.stopped.len(), "each service stops once");
+                Outcome::Stopped(names)
+            }),
             Self::WatchEvent(Err(error)) => Outcome::Refused(error.clone().into()),
             Self::WatchEvent(Ok(WatchEvent::Ready(instance))) => {
                 Outcome::Instances(vec![instance_id(instance)])
@@ -181,6 +195,28 @@ impl World {
             start_wait!(mode, WaitResult::State, registry => registry.wait_changed(id, since));
         let awaited = Awaited::Change { service, since: state_of(since) };
         self.first_check(awaited, None, mode, start);
+    }
+
+    /// Restarts or stops a service, with its hard dependents.
+    pub(crate) fn end_as_planned(
+        &mut self,
+        pick: Pick,
+        kind: EndKind,
+        subtree: bool,
+        mode: WaitMode,
+    ) {
+        let ((service, id), why, ticket) = (self.any(pick), self.reason(), self.number());
+        let registry = self.registry.clone();
+        let text = why.clone();
+        let start = start_wait!(mode, WaitResult::Stopped, registry => match kind {
+            EndKind::Restart => registry.restart(id, text),
+            EndKind::Stop if subtree => registry.stop_subtree(id),
+            EndKind::Stop => registry.stop(id),
+        });
+        if let Some(service) = service {
+            self.model.end_as_planned(service, kind, &why, subtree, ticket);
+        }
+        self.first_check(Awaited::Stopped { service, ticket }, None, mode, start);
     }
 
     pub(crate) fn wait_ready(&mut self, pick: Pick, mode: WaitMode) {
@@ -297,8 +333,7 @@ impl World {
                 self.model.wait_started(awaited);
                 if matches!(mode, WaitMode::ZeroTimeout | WaitMode::PastDeadline) {
                     self.model.wait_ended(awaited);
-                    let subject = awaited.subject().map(|service| self.model.name(service));
-                    let refusal = Refusal::TimedOut(subject.unwrap_or_default());
+                    let refusal = self.model.timed_out(awaited);
                     self.compare(&Outcome::Refused(refusal), &actual);
                 } else {
                     self.compare(&Outcome::Pending, &actual);

@@ -7,11 +7,11 @@ use std::{
 
 use mainstay::{
     AnyId, Attempt, Cached, Event, EventKind, Guard, Instance, Observer, Provider, Registry,
-    Running, ServiceId,
+    Running, ServiceId, supervise::TurnGuard,
 };
 
 use super::{
-    model::{EdgeKey, EdgeSource, Model, Number, RecordedEvent, wait_text},
+    model::{EdgeKey, EdgeSource, Model, Number, RecordedEvent, STOP_ENDED, wait_text},
     op::{Op, Pick, Script},
     outcome::{InstanceId, Outcome},
     reading::instance_id,
@@ -79,6 +79,8 @@ pub(crate) struct World {
     pub(crate) providers: Vec<Handle<Provider<Value>>>,
     pub(crate) attempts: Vec<Handle<Attempt<Value>>>,
     pub(crate) running: Vec<Handle<Running<Value>>>,
+    /// The guards that hold the turns of services to stop.
+    pub(crate) turns: Vec<(usize, TurnGuard)>,
     pub(crate) watches: Vec<WatchHandle>,
     pub(crate) readers: Vec<Reader>,
     /// The service of each instance, and the instance.
@@ -114,6 +116,7 @@ impl Observer for Recorder {
             EventKind::Invalidated(_) => "invalidated".to_string(),
             EventKind::AttemptFailed(_) => "attempt failed".to_string(),
             EventKind::Stopped(_) => "stopped".to_string(),
+            EventKind::StopEnded => STOP_ENDED.to_string(),
             EventKind::Closed => "closed".to_string(),
             _ => panic!("an unknown event: {}", event.kind),
         };
@@ -164,6 +167,7 @@ impl World {
             providers: Vec::new(),
             attempts: Vec::new(),
             running: Vec::new(),
+            turns: Vec::new(),
             watches: Vec::new(),
             readers: Vec::new(),
             held: Vec::new(),
@@ -220,6 +224,10 @@ impl World {
         self.op = Op::Nothing;
         while !self.waits.is_empty() {
             self.drop_wait(0);
+        }
+        while !self.turns.is_empty() {
+            self.drop_turn(0);
+            self.check();
         }
         while !self.attempts.is_empty() {
             self.end_attempt(0, false);

@@ -82,6 +82,8 @@ struct Service {
     provider: Provider<Value>,
     receiver: Receiver<Value>,
     drops: Drops,
+    /// The values that were received. They are dropped after the test.
+    received: Mutex<Vec<Value>>,
 }
 
 impl Service {
@@ -93,7 +95,8 @@ impl Service {
         let id = registry.register(name).unwrap();
         let provider = registry.provide(id).unwrap();
         let receiver = Receiver::new(registry, id);
-        Self { registry: registry.clone(), id, provider, receiver, drops: drops.clone() }
+        let (registry, drops, received) = (registry.clone(), drops.clone(), Mutex::default());
+        Self { registry, id, provider, receiver, drops, received }
     }
 
     fn begin(&self) -> Attempt<Value> {
@@ -112,12 +115,13 @@ impl Service {
         self.registry.get_arc(self.id).unwrap()
     }
 
-    /// Returns the numbers of the next instance and of its value. The value is forgotten.
+    /// Returns the numbers of the next instance and of its value. The value is kept.
     fn next(&self) -> Option<(InstanceNumber, u32)> {
         let HandedOver { number, value } = self.receiver.next().wait_blocking().unwrap()?;
-        let value = value.into_inner();
+        let mut value = value.into_inner();
+        value.panics = false;
         let found = value.number;
-        std::mem::forget(value);
+        self.received.lock().unwrap().push(value);
         Some((number, found))
     }
 }

@@ -123,9 +123,12 @@ impl Plan {
             return (false, false);
         }
         if let Some(member) = state.members.get_mut(&service) {
-            // It is being stopped: it begins again when it is released.
-            (member.is_root, member.subtree) = (true, false);
-            return (mem::take(&mut member.stays_stopped), false);
+            let was_stopped = mem::take(&mut member.stays_stopped);
+            if was_stopped {
+                // It is being stopped: it begins again when it is released.
+                (member.is_root, member.subtree, member.is_started) = (true, false, true);
+            }
+            return (was_stopped, false);
         }
         let mark = &store.service(service).end_mark;
         let was_stopped = mark.get() == EndMark::Stopped;

@@ -31,7 +31,7 @@ pub struct StopReport {
     pub stop_timeouts: Vec<StopTimeout>,
 }
 
-/// A service that has stopped at its turn in a shutdown, a restart or a stop.
+/// A service that has stopped at its turn in a restart, a stop or a shutdown.
 ///
 /// ```
 /// use mainstay::{Registry, supervise::StopResult};
@@ -130,7 +130,7 @@ pub struct CloseReport {
     pub end: WorkEnd,
 }
 
-/// How a service has stopped at its turn in a shutdown, a restart or a stop.
+/// How a service has stopped at its turn in a restart, a stop or a shutdown.
 ///
 /// ```
 /// use mainstay::supervise::StopResult;

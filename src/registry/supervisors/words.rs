@@ -35,7 +35,12 @@ impl fmt::Display for SupervisorStatus {
             SupervisorState::Permanent => {
                 write!(f, "{state}, a change of its inputs or `Registry::restart` tries again")
             }
-            SupervisorState::GivenUp => write!(f, "{state}, `Registry::restart` tries again"),
+            SupervisorState::GivenUp => {
+                write!(
+                    f,
+                    "{state}, `Registry::restart` or, by policy, a change of its inputs tries again"
+                )
+            }
             SupervisorState::Building => match late_by {
                 Some(late_by) => write!(f, "{state}, late by {}", Rounded(*late_by)),
                 None => write!(f, "{state}"),
@@ -74,7 +79,9 @@ mod tests {
         let text = "failed permanently, a change of its inputs or `Registry::restart` tries again";
         assert_eq!(status.to_string(), text);
         status.state = SupervisorState::GivenUp;
-        assert_eq!(status.to_string(), "given up, `Registry::restart` tries again");
+        let text =
+            "given up, `Registry::restart` or, by policy, a change of its inputs tries again";
+        assert_eq!(status.to_string(), text);
         status.holders = 2;
         for (state, text) in [
             (SupervisorState::Draining, "draining (holders: 2)"),

@@ -5,6 +5,8 @@ mod adding;
 mod blocking;
 mod events;
 mod lives;
+#[cfg(feature = "test-kit")]
+mod planned_ends;
 mod records;
 #[cfg(feature = "test-kit")]
 mod states;
@@ -12,3 +14,5 @@ mod statuses;
 #[cfg(feature = "test-kit")]
 mod strategies;
 mod why;
+#[cfg(feature = "test-kit")]
+mod why_states;

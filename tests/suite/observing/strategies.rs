@@ -1,9 +1,11 @@
-//! The observers of the examples in the documentation do not disturb a shutdown.
+//! The observers of the examples in the documentation disturb no shutdown, no restart and no stop.
 //!
 //! Each observer of an example in `src/event.rs` and `src/registry/observers.rs` is here, too, word
 //! for word: a test compares them.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -15,7 +17,7 @@ use std::{
 use mainstay::{
     Event, EventKind, Failure, Listing, Observer, Registry,
     error::WaitForError,
-    supervise::{RestartPolicy, StopReport},
+    supervise::{RestartPolicy, StopTimeout, StopWait, StoppedService},
     test_kit::TestRuntime,
 };
 
@@ -93,20 +95,51 @@ impl Observer for Lines {
     }
 }
 
-/// Services for a restart strategy, in a shutdown: `whole` was registered first, and nothing
-/// depends on it, so its turn comes at the same time as that of `part`, or later if `part` is
-/// reported first. Returns the events of the shutdown.
-fn shut_down(observer: impl Observer) -> Vec<String> {
+/// The end of all services: returns the report's services, in order, and its text.
+type End = fn(&Registry) -> Pin<Box<dyn Future<Output = (Vec<String>, bool)> + Send>>;
+
+fn ends_of(stopped: &[StoppedService], stop_timeouts: &[StopTimeout]) -> (Vec<String>, bool) {
+    let names = stopped.iter().map(|one| one.service.to_string()).collect();
+    (names, stop_timeouts.is_empty())
+}
+
+const SHUTDOWN: End = |registry| {
+    let shutdown = registry.shutdown(Duration::from_secs(60));
+    Box::pin(async move {
+        let report = shutdown.await;
+        ends_of(&report.stopped, &report.stop_timeouts)
+    })
+};
+
+fn operation(wait: StopWait) -> Pin<Box<dyn Future<Output = (Vec<String>, bool)> + Send>> {
+    Box::pin(async move {
+        let report = wait.await.unwrap();
+        ends_of(&report.stopped, &report.stop_timeouts)
+    })
+}
+
+const RESTART: End =
+    |registry| operation(registry.restart(registry.find("base").unwrap(), "edited"));
+
+const STOP: End = |registry| operation(registry.stop(registry.find("base").unwrap()));
+
+/// Services for a restart strategy, which end together. `uses whole` depends on `whole` and ends
+/// late, so `whole` is up when `part` has ended. Returns the events of the end.
+fn events(end: End, observer: impl Observer) -> Vec<String> {
     let mut runtime = TestRuntime::new(8).unwrap();
     let registry = runtime.registry.clone();
     registry.observe(observer).detach();
-    let names = ["whole", "part", "uses whole", "by hand"];
-    let [whole, part, uses_whole, by_hand] =
+    let names = ["part", "whole", "uses whole", "by hand", "base"];
+    let [part, whole, uses_whole, by_hand, base] =
         names.map(|name| registry.register::<u32>(name).unwrap());
+    for id in [whole, part, by_hand] {
+        registry.depends(id).on(base).unwrap();
+    }
     let policy = || RestartPolicy::default().drain_timeout(Duration::from_secs(10));
     let supervisor = |id| registry.supervise(id).unwrap().restart_policy(policy());
-    runtime.spawn(supervisor(whole).run(async |_| 1));
-    runtime.spawn(supervisor(part).run(async |_| 1));
+    for id in [base, whole, part] {
+        runtime.spawn(supervisor(id).run(async |_| 1));
+    }
     runtime.spawn(
         supervisor(uses_whole)
             .run(async move |build| Ok::<_, WaitForError>(**build.wait_for(whole).await?)),
@@ -123,36 +156,50 @@ fn shut_down(observer: impl Observer) -> Vec<String> {
 
     // `uses whole` is held: it stops late, and `whole` must be up until then.
     let held = registry.get(uses_whole).unwrap();
-    let report = Arc::<Mutex<Option<StopReport>>>::default();
-    let (shutdown, done) = (registry.shutdown(Duration::from_secs(60)), Arc::clone(&report));
-    runtime.spawn(async move { *done.lock().unwrap() = Some(shutdown.await) });
+    let whole_before = *registry.get(whole).unwrap();
+    let ended = Arc::<Mutex<Option<(Vec<String>, bool)>>>::default();
+    let (ending, done) = (end(&registry), Arc::clone(&ended));
+    runtime.spawn(async move {
+        let ended = ending.await;
+        *done.lock().unwrap() = Some(ended);
+    });
     runtime.advance(Duration::from_secs(5));
     assert!(registry.get(part).is_err(), "its turn to stop has come");
-    assert!(registry.get(whole).is_ok(), "its turn to stop has not come");
+    assert!(registry.get(whole).is_ok_and(|whole| *whole == whole_before), "its has not come");
     drop(held);
-    runtime.advance(Duration::from_secs(5));
-    let report = report.lock().unwrap().take().unwrap();
-    assert_eq!(report.to_string(), "4 services stopped in time");
-    assert_eq!(report.stopped.len(), 4);
-    runtime.recorder.take()
+    runtime.run_until_idle();
+    let lines = runtime.recorder.take();
+    // The drop of the supervisors is no failure then.
+    registry.close();
+    let (mut stopped, in_time) = ended.lock().unwrap().take().unwrap();
+    assert!(in_time, "{stopped:?}");
+    assert_eq!(stopped.last().unwrap(), "base");
+    stopped.sort();
+    assert_eq!(stopped, ["base", "by hand", "part", "uses whole", "whole"]);
+    lines
 }
 
 #[test]
-fn the_examples_do_not_disturb_a_shutdown() {
-    let expected = shut_down(Print);
-    assert!(expected.iter().all(|line| !line.contains("failed")), "{expected:?}");
-    let (sender, events) = mpsc::channel();
-    assert_eq!(shut_down(Forward(sender.clone())), expected);
-    assert_eq!(shut_down(of_events::Forward(sender)), expected);
-    assert!(events.iter().count() > expected.len());
-    assert_eq!(shut_down(Lines::default()), expected);
-    assert_eq!(shut_down(Count), expected);
-    assert_eq!(FAILURES.load(Ordering::Relaxed), 1, "`part` has failed once, and nothing else");
-    // The restart strategy has failed `whole` before, so the generations differ.
-    let words = |lines: Vec<String>| -> Vec<String> {
-        lines.iter().map(|line| line.split_once(' ').unwrap().1.replace(['1', '2'], "0")).collect()
-    };
-    assert_eq!(words(shut_down(OneForAll)), words(expected));
+fn the_examples_do_not_disturb_a_planned_end() {
+    for end in [SHUTDOWN, RESTART, STOP] {
+        let expected = events(end, Print);
+        assert!(expected.iter().all(|line| !line.contains("failed")), "{expected:?}");
+        let (sender, received) = mpsc::channel();
+        assert_eq!(events(end, Forward(sender.clone())), expected);
+        assert_eq!(events(end, of_events::Forward(sender)), expected);
+        assert!(received.iter().count() > expected.len());
+        assert_eq!(events(end, Lines::default()), expected);
+        let before = FAILURES.load(Ordering::Relaxed);
+        assert_eq!(events(end, Count), expected);
+        let failures = FAILURES.load(Ordering::Relaxed) - before;
+        assert_eq!(failures, 1, "`part` has failed once, and nothing else");
+        // The restart strategy has failed `whole` before, so the generations differ.
+        let words = |lines: Vec<String>| -> Vec<String> {
+            let generation = |line: &String| line.split_once(": ").unwrap().1.to_string();
+            lines.iter().map(generation).collect()
+        };
+        assert_eq!(words(events(end, OneForAll)), words(expected));
+    }
 }
 
 /// The implementations of `Observer` in Rust code: their lines without indentation.

@@ -297,8 +297,8 @@ mod supervised {
         check(idle, "idle: its supervisor is not running");
         check(
             given_up,
-            "given up: given up, `Registry::restart` tries again: cannot open \
-             /data/x.db: disk full (for 3 s)",
+            "given up: given up, `Registry::restart` or, by policy, a change of its inputs tries \
+             again: cannot open /data/x.db: disk full (for 3 s)",
         );
         check(builds, "builds: backing off after 1 failure, next try in 400 ms: edited");
         check(drains, "drains: draining (holders: 1): lost");

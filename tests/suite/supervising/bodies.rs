@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::runtime::{LiveCount, TestRuntime, exact, ms};
-use crate::support::{registry_of, until};
+use crate::support::{poll_once, registry_of, until};
 use mainstay::{
     Reason, Registry,
     supervise::{BodyEnd, BodyFailure, Live, RestartPolicy, StopReason, SupervisorState, WorkEnd},
@@ -215,9 +215,27 @@ fn a_body_that_is_late_is_dropped_and_only_then_the_service_is_built_again() {
         // The backoff has passed during this time, or ends soon.
         runtime.advance(ms(1_001));
     }
+    // Supervisors end when the registry is closed, and wait for no body then.
     runtime.registry.close();
-    runtime.advance(ms(3_000));
-    assert_eq!(alive.load(Ordering::Relaxed), 0);
+    runtime.run_until_idle();
+    assert_eq!((alive.load(Ordering::Relaxed), runtime.tasks.len()), (0, 0));
+}
+
+#[test]
+fn the_end_of_a_body_is_a_part_of_the_backoff_and_not_of_the_time_in_which_its_instance_was_up() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("worker");
+    let policy = exact().backoff(ms(2_000), ms(60_000)).reset_after(ms(1_000));
+    let supervisor = runtime.registry.supervise(id).unwrap();
+    let supervisor = supervisor.restart_policy(policy.stop_timeout(ms(1_500)));
+    runtime.spawn(supervisor.body(async |_| pending::<()>().await).run(async |_| 7));
+    runtime.advance(ms(999));
+    runtime.registry.fail(id, "by hand").unwrap();
+    runtime.advance(ms(1_999));
+    assert_eq!((runtime.get(id), runtime.supervisor_status(id).failures), (None, 1));
+    runtime.advance(ms(1));
+    assert_eq!(runtime.get(id), Some(7));
+    runtime.registry.close();
 }
 
 #[test]
@@ -311,6 +329,42 @@ impl Drop for PanicsInDrop {
     fn drop(&mut self) {
         panic!("in the drop");
     }
+}
+
+/// The end comes after the supervisor has checked for it, and before the body does.
+#[test]
+fn a_body_that_returns_because_of_an_end_in_the_same_poll_is_not_counted() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("worker");
+    let (ends, supervisor) = (Log::default(), runtime.registry.supervise(id));
+    let supervisor = supervisor.unwrap().restart_policy(exact()).body({
+        let ends = Arc::clone(&ends);
+        async move |live: Live<u32>| {
+            let begun = ends.lock().unwrap().len();
+            match begun {
+                0 => drop(poll_once(live.registry().restart(live.id(), "edited"))),
+                1 => {
+                    assert_eq!(
+                        last_failure(live.registry(), id),
+                        "worker is being restarted: edited"
+                    );
+                    live.fail("by the body");
+                }
+                _ => {}
+            }
+            let why = live.stopping().await.unwrap();
+            note(&ends, why.to_string());
+            Err::<(), _>("too late to be a failure")
+        }
+    });
+    runtime.spawn(supervisor.run(async |_| 7));
+    runtime.run_until_idle();
+    let status = runtime.supervisor_status(id);
+    assert_eq!((status.state, status.failures), (SupervisorState::BackingOff, 1));
+    assert_eq!(taken(&ends).len(), 2);
+    assert_eq!(last_failure(&runtime.registry, id), "by the body");
+    assert_eq!(runtime.registry.status(id).unwrap().failed, 2);
+    runtime.registry.close();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod blocking;
+mod blocking_bodies;
 mod bodies;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
@@ -11,9 +12,14 @@ mod closing_hooks;
 mod declared_graces;
 mod draining;
 mod dropped_waits;
+mod ending_edges;
+mod forms;
 mod graces;
+mod late_ends;
 mod operation_limits;
+mod operations;
 mod overlapping;
+mod pace;
 mod panics;
 mod restarting;
 mod retries;

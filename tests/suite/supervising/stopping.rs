@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::{
-    runtime::{TestRuntime, exact, fails, ms},
+    runtime::{BoxError, TestRuntime, exact, fails, ms},
     shutting_down::{Log, begin, note},
 };
 use crate::support::{poll_once, registry_of};
@@ -220,6 +220,25 @@ fn stop_subtree_leaves_each_dependent_stopped() {
     assert_eq!(taken(&log).last().unwrap(), "top begins");
 }
 
+/// Its dependency waits for it only after its start.
+#[test]
+fn a_start_of_a_service_that_stops_with_a_subtree_is_not_undone() {
+    let (mut runtime, log) = (TestRuntime::new(), Log::default());
+    let [bottom, left, right] = ["bottom", "left", "right"].map(|name| runtime.service(name));
+    supervise_logged(&mut runtime, &log, bottom, &[], ms(10));
+    supervise_logged(&mut runtime, &log, left, &[bottom], ms(10));
+    supervise_logged(&mut runtime, &log, right, &[bottom], ms(30));
+    runtime.run_until_idle();
+    let stop = runtime.registry.stop_subtree(bottom);
+    let ended = start(&mut runtime, stop);
+    assert!(runtime.registry.start(right).unwrap());
+    runtime.advance(ms(1_000));
+    assert_eq!(stopped(&ended), ["left", "right", "bottom"]);
+    let states = [bottom, left, right].map(|id| runtime.state(id));
+    let stopped = SupervisorState::Stopped;
+    assert_eq!(states, [stopped, stopped, SupervisorState::Building]);
+}
+
 #[test]
 fn a_restart_ends_a_backoff_and_given_up() {
     let mut runtime = TestRuntime::new();
@@ -282,6 +301,48 @@ fn a_failure_before_a_restart_of_a_dependency_counts() {
     runtime.run_until_idle();
     assert_eq!(stopped(&ended), ["b", "a"]);
     assert_eq!((runtime.get(a), runtime.state(b)), (Some(2), SupervisorState::GivenUp));
+}
+
+#[test]
+fn a_start_of_a_service_that_is_not_stopped_does_not_forget_its_failures() {
+    let (mut runtime, log, [bottom, middle, _]) = chain();
+    runtime.registry.fail(middle, "by hand").unwrap();
+    runtime.advance(ms(1_000));
+    assert_eq!(runtime.supervisor_status(middle).failures, 1);
+    let restart = runtime.registry.restart(bottom, "edited");
+    let ended = start(&mut runtime, restart);
+    assert!(!runtime.registry.start(middle).unwrap(), "it is being restarted, and not stopped");
+    runtime.advance(ms(1_000));
+    assert_eq!(stopped(&ended), ["top", "middle", "bottom"]);
+    assert_eq!(runtime.supervisor_status(middle).failures, 1);
+    drop(log);
+}
+
+/// The time after the planned end of an instance is not a time in which it was up.
+#[test]
+fn an_instance_that_was_not_stable_resets_no_counter_long_after_its_planned_end() {
+    let mut runtime = TestRuntime::new();
+    let (a, b) = (runtime.service("a"), runtime.service("b"));
+    runtime.supervise(a, exact(), fails(0));
+    let mut builds = 0;
+    runtime.supervise(b, exact().reset_after(ms(10_000)), move |build| {
+        builds += 1;
+        let number = builds;
+        async move {
+            build.wait_for(a).await?;
+            if number == 2 { Ok(number) } else { Err(BoxError::from("no luck")) }
+        }
+    });
+    runtime.advance(ms(1_000));
+    assert_eq!((runtime.get(b), runtime.supervisor_status(b).failures), (Some(2), 1));
+    let stop = runtime.registry.stop(a);
+    let ended = start(&mut runtime, stop);
+    assert_eq!(stopped(&ended), ["b", "a"]);
+    runtime.advance(ms(100_000));
+    runtime.registry.start(a).unwrap();
+    runtime.run_until_idle();
+    assert_eq!(runtime.state(b), SupervisorState::BackingOff);
+    assert_eq!(runtime.supervisor_status(b).failures, 2);
 }
 
 #[test]

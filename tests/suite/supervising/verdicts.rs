@@ -8,7 +8,6 @@
 //!   that one.
 
 use std::{
-    convert::Infallible,
     fmt,
     future::pending,
     sync::{
@@ -477,7 +476,8 @@ fn a_limit_without_a_window_is_one_for_failures_in_a_row() {
 fn a_builder_needs_no_error_type() {
     let mut runtime = TestRuntime::new();
     let id = runtime.service("a");
-    runtime.supervise(id, exact(), |_| async { Ok::<_, Infallible>(1) });
+    let supervisor = runtime.registry.supervise(id).unwrap();
+    runtime.spawn(supervisor.run(async |_| 1));
     runtime.run_until_idle();
     assert_eq!(runtime.get(id), Some(1));
 }

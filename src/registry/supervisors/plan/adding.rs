@@ -22,6 +22,8 @@ impl State {
         if let Some(member) = self.members.get_mut(&root) {
             // The last request for a service decides whether it begins again, and why it ends.
             (member.is_root, member.stays_stopped) = (true, stays_stopped);
+            // A restart starts a service that is being stopped.
+            member.is_started = !stays_stopped;
             member.subtree = stays_stopped && (member.subtree || subtree);
             member.end = Arc::clone(&end);
         }
@@ -68,6 +70,7 @@ impl State {
                     self.add_with_dependents(store, dependent, number, end, true);
                     if let Some(member) = self.members.get_mut(&dependent) {
                         (member.subtree, member.stays_stopped) = (true, true);
+                        member.is_started = false;
                     }
                     to_visit.push(dependent);
                 }
@@ -76,8 +79,7 @@ impl State {
     }
 
     /// Adds a service to an operation. Returns the operation that it belongs to, which is another
-    /// one if it was a member of it. With `subtree` it stays stopped, unless it was asked for
-    /// itself.
+    /// one if it was a member of it. With `subtree` it stays stopped, unless it was started since.
     pub(super) fn add(
         &mut self,
         store: &Store,
@@ -90,7 +92,7 @@ impl State {
             if end.kind > member.end.kind {
                 member.end = Arc::clone(end);
             }
-            if subtree && !member.is_root {
+            if subtree && !member.is_started {
                 (member.subtree, member.stays_stopped) = (true, true);
             }
             let other = member.operation;
@@ -105,6 +107,7 @@ impl State {
                 is_root: false,
                 stays_stopped: subtree || is_stopped,
                 subtree,
+                is_started: false,
                 progress: Progress::Waiting,
                 is_queued: true,
                 is_marked: false,

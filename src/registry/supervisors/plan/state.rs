@@ -89,6 +89,9 @@ pub(super) struct Member {
     pub(super) stays_stopped: bool,
     /// Its dependents stay stopped, too.
     pub(super) subtree: bool,
+    /// It was started or restarted since the last stop of it. The passes of its dependencies do not
+    /// stop it again.
+    pub(super) is_started: bool,
     pub(super) progress: Progress,
     /// It is in `to_check`.
     pub(super) is_queued: bool,
