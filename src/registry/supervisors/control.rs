@@ -196,6 +196,11 @@ impl Control {
         control.change(SupervisorState::Building, Details::default());
     }
 
+    /// Called when the supervisor has ended: no end is requested after that.
+    pub(super) fn end(&self) {
+        lock(&self.0).state = SupervisorState::NotRunning;
+    }
+
     /// Asks for a reset. Returns whether the service was down until a time, a change or a reset, so
     /// that the reset starts a build.
     pub(crate) fn request_reset(&self) -> bool {

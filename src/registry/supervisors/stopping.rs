@@ -155,7 +155,9 @@ impl Registry {
         // First while it can be found: another thread may report it as late, and describes it.
         self.end_reached(service, control);
         self.supervisors().remove(service);
-        // Its turn may have begun since then.
+        control.end();
+        // Its turn may have begun since then. If it begins later, the plan finds no supervisor, or
+        // one that is not running, and ends the service itself.
         self.end_reached(service, control);
         // After the plan: a shutdown checks it after this step (`progress.rs`).
         self.supervisors().progress.step();
