@@ -100,7 +100,7 @@ fn dependents_that_do_not_depend_on_each_other_stop_at_the_same_time() {
         };
         let ended = start(&mut runtime, wait);
         runtime.advance(ms(39));
-        assert_eq!(ended.lock().unwrap().is_some(), false, "{operation}");
+        assert!(ended.lock().unwrap().is_none(), "{operation}");
         runtime.advance(ms(1));
         let mut order = stopped(&ended);
         order[1..3].sort();
