@@ -332,7 +332,7 @@ impl Registry {
     ///
     /// The drop blocks at most for the timeout. The supervisors must run elsewhere: on threads, or
     /// on an executor that this thread does not run. In a poll of an async supervisor, the drop
-    /// [does not block](Self::shutdown_blocking#in-a-poll-of-an-async-supervisor).
+    /// [does not block](Self::shutdown_blocking).
     ///
     /// ```
     /// use std::{error::Error, thread, time::Duration};
