@@ -7,7 +7,7 @@ use std::{future::Future, pin::Pin, time::Instant};
 
 pub(crate) use self::{
     shield::ShieldedSleep,
-    wake_source::{WakeSource, block_on},
+    wake_source::{WakeSource, block_on, block_on_until, within},
 };
 
 /// A future that completes at a given time; returned by [`Clock::sleep_until`].

@@ -20,7 +20,8 @@
 //! | `Build::wait_for` | `BuildWaitFor` | the build, which records the edges that it uses |
 //! | `Build::wait_for_any` | `BuildWaitForAny` | the build |
 //!
-//! The last three need the feature `supervise`.
+//! The last three need the feature `supervise`, which has two more: `StopWait`, which enforces
+//! limits while it waits, and `SignalWait`, which waits for the registry and not for a service.
 //!
 //! All of them are cancel-safe: a wait that is dropped before it has ended has no effect on other
 //! waiters. One effect can remain: a dependency that was discovered stays an edge until the next

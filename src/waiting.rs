@@ -55,12 +55,6 @@ pub(crate) mod sealed {
         /// Returns the error of a wait that has lasted for `after`.
         fn timed_out(&self, after: Duration) -> Self::Output;
 
-        /// Returns the error of a wait that would block a poll of an async supervisor. Each wait
-        /// that a user can get has its own.
-        fn must_await(&self) -> Self::Output {
-            self.timed_out(Duration::ZERO)
-        }
-
         /// Returns the present time, if an observer needs the duration of the wait.
         fn now_if_observed(&self) -> Option<Instant> {
             None
@@ -72,9 +66,15 @@ pub(crate) mod sealed {
         /// Called once after `on_start`, when the wait ends or is dropped.
         fn on_end(&mut self, _started_at: Option<Instant>) {}
     }
+
+    /// A condition for which a thread of the user may block.
+    pub trait BlockingCondition: Condition {
+        /// Returns the error of a wait that would block a poll of an async supervisor.
+        fn must_await(&self) -> Self::Output;
+    }
 }
 
-use sealed::{Condition, WaitSlots};
+use sealed::{BlockingCondition, Condition, WaitSlots};
 
 /// Waits for a condition: await it on any executor, or block a thread with
 /// [`wait_blocking`](Self::wait_blocking).
@@ -132,6 +132,13 @@ impl<C: Condition> Wait<C> {
         Self { condition, waiter, started: false, started_at: None, done: false }
     }
 
+    #[cfg(feature = "supervise")]
+    pub(crate) fn condition(&self) -> &C {
+        &self.condition
+    }
+}
+
+impl<C: BlockingCondition> Wait<C> {
     /// Blocks this thread until the wait ends, and returns its output.
     ///
     /// # In async code
@@ -198,6 +205,23 @@ impl<C: Condition> Wait<C> {
         self.block(Some(deadline), false)
     }
 
+    fn block(mut self, deadline: Option<Instant>, only_checks: bool) -> C::Output {
+        // Also if the condition holds already, so that the first test finds this call.
+        if !only_checks && polls_supervisor() {
+            return self.condition.must_await();
+        }
+        // If the condition holds already, the thread needs no waker.
+        let first = if self.done { None } else { self.condition.check() };
+        if let Some(output) = first {
+            return output;
+        }
+        let start = deadline.map(|_| Instant::now());
+        let elapsed = || start.map(|start| start.elapsed()).unwrap_or_default();
+        block_until(&mut self, || deadline).unwrap_or_else(|| self.condition.timed_out(elapsed()))
+    }
+}
+
+impl<C: Condition> Wait<C> {
     /// Waits in async code, but at most for `timeout`, measured by `clock`. If the timeout expires,
     /// it returns the error `TimedOut` of the wait.
     ///
@@ -227,19 +251,8 @@ impl<C: Condition> Wait<C> {
         timeout: Duration,
         clock: &dyn crate::clock::Clock,
     ) -> C::Output {
-        let start = clock.now();
-        // A deadline that `Instant` cannot represent is never reached.
-        let Some(deadline) = start.checked_add(timeout) else { return self.await };
-        let output = async { Some((&mut self).await) };
-        let expired = async {
-            // The clock may be one of the user, and its timer may be shared with others.
-            crate::clock::ShieldedSleep::new(clock.sleep_until(deadline)).await;
-            None
-        };
-        match futures_lite::future::or(output, expired).await {
-            Some(output) => output,
-            None => self.condition.timed_out(clock.now().saturating_duration_since(start)),
-        }
+        let output = crate::clock::within(&mut self, timeout, clock).await;
+        output.unwrap_or_else(|after| self.condition.timed_out(after))
     }
 
     /// Checks the condition. Registers nothing that would wake the caller later.
@@ -256,21 +269,6 @@ impl<C: Condition> Wait<C> {
     #[cfg(feature = "supervise")]
     pub(crate) fn unless_holds<F: Future>(self, work: Pin<&mut F>) -> UnlessHolds<'_, C, F> {
         UnlessHolds { wait: self, work }
-    }
-
-    fn block(mut self, deadline: Option<Instant>, only_checks: bool) -> C::Output {
-        // Also if the condition holds already, so that the first test finds this call.
-        if !only_checks && polls_supervisor() {
-            return self.condition.must_await();
-        }
-        // If the condition holds already, the thread needs no waker.
-        let first = if self.done { None } else { self.condition.check() };
-        if let Some(output) = first {
-            return output;
-        }
-        let start = deadline.map(|_| Instant::now());
-        let elapsed = || start.map(|start| start.elapsed()).unwrap_or_default();
-        block_until(&mut self, || deadline).unwrap_or_else(|| self.condition.timed_out(elapsed()))
     }
 
     fn end(&mut self) {

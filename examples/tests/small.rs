@@ -79,7 +79,7 @@ impl Server {
 
     fn assert_ends_in_order(&mut self) {
         assert!(self.wait_for_end().success());
-        assert_eq!(self.next_line(), "all services have stopped");
+        assert_eq!(self.next_line(), "3 services stopped in time");
     }
 }
 

@@ -6,8 +6,10 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::Poll,
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+use futures_lite::future::or;
 
 use super::{Clock, ShieldedSleep};
 use crate::sync::{Mutex, block_until, lock};
@@ -65,12 +67,46 @@ pub(crate) fn block_on<F: Future>(future: impl FnOnce(WakeSource) -> F) -> F::Ou
     }
 }
 
+/// As [`block_on`], but returns `None` at the deadline, which is a time of [`Instant::now`]. Polls
+/// at least once.
+pub(crate) fn block_on_until<F: Future>(
+    deadline: Option<Instant>,
+    future: impl FnOnce(WakeSource) -> F,
+) -> Option<F::Output> {
+    let wake_at = Arc::<Mutex<Option<Instant>>>::default();
+    let mut future = pin!(future(WakeSource::Thread(Arc::clone(&wake_at))));
+    loop {
+        // `take`, because each poll stores anew the time at which the next poll is due.
+        let next = || [lock(&wake_at).take(), deadline].into_iter().flatten().min();
+        let output = block_until(&mut future, next);
+        if output.is_some() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return output;
+        }
+    }
+}
+
+/// Waits for the future, but at most for `timeout` by the clock. Returns the duration of the wait
+/// if the timeout expires.
+pub(crate) async fn within<F: Future + Unpin>(
+    future: &mut F,
+    timeout: Duration,
+    clock: &dyn Clock,
+) -> Result<F::Output, Duration> {
+    let start = clock.now();
+    // A deadline that `Instant` cannot represent is never reached.
+    let Some(deadline) = start.checked_add(timeout) else { return Ok(future.await) };
+    let output = async { Some(future.await) };
+    let expired = async {
+        // The clock may be one of the user, and its timer may be shared with others.
+        ShieldedSleep::new(clock.sleep_until(deadline)).await;
+        None
+    };
+    let output = or(output, expired).await;
+    output.ok_or_else(|| clock.now().saturating_duration_since(start))
+}
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
-    use std::time::Duration;
-
-    use futures_lite::future::or;
-
     use super::{super::SystemClock, *};
 
     #[test]

@@ -56,4 +56,7 @@ pub(crate) use self::{
     read::WaitEnded,
 };
 #[cfg(feature = "supervise")]
-pub use self::{operation::StopError, provide::DrainError};
+pub use self::{
+    operation::{SignalError, StopError},
+    provide::DrainError,
+};

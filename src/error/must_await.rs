@@ -40,11 +40,16 @@ use crate::service::ServiceName;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MustAwaitError {
-    /// The service that was waited for. `None` for a wait for all services.
+    /// The service that was waited for. `None` for a wait for all services, or for the registry.
     pub service: Option<ServiceName>,
 }
 
 impl MustAwaitError {
+    #[cfg(feature = "supervise")]
+    pub(crate) fn of_registry() -> Self {
+        Self { service: None }
+    }
+
     pub(crate) fn new(service: ServiceName) -> Self {
         Self { service: Some(service) }
     }

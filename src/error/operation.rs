@@ -1,8 +1,9 @@
-//! The error of a restart or a stop.
+//! The errors of the waits for a planned end: of a restart or a stop, and for the shutdown and the
+//! close of the registry.
 
 use std::time::Duration;
 
-use super::ForeignIdError;
+use super::{ForeignIdError, MustAwaitError};
 use crate::{service::ServiceName, supervise::StopTimeout};
 
 /// Why a wait for a [restart](crate::Registry::restart) or a [stop](crate::Registry::stop) ended
@@ -45,6 +46,9 @@ pub enum StopError {
         /// The service that the caller has named.
         service: ServiceName,
     },
+    /// A blocking wait in a poll of an async supervisor, which has begun nothing: use `.await`.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
     /// The timeout of the wait expired. The restart or the stop continues.
     #[error("{service} has not stopped after {after:?}{}", list(.waiting_for))]
     TimedOut {
@@ -64,4 +68,30 @@ fn list(waiting_for: &[StopTimeout]) -> String {
         text += &one.to_string();
     }
     text
+}
+
+/// Why a blocking or timed wait for [`shutdown_requested`](crate::Registry::shutdown_requested) or
+/// [`closed`](crate::Registry::closed) has ended early.
+///
+/// ```
+/// use mainstay::{Registry, error::SignalError};
+/// use std::time::Duration;
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let closed = registry.closed().wait_blocking_timeout(Duration::ZERO);
+/// assert!(matches!(closed, Err(SignalError::TimedOut { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// A blocking wait in a poll of an async supervisor: use `.await`.
+    #[error(transparent)]
+    MustAwait(#[from] MustAwaitError),
+    /// The timeout of the wait expired.
+    #[error("the wait for the registry has not ended after {after:?}")]
+    TimedOut {
+        /// The duration of the wait.
+        after: Duration,
+    },
 }

@@ -14,7 +14,7 @@ use crate::{
     store::{Awaited, Edge, Received, Store, UsedEdges},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -152,10 +152,6 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
         Err(WaitForError::TimedOut(missing))
     }
 
-    fn must_await(&self) -> Self::Output {
-        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
-    }
-
     fn now_if_observed(&self) -> Option<Instant> {
         self.registry.now_if_observed()
     }
@@ -172,5 +168,11 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
             self.registry.store().wait_ended(self.dependent, shown);
         }
         self.registry.wait_ended(self.dependency(), Some(self.dependent), started_at);
+    }
+}
+
+impl<I: DependencyId> BlockingCondition for DependencyWait<'_, I> {
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     store::{InstanceTracker, Store},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -114,7 +114,9 @@ impl<T: Send + Sync + 'static> Condition for DrainedCondition<'_, T> {
         let service = self.running.registry.store().name(self.running.id.index());
         Err(DrainError::TimedOut { service, holders: self.running.holders(), after })
     }
+}
 
+impl<T: Send + Sync + 'static> BlockingCondition for DrainedCondition<'_, T> {
     fn must_await(&self) -> Self::Output {
         let service = self.running.registry.store().name(self.running.id.index());
         Err(MustAwaitError::new(service).into())

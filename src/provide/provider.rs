@@ -14,7 +14,7 @@ use crate::{
     sync::Shielded,
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -232,13 +232,15 @@ impl<T: Send + Sync + 'static> Condition for SlotFree<'_, T> {
         Err(BeginError::TimedOut { service, after })
     }
 
+    fn on_start(&mut self) {
+        self.started_at = self.provider.registry.now_if_observed();
+    }
+}
+
+impl<T: Send + Sync + 'static> BlockingCondition for SlotFree<'_, T> {
     fn must_await(&self) -> Self::Output {
         let service = self.provider.registry.store().name(self.provider.id.index());
         Err(MustAwaitError::new(service).into())
-    }
-
-    fn on_start(&mut self) {
-        self.started_at = self.provider.registry.now_if_observed();
     }
 }
 

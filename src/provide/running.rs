@@ -15,7 +15,7 @@ use crate::{
     sync::Shielded,
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -218,7 +218,9 @@ impl Condition for GenerationEnded {
     fn timed_out(&self, after: Duration) -> Self::Output {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.service), after })
     }
+}
 
+impl BlockingCondition for GenerationEnded {
     fn must_await(&self) -> Self::Output {
         Err(MustAwaitError::new(self.registry.store().name(self.service)).into())
     }

@@ -17,7 +17,7 @@ use crate::{
     sync::Shielded,
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -277,7 +277,9 @@ impl<D: Send + Sync + 'static> Condition for ChangedCondition<'_, D> {
         let service = self.store().name(self.watch.id.index());
         Err(WatchError::TimedOut { service, after })
     }
+}
 
+impl<D: Send + Sync + 'static> BlockingCondition for ChangedCondition<'_, D> {
     fn must_await(&self) -> Self::Output {
         Err(MustAwaitError::new(self.store().name(self.watch.id.index())).into())
     }

@@ -26,7 +26,7 @@ use crate::{
     sync::{ArcCell, Held, Shielded, into_arc, shielded},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -521,10 +521,6 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
         )))
     }
 
-    fn must_await(&self) -> Self::Output {
-        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
-    }
-
     fn now_if_observed(&self) -> Option<Instant> {
         self.registry.now_if_observed()
     }
@@ -535,6 +531,12 @@ impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
 
     fn on_end(&mut self, started_at: Option<Instant>) {
         self.registry.wait_ended(self.id.index(), None, started_at);
+    }
+}
+
+impl<T: Send + Sync + 'static> BlockingCondition for ReadyCondition<T> {
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     store::{Inspected, Store},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -135,7 +135,9 @@ impl Condition for AllReadyCondition {
             AllReadyError::TimedOut { not_ready, after, missing }
         })
     }
+}
 
+impl BlockingCondition for AllReadyCondition {
     fn must_await(&self) -> Self::Output {
         Err(MustAwaitError { service: None }.into())
     }

@@ -10,7 +10,7 @@ use crate::{
     store::{Phase, Store},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -115,10 +115,6 @@ impl Condition for StateDiffers {
         Err(WaitError::TimedOut { service: self.registry.name_of(self.id)?, after })
     }
 
-    fn must_await(&self) -> Self::Output {
-        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
-    }
-
     /// Before the waiter bit is set: an attempt that begins and finds the bit then finds the count
     /// (`Store::begin`).
     fn on_start(&mut self) {
@@ -127,5 +123,11 @@ impl Condition for StateDiffers {
 
     fn on_end(&mut self, _started_at: Option<Instant>) {
         self.store().service(self.id.index).change_waiters.fetch_sub(1);
+    }
+}
+
+impl BlockingCondition for StateDiffers {
+    fn must_await(&self) -> Self::Output {
+        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 }

@@ -39,7 +39,7 @@ mod trace;
 pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{
-    BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
+    BodyReport, CloseReport, SignalWait, StopReport, StopResult, StopTimeout, StoppedService,
     SupervisorState, SupervisorStatus, WorkEnd,
 };
 #[cfg(feature = "supervise")]

@@ -3,6 +3,7 @@
 //! It is in this folder, and not in `supervise/`, so that `registry/` does not depend on
 //! `supervise/`.
 
+mod control;
 mod plan;
 mod planned_end;
 mod progress;
@@ -11,19 +12,23 @@ mod signals;
 mod stopping;
 mod words;
 
-pub use self::report::{
-    BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService, WorkEnd,
-};
 pub(crate) use self::{
+    control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
     progress::Progress,
 };
+pub use self::{
+    report::{
+        BodyReport, CloseReport, StopReport, StopResult, StopTimeout, StoppedService, WorkEnd,
+    },
+    signals::SignalWait,
+};
 
 use std::{
     collections::HashMap,
-    fmt, mem,
-    sync::{Arc, Weak},
+    fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,9 +39,7 @@ use crate::{
     clock::{Clock, SystemClock},
     numbers::ServiceIndex,
     service::ServiceName,
-    store::Store,
     sync::{Mutex, lock, shielded},
-    waiting::sealed::{Condition, WaitSlots},
 };
 
 impl Registry {
@@ -225,6 +228,9 @@ pub(crate) struct Supervisors {
     /// Counts a step when the plan has changed in a way that a future of `shutdown` must notice: a
     /// service has ended, the shutdown has begun or has ended.
     pub(crate) progress: Progress,
+    /// Counts a step when a limit of a service is earlier than the time until which the futures
+    /// sleep that enforce the limits.
+    pub(crate) limits: Progress,
     pub(crate) signals: Signals,
 }
 
@@ -242,6 +248,7 @@ impl Default for Supervisors {
             services: Mutex::default(),
             plan: Plan::default(),
             progress: Progress::default(),
+            limits: Progress::default(),
             signals: Signals::default(),
         }
     }
@@ -251,8 +258,7 @@ impl Supervisors {
     pub(crate) fn add(&self, index: ServiceIndex) -> Arc<Control> {
         let mut services = lock(&self.services);
         let changes = services.get(&index).map_or(0, Supervised::changes);
-        let state = ControlState { changes, ..ControlState::default() };
-        let control = Arc::new(Control(Mutex::new(state)));
+        let control = Arc::new(Control::new(changes));
         services.insert(index, Supervised::Now(Arc::clone(&control)));
         control
     }
@@ -295,25 +301,7 @@ impl Supervisors {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
         let now = self.now();
-        let holders = control.holders();
-        let (status, build) = {
-            let control = lock(&control.0);
-            let Details { failures, retry_at, waiting_for, .. } = &control.details;
-            let since = control.not_ready_since;
-            let status = SupervisorStatus {
-                state: control.state,
-                failures: *failures,
-                next_try_in: retry_at.zip(now).map(|(at, now)| at.saturating_duration_since(now)),
-                waiting_for: waiting_for.clone(),
-                holders,
-                not_ready_for: since.zip(now).map(|(at, now)| now.saturating_duration_since(at)),
-                late_by: None,
-            };
-            (status, control.build.clone())
-        };
-        // The timer of the build has a lock of its own.
-        let late_by = build.zip(now).and_then(|(build, now)| build.upgrade()?.late_by(now));
-        Some(SupervisorStatus { late_by, ..status })
+        Some(control.status(now))
     }
 
     /// Counts an event about the supervision of a service that is not a change of the state of a
@@ -321,7 +309,7 @@ impl Supervisors {
     pub(super) fn count_change(&self, index: ServiceIndex) -> u64 {
         let mut services = lock(&self.services);
         match services.entry(index).or_insert(Supervised::Before(0)) {
-            Supervised::Now(control) => lock(&control.0).count_change(),
+            Supervised::Now(control) => control.count_change(),
             Supervised::Before(changes) => {
                 *changes += 1;
                 *changes
@@ -334,288 +322,8 @@ impl Supervised {
     /// Returns the number of the last change. Takes the lock of the control.
     fn changes(&self) -> u64 {
         match self {
-            Self::Now(control) => lock(&control.0).changes,
+            Self::Now(control) => control.changes(),
             Self::Before(changes) => *changes,
         }
-    }
-}
-
-/// What one supervisor shares with the registry: it reports its state here, and receives commands.
-///
-/// A thread that writes a command wakes the slot of the service afterwards, because the supervisor
-/// waits on this slot ([`CommandWait`]).
-pub(crate) struct Control(Mutex<ControlState>);
-
-struct ControlState {
-    // Reported by the supervisor.
-    state: SupervisorState,
-    details: Details,
-    /// The end of the last instance, or the time at which the supervisor was run. `None` if an
-    /// instance is up, or the supervisor is not running.
-    not_ready_since: Option<Instant>,
-    /// The number of the last change of the state. The numbers of one service grow, also from one
-    /// of its supervisors to the next one.
-    changes: u64,
-    /// The last build that has a timeout.
-    build: Option<Weak<dyn BuildDeadline>>,
-    /// The limit for stopping the service.
-    stop_timeout: Duration,
-    /// How its work at its turn to stop has ended. `None` if it has not.
-    stop_end: Option<StopEnd>,
-    /// How the body has ended at the turn to stop.
-    body: Option<BodyReport>,
-    /// How the close hooks have ended since the turn to stop.
-    closes: Vec<CloseReport>,
-    /// The readers that it waits for at its turn to stop.
-    readers: Option<Arc<dyn CountHolders>>,
-    // Commands to the supervisor.
-    reset_requested: bool,
-    end_requested: Option<Arc<PlannedEnd>>,
-}
-
-/// What a supervisor reports of its state.
-#[derive(Default)]
-pub(crate) struct Details {
-    /// The number of counted failures.
-    pub(crate) failures: u32,
-    /// While backing off: the end of the backoff. While waiting: the earliest time of a retry.
-    pub(crate) retry_at: Option<Instant>,
-    /// While waiting: the service that it waits for.
-    pub(crate) waiting_for: Option<ServiceName>,
-    /// At the begin of a draining: the number of references.
-    pub(crate) holders: usize,
-}
-
-/// The instances for whose readers a supervisor waits.
-pub(crate) trait CountHolders: Send + Sync {
-    /// Returns the number of references to them.
-    fn holders(&self) -> usize;
-}
-
-/// The deadline of a build.
-pub(crate) trait BuildDeadline: Send + Sync {
-    /// Returns by how much the build exceeds its deadline. `None` if it is in time or has ended.
-    fn late_by(&self, now: Instant) -> Option<Duration>;
-}
-
-/// How the work of a supervisor at its turn to stop has ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StopEnd {
-    Done,
-    /// A limit has expired: of the body, of the draining, or of a close hook.
-    TimedOut,
-}
-
-impl Default for ControlState {
-    fn default() -> Self {
-        Self {
-            state: SupervisorState::NotRunning,
-            details: Details::default(),
-            not_ready_since: None,
-            changes: 0,
-            build: None,
-            stop_timeout: Duration::ZERO,
-            stop_end: None,
-            body: None,
-            closes: Vec::new(),
-            readers: None,
-            reset_requested: false,
-            end_requested: None,
-        }
-    }
-}
-
-impl ControlState {
-    /// Changes the state. Returns the number of the change.
-    fn change(&mut self, state: SupervisorState, details: Details) -> u64 {
-        (self.state, self.details) = (state, details);
-        // The supervisor may not have taken the reset so far.
-        if self.reset_requested {
-            self.details.failures = 0;
-        }
-        self.count_change()
-    }
-
-    fn count_change(&mut self) -> u64 {
-        self.changes += 1;
-        self.changes
-    }
-}
-
-impl Control {
-    /// Reports the state of the supervisor. `now` is the present time, if the service was ready
-    /// until now ([`reported`](Self::reported)). Returns the number of the change, by which the
-    /// listing for a new observer shows it or not.
-    pub(crate) fn set_state(
-        &self,
-        state: SupervisorState,
-        details: Details,
-        now: Option<Instant>,
-    ) -> u64 {
-        let mut control = lock(&self.0);
-        match state {
-            SupervisorState::Up | SupervisorState::Completed => control.not_ready_since = None,
-            _ => control.not_ready_since = control.not_ready_since.or(now),
-        }
-        control.change(state, details)
-    }
-
-    /// Returns the state that the supervisor has reported, and whether the service was ready then.
-    /// A supervisor that has reported nothing counts as ready.
-    pub(crate) fn reported(&self) -> (SupervisorState, bool) {
-        let control = lock(&self.0);
-        (control.state, control.not_ready_since.is_none())
-    }
-
-    /// Reports a build that has a timeout.
-    pub(crate) fn set_build(&self, build: Weak<dyn BuildDeadline>) {
-        lock(&self.0).build = Some(build);
-    }
-
-    pub(crate) fn state(&self) -> SupervisorState {
-        lock(&self.0).state
-    }
-
-    /// Reports that the supervisor is running, and the limit for stopping its service.
-    pub(crate) fn start(&self, stop_timeout: Duration) {
-        let mut control = lock(&self.0);
-        control.stop_timeout = stop_timeout;
-        control.change(SupervisorState::Building, Details::default());
-    }
-
-    /// Asks for a reset. Returns whether the service was down until a time, a change or a reset, so
-    /// that the reset starts a build.
-    pub(crate) fn request_reset(&self) -> bool {
-        let mut control = lock(&self.0);
-        (control.reset_requested, control.details.failures) = (true, 0);
-        matches!(
-            control.state,
-            SupervisorState::BackingOff
-                | SupervisorState::Waiting
-                | SupervisorState::Permanent
-                | SupervisorState::GivenUp
-        )
-    }
-
-    /// Returns whether a reset was requested since the last call.
-    pub(crate) fn take_reset(&self) -> bool {
-        mem::take(&mut lock(&self.0).reset_requested)
-    }
-
-    /// Asks the supervisor to stop its service. Returns the limit for this, or `None` if the
-    /// supervisor is not running and so will not stop anything.
-    pub(crate) fn request_end(&self, end: Arc<PlannedEnd>) -> Option<Duration> {
-        let mut control = lock(&self.0);
-        (control.end_requested, control.stop_end, control.readers) = (Some(end), None, None);
-        (control.body, control.closes) = (None, Vec::new());
-        (control.state != SupervisorState::NotRunning).then_some(control.stop_timeout)
-    }
-
-    /// Reports how the work at the turn to stop has ended.
-    pub(crate) fn set_stop_end(&self, end: StopEnd) {
-        let mut control = lock(&self.0);
-        let ends = control.body.iter().map(|body| &body.end);
-        let mut ends = ends.chain(control.closes.iter().map(|close| &close.end));
-        let end = if ends.any(|end| *end == WorkEnd::Late) { StopEnd::TimedOut } else { end };
-        if end == StopEnd::Done {
-            control.change(SupervisorState::Stopped, Details::default());
-        }
-        control.stop_end = Some(end);
-    }
-
-    /// Reports how the body has ended that was notified because the service stops.
-    pub(crate) fn report_body(&self, report: BodyReport) {
-        lock(&self.0).body = Some(report);
-    }
-
-    /// Reports how a close hook has ended. Before the turn of the service to stop, this is not
-    /// stored.
-    pub(crate) fn report_close(&self, report: CloseReport) {
-        let mut control = lock(&self.0);
-        if control.end_requested.is_some() {
-            control.closes.push(report);
-        }
-    }
-
-    /// Returns how the body and the close hooks have ended at the turn to stop.
-    fn reports(&self) -> (Option<BodyReport>, Vec<CloseReport>) {
-        let control = lock(&self.0);
-        (control.body.clone(), control.closes.clone())
-    }
-
-    /// Reports the readers for which it waits from now on.
-    pub(crate) fn set_readers(&self, readers: Arc<dyn CountHolders>) {
-        lock(&self.0).readers = Some(readers);
-    }
-
-    /// Returns the number of references for whose drop it waits.
-    fn holders(&self) -> usize {
-        let control = lock(&self.0);
-        match control.readers.clone() {
-            Some(readers) => {
-                drop(control);
-                readers.holders()
-            }
-            None => control.details.holders,
-        }
-    }
-
-    /// Returns whether it is the turn of the service to stop.
-    pub(crate) fn must_end(&self) -> bool {
-        lock(&self.0).end_requested.is_some()
-    }
-
-    /// Returns why it is the turn of the service to stop, if it is.
-    pub(crate) fn end_requested(&self) -> Option<Arc<PlannedEnd>> {
-        lock(&self.0).end_requested.clone()
-    }
-
-    /// Takes the request of an end, and the result of its work. The service then waits until it is
-    /// released.
-    pub(crate) fn take_end(&self) -> Option<StopEnd> {
-        let mut control = lock(&self.0);
-        control.end_requested = None;
-        control.stop_end.take()
-    }
-}
-
-/// Waits until there is a command for a supervisor.
-pub(crate) struct CommandWait<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) index: ServiceIndex,
-    pub(crate) control: &'a Control,
-    /// Whether a reset ends the wait. While an instance is being built or is up, it does not: the
-    /// reset stays requested until the build or the instance has ended.
-    pub(crate) accept_reset: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    /// The registry is closed, or a shutdown has reached the service.
-    Stop,
-    /// The user has requested a reset.
-    Reset,
-}
-
-impl Condition for CommandWait<'_> {
-    type Output = Command;
-
-    fn check(&mut self) -> Option<Command> {
-        if self.store.is_closed() || self.control.must_end() {
-            return Some(Command::Stop);
-        }
-        (self.accept_reset && self.control.take_reset()).then_some(Command::Reset)
-    }
-
-    fn slots(&self) -> WaitSlots {
-        WaitSlots::of(self.index)
-    }
-
-    fn store(&self) -> &Store {
-        self.store
-    }
-
-    fn timed_out(&self, _: Duration) -> Command {
-        unreachable!("a supervisor waits for commands without a timeout")
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     sync::{Flag, Mutex, Shielded},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -142,10 +142,6 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
         self.wait.timed_out(after)
     }
 
-    fn must_await(&self) -> Self::Output {
-        self.wait.must_await()
-    }
-
     fn now_if_observed(&self) -> Option<Instant> {
         self.wait.now_if_observed()
     }
@@ -158,6 +154,12 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
     fn on_end(&mut self, started_at: Option<Instant>) {
         self.shared.timer.resume(self.wait.registry.clock().now());
         self.wait.on_end(started_at);
+    }
+}
+
+impl<I: DependencyId> BlockingCondition for BuildWait<'_, I> {
+    fn must_await(&self) -> Self::Output {
+        self.wait.must_await()
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
 /// tokio::spawn(supervisor.run(async |_| std::io::BufWriter::new(Vec::new())));
 /// registry.wait_ready(log).await?;
 /// let report = registry.shutdown(Duration::from_secs(30)).await;
-/// assert_eq!(report.to_string(), "all services have stopped");
+/// assert_eq!(report.to_string(), "1 service stopped in time");
 /// # Ok(())
 /// # }
 /// ```

@@ -18,7 +18,7 @@ use crate::{
     store::{Store, Target},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -304,7 +304,9 @@ impl Condition for MustStop {
     fn timed_out(&self, after: Duration) -> Self::Output {
         Err(WaitError::TimedOut { service: self.registry.store().name(self.index), after })
     }
+}
 
+impl BlockingCondition for MustStop {
     fn must_await(&self) -> Self::Output {
         Err(MustAwaitError::new(self.registry.store().name(self.index)).into())
     }

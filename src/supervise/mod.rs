@@ -265,7 +265,7 @@ pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
     registry::{
-        BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService,
+        BodyReport, CloseReport, SignalWait, StopReport, StopResult, StopTimeout, StoppedService,
         SupervisorState, SupervisorStatus, WorkEnd,
     },
 };

@@ -2,28 +2,175 @@
 //!
 //! The plan of the registry executes them (`registry/supervisors/plan.rs`).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_lite::future::{or, yield_now};
 
 use crate::{
-    error::{ForeignIdError, StopError},
+    clock::{Clock, WakeSource, block_on_until, within},
+    error::{ForeignIdError, MustAwaitError, StopError},
     numbers::ServiceIndex,
     provide::Running,
-    registry::{PlannedEnd, Registry, Request, ShutdownReport, Ticket},
+    registry::{PlannedEnd, Registry, Request, StopReport, Ticket},
     service::AnyId,
     store::Store,
-    sync::lock,
+    sync::{lock, polls_supervisor},
     waiting::{
         Wait,
         sealed::{Condition, WaitSlots},
     },
 };
 
-/// The wait of [`Registry::restart`], [`Registry::stop`] and [`Registry::stop_subtree`]. It borrows
-/// nothing.
-pub type StopWait = Wait<HasStopped>;
+type Stopped = Result<Arc<StopReport>, StopError>;
+
+/// The wait of [`Registry::restart`], [`Registry::stop`] and [`Registry::stop_subtree`]: await it
+/// on any executor, or block a thread. It borrows nothing.
+///
+/// The first poll begins the restart or the stop. If the wait is dropped after that, or a timeout
+/// expires, the restart or the stop continues.
+///
+/// # Limits
+///
+/// While it waits, it also enforces the limits of all services of the registry that are stopping,
+/// by the clock of the registry: one that does not stop within its limit is failed and named in the
+/// [report](StopReport::stop_timeouts), and the others do not wait for it any longer. So these
+/// limits are kept as long as any wait for a restart or a stop, or a
+/// [shutdown](Registry::shutdown), is polled or blocks a thread. If the last one is dropped,
+/// nothing enforces them until the next one begins: a service that never stops then keeps those
+/// down that end together with it.
+///
+/// ```
+/// use mainstay::supervise::StopWait;
+///
+/// # let registry = mainstay::Registry::with_capacity(1)?;
+/// # let port = registry.register::<u16>("port")?;
+/// let stop: StopWait = registry.stop(port);
+/// let report = stop.wait_blocking()?;
+/// assert!(report.stop_timeouts.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing happens until the wait is awaited or `wait_blocking` is called"]
+pub struct StopWait {
+    stopped: Wait<HasStopped>,
+    /// Enforces the limits. `None` after the end: what is not polled must not be waited for.
+    limits: Option<Pin<Box<dyn Future<Output = Infallible> + Send>>>,
+}
+
+impl StopWait {
+    /// Blocks this thread until the services have stopped; as
+    /// [`Wait::wait_blocking`](crate::wait::Wait::wait_blocking).
+    ///
+    /// If the clock of the registry is not [real](Clock::is_real), such as a virtual one, another
+    /// thread must advance the time for the limits of the services to expire.
+    ///
+    /// In a poll of an async supervisor it begins nothing, and returns the error
+    /// [`StopError::MustAwait`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// assert_eq!(registry.stop(port).wait_blocking()?.stopped[0].service, "port");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking(self) -> Stopped {
+        self.block(None, false)
+    }
+
+    /// As [`wait_blocking`](Self::wait_blocking), but at most for `timeout`, which is measured by
+    /// [`Instant::now`]. With a timeout of zero, it begins the restart or the stop, and blocks
+    /// nothing: this is also permitted in a poll of an async supervisor.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// // Nothing is up, so it ends at once.
+    /// assert!(registry.stop(port).wait_blocking_timeout(std::time::Duration::ZERO).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_timeout(self, timeout: Duration) -> Stopped {
+        // A deadline that `Instant` cannot represent is never reached.
+        self.block(Instant::now().checked_add(timeout), timeout.is_zero())
+    }
+
+    /// As [`wait_blocking`](Self::wait_blocking), but at most until `deadline`, which is a time of
+    /// [`Instant::now`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// assert!(registry.stop(port).wait_blocking_deadline(std::time::Instant::now()).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_deadline(self, deadline: Instant) -> Stopped {
+        self.block(Some(deadline), false)
+    }
+
+    /// Waits in async code, but at most for `timeout`, measured by `clock`.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// # pollster::block_on(async {
+    /// let timeout = std::time::Duration::from_secs(5);
+    /// assert!(registry.stop(port).timeout(timeout, registry.clock()).await.is_ok());
+    /// # });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn timeout(mut self, timeout: Duration, clock: &dyn Clock) -> Stopped {
+        let stopped = within(&mut self, timeout, clock).await;
+        stopped.unwrap_or_else(|after| self.stopped.condition().timed_out(after))
+    }
+
+    fn block(self, deadline: Option<Instant>, only_checks: bool) -> Stopped {
+        let Self { mut stopped, limits } = self;
+        drop(limits);
+        let HasStopped { registry, id, .. } = stopped.condition();
+        if !only_checks && polls_supervisor() {
+            let root = registry.index(*id)?;
+            return Err(MustAwaitError::new(registry.store().name(root)).into());
+        }
+        let (registry, start) = (registry.clone(), Instant::now());
+        let ended = block_on_until(deadline, |wake_source| {
+            or(&mut stopped, async { match registry.enforce_limits(wake_source).await {} })
+        });
+        ended.unwrap_or_else(|| stopped.condition().timed_out(start.elapsed()))
+    }
+}
+
+impl Future for StopWait {
+    type Output = Stopped;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Stopped> {
+        let Self { stopped, limits } = &mut *self;
+        let mut polled = Pin::new(&mut *stopped).poll(context);
+        if let (Some(limits), true) = (&mut *limits, polled.is_pending()) {
+            let _: Poll<Infallible> = limits.as_mut().poll(context);
+            // A limit may have been the last thing to wait for.
+            polled = Pin::new(stopped).poll(context);
+        }
+        if polled.is_ready() {
+            *limits = None;
+        }
+        polled
+    }
+}
+
+impl fmt::Debug for StopWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopWait").finish_non_exhaustive()
+    }
+}
 
 /// A service has stopped, with its dependents. The first check begins the restart or the stop.
-pub struct HasStopped {
+struct HasStopped {
     registry: Registry,
     id: AnyId,
     operation: Operation,
@@ -53,7 +200,7 @@ impl HasStopped {
 }
 
 impl Condition for HasStopped {
-    type Output = Result<ShutdownReport, StopError>;
+    type Output = Stopped;
 
     fn check(&mut self) -> Option<Self::Output> {
         let root = match self.registry.index(self.id) {
@@ -150,7 +297,25 @@ impl<T: Send + Sync + 'static> Running<T> {
 
 impl Registry {
     fn operate(&self, id: impl Into<AnyId>, operation: Operation) -> StopWait {
-        Wait::new(HasStopped { registry: self.clone(), id: id.into(), operation, ticket: None })
+        let (id, registry) = (id.into(), self.clone());
+        let limits = async move { registry.enforce_limits(WakeSource::Clock).await };
+        let condition = HasStopped { registry: self.clone(), id, operation, ticket: None };
+        StopWait { stopped: Wait::new(condition), limits: Some(Box::pin(limits)) }
+    }
+
+    /// Enforces the limits of the services that are stopping (S6). Never completes.
+    async fn enforce_limits(&self, wake_source: WakeSource) -> Infallible {
+        let (plan, limits) = (&self.supervisors().plan, &self.supervisors().limits);
+        loop {
+            // Before the plan is read, so that an earlier limit ends the sleep below.
+            let steps = limits.steps();
+            if self.advance(self.clock().now()) {
+                yield_now().await;
+            } else {
+                let slept = wake_source.sleep_until(self.clock(), plan.next_deadline());
+                or(limits.after(steps), slept).await;
+            }
+        }
     }
 
     /// Restarts a service as planned: stops it with its hard dependents, and lets them begin again.
@@ -167,14 +332,19 @@ impl Registry {
     /// The wait ends when all of them have stopped, and returns how: use
     /// [`wait_ready`](Self::wait_ready) to wait for the new instance. The restart begins at the
     /// first poll. If the wait is dropped after that, or its timeout expires, the restart
-    /// continues. A restart that overlaps another restart or a stop becomes one with it.
+    /// continues; but the wait also [enforces the limits](StopWait#limits) of the services.
+    ///
+    /// A restart that overlaps another restart or a stop becomes one with it, and both return the
+    /// same report. The last request for a service decides whether it begins again, as if one had
+    /// followed the other: after a stop and a restart it does, after a restart and a stop it does
+    /// not.
     ///
     /// A body or a builder of the service must not await it, because the restart waits for them.
     ///
     /// # Errors
     ///
-    /// [`StopError`]: the registry is closed or shutting down, the timeout of the wait expired, or
-    /// the id belongs to another registry.
+    /// [`StopError`]: the registry is closed or shutting down, the timeout of the wait expired, the
+    /// id belongs to another registry, or the wait would block a poll of an async supervisor.
     ///
     /// ```
     /// use mainstay::{Registry, supervise::{RestartPolicy, SupervisorState}};

@@ -28,7 +28,8 @@ use futures_lite::future::{or, yield_now};
 
 use crate::{
     clock::{WakeSource, block_on},
-    registry::{PlannedEnd, Registry, ShutdownReport},
+    registry::{PlannedEnd, Registry, StopReport, Supervisors},
+    sync::polls_supervisor,
 };
 
 /// How a shutdown is executed: its timeout, its notice, and its reason.
@@ -139,12 +140,12 @@ impl Drop for ShutdownGuard {
 
 /// The future of [`Registry::shutdown`]. It borrows nothing.
 #[must_use = "nothing happens until the future is polled"]
-pub struct Shutdown(Pin<Box<dyn Future<Output = ShutdownReport> + Send>>);
+pub struct Shutdown(Pin<Box<dyn Future<Output = StopReport> + Send>>);
 
 impl Future for Shutdown {
-    type Output = ShutdownReport;
+    type Output = StopReport;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<ShutdownReport> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<StopReport> {
         self.0.as_mut().poll(context)
     }
 }
@@ -168,7 +169,7 @@ impl Registry {
     ///
     /// A service that exceeds its own limit (the sum of those of its
     /// [`RestartPolicy`](crate::supervise::RestartPolicy)), or that has not stopped when the
-    /// timeout expires, is named in the [`ShutdownReport`]. The others do not wait for it. When the
+    /// timeout expires, is named in the [`StopReport`]. The others do not wait for it. When the
     /// shutdown has ended, all supervisors end at once; their close hooks are dropped.
     ///
     /// A wait for a service that has stopped ends with an error that says so.
@@ -183,7 +184,8 @@ impl Registry {
     /// [`close`](Self::close) ends it at once.
     ///
     /// The future does a limited piece of work in each poll, so a shutdown of many services keeps
-    /// its limit, and lets other tasks run. A supervisor that ends continues the plan on its own
+    /// its limit, and lets other tasks run. Only its end is one piece: it fails what is left, and
+    /// closes the registry. A supervisor that ends continues the plan on its own
     /// thread, so a service without a supervisor may be failed there.
     ///
     /// ```
@@ -221,11 +223,7 @@ impl Registry {
         Shutdown(Box::pin(async move { registry.run_shutdown(options, WakeSource::Clock).await }))
     }
 
-    async fn run_shutdown(
-        &self,
-        options: ShutdownOptions,
-        wake_source: WakeSource,
-    ) -> ShutdownReport {
+    async fn run_shutdown(&self, options: ShutdownOptions, wake_source: WakeSource) -> StopReport {
         let ShutdownOptions { timeout, notice, reason } = options;
         let supervisors = self.supervisors();
         let (clock, plan, progress) =
@@ -284,6 +282,17 @@ impl Registry {
     /// it is [real](crate::supervise::Clock::is_real), this thread parks until the next limit, and
     /// uses no timer. If not, such as with a virtual clock, another thread must advance the time.
     ///
+    /// # In a poll of an async supervisor
+    ///
+    /// There it does not block, because the shutdown would wait for this very supervisor. It begins
+    /// the shutdown and returns at once, as if the future of `shutdown` was polled and then
+    /// dropped: the services stop in order, and the last one closes the registry, but nothing
+    /// enforces the timeout or the limits of the services. With a
+    /// [notice](ShutdownOptions::notice) it only records the request. The report names all services
+    /// that have not stopped yet as [`stop_timeouts`](StopReport::stop_timeouts). Await
+    /// [`shutdown`](Self::shutdown) in place of this, in a task that is no supervisor; or call
+    /// [`request_shutdown`](Self::request_shutdown), for which the owner of the registry waits.
+    ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(1)?;
     /// let port = registry.register::<u16>("port")?;
@@ -295,9 +304,26 @@ impl Registry {
     /// thread.join().unwrap();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown_blocking(&self, options: impl Into<ShutdownOptions>) -> ShutdownReport {
+    pub fn shutdown_blocking(&self, options: impl Into<ShutdownOptions>) -> StopReport {
         let options = options.into();
+        if polls_supervisor() {
+            return self.begin_shutdown(options);
+        }
         block_on(|wake_source| self.run_shutdown(options, wake_source))
+    }
+
+    /// Begins a shutdown that has no notice, and requests one that has. Returns what has stopped so
+    /// far, and what has not.
+    fn begin_shutdown(&self, options: ShutdownOptions) -> StopReport {
+        let ShutdownOptions { notice, reason, .. } = options;
+        let Supervisors { plan, progress, .. } = self.supervisors();
+        self.request_shutdown(reason);
+        if notice.is_zero() && plan.begin_shutdown(self.store(), PlannedEnd::shutdown()) {
+            // Another shutdown may still give notice.
+            progress.step();
+            self.advance_all();
+        }
+        self.report_so_far()
     }
 
     /// Returns a guard that shuts the registry down when it is dropped, and blocks the thread until
@@ -305,7 +331,8 @@ impl Registry {
     /// the drop does nothing.
     ///
     /// The drop blocks at most for the timeout. The supervisors must run elsewhere: on threads, or
-    /// on an executor that this thread does not run.
+    /// on an executor that this thread does not run. In a poll of an async supervisor, the drop
+    /// [does not block](Self::shutdown_blocking).
     ///
     /// ```
     /// use std::{error::Error, thread, time::Duration};

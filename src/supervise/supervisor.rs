@@ -219,7 +219,7 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// If the policy has a drain timeout, the next build begins after the close hook. Without one,
     /// the close hook runs beside the next build; a blocking builder delays it. In a restart, a
     /// stop and a shutdown, all dependencies of the service are up until the close hooks of all its
-    /// values have ended, and the [report](crate::supervise::ShutdownReport) says how they have
+    /// values have ended, and the [report](crate::supervise::StopReport) says how they have
     /// ended.
     ///
     /// A supervisor that is dropped drops the values without the close hook, and so does
@@ -386,7 +386,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let running =
                 self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
-            let Some(end) = self.control.end_requested() else { return };
+            let Some(end) = self.control.execute_end() else { return };
             self.stop(running, body, &mut earlier).await;
             // The drop of this supervisor reports the end.
             if end.kind == EndKind::ShutDown {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::Receiver;
 use crate::{
-    error::DrainError,
+    error::{DrainError, MustAwaitError},
     store::{Claimed, HandedOver, Next, Store},
     waiting::{
         Wait,
-        sealed::{Condition, WaitSlots},
+        sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
 
@@ -62,5 +62,12 @@ impl<T: Send + Sync + 'static> Condition for NextValue<'_, T> {
         let Receiver { registry, id, hand_over } = self.receiver;
         let holders = hand_over.held().iter().map(|held| held.holders).sum();
         Err(DrainError::TimedOut { service: registry.store().name(id.index()), holders, after })
+    }
+}
+
+impl<T: Send + Sync + 'static> BlockingCondition for NextValue<'_, T> {
+    fn must_await(&self) -> Self::Output {
+        let Receiver { registry, id, .. } = self.receiver;
+        Err(MustAwaitError::new(registry.store().name(id.index())).into())
     }
 }

@@ -25,6 +25,7 @@
 //! The lock of the plan comes before the locks of the names, of the topology, and of the
 //! supervisors. No user code runs under it.
 
+mod adding;
 mod state;
 
 use std::{
@@ -34,14 +35,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::state::{Course, Progress, State};
+use self::state::{Course, Progress, Sleep, State};
 use super::{
     PlannedEnd,
-    report::{ShutdownReport, StopTimeout, StoppedService},
+    report::{StopReport, StopTimeout, StoppedService},
 };
 use crate::{
     numbers::ServiceIndex,
-    store::{Edge, EndMark, Phase, Store},
+    store::{Edge, EndMark, Store},
     sync::{Mutex, MutexGuard, lock},
 };
 
@@ -53,7 +54,7 @@ pub(super) enum Step {
     /// This service was marked: wake its slot, and then call `Plan::marked`.
     Mark(ServiceIndex),
     /// It is the turn of this service to stop.
-    Stop(ServiceIndex, Arc<PlannedEnd>),
+    Stop(Turn),
     /// The mark of this service has changed: wake its slot.
     Wake(ServiceIndex),
     /// These services were released.
@@ -64,6 +65,15 @@ pub(super) enum Step {
     Wait,
     /// A shutdown has ended all services.
     AllEnded,
+}
+
+/// The turn of a service to stop.
+pub(super) struct Turn {
+    pub(super) service: ServiceIndex,
+    /// What its supervisor was asked for.
+    pub(super) end: Arc<PlannedEnd>,
+    /// The limit of its supervisor. `None` if no supervisor of it is running.
+    pub(super) limit: Option<Duration>,
 }
 
 /// A service that can begin again.
@@ -81,8 +91,8 @@ pub(crate) struct Request {
     pub(crate) subtree: bool,
 }
 
-/// The place for the report of an operation; for the wait of the caller.
-pub(crate) type Ticket = Arc<Mutex<Option<ShutdownReport>>>;
+/// The place for the report of an operation; for the wait of the caller. The callers share it.
+pub(crate) type Ticket = Arc<Mutex<Option<Arc<StopReport>>>>;
 
 impl Plan {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -133,14 +143,18 @@ impl Plan {
     }
 
     /// Returns the report, if the shutdown has ended.
-    pub(crate) fn report(&self) -> Option<ShutdownReport> {
+    pub(crate) fn report(&self) -> Option<StopReport> {
         let state = self.lock();
         (state.shutdown == Course::Ended).then(|| state.report.clone())
     }
 
-    /// Returns when the next limit of a service expires.
+    /// Returns when the next limit of a service expires. The caller sleeps until then, or until
+    /// `Supervisors::limits` has counted a step, whose number it has read before.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.lock().deadlines.first().map(|&(deadline, _)| deadline)
+        let mut state = self.lock();
+        let deadline = state.deadlines.first().map(|&(deadline, _)| deadline);
+        state.sleep = state.sleep.max(deadline.map_or(Sleep::Forever, Sleep::Until));
+        deadline
     }
 
     /// Returns the members of the operation of a service that have not ended, and whose turn has
@@ -156,7 +170,13 @@ impl Plan {
     }
 
     /// Returns the next step. Counts each service and each edge that it checks down in `budget`.
-    pub(super) fn next(&self, store: &Store, budget: &mut usize) -> Step {
+    /// `request` asks a supervisor to stop its service, and returns the limit for this.
+    pub(super) fn next(
+        &self,
+        store: &Store,
+        budget: &mut usize,
+        request: impl Fn(ServiceIndex, &Arc<PlannedEnd>) -> Option<Duration>,
+    ) -> Step {
         let mut state = self.lock();
         loop {
             if *budget == 0 {
@@ -167,7 +187,7 @@ impl Plan {
                 return Step::Wake(service);
             }
             if let Some(service) = state.to_check.pop_front() {
-                if let Some(step) = state.check(store, service, budget) {
+                if let Some(step) = state.check(store, service, budget, &request) {
                     return step;
                 }
             } else if let Some(number) = state.to_look_at.pop() {
@@ -177,7 +197,7 @@ impl Plan {
             } else {
                 let Course::Begun(number) = state.shutdown else { return Step::Wait };
                 if state.added < store.len() {
-                    state.add_all(store, number);
+                    state.add_some(store, number, budget);
                 } else if state.operations[&number].left == 0 {
                     return Step::AllEnded;
                 } else {
@@ -198,30 +218,36 @@ impl Plan {
         state.no_longer_busy(number);
     }
 
-    /// Stores when the turn of a service has begun.
-    pub(super) fn turn_began(&self, service: ServiceIndex, now: Instant) {
-        if let Some(member) = self.lock().members.get_mut(&service) {
-            member.turn_at = Some(now);
-        }
-    }
-
-    /// Stores the limit of a service whose supervisor was asked to stop it. Returns whether no
-    /// other limit is earlier.
-    pub(super) fn set_deadline(&self, service: ServiceIndex, deadline: Option<Instant>) -> bool {
+    /// Stores when a turn has begun, and its limit. Returns whether a future that enforces the
+    /// limits sleeps longer than that. Does nothing if the supervisor has ended the turn already.
+    pub(super) fn turn_began(&self, turn: &Turn, now: Instant) -> bool {
         let mut state = self.lock();
-        let Some(member) = state.members.get_mut(&service) else { return false };
-        // The supervisor may have ended already.
-        let (Progress::Stopping, Some(deadline)) = (member.progress, deadline) else {
+        let Some(member) = state.members.get_mut(&turn.service) else { return false };
+        if !member.has_turn(Some(&turn.end)) {
+            return false;
+        }
+        member.turn_at = Some(now);
+        // A limit beyond the range of `Instant` is none.
+        let Some(deadline) = turn.limit.and_then(|limit| now.checked_add(limit)) else {
             return false;
         };
         member.deadline = Some(deadline);
-        state.deadlines.insert((deadline, service));
-        state.deadlines.first() == Some(&(deadline, service))
+        state.deadlines.insert((deadline, turn.service));
+        let wakes = state.sleep > Sleep::Until(deadline);
+        if wakes {
+            // All of them wake up, and ask again.
+            state.sleep = Sleep::None;
+        }
+        wakes
     }
 
-    /// Returns whether the service is stopping.
-    pub(super) fn is_stopping(&self, service: ServiceIndex) -> bool {
-        self.lock().members.get(&service).is_some_and(|it| it.progress == Progress::Stopping)
+    /// Called when nothing more is done to begin the turn of a service. The operation is not over
+    /// before that, so no command, wake-up or failure comes after it.
+    pub(super) fn turn_has_begun(&self, service: ServiceIndex) {
+        let mut state = self.lock();
+        if let Some(number) = state.members.get(&service).map(|member| member.operation) {
+            state.no_longer_busy(number);
+        }
     }
 
     /// Adds a guard that holds the turn of a service.
@@ -229,21 +255,23 @@ impl Plan {
         *self.lock().held.entry(service).or_default() += 1;
     }
 
-    /// Removes a guard. Returns whether a turn has waited for it: then the caller reports the
-    /// result.
-    pub(super) fn no_longer_hold(&self, service: ServiceIndex) -> bool {
+    /// Removes a guard. Returns the end whose turn has waited for it, if there is one: then the
+    /// caller reports the result.
+    pub(super) fn no_longer_hold(&self, service: ServiceIndex) -> Option<Arc<PlannedEnd>> {
         let mut state = self.lock();
         if let Some(guards) = state.held.get_mut(&service) {
             *guards -= 1;
             if *guards > 0 {
-                return false;
+                return None;
             }
             state.held.remove(&service);
         }
-        let member = state.members.get_mut(&service);
-        let Some(member) = member.filter(|it| it.progress == Progress::Held) else { return false };
+        let member = state.members.get_mut(&service)?;
+        if member.progress != Progress::Held {
+            return None;
+        }
         member.progress = Progress::Stopping;
-        true
+        member.requested.clone()
     }
 
     /// Returns whether the provider of a service that is stopping holds its turn. Then it ends with
@@ -261,16 +289,20 @@ impl Plan {
         })
     }
 
-    /// Adds the result of a service to the report, unless it was reported already. The caller then
-    /// ensures that the service is down, and calls `ended`.
+    /// Adds the result of a service to the report, unless it was reported already, or it is the
+    /// result of another end than that of the present turn. The caller then ensures that the
+    /// service is down, and calls `ended`.
     pub(super) fn stopped(
         &self,
         service: ServiceIndex,
+        end: &Arc<PlannedEnd>,
         now: Instant,
         describe: impl FnOnce(Duration) -> StoppedService,
     ) -> bool {
         let mut state = self.lock();
-        let Some((report, took)) = state.take_stopping(service, now) else { return false };
+        let Some((report, took)) = state.take_stopping(service, Some(end), now) else {
+            return false;
+        };
         report.stopped.push(describe(took));
         true
     }
@@ -279,12 +311,15 @@ impl Plan {
     pub(super) fn timed_out(
         &self,
         service: ServiceIndex,
+        end: &Arc<PlannedEnd>,
         now: Instant,
-        describe: impl Fn(ServiceIndex) -> StopTimeout,
+        late: StopTimeout,
     ) -> bool {
         let mut state = self.lock();
-        let Some((report, _)) = state.take_stopping(service, now) else { return false };
-        report.stop_timeouts.push(describe(service));
+        let Some((report, _)) = state.take_stopping(service, Some(end), now) else {
+            return false;
+        };
+        report.stop_timeouts.push(late);
         true
     }
 
@@ -295,13 +330,15 @@ impl Plan {
         now: Instant,
         describe: impl Fn(ServiceIndex) -> StopTimeout,
     ) -> Option<(ServiceIndex, Arc<PlannedEnd>)> {
-        let (expired, end) = {
-            let state = self.lock();
-            let &(deadline, service) = state.deadlines.first()?;
-            let end = Arc::clone(&state.members.get(&service)?.end);
-            ((now >= deadline).then_some(service)?, end)
-        };
-        self.timed_out(expired, now, describe).then_some((expired, end))
+        let mut state = self.lock();
+        let &(deadline, service) = state.deadlines.first()?;
+        if now < deadline {
+            return None;
+        }
+        let end = Arc::clone(&state.members.get(&service)?.end);
+        let (report, _) = state.take_stopping(service, None, now)?;
+        report.stop_timeouts.push(describe(service));
+        Some((service, end))
     }
 
     /// Called when a service is down whose result was reported.
@@ -330,25 +367,71 @@ impl Plan {
     ) -> Option<BTreeSet<ServiceIndex>> {
         let mut state = self.lock();
         let Course::Begun(number) = state.shutdown else { return None };
-        let progress = |state: &State, service| state.members.get(&service).map(|it| it.progress);
-        let is_stopping = |state: &State, service: ServiceIndex| {
-            matches!(progress(state, service), Some(Progress::Stopping | Progress::Held))
-        };
-        let is_left_up = |state: &State, service: ServiceIndex| {
-            let waits = matches!(
-                progress(state, service),
-                None | Some(Progress::Waiting | Progress::Marking)
-            );
-            waits && store.slot(service).state.load().phase() != Phase::Down
-        };
-        let services = || ServiceIndex::range(0..store.len());
-        let stopping = services().filter(|&service| is_stopping(&state, service));
-        let left_up = services().filter(|&service| is_left_up(&state, service));
-        let left: Vec<ServiceIndex> = stopping.chain(left_up).collect();
+        let left = state.left(store);
         let mut report = mem::take(&mut state.operation(number).report);
         report.stop_timeouts.extend(left.iter().map(|&service| describe(service)));
         let held = mem::take(&mut state.held);
         *state = State { shutdown: Course::Ended, report, held, ..State::default() };
         Some(left.into_iter().collect())
+    }
+
+    /// Returns the report of a shutdown as if it ended now, or would end before it has begun.
+    pub(super) fn report_so_far(
+        &self,
+        store: &Store,
+        describe: impl Fn(ServiceIndex) -> StopTimeout,
+    ) -> StopReport {
+        let mut state = self.lock();
+        let mut report = match state.shutdown {
+            Course::Ended => return state.report.clone(),
+            Course::Begun(number) => state.operation(number).report.clone(),
+            Course::NotBegun => StopReport::default(),
+        };
+        report.stop_timeouts.extend(state.left(store).into_iter().map(describe));
+        report
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::{super::SupervisorState, *};
+    use crate::registry::Registry;
+
+    #[test]
+    fn a_shutdown_adds_its_services_in_pieces() {
+        const MANY: usize = 1_000;
+        let registry = Registry::with_capacity(MANY).unwrap();
+        for i in 0..MANY {
+            registry.register::<u8>(&format!("{i}")).unwrap();
+        }
+        let (plan, store) = (Plan::default(), registry.store());
+        assert!(plan.begin_shutdown(store, PlannedEnd::shutdown()));
+        let mut pieces = 0;
+        loop {
+            let added = plan.lock().added;
+            let mut budget = Registry::PIECE;
+            match plan.next(store, &mut budget, |_, _| None) {
+                Step::Mark(service) => plan.marked(service),
+                Step::Stop(turn) => {
+                    let now = Instant::now();
+                    plan.turn_began(&turn, now);
+                    assert!(plan.timed_out(turn.service, &turn.end, now, late(store, &turn)));
+                    plan.ended(turn.service);
+                    plan.turn_has_begun(turn.service);
+                }
+                Step::AllEnded => break,
+                Step::Pause => {}
+                _ => panic!("nothing is up"),
+            }
+            assert!(plan.lock().added - added <= Registry::PIECE as u32);
+            pieces += 1;
+        }
+        assert_eq!(plan.lock().added as usize, MANY);
+        assert!(pieces >= MANY / Registry::PIECE);
+    }
+
+    fn late(store: &Store, turn: &Turn) -> StopTimeout {
+        let (service, state) = (store.name(turn.service), SupervisorState::NotRunning);
+        StopTimeout { service, state, holders: 0, body: None, closes: Vec::new() }
     }
 }

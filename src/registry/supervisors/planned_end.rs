@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{failure::Reason, service::ServiceName};
 
-/// What a planned end is for. Of two for one service, the greater one counts.
+/// What a planned end is for. If two reach a dependent, the greater one counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EndKind {
     Restart,

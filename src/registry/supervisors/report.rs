@@ -5,9 +5,11 @@ use std::{fmt, time::Duration};
 use super::SupervisorState;
 use crate::{numbers::Generation, service::ServiceName};
 
-/// The result of a graceful shutdown; [`Registry::shutdown`](crate::Registry::shutdown) returns it.
+/// The result of a graceful [shutdown](crate::Registry::shutdown), of a
+/// [restart](crate::Registry::restart) or of a [stop](crate::Registry::stop).
 ///
-/// Its `Display` is one line for a log.
+/// Its `Display` is one line for a log: what was not as it should be, or how many services have
+/// stopped.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -15,13 +17,13 @@ use crate::{numbers::Generation, service::ServiceName};
 /// let registry = mainstay::Registry::with_capacity(1)?;
 /// let report = registry.shutdown(std::time::Duration::from_secs(1)).await;
 /// assert!(report.stop_timeouts.is_empty());
-/// assert_eq!(report.to_string(), "all services have stopped");
+/// assert_eq!(report.to_string(), "0 services stopped in time");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct ShutdownReport {
+pub struct StopReport {
     /// The services that have stopped, in the order in which they stopped. A service without a
     /// running supervisor was failed at its turn, which took no longer than its cascade.
     pub stopped: Vec<StoppedService>,
@@ -210,7 +212,7 @@ impl Problems<'_> {
     }
 }
 
-impl ShutdownReport {
+impl StopReport {
     /// Appends the results of another operation.
     pub(super) fn append(&mut self, other: Self) {
         self.stopped.extend(other.stopped);
@@ -230,7 +232,7 @@ impl fmt::Display for StopTimeout {
     }
 }
 
-impl fmt::Display for ShutdownReport {
+impl fmt::Display for StopReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (i, late) in self.stop_timeouts.iter().enumerate() {
@@ -244,6 +246,11 @@ impl fmt::Display for ShutdownReport {
                 separator = "; ";
             }
         }
-        if separator.is_empty() { f.write_str("all services have stopped") } else { Ok(()) }
+        // After a restart they may be up again, so this does not say that they are down.
+        match self.stopped.len() {
+            _ if !separator.is_empty() => Ok(()),
+            1 => f.write_str("1 service stopped in time"),
+            stopped => write!(f, "{stopped} services stopped in time"),
+        }
     }
 }

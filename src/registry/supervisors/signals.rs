@@ -1,12 +1,21 @@
 //! What tasks of the user can wait for: that a shutdown is requested, and that the registry is
 //! closed.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use super::Progress;
 use crate::{
+    clock::{Clock, block_on_until, within},
+    error::{MustAwaitError, SignalError},
     registry::Registry,
-    sync::{Mutex, lock},
+    sync::{Mutex, lock, polls_supervisor},
 };
 
 #[derive(Default)]
@@ -62,6 +71,105 @@ impl Signals {
     }
 }
 
+/// The wait of [`Registry::shutdown_requested`] and [`Registry::closed`]: await it on any executor,
+/// or block a thread. It is cancel-safe, and borrows nothing.
+///
+/// ```
+/// use mainstay::supervise::SignalWait;
+///
+/// # let registry = mainstay::Registry::with_capacity(1)?;
+/// let closed: SignalWait<()> = registry.closed();
+/// registry.close();
+/// closed.wait_blocking()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a wait does nothing unless it is awaited or `wait_blocking` is called"]
+pub struct SignalWait<R>(Pin<Box<dyn Future<Output = R> + Send>>);
+
+impl<R: 'static> SignalWait<R> {
+    fn new(registry: Registry, check: impl Fn(&Signals) -> Option<R> + Send + 'static) -> Self {
+        Self(Box::pin(async move { registry.supervisors().signals.wait(check).await }))
+    }
+
+    /// Blocks this thread until the wait ends.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalError::MustAwait`]: this is a poll of an async supervisor, which must not block.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// let requested = registry.shutdown_requested();
+    /// std::thread::spawn(move || registry.request_shutdown("SIGTERM"));
+    /// assert_eq!(&*requested.wait_blocking()?, "SIGTERM");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking(self) -> Result<R, SignalError> {
+        self.block(None, false)
+    }
+
+    /// Blocks this thread until the wait ends, but at most for `timeout`, which is measured by
+    /// [`Instant::now`]. With a timeout of zero it only checks, which is permitted everywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalError`]: the timeout expired, or as [`wait_blocking`](Self::wait_blocking).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// let timeout = std::time::Duration::from_millis(1);
+    /// assert!(registry.shutdown_requested().wait_blocking_timeout(timeout).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_timeout(self, timeout: Duration) -> Result<R, SignalError> {
+        // A deadline that `Instant` cannot represent is never reached.
+        self.block(Instant::now().checked_add(timeout), timeout.is_zero())
+    }
+
+    /// Waits in async code, but at most for `timeout`, measured by `clock`.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalError::TimedOut`].
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # pollster::block_on(async {
+    /// let timeout = std::time::Duration::from_millis(1);
+    /// assert!(registry.closed().timeout(timeout, registry.clock()).await.is_err());
+    /// # });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn timeout(mut self, timeout: Duration, clock: &dyn Clock) -> Result<R, SignalError> {
+        let output = within(&mut self, timeout, clock).await;
+        output.map_err(|after| SignalError::TimedOut { after })
+    }
+
+    fn block(self, deadline: Option<Instant>, only_checks: bool) -> Result<R, SignalError> {
+        if !only_checks && polls_supervisor() {
+            return Err(MustAwaitError::of_registry().into());
+        }
+        let start = Instant::now();
+        // It sleeps by no clock.
+        let output = block_on_until(deadline, |_| self);
+        output.ok_or_else(|| SignalError::TimedOut { after: start.elapsed() })
+    }
+}
+
+impl<R> Future for SignalWait<R> {
+    type Output = R;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl<R> fmt::Debug for SignalWait<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalWait").finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     /// Records the wish that the registry is shut down, and wakes the tasks that wait for it
     /// ([`shutdown_requested`](Self::shutdown_requested)). Returns whether this is the first
@@ -81,7 +189,7 @@ impl Registry {
     ///     let registry = registry.clone();
     ///     move || registry.request_shutdown("the licence has expired")
     /// });
-    /// let why = pollster::block_on(registry.shutdown_requested());
+    /// let why = registry.shutdown_requested().wait_blocking()?;
     /// assert_eq!(&*why, "the licence has expired");
     /// assert!(!registry.request_shutdown("SIGTERM"), "the first reason counts");
     /// assert!(!registry.is_closed());
@@ -104,9 +212,8 @@ impl Registry {
     /// assert_eq!(&*pollster::block_on(requested), "SIGTERM");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown_requested(&self) -> impl Future<Output = Arc<str>> + Send + use<> {
-        let registry = self.clone();
-        async move { registry.supervisors().signals.wait(Signals::requested).await }
+    pub fn shutdown_requested(&self) -> SignalWait<Arc<str>> {
+        SignalWait::new(self.clone(), Signals::requested)
     }
 
     /// Returns the reason, if a shutdown is [requested](Self::request_shutdown) or has begun, or
@@ -136,11 +243,8 @@ impl Registry {
     /// pollster::block_on(closed);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let registry = self.clone();
-        async move {
-            let is_closed = |signals: &Signals| lock(&signals.state).closed.then_some(());
-            registry.supervisors().signals.wait(is_closed).await;
-        }
+    pub fn closed(&self) -> SignalWait<()> {
+        let is_closed = |signals: &Signals| lock(&signals.state).closed.then_some(());
+        SignalWait::new(self.clone(), is_closed)
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     Control, PlannedEnd, StopEnd, SupervisorState,
-    plan::{Released, Step},
-    report::{BodyReport, CloseReport, ShutdownReport, StopResult, StopTimeout, StoppedService},
+    plan::{Released, Step, Turn},
+    report::{BodyReport, CloseReport, StopReport, StopResult, StopTimeout, StoppedService},
 };
 use crate::{
     event::EventKind,
@@ -49,7 +49,10 @@ impl Registry {
                 self.end_shutdown();
                 return false;
             }
-            match plan.next(store, &mut budget) {
+            let request = |service, end: &Arc<PlannedEnd>| {
+                self.supervisors().control(service)?.request_end(end)
+            };
+            match plan.next(store, &mut budget, request) {
                 // S4, in this order: mark the service, wake its slot, pass the list of its
                 // dependents. The wake-up is a read-modify-write of the state, as the begin of an
                 // attempt (`end_if_marked` in `provide/provider.rs`).
@@ -57,7 +60,10 @@ impl Registry {
                     store.wake(service);
                     plan.marked(service);
                 }
-                Step::Stop(service, end) => self.stop_at_its_turn(service, end),
+                Step::Stop(turn) => {
+                    self.stop_at_its_turn(&turn);
+                    plan.turn_has_begun(turn.service);
+                }
                 Step::Wake(service) => store.wake(service),
                 Step::Release(released) => self.release(released),
                 Step::Pause => return true,
@@ -86,40 +92,37 @@ impl Registry {
         self.supervisors().control(service).is_some_and(|control| control.request_reset())
     }
 
-    fn stop_at_its_turn(&self, service: ServiceIndex, end: Arc<PlannedEnd>) {
+    /// Called after the supervisor of the service, if there is one, was asked to stop it.
+    fn stop_at_its_turn(&self, turn: &Turn) {
         let (plan, store) = (&self.supervisors().plan, self.store());
-        let now = self.clock().now();
-        plan.turn_began(service, now);
-        // After `Plan::next` has noted that the service is stopping: the end of a supervisor that
-        // is found here is not missed (`supervisor_ended`).
-        let control = self.supervisors().control(service);
-        let limit = control.and_then(|control| control.request_end(Arc::clone(&end)));
+        let &Turn { service, ref end, limit } = turn;
+        // Shielded, because the supervisor must be woken also if the clock panics.
+        if self.supervisors().now().is_some_and(|now| plan.turn_began(turn, now)) {
+            self.supervisors().limits.step();
+            self.supervisors().progress.step();
+        }
         // The supervisor now finds the request.
         store.wake(service);
-        if let Some(limit) = limit {
+        if limit.is_some() {
             // The supervisor drops an async build itself, but a blocking builder notices the end
             // only if its attempt is invalidated. S5: an instance is left for the supervisor, whose
             // body is notified before it goes down.
             if store.slot(service).state.load().phase() == Phase::Starting {
                 self.end_at_its_turn(service, &end.reason);
             }
-            if plan.set_deadline(service, now.checked_add(limit)) {
-                // Another future of this shutdown may sleep longer than that.
-                self.supervisors().progress.step();
-            }
             return;
         }
         // Nothing would stop it but this plan: it has no supervisor, or one that is not running.
         self.end_at_its_turn(service, &end.reason);
         if !plan.is_held(service) {
-            self.report_stopped(service);
+            self.report_stopped(service, end);
         }
     }
 
-    fn report_stopped(&self, service: ServiceIndex) {
+    fn report_stopped(&self, service: ServiceIndex, end: &Arc<PlannedEnd>) {
         let plan = &self.supervisors().plan;
         let describe = |took| self.stopped(service, took, StopResult::Stopped, Default::default());
-        if plan.stopped(service, self.clock().now(), describe) {
+        if plan.stopped(service, end, self.clock().now(), describe) {
             self.report_stop(service, EventKind::StopEnded);
             plan.ended(service);
         }
@@ -127,8 +130,8 @@ impl Registry {
 
     /// Called when a guard that holds the turn of a service is dropped.
     pub(crate) fn no_longer_hold(&self, service: ServiceIndex) {
-        if self.supervisors().plan.no_longer_hold(service) {
-            self.report_stopped(service);
+        if let Some(end) = self.supervisors().plan.no_longer_hold(service) {
+            self.report_stopped(service, &end);
             self.advance_all();
             self.supervisors().progress.step();
         }
@@ -152,7 +155,9 @@ impl Registry {
         // First while it can be found: another thread may report it as late, and describes it.
         self.end_reached(service, control);
         self.supervisors().remove(service);
-        // Its turn may have begun since then.
+        control.end();
+        // Its turn may have begun since then. If it begins later, the plan finds no supervisor, or
+        // one that is not running, and ends the service itself.
         self.end_reached(service, control);
         // After the plan: a shutdown checks it after this step (`progress.rs`).
         self.supervisors().progress.step();
@@ -162,33 +167,29 @@ impl Registry {
     /// dropped.
     pub(crate) fn end_reached(&self, service: ServiceIndex, control: &Control) {
         let plan = &self.supervisors().plan;
-        let end = control.end_requested();
         let (late, reports) = (self.stop_timeout_of(service, control), control.reports());
         // Before the report: after it, the plan may request another end.
-        let result = control.take_end();
-        if !plan.is_stopping(service) {
-            return;
-        }
+        let Some((end, result)) = control.take_end() else { return };
         let now = self.clock().now();
         let kind = match result {
             Some(StopEnd::TimedOut) => EventKind::StopTimedOut,
             Some(StopEnd::Done) | None => EventKind::StopEnded,
         };
         let is_reported = match result {
-            Some(StopEnd::TimedOut) => plan.timed_out(service, now, |_| late.clone()),
-            end => {
-                let result = match end {
+            Some(StopEnd::TimedOut) => plan.timed_out(service, &end, now, late),
+            result => {
+                let result = match result {
                     Some(_) => StopResult::Stopped,
                     None => StopResult::SupervisorDropped,
                 };
-                plan.stopped(service, now, |took| self.stopped(service, took, result, reports))
+                let describe = |took| self.stopped(service, took, result, reports);
+                plan.stopped(service, &end, now, describe)
             }
         };
         if is_reported {
             // The cascade of another thread may have condemned the instance of a supervisor that
             // was dropped, and not have taken it down.
-            let reason = end.map_or(Reason::ShutDown, |end| end.reason.clone());
-            self.end_at_its_turn(service, &reason);
+            self.end_at_its_turn(service, &end.reason);
             self.report_stop(service, kind);
             plan.ended(service);
             // Not only the future continues the plan: it may have been dropped.
@@ -243,9 +244,15 @@ impl Registry {
         plan.end_shutdown(self.store(), |service| self.stop_timeout(service))
     }
 
+    /// Describes what a shutdown has stopped so far, and what it has not.
+    pub(crate) fn report_so_far(&self) -> StopReport {
+        let plan = &self.supervisors().plan;
+        plan.report_so_far(self.store(), |service| self.stop_timeout(service))
+    }
+
     /// Ends a shutdown whose limit has expired: reports and fails all services that have not
     /// stopped, and closes the registry (S6).
-    pub(crate) fn end_shutdown_in_time(&self) -> ShutdownReport {
+    pub(crate) fn end_shutdown_in_time(&self) -> StopReport {
         if let Some(left) = self.end_shutdown().filter(|left| !left.is_empty()) {
             self.cascade_all(&left, &Shielded::new(Reason::ShutDown));
             left.iter().for_each(|&service| self.report_stop(service, EventKind::StopTimedOut));

@@ -73,6 +73,7 @@ impl Checked {
 fn error_types() -> BTreeSet<&'static str> {
     let sources = [
         include_str!("../../../src/error/must_await.rs"),
+        include_str!("../../../src/error/operation.rs"),
         include_str!("../../../src/error/provide.rs"),
         include_str!("../../../src/error/read.rs"),
         include_str!("../../../src/error/registry.rs"),
@@ -97,9 +98,9 @@ fn no_text_occurs_twice_in_the_chain_of_any_error() {
     let mut expected = error_types();
     expected.insert("Failure");
     #[cfg(feature = "supervise")]
-    expected.insert("BuildFailure");
+    expected.extend(["BodyFailure", "BuildFailure", "CloseFailure"]);
     #[cfg(not(feature = "supervise"))]
-    for supervised in ["DrainError", "MustAwaitError"] {
+    for supervised in ["DrainError", "MustAwaitError", "SignalError", "StopError"] {
         expected.remove(supervised);
     }
     assert_eq!(checked.0, expected);
@@ -201,7 +202,21 @@ fn registering(checked: &mut Checked) {
 
 #[cfg(feature = "supervise")]
 fn supervising(checked: &mut Checked) {
-    use mainstay::supervise::BuildFailure;
+    use mainstay::{
+        error::StopError,
+        supervise::{BodyFailure, BuildFailure, CloseFailure},
+    };
+
+    let after = Duration::from_secs(1);
+    for failure in [
+        BodyFailure::Returned,
+        BodyFailure::TimedOut { after },
+        BodyFailure::Panicked { message: "no port".into() },
+    ] {
+        checked.own(failure);
+    }
+    checked.own(CloseFailure::TimedOut { after });
+    checked.own(CloseFailure::Panicked { message: "no port".into() });
 
     let (registry, [a]) = registry_of::<u32, 1>(["a"]);
     let (_provider, running) = up(&registry, a, 1);
@@ -219,7 +234,19 @@ fn supervising(checked: &mut Checked) {
     }));
     assert!(crate::support::poll_once(&mut run).is_pending());
     let AllReadyError::MustAwait(error) = errors.try_recv().unwrap() else { panic!() };
+    checked.own(StopError::from(error.clone()));
     checked.own(error);
+    checked.own(other.closed().wait_blocking_timeout(NONE).unwrap_err());
+    checked.own(other.stop(a).wait_blocking().unwrap_err());
+    // Its supervisor is not polled any more.
+    checked.own(other.stop(b).wait_blocking_timeout(NONE).unwrap_err());
+    let mut stop = other.stop(b);
+    let mut shutdown = other.shutdown(after);
+    let _ = crate::support::poll_once(&mut stop);
+    let _ = crate::support::poll_once(&mut shutdown);
+    checked.own(stop.wait_blocking_timeout(NONE).unwrap_err());
+    other.close();
+    checked.own(other.stop(b).wait_blocking().unwrap_err());
     let failures = Arc::<Mutex<Vec<_>>>::default();
     let seen = Arc::clone(&failures);
     let thread = std::thread::spawn(move || {

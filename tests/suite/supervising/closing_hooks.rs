@@ -117,7 +117,7 @@ fn state<T>(runtime: &TestRuntime, id: ServiceId<T>) -> SupervisorState {
 }
 
 /// Shuts the registry down, and returns the text of the report.
-fn shut_down(runtime: &mut TestRuntime) -> Arc<Mutex<Option<mainstay::supervise::ShutdownReport>>> {
+fn shut_down(runtime: &mut TestRuntime) -> Arc<Mutex<Option<mainstay::supervise::StopReport>>> {
     let report = Arc::new(Mutex::new(None));
     let (shutdown, done) = (runtime.registry.shutdown(LONG), Arc::clone(&report));
     runtime.spawn(async move { *done.lock().unwrap() = Some(shutdown.await) });
@@ -164,7 +164,7 @@ fn a_close_hook_is_called_at_every_end_with_its_reason() {
     let report = shut_down(&mut runtime);
     assert_eq!(log.take(), ["31 (2.2) owned: the registry is shutting down"]);
     let report = report.lock().unwrap().take().unwrap();
-    assert_eq!(report.to_string(), "all services have stopped");
+    assert_eq!(report.to_string(), "2 services stopped in time");
     let closes = &report.stopped[0].closes;
     let [close] = &closes[..] else { panic!("{closes:?}") };
     assert_eq!((close.generation.get(), close.revision, close.holders), (2, 2, 0));
@@ -512,7 +512,7 @@ fn a_shutdown_waits_for_the_close_hooks_of_all_generations() {
     runtime.advance(ms(1));
     assert_eq!(log.take(), ["3 (2.0) owned: a failed"]);
     let report = report.lock().unwrap().take().unwrap();
-    assert_eq!(report.to_string(), "all services have stopped");
+    assert_eq!(report.to_string(), "1 service stopped in time");
     let closes = report.stopped[0].closes.iter();
     let closes: Vec<_> = closes.map(|close| (close.generation.get(), close.took)).collect();
     assert_eq!(closes, [0, 1, 2].map(|generation| (generation, ms(1_000))));
@@ -775,7 +775,7 @@ fn close_hooks_of_every_form_run_on_every_thread() {
         pollster::block_on(async move { futures_lite::future::zip(first, third).await })
     });
     let report = registry.shutdown_blocking(LONG);
-    assert_eq!(report.to_string(), "all services have stopped");
+    assert_eq!(report.to_string(), "3 services stopped in time");
     tasks.join().unwrap();
     thread.join().unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 2);

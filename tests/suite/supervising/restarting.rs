@@ -27,7 +27,7 @@ use crate::support::poll_once;
 use mainstay::{
     Phase, Registry,
     error::{ProvideError, WaitForError},
-    supervise::{ShutdownReport, SupervisorState},
+    supervise::{StopReport, SupervisorState},
 };
 
 #[test]
@@ -282,7 +282,7 @@ fn a_build_that_ends_after_close_is_not_published() {
 /// A limit of no failures shows that none is counted.
 #[test]
 fn a_build_that_fails_during_close_or_shutdown_is_not_counted() {
-    type Ending = Pin<Box<dyn Future<Output = ShutdownReport> + Send>>;
+    type Ending = Pin<Box<dyn Future<Output = StopReport> + Send>>;
     type Builds = fn(&Registry, &Mutex<Option<Ending>>) -> Option<Result<u32, &'static str>>;
     let builds: [Builds; 3] = [
         |registry, _| {

@@ -170,7 +170,7 @@ fn a_service_that_is_registered_while_the_shutdown_takes_another_one_down_is_wai
     let _up = [a, b].map(|id| up(&registry, id, 1));
     // A shutdown that misses the end of a service waits for its limit.
     let report = registry.shutdown_blocking(LONG);
-    assert_eq!(report.to_string(), "all services have stopped");
+    assert_eq!(report.to_string(), "3 services stopped in time");
     let stopped: Vec<_> = report.stopped.iter().map(|one| &*one.service).collect();
     assert_eq!(stopped, ["b", "late", "a"]);
 }

@@ -4,6 +4,10 @@
 //! - A shutdown is requested when it begins. During its notice all services stay up.
 //! - A second shutdown without a notice, the timeout and a close end the notice.
 //! - `closed` completes when the registry is closed.
+//! - Threads may block until a request or the close, with and without a timeout, and tasks may wait
+//!   with a timeout by any clock.
+//! - In a poll of an async supervisor, a blocking shutdown and the drop of a guard begin the
+//!   shutdown and block nothing.
 //! - A guard shuts the registry down when it is dropped, also by a panic, within its timeout.
 
 use std::{
@@ -19,13 +23,17 @@ use super::{
     shutting_down::{b_on_a, begin, late},
 };
 use crate::support::{LONG, poll_once, registry_of, up};
-use mainstay::supervise::{ShutdownOptions, ShutdownReport};
+use mainstay::{
+    Registry,
+    error::SignalError,
+    supervise::{ShutdownOptions, StopReport},
+};
 
 fn begin_with(
     runtime: &mut TestRuntime,
     options: ShutdownOptions,
-) -> Arc<Mutex<Option<ShutdownReport>>> {
-    let ended = Arc::<Mutex<Option<ShutdownReport>>>::default();
+) -> Arc<Mutex<Option<StopReport>>> {
+    let ended = Arc::<Mutex<Option<StopReport>>>::default();
     let (note, shutdown) = (Arc::clone(&ended), runtime.registry.shutdown(options));
     runtime.spawn(async move { *note.lock().unwrap() = Some(shutdown.await) });
     runtime.run_until_idle();
@@ -172,4 +180,99 @@ fn a_guard_blocks_at_most_for_its_timeout_and_not_at_all_after_a_shutdown() {
     registry.close();
     drop(guard);
     assert!(registry.get(id).is_ok(), "the registry was closed before");
+}
+
+#[test]
+fn threads_block_until_a_request_and_until_the_close() {
+    let (registry, []) = registry_of::<u32, 0>([]);
+    let early = registry.shutdown_requested().wait_blocking_timeout(ms(1)).unwrap_err();
+    assert!(matches!(early, SignalError::TimedOut { after } if after >= ms(1)), "{early}");
+    let early = registry.closed().wait_blocking_timeout(ms(0));
+    assert!(matches!(early, Err(SignalError::TimedOut { .. })));
+    let threads = [registry.clone(), registry.clone()].map(|registry| {
+        thread::spawn(move || {
+            let why = registry.shutdown_requested().wait_blocking().unwrap();
+            registry.closed().wait_blocking().unwrap();
+            why
+        })
+    });
+    registry.request_shutdown("first");
+    assert_eq!(&*registry.shutdown_requested().wait_blocking_timeout(LONG).unwrap(), "first");
+    registry.close();
+    for thread in threads {
+        assert_eq!(&*thread.join().unwrap(), "first");
+    }
+    registry.closed().wait_blocking_timeout(LONG).unwrap();
+}
+
+#[test]
+fn a_task_waits_for_a_request_and_the_close_with_a_timeout_by_the_clock() {
+    let mut runtime = TestRuntime::new();
+    let results = Arc::<Mutex<Vec<String>>>::default();
+    for timeout in [ms(10), ms(30)] {
+        let (registry, note) = (runtime.registry.clone(), Arc::clone(&results));
+        runtime.spawn(async move {
+            let requested = registry.shutdown_requested().timeout(timeout, registry.clock()).await;
+            let closed = registry.closed().timeout(ms(5), registry.clock()).await;
+            note.lock().unwrap().push(format!("{requested:?}, {closed:?}"));
+        });
+    }
+    runtime.advance(ms(20));
+    runtime.registry.request_shutdown("SIGTERM");
+    runtime.advance(ms(20));
+    let late = "Err(TimedOut { after: 5ms })";
+    let expected =
+        [format!("Err(TimedOut {{ after: 10ms }}), {late}"), format!("Ok(\"SIGTERM\"), {late}")];
+    assert_eq!(*results.lock().unwrap(), expected);
+    assert_eq!(runtime.clock.sleepers(), 0);
+}
+
+/// Calls `shut_down` in the first build of `b`, which is built from `a`.
+fn shut_down_in_a_build(
+    mut shut_down: impl FnMut(&Registry) -> Option<StopReport> + Send + 'static,
+) -> (TestRuntime, Arc<Mutex<Option<StopReport>>>) {
+    let mut runtime = TestRuntime::new();
+    let (a, b) = (runtime.service("a"), runtime.service("b"));
+    runtime.supervise(a, exact(), fails(0));
+    let ended = Arc::<Mutex<Option<StopReport>>>::default();
+    let (registry, report) = (runtime.registry.clone(), Arc::clone(&ended));
+    runtime.supervise(b, exact(), move |build| {
+        let (registry, report) = (registry.clone(), Arc::clone(&report));
+        let said = build.wait_for(a).wait_blocking_timeout(ms(0)).ok();
+        *report.lock().unwrap() = said.and_then(|_| shut_down(&registry));
+        std::future::pending::<Result<u32, String>>()
+    });
+    (runtime, ended)
+}
+
+#[test]
+fn a_blocking_shutdown_in_a_poll_of_an_async_supervisor_blocks_nothing() {
+    let (mut runtime, report) =
+        shut_down_in_a_build(|registry| Some(registry.shutdown_blocking(LONG)));
+    runtime.run_until_idle();
+    let report = report.lock().unwrap().take().expect("it has returned");
+    assert_eq!(report.to_string(), "not stopped in time: b (building), a (up)");
+    // It has begun the shutdown, which has ended since then: without time, and without a future.
+    assert!(runtime.registry.is_closed() && runtime.tasks.is_empty());
+    assert_eq!(runtime.registry.shutdown_blocking(LONG).to_string(), "2 services stopped in time");
+
+    let (mut runtime, _) = shut_down_in_a_build(|registry| {
+        drop(registry.shutdown_on_drop(LONG));
+        None
+    });
+    runtime.run_until_idle();
+    assert!(runtime.registry.is_closed() && runtime.tasks.is_empty());
+}
+
+#[test]
+fn a_blocking_shutdown_with_a_notice_in_a_poll_only_requests_it() {
+    let (mut runtime, report) = shut_down_in_a_build(|registry| {
+        let options = ShutdownOptions::within(LONG).notice(ms(10)).reason("SIGTERM");
+        Some(registry.shutdown_blocking(options))
+    });
+    runtime.advance(LONG);
+    let report = report.lock().unwrap().take().expect("it has returned");
+    assert_eq!(report.to_string(), "not stopped in time: a (up), b (building)");
+    assert_eq!(runtime.registry.shutdown_reason().as_deref(), Some("SIGTERM"));
+    assert!(!runtime.registry.is_closed());
 }

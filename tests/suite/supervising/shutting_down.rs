@@ -29,7 +29,7 @@ use crate::support::{LONG, MOMENT, registry_of, until, up};
 use mainstay::{
     Phase, Reason, Registry, ServiceId,
     error::{BeginError, WaitForError},
-    supervise::{Clock, CloseReason, Closing, ShutdownReport, SupervisorState},
+    supervise::{Clock, CloseReason, Closing, StopReport, SupervisorState},
 };
 
 /// The steps of the close hooks, in order.
@@ -91,8 +91,8 @@ pub(super) fn b_on_a(takes: Duration) -> (TestRuntime, ServiceId<u32>, ServiceId
 pub(super) fn begin(
     runtime: &mut TestRuntime,
     timeout: Duration,
-) -> Arc<Mutex<Option<ShutdownReport>>> {
-    let ended = Arc::<Mutex<Option<ShutdownReport>>>::default();
+) -> Arc<Mutex<Option<StopReport>>> {
+    let ended = Arc::<Mutex<Option<StopReport>>>::default();
     let (note, shutdown) = (Arc::clone(&ended), runtime.registry.shutdown(timeout));
     runtime.spawn(async move {
         let shutdown = shutdown.await;
@@ -103,7 +103,7 @@ pub(super) fn begin(
 }
 
 /// The services that did not stop in time, and their states.
-pub(super) fn late(shutdown: &Mutex<Option<ShutdownReport>>) -> Vec<(String, SupervisorState)> {
+pub(super) fn late(shutdown: &Mutex<Option<StopReport>>) -> Vec<(String, SupervisorState)> {
     let shutdown = shutdown.lock().unwrap();
     let late = &shutdown.as_ref().expect("the shutdown has ended").stop_timeouts;
     late.iter().map(|late| (late.service.to_string(), late.state)).collect()
@@ -135,7 +135,10 @@ fn shutdown_stops_dependents_first_and_independent_services_at_the_same_time() {
     runtime.advance(ms(10));
     assert_eq!(read(&log), ["right ends", "base begins", "base ends"]);
     assert_eq!(late(&shutdown), []);
-    assert_eq!(shutdown.lock().unwrap().as_ref().unwrap().to_string(), "all services have stopped");
+    assert_eq!(
+        shutdown.lock().unwrap().as_ref().unwrap().to_string(),
+        "4 services stopped in time"
+    );
     assert!(runtime.registry.is_closed() && runtime.tasks.is_empty());
     assert_eq!(runtime.clock.sleepers(), 0);
 }

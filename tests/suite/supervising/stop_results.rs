@@ -25,9 +25,7 @@ use mainstay::{
 };
 
 /// The results in the report of a shutdown that has ended.
-fn results(
-    shutdown: &Mutex<Option<mainstay::supervise::ShutdownReport>>,
-) -> Vec<(String, StopResult)> {
+fn results(shutdown: &Mutex<Option<mainstay::supervise::StopReport>>) -> Vec<(String, StopResult)> {
     let shutdown = shutdown.lock().unwrap();
     let stopped = &shutdown.as_ref().expect("the shutdown has ended").stopped;
     stopped.iter().map(|one| (one.service.to_string(), one.result.clone())).collect()

@@ -26,7 +26,7 @@ use crate::support::{poll_once, registry_of};
 use mainstay::{
     Reason, ServiceId,
     error::{StopError, WaitForError},
-    supervise::{Live, RestartPolicy, ShutdownReport, StopReason, StopWait, SupervisorState},
+    supervise::{Live, RestartPolicy, StopReason, StopReport, StopWait, SupervisorState},
 };
 
 pub(super) fn taken(log: &Log) -> Vec<String> {
@@ -87,7 +87,7 @@ pub(super) fn chain() -> (TestRuntime, Log, [ServiceId<u32>; 3]) {
     (runtime, log, ids)
 }
 
-pub(super) type Ended = Arc<Mutex<Option<Result<ShutdownReport, StopError>>>>;
+pub(super) type Ended = Arc<Mutex<Option<Result<Arc<StopReport>, StopError>>>>;
 
 /// Begins an operation. Its result is stored when it ends.
 pub(super) fn start(runtime: &mut TestRuntime, wait: StopWait) -> Ended {

@@ -73,10 +73,16 @@ fn block_on_everything(registry: &Registry, build: &Build<u32>) -> Vec<Option<St
         must_await(build.wait_to_start(dep).wait_blocking()),
         must_await(build.wait_with_grace(dep, LONG).wait_blocking()),
         must_await(build.invalidated().wait_blocking()),
+        must_await(registry.restart(dep, "edited").wait_blocking()),
+        must_await(registry.stop(dep).wait_blocking_timeout(LONG)),
+        must_await(registry.stop_subtree(dep).wait_blocking()),
+        must_await(registry.shutdown_requested().wait_blocking()),
+        must_await(registry.closed().wait_blocking_timeout(LONG)),
     ];
     let running = attempt.ready(1).unwrap();
     texts.push(must_await(running.failed().wait_blocking()));
     texts.push(must_await(running.drained().wait_blocking()));
+    assert!(registry.get(dep).is_ok(), "a wait that does not block has begun something");
     texts
 }
 

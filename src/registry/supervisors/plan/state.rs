@@ -11,13 +11,13 @@ use std::{
 use super::{
     super::{
         planned_end::{EndKind, PlannedEnd},
-        report::ShutdownReport,
+        report::StopReport,
     },
-    Released, Request, Step, Ticket,
+    Released, Step, Ticket, Turn,
 };
 use crate::{
     numbers::ServiceIndex,
-    store::{Edge, EndMark, FoundDependent, Store},
+    store::{Edge, EndMark, FoundDependent, Phase, Store},
     sync::lock,
 };
 
@@ -40,10 +40,12 @@ pub(super) struct State {
     pub(super) added: u32,
     /// The limits of the services that are stopping.
     pub(super) deadlines: BTreeSet<(Instant, ServiceIndex)>,
+    /// The longest sleep of the futures that enforce the limits.
+    pub(super) sleep: Sleep,
     /// The number of guards that hold the turn of a service.
     pub(super) held: HashMap<ServiceIndex, u32>,
     /// The report of a shutdown that has ended.
-    pub(super) report: ShutdownReport,
+    pub(super) report: StopReport,
 }
 
 pub(super) type OperationNumber = u32;
@@ -56,7 +58,16 @@ pub(super) struct Operation {
     /// The number of members that have not ended.
     pub(super) left: usize,
     pub(super) tickets: Vec<Ticket>,
-    pub(super) report: ShutdownReport,
+    pub(super) report: StopReport,
+}
+
+/// How long a future sleeps that enforces the limits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Sleep {
+    #[default]
+    None,
+    Until(Instant),
+    Forever,
 }
 
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -96,6 +107,8 @@ pub(super) struct Member {
     pub(super) next_waiting: Option<ServiceIndex>,
     /// When its turn to stop began.
     pub(super) turn_at: Option<Instant>,
+    /// What its supervisor was asked for when its turn to stop began. `end` may change after that.
+    pub(super) requested: Option<Arc<PlannedEnd>>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -113,6 +126,14 @@ pub(super) enum Progress {
     Reported,
     /// It has ended, and its dependencies do not wait for it.
     Ended,
+}
+
+impl Member {
+    /// Returns whether it is the turn of the service to stop, for this end or for any.
+    pub(super) fn has_turn(&self, end: Option<&Arc<PlannedEnd>>) -> bool {
+        let is_of = |end| self.requested.as_ref().is_some_and(|it| Arc::ptr_eq(it, end));
+        self.progress == Progress::Stopping && end.is_none_or(is_of)
+    }
 }
 
 impl State {
@@ -142,178 +163,13 @@ impl State {
         }
     }
 
-    pub(super) fn begin(&mut self, store: &Store, request: Request) -> Ticket {
-        let Request { root, end, subtree } = request;
-        let (end, number) = (Arc::new(end), self.new_operation());
-        let stays_stopped = end.kind == EndKind::Stop;
-        self.forget_start(root);
-        let number = self.add(store, root, number, &end, subtree);
-        if let Some(member) = self.members.get_mut(&root) {
-            (member.is_root, member.stays_stopped) = (true, stays_stopped);
-            // A restart starts a service that is being stopped.
-            member.is_started = !stays_stopped;
-        }
-        if subtree {
-            self.add_dependents(store, root, number, &end);
-        }
-        let ticket = Ticket::default();
-        // The operation may be part of another one since `add`.
-        let number = self.members[&root].operation;
-        self.operation(number).tickets.push(Arc::clone(&ticket));
-        // All its members may have ended already.
-        self.to_look_at.push(number);
-        ticket
-    }
-
-    /// Adds all hard dependents of a root, which stay stopped.
-    pub(super) fn add_dependents(
-        &mut self,
-        store: &Store,
-        root: ServiceIndex,
-        number: OperationNumber,
-        end: &Arc<PlannedEnd>,
-    ) {
-        let (mut number, mut found) = (number, BTreeSet::from([root]));
-        let mut to_visit = vec![root];
-        while let Some(service) = to_visit.pop() {
-            for dependent in store.hard_dependents(service) {
-                if found.insert(dependent) {
-                    self.forget_start(dependent);
-                    number = self.add(store, dependent, number, end, true);
-                    to_visit.push(dependent);
-                }
-            }
-        }
-    }
-
-    /// A new request counts, and not the start before it.
-    fn forget_start(&mut self, service: ServiceIndex) {
-        if let Some(member) = self.members.get_mut(&service) {
-            member.is_started = false;
-        }
-    }
-
-    /// Adds a service to an operation. Returns the operation that it belongs to, which is another
-    /// one if it was a member of it.
-    pub(super) fn add(
-        &mut self,
-        store: &Store,
-        service: ServiceIndex,
-        number: OperationNumber,
-        end: &Arc<PlannedEnd>,
-        subtree: bool,
-    ) -> OperationNumber {
-        if let Some(member) = self.members.get_mut(&service) {
-            if end.kind > member.end.kind {
-                member.end = Arc::clone(end);
-            }
-            let subtree = subtree && !member.is_started;
-            (member.subtree, member.stays_stopped) =
-                (member.subtree || subtree, member.stays_stopped || subtree);
-            let other = member.operation;
-            return self.merge(number, other);
-        }
-        let is_stopped = store.service(service).end_mark.get() == EndMark::Stopped;
-        self.members.insert(
-            service,
-            Member {
-                operation: number,
-                end: Arc::clone(end),
-                is_root: false,
-                stays_stopped: subtree || is_stopped,
-                subtree,
-                is_started: false,
-                progress: Progress::Waiting,
-                is_queued: true,
-                is_marked: false,
-                is_clean: true,
-                position: Edge::first_to(service),
-                first_waiting: None,
-                next_waiting: None,
-                turn_at: None,
-                deadline: None,
-            },
-        );
-        self.to_check.push_back(service);
-        let operation = self.operation(number);
-        operation.members.push(service);
-        operation.left += 1;
-        number
-    }
-
-    /// Makes one operation of two. Each member moves a logarithmic number of times.
-    pub(super) fn merge(
-        &mut self,
-        one: OperationNumber,
-        other: OperationNumber,
-    ) -> OperationNumber {
-        if one == other || !self.operations.contains_key(&other) {
-            return one;
-        }
-        let members = |number| self.operations[&number].members.len();
-        let (from, to) = if members(one) < members(other) { (one, other) } else { (other, one) };
-        let Some(mut from) = self.operations.remove(&from) else { return to };
-        for service in &from.members {
-            if let Some(member) = self.members.get_mut(service) {
-                member.operation = to;
-            }
-        }
-        let operation = self.operation(to);
-        operation.members.append(&mut from.members);
-        operation.tickets.append(&mut from.tickets);
-        operation.report.append(from.report);
-        operation.busy += from.busy;
-        operation.left += from.left;
-        if operation.busy == 0 {
-            self.to_look_at.push(to);
-        }
-        to
-    }
-
-    /// All operations become a part of the shutdown. What is waiting is checked again, because
-    /// edges of all kinds count now.
-    pub(super) fn begin_shutdown(&mut self, store: &Store, end: Arc<PlannedEnd>) {
-        let mut number = self.new_operation();
-        let others: Vec<OperationNumber> = self.operations.keys().copied().collect();
-        for other in others {
-            number = self.merge(number, other);
-        }
-        self.shutdown = Course::Begun(number);
-        let mut members = self.operation(number).members.clone();
-        members.sort_unstable();
-        for service in members {
-            let Some(member) = self.members.get_mut(&service) else { continue };
-            member.end = Arc::clone(&end);
-            (member.first_waiting, member.next_waiting) = (None, None);
-            if member.progress == Progress::Waiting {
-                (member.is_marked, member.is_clean) = (false, true);
-                member.position = Edge::first_to(service);
-                self.queue(service);
-            } else {
-                store.service(service).end_mark.set(EndMark::ShutDown);
-                self.to_wake.push(service);
-            }
-        }
-        self.shutdown_end = Some(end);
-    }
-
-    /// Adds the services that are not members of the shutdown.
-    pub(super) fn add_all(&mut self, store: &Store, number: OperationNumber) {
-        let Some(end) = self.shutdown_end.clone() else { return };
-        for service in ServiceIndex::range(self.added..store.len()) {
-            if !self.members.contains_key(&service) {
-                self.add(store, service, number, &end, false);
-            }
-        }
-        self.added = store.len();
-    }
-
     /// Continues the pass of a service through the list of its dependents.
     pub(super) fn check(
         &mut self,
         store: &Store,
         service: ServiceIndex,
         budget: &mut usize,
+        request: &impl Fn(ServiceIndex, &Arc<PlannedEnd>) -> Option<Duration>,
     ) -> Option<Step> {
         let member = self.members.get_mut(&service)?;
         member.is_queued = false;
@@ -334,7 +190,11 @@ impl State {
                 self.queue(service);
             }
             FoundDependent::At(edge) => {
-                self.add(store, edge.dependent, number, &end, subtree);
+                if hard_only {
+                    self.add_with_dependents(store, edge.dependent, number, &end, subtree);
+                } else {
+                    self.add(store, edge.dependent, number, &end, subtree);
+                }
                 let next_waiting =
                     self.members.get_mut(&edge.dependent)?.first_waiting.replace(service);
                 let member = self.members.get_mut(&service)?;
@@ -344,16 +204,21 @@ impl State {
             FoundDependent::None => {
                 let member = self.members.get_mut(&service)?;
                 if member.is_marked || member.is_clean {
-                    let (progress, step) = match member.is_marked {
-                        true => (Progress::Stopping, Step::Stop(service, end)),
-                        false => (Progress::Marking, Step::Mark(service)),
-                    };
-                    member.progress = progress;
-                    if progress == Progress::Marking {
+                    if !member.is_marked {
+                        member.progress = Progress::Marking;
                         self.mark(store, service);
+                        self.operation(number).busy += 1;
+                        return Some(Step::Mark(service));
                     }
-                    self.operation(number).busy += 1;
-                    return Some(step);
+                    // In one section of the lock, so that no result of an earlier turn is taken for
+                    // that of this one, and no supervisor ends between the two.
+                    member.progress = Progress::Stopping;
+                    member.requested = Some(Arc::clone(&end));
+                    let limit = request(service, &end);
+                    // Twice: the operation is not over before the turn has ended, and before the
+                    // thread that begins it has called `turn_has_begun`.
+                    self.operation(number).busy += 2;
+                    return Some(Step::Stop(Turn { service, end, limit }));
                 }
                 (member.position, member.is_clean) = (Edge::first_to(service), true);
                 self.queue(service);
@@ -412,21 +277,40 @@ impl State {
             store.service(service).end_mark.set(mark);
             released.push(Released { service, resets: member.is_root && !member.stays_stopped });
         }
+        let report = Arc::new(operation.report);
         for ticket in operation.tickets {
-            *lock(&ticket) = Some(operation.report.clone());
+            *lock(&ticket) = Some(Arc::clone(&report));
         }
         released
     }
 
-    /// Claims a service that is stopping, for the thread that reports its result. Returns the
-    /// report, and how long its turn has taken.
+    /// Returns the services that a shutdown would leave if it ended now: those whose turn has not
+    /// ended, and those that are up and whose turn has not come.
+    pub(super) fn left(&self, store: &Store) -> Vec<ServiceIndex> {
+        let is_stopping = |service: &ServiceIndex| {
+            let member = self.members.get(service);
+            member.is_some_and(|it| matches!(it.progress, Progress::Stopping | Progress::Held))
+        };
+        let is_left_up = |service: &ServiceIndex| {
+            let member = self.members.get(service);
+            let waits = member
+                .is_none_or(|it| matches!(it.progress, Progress::Waiting | Progress::Marking));
+            waits && store.slot(*service).state.load().phase() != Phase::Down
+        };
+        let services = || ServiceIndex::range(0..store.len());
+        services().filter(is_stopping).chain(services().filter(is_left_up)).collect()
+    }
+
+    /// Claims a service that is stopping, for the thread that reports its result of this end, or of
+    /// any. Returns the report, and how long its turn has taken.
     pub(super) fn take_stopping(
         &mut self,
         service: ServiceIndex,
+        end: Option<&Arc<PlannedEnd>>,
         now: Instant,
-    ) -> Option<(&mut ShutdownReport, Duration)> {
+    ) -> Option<(&mut StopReport, Duration)> {
         let member = self.members.get_mut(&service)?;
-        if member.progress != Progress::Stopping {
+        if !member.has_turn(end) {
             return None;
         }
         member.progress = Progress::Reported;

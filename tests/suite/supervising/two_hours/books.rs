@@ -230,7 +230,7 @@ impl Observer for Watches {
 }
 
 /// The services that a restart or a stop has ended: each once.
-pub(super) fn check_report(report: &mainstay::supervise::ShutdownReport) {
+pub(super) fn check_report(report: &mainstay::supervise::StopReport) {
     let stopped = report.stopped.iter().map(|one| &*one.service);
     let late = report.stop_timeouts.iter().map(|one| &*one.service);
     let names: BTreeSet<&str> = stopped.chain(late).collect();

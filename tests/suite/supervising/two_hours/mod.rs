@@ -374,7 +374,7 @@ fn no_invariant_of_supervision_breaks_in_two_hours_of_random_failures() {
 
     world.books.print();
 
-    let shutdown = Arc::<Mutex<Option<mainstay::supervise::ShutdownReport>>>::default();
+    let shutdown = Arc::<Mutex<Option<mainstay::supervise::StopReport>>>::default();
     let (ended, ends) = (Arc::clone(&shutdown), world.registry.shutdown(ms(60_000)));
     world.tasks.push(Box::pin(async move {
         let ends = ends.await;
