@@ -279,8 +279,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Waits until a body has returned that was notified at `since`, at most for the stop timeout,
-    /// and reports how it has ended. If the registry is closed, the body is polled once more, and not
-    /// waited for.
+    /// and reports how it has ended. If the registry is closed, the body is polled once more, and
+    /// not waited for.
     async fn body_ends(
         &self,
         generation: Generation,

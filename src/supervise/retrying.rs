@@ -132,8 +132,12 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Decision::RetryAfter(delay) => match missing {
                 Some(missing) => Until::Available(missing),
                 None if meaning == Meaning::Permanent => Until::Changed,
-                // The loop does not report `BackingOff` for no time.
+                // The loop does not report `BackingOff` for no time. The delay may have passed
+                // while the instance was drained.
                 None if delay.is_zero() => return None,
+                None if since.checked_add(delay).is_some_and(|end| end <= self.now()) => {
+                    return None;
+                }
                 None => Until::Passed(delay),
             },
         };

@@ -127,8 +127,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if self.control.take_reset() {
                 counter.reset();
             }
-            // The failure is dropped before the delay: the user's reason must not live as long as the
-            // service stays down.
+            // The failure is dropped before the delay: the user's reason must not live as long as
+            // the service stays down.
             *delay = self.delay_after(&failed, since, &mut inputs, counter);
             failed_at = Some(since);
             if is_over {

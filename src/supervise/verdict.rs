@@ -182,9 +182,9 @@ pub(super) enum Meaning {
     Permanent,
     /// Another service was not available.
     Unavailable(ServiceName),
-    /// The failure is planned.
+    /// The failure is planned ([`Planned`]).
     Planned,
-    /// The failure belongs to another service, which has counted it.
+    /// The failure belongs to another service, which has counted it, or to a planned end.
     Excused,
 }
 
@@ -206,7 +206,8 @@ impl Meaning {
             }
             // Counted against the dependency that was absent, or against the one that took it down.
             Reason::GraceExpired { .. } => Self::Excused,
-            reason if reason.is_planned() => Self::Planned,
+            // A restart, a stop, a shutdown or a close.
+            reason if reason.is_planned() => Self::Excused,
             _ => Self::Failed,
         }
     }

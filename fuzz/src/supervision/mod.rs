@@ -180,7 +180,7 @@ impl World {
                     true => registry.fail(id, Planned::new("by the test")),
                 };
                 failed.expect("the id is of this registry");
-                let meaning = if planned { Meaning::Excused } else { Meaning::Failed };
+                let meaning = if planned { Meaning::Planned } else { Meaning::Failed };
                 self.model.fail(service, meaning);
             }
             Op::Restart(service) => {

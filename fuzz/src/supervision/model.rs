@@ -26,7 +26,8 @@ pub(super) const LIMIT: u32 = 4;
 pub(super) enum Meaning {
     Failed,
     Permanent,
-    /// It is planned, or of another service.
+    Planned,
+    /// It is of another service, or of a planned end.
     Excused,
 }
 
@@ -50,6 +51,8 @@ pub(super) struct Service {
     in_window: u32,
     tries_once: bool,
     up_since: Option<Time>,
+    /// The time of the build that has followed the last planned failure.
+    planned_at: Option<Time>,
     reset_requested: bool,
     /// The number of failures that the status shows.
     pub(super) shown: u32,
@@ -103,6 +106,7 @@ impl Service {
             in_window: 0,
             tries_once: false,
             up_since: None,
+            planned_at: None,
             reset_requested: false,
             shown: 0,
         }
@@ -130,8 +134,10 @@ impl Service {
         self.activity = Activity::Nothing;
         self.reset_if_requested();
         let was_stable = self.down(since);
-        if meaning == Meaning::Excused {
-            return;
+        match meaning {
+            Meaning::Excused => return,
+            Meaning::Planned => return self.failed_as_planned(since),
+            Meaning::Failed | Meaning::Permanent => {}
         }
         self.in_window += 1;
         let until = if self.in_window > LIMIT || self.tries_once {
@@ -147,6 +153,18 @@ impl Service {
         };
         self.shown = self.count;
         self.delay = Some(Delay { until, since });
+    }
+}
+
+impl Service {
+    /// It is built at once, but only once per first backoff.
+    fn failed_as_planned(&mut self, since: Time) {
+        let next = self.planned_at.map_or(0, |last| last + self.first_backoff).max(since);
+        self.planned_at = Some(next);
+        if next > since {
+            self.shown = self.count;
+            self.delay = Some(Delay { until: Until::Passed(next - since), since });
+        }
     }
 }
 
@@ -170,18 +188,17 @@ impl Host for Model {
         let now = self.now;
         let subject = &mut self.services[service];
         match subject.activity {
-            Activity::Nothing => true,
+            // It ends when its supervisor is polled.
+            Activity::Nothing => {}
             Activity::Building(_) => {
                 subject.activity = Activity::Nothing;
-                true
+                self.take_down(service, Meaning::Excused);
             }
             // The body of an instance that has failed.
-            Activity::Ending { .. } => false,
-            Activity::Up | Activity::Completed => {
-                subject.notify(now, None);
-                false
-            }
+            Activity::Ending { .. } => {}
+            Activity::Up | Activity::Completed => subject.notify(now, None),
         }
+        false
     }
 
     fn turn_ended(&mut self, service: usize) {
@@ -190,7 +207,11 @@ impl Host for Model {
     }
 
     fn released(&mut self, service: usize, resets: bool) {
-        self.services[service].reset_requested |= resets;
+        let subject = &mut self.services[service];
+        subject.reset_requested |= resets;
+        if resets {
+            subject.shown = 0;
+        }
     }
 }
 
@@ -318,12 +339,16 @@ impl Model {
                 self.ended(service, failed);
                 true
             }
+            Activity::Nothing if self.plan.is_stopping(service) => {
+                self.end_turn(service);
+                true
+            }
             Activity::Nothing if !self.plan.is_marked(service) && self.delay_is_over(service) => {
                 let current: Vec<_> = self.available_dependencies(service);
                 let subject = &mut self.services[service];
                 (subject.delay, subject.given) = (None, current);
                 (subject.phase, subject.activity) = (Phase::Starting, Activity::Building(0));
-                subject.shown = subject.count;
+                subject.shown = if subject.reset_requested { 0 } else { subject.count };
                 true
             }
             Activity::Building(next) => self.build(service, next),
@@ -344,11 +369,15 @@ impl Model {
             }
         }
         if self.plan.is_stopping(service) {
-            let mut plan = std::mem::take(&mut self.plan);
-            plan.end_turn(self, service);
-            plan.advance(self);
-            self.plan = plan;
+            self.end_turn(service);
         }
+    }
+
+    fn end_turn(&mut self, service: usize) {
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.end_turn(self, service);
+        plan.advance(self);
+        self.plan = plan;
     }
 
     /// Returns the generations of the instances that an attempt could get.
@@ -407,7 +436,7 @@ impl Model {
             }
             Some(Outcome::Fail) => Meaning::Failed,
             Some(Outcome::FailPermanently) => Meaning::Permanent,
-            Some(Outcome::FailAsPlanned) => Meaning::Excused,
+            Some(Outcome::FailAsPlanned) => Meaning::Planned,
         };
         subject.phase = Phase::Down;
         subject.failed(meaning, now);

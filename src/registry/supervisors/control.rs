@@ -107,6 +107,10 @@ impl ControlState {
     /// Changes the state. Returns the number of the change.
     fn change(&mut self, state: SupervisorState, details: Details) -> u64 {
         (self.state, self.details) = (state, details);
+        // The supervisor may not have taken the reset so far.
+        if self.reset_requested {
+            self.details.failures = 0;
+        }
         self.count_change()
     }
 

@@ -134,7 +134,7 @@ fn each_state_has_an_event_after_the_status_shows_it() {
         "a 1: ready",
         "a 1: completed",
         "a 1: failed: second",
-        "a 2: backing off for 100 ms after 1 failure",
+        "a 2: backing off for 200 ms after 2 failures",
         "a 2: attempt started",
         "a 2: ready",
         "a 2: completed",
