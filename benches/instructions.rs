@@ -316,7 +316,7 @@ mod supervision {
         recovering
     }
 
-    #[library_benchmark(config = at_most_instructions(10_900))]
+    #[library_benchmark(config = at_most_instructions(10_950))]
     #[bench::one(Recovering::new(supervised))]
     fn recovery_supervised(mut recovering: Recovering) -> Recovering {
         recovering.recover();
@@ -325,7 +325,7 @@ mod supervision {
 
     // The third recovery of a service whose body was notified and has returned, and whose old value
     // is closed.
-    #[library_benchmark(config = at_most_instructions(21_000))]
+    #[library_benchmark(config = at_most_instructions(21_300))]
     #[bench::one(Recovering::new(supervised_with_body_and_close_hook))]
     fn recovery_with_body_and_close_hook(mut recovering: Recovering) -> Recovering {
         recovering.recover();

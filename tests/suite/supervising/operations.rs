@@ -21,7 +21,7 @@ use std::{
 use super::{
     runtime::{BoxError, TestRuntime, exact, ms},
     shutting_down::{begin as shut_down, late},
-    stopping::{chain, start, stopped, taken},
+    stopping::{chain, start, stopped, supervise_logged, taken},
 };
 use crate::support::{LONG, poll_once, registry_of, up};
 use mainstay::{
@@ -273,4 +273,54 @@ fn guards_hold_a_turn_in_a_shutdown_within_its_limit() {
         assert_eq!([a, b].map(|id| runtime.get(id)), [None, None]);
         assert!(runtime.registry.is_closed());
     }
+}
+
+#[test]
+fn the_greater_end_counts_and_the_first_of_two_equal_ones() {
+    for (stops, expected) in [
+        ([false, false], "middle must end: middle is being restarted: first"),
+        ([false, true], "middle must end: middle was stopped"),
+        ([true, false], "middle must end: middle was stopped"),
+    ] {
+        let (mut runtime, log, [_, middle, _]) = chain();
+        for (stop, why) in stops.into_iter().zip(["first", "second"]) {
+            let wait = match stop {
+                true => runtime.registry.stop(middle),
+                false => runtime.registry.restart(middle, why),
+            };
+            start(&mut runtime, wait);
+        }
+        runtime.advance(ms(10));
+        assert_eq!(taken(&log).last().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_stopped_service_is_shown_as_stopped_while_its_dependency_restarts() {
+    let (mut runtime, _, [bottom, middle, top]) = chain();
+    let stop = runtime.registry.stop_subtree(middle);
+    start(&mut runtime, stop);
+    runtime.advance(ms(20));
+    let restart = runtime.registry.restart(bottom, "edited");
+    let ended = start(&mut runtime, restart);
+    assert!(ended.lock().unwrap().is_none(), "the body of `bottom` has not ended");
+    for (id, name) in [(middle, "middle"), (top, "top")] {
+        let line = runtime.registry.status(id).unwrap().to_string();
+        assert_eq!(line, format!("{name}: stopped, `Registry::start` starts it"));
+    }
+}
+
+#[test]
+fn a_late_dependent_of_a_subtree_that_is_restarted_and_stopped_stays_stopped() {
+    let (mut runtime, log, [_, middle, top]) = chain();
+    let restart = runtime.registry.restart(middle, "edited");
+    start(&mut runtime, restart);
+    let stop = runtime.registry.stop_subtree(middle);
+    start(&mut runtime, stop);
+    let late = runtime.service("late");
+    supervise_logged(&mut runtime, &log, late, &[middle], ms(10));
+    runtime.run_until_idle();
+    assert_eq!(runtime.get(late), Some(1));
+    runtime.advance(ms(100));
+    assert_eq!([middle, top, late].map(|id| runtime.state(id)), [SupervisorState::Stopped; 3]);
 }
