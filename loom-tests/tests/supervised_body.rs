@@ -76,7 +76,8 @@ fn a_body_that_is_notified_is_followed_by_one_of_the_next_instance() {
         });
         join(supervisor);
         join(failer);
-        assert_eq!(running.load(SeqCst), 0, "a body runs after the end of its supervisor");
+        // The second body has closed the registry. It may still run: no supervisor waits for a body
+        // after a close.
         assert_eq!(bodies.load(SeqCst), 2);
     });
 }
