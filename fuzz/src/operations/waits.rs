@@ -14,7 +14,7 @@ use std::{
 use mainstay::{
     Attempt, Failure, Instance, ServiceState, Watch, WatchEvent,
     error::{BeginError, StopError, WaitError, WaitForError, WaitReadyError, WatchError},
-    supervise::{ShutdownReport, StopResult, StoppedService},
+    supervise::{StopReport, StopResult, StoppedService},
 };
 
 use crate::plan::EndKind;
@@ -55,7 +55,7 @@ pub(crate) enum WaitResult {
     AnyDependency(Result<mainstay::InstanceId, WaitForError>),
     State(Result<ServiceState, WaitError>),
     Failure(Result<Failure, WaitError>),
-    Stopped(Result<ShutdownReport, StopError>),
+    Stopped(Result<Arc<StopReport>, StopError>),
     WatchEvent(Result<WatchEvent<Value>, WatchError>),
 }
 
