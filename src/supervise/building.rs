@@ -172,7 +172,6 @@ impl Condition for BuildUseless<'_> {
 }
 
 /// The result of one build.
-#[cfg_attr(shuttle, expect(clippy::large_enum_variant, reason = "the locks of shuttle are large"))]
 pub(super) enum BuildResult<T: Send + Sync + 'static> {
     /// The value was published. The grace periods apply from now on.
     Running(Running<T>, Vec<Grace>),
