@@ -61,7 +61,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let mut rebuilt_in = None;
         if let Some(interrupted) = delay {
             self.released(counter).await?;
-            self.report_delay(interrupted, counter);
+            // A restart and a start end the delay.
+            if self.control.take_reset() {
+                counter.reset();
+                *delay = None;
+            } else {
+                self.report_delay(interrupted, counter);
+            }
         }
         loop {
             if let Some(waiting) = delay {

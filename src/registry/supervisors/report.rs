@@ -142,6 +142,10 @@ pub struct CloseReport {
 pub enum StopResult {
     /// It is down, its body and its close hooks have ended, and its readers have dropped all
     /// instances. Or it had nothing to stop.
+    ///
+    /// The readers of a service without a supervisor are not waited for. Its provider can hold its
+    /// turn until they have left: [`Running::hold_turn`](crate::Running::hold_turn), and
+    /// [`Running::drained`](crate::Running::drained) after the end.
     Stopped,
     /// Its supervisor was dropped at its turn, before it had stopped the service. The service is
     /// down; its close hook was dropped, and its readers were not waited for.

@@ -252,9 +252,13 @@ fn a_restart_ends_a_backoff_and_given_up() {
         [SupervisorState::BackingOff, SupervisorState::GivenUp]
     );
     for id in [a, b] {
+        runtime.recorder.take();
         let restart = runtime.registry.restart(id, "mended");
         let ended = start(&mut runtime, restart);
         assert_eq!(stopped(&ended).len(), 1);
+        let lines = runtime.recorder.take();
+        let again = |line: &String| line.contains("backing off") || line.contains("given up");
+        assert!(!lines.iter().any(again), "the delay is over: {lines:#?}");
         assert_eq!(runtime.get(id), Some(2));
         assert_eq!(runtime.supervisor_status(id).failures, 0);
     }
