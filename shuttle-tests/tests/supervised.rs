@@ -1,5 +1,7 @@
 //! Supervised services fail at random, some of their builds fail, and some are restarted, stopped
-//! and started, until they are shut down or the registry is closed. Half of them have a body.
+//! and started, until they are shut down or the registry is closed. Half of them have a body. Some
+//! builds fail permanently, or as planned, or because another service is not there, and some
+//! services are completed.
 //!
 //! - Everything that `random_failures.rs` checks: I1 for readers, I2, and all services ready after
 //!   the last failure.
@@ -14,7 +16,7 @@
 //! supervisors:  build, up, failed, build ...                take down, drained, close hook
 //! failers:           fail      fail_instance    restart     stop     start
 //! readers:    read a dependency, then the service
-//! main:                                      wait for all,  shut down, check the order
+//! main:                 restart the permanent ones, wait for all,  shut down, check the order
 //! ```
 //!
 //! In some schedules the shutdown begins before the last failure. A service that has not been built
@@ -22,18 +24,22 @@
 #![cfg(shuttle)]
 
 use std::{
+    error::Error,
     future::pending,
     // Not those of shuttle: no thread of the scenario waits for this lock.
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use mainstay::{
     error::WaitForError,
-    supervise::{BodyEnd, Build, Clock, CloseReason, Closing, RestartPolicy, Sleep},
+    supervise::{
+        BodyEnd, Build, Clock, CloseReason, Closing, Completed, Permanent, Planned, RestartPolicy,
+        Sleep,
+    },
 };
 use mainstay_shuttle_tests::{GraphShape, Random, Value, Workers, World, explore};
 use mainstay_test_support::poll_once;
@@ -63,11 +69,15 @@ struct StopLog {
 
 type SharedStopLog = Arc<Mutex<StopLog>>;
 
+/// Whether builds fail at random.
+type Calm = Arc<AtomicBool>;
+
 /// Runs the supervisor of one service.
 fn supervise(
     world: &Arc<World>,
     service: usize,
     stop_log: &SharedStopLog,
+    calm: &Calm,
     mut random: Random,
     workers: &mut Workers,
 ) {
@@ -108,19 +118,49 @@ fn supervise(
         // It must end: what it returns changes nothing.
         Err("the body has ended")
     });
-    let world = Arc::clone(world);
-    if random.chance(50) {
-        workers.thread(move || {
+    let (world, calm) = (Arc::clone(world), Arc::clone(calm));
+    match random.below(5) {
+        0 | 1 => workers.thread(move || {
             supervisor.run_blocking(|build| {
-                let fails = random.chance(15);
-                future::block_on(build_value(&world, service, build, fails))
+                let outcome = Outcome::next(service, &calm, &mut random);
+                future::block_on(build_value(&world, service, build, outcome))
             });
-        });
-    } else {
-        workers.task(supervisor.run(async move |build| {
-            let fails = random.chance(15);
-            build_value(&world, service, &build, fails).await
-        }));
+        }),
+        2 => workers.task(supervisor.run(async move |build| {
+            let outcome = Outcome::next(service, &calm, &mut random);
+            Completed(build_value(&world, service, &build, outcome).await)
+        })),
+        _ => workers.task(supervisor.run(async move |build| {
+            let outcome = Outcome::next(service, &calm, &mut random);
+            build_value(&world, service, &build, outcome).await
+        })),
+    }
+}
+
+/// What a build returns after its waits.
+enum Outcome {
+    Value,
+    Failed,
+    Permanent,
+    Planned,
+    /// The error of a read of this service, if it is not ready.
+    Read(usize),
+}
+
+impl Outcome {
+    fn next(service: usize, calm: &AtomicBool, random: &mut Random) -> Self {
+        if calm.load(Relaxed) {
+            return Self::Value;
+        }
+        match random.below(100) {
+            0..15 => Self::Failed,
+            15..20 => Self::Permanent,
+            20..25 => Self::Planned,
+            // One that does not depend on this service: two services that read each other without
+            // an edge would wait for each other.
+            25..35 if service > 0 => Self::Read(random.below(service)),
+            _ => Self::Value,
+        }
     }
 }
 
@@ -128,8 +168,8 @@ async fn build_value(
     world: &World,
     service: usize,
     build: &Build<Value>,
-    fails: bool,
-) -> Result<Value, String> {
+    outcome: Outcome,
+) -> Result<Value, Box<dyn Error + Send + Sync>> {
     world.record_generation(service, build.generation().get());
     let mut value = world.value(service);
     for &dependency in &world.dependencies[service] {
@@ -141,16 +181,25 @@ async fn build_value(
                 value.add(&instance);
             }
             Err(error @ (WaitForError::Invalidated(_) | WaitForError::Closed { .. })) => {
-                return Err(error.to_string());
+                return Err(error.into());
             }
             // A service without edges may stop before the first build that needs it.
-            Err(error @ WaitForError::Stopped { .. }) => return Err(error.to_string()),
+            Err(error @ WaitForError::Stopped { .. }) => return Err(error.into()),
             // The supervisor may end the build before the build has noticed.
-            Err(error @ WaitForError::AttemptEnded { .. }) => return Err(error.to_string()),
+            Err(error @ WaitForError::AttemptEnded { .. }) => return Err(error.into()),
             Err(error) => unreachable!("{error}"),
         }
     }
-    if fails { Err("random failure".to_owned()) } else { Ok(value) }
+    match outcome {
+        Outcome::Value => Ok(value),
+        Outcome::Failed => Err("random failure".into()),
+        Outcome::Permanent => Err(Permanent::new("random failure").into()),
+        Outcome::Planned => Err(Planned::new("random failure").into()),
+        Outcome::Read(other) => match world.registry.get(world.ids[other]) {
+            Ok(_) => Ok(value),
+            Err(error) => Err(error.into()),
+        },
+    }
 }
 
 /// Checks the state in which a close hook runs. A panic would end only the close hook, so
@@ -185,6 +234,16 @@ fn lock(stop_log: &SharedStopLog) -> MutexGuard<'_, StopLog> {
     stop_log.lock().expect("nothing panics under the lock")
 }
 
+/// Ends the failures, also the permanent ones, and checks that all services recover.
+fn recover(world: &World, calm: &AtomicBool) {
+    calm.store(true, Relaxed);
+    // Each of them: a build that is in progress may fail permanently, too.
+    for &id in &world.ids {
+        future::block_on(world.registry.restart(id, "calm")).expect("no shutdown has begun");
+    }
+    world.check_recovery();
+}
+
 #[test]
 fn supervised_services_recover_and_stop_in_order() {
     explore("supervised", 2_000, |mut random| {
@@ -192,10 +251,10 @@ fn supervised_services_recover_and_stop_in_order() {
         let world = World::with_builder(&shape, &mut random, |builder| {
             builder.clock(PausedClock(Instant::now()))
         });
-        let stop_log = SharedStopLog::default();
+        let (stop_log, calm) = (SharedStopLog::default(), Calm::default());
         let mut supervisors = Workers::default();
         for service in 0..world.count() {
-            supervise(&world, service, &stop_log, random.fork(), &mut supervisors);
+            supervise(&world, service, &stop_log, &calm, random.fork(), &mut supervisors);
         }
         let mut workers = Workers::default();
         for _ in 0..2 {
@@ -243,12 +302,12 @@ fn supervised_services_recover_and_stop_in_order() {
             }
             1 => {
                 workers.join();
-                world.check_recovery();
+                recover(&world, &calm);
                 world.registry.close();
             }
             _ => {
                 workers.join();
-                world.check_recovery();
+                recover(&world, &calm);
                 lock(&stop_log).check_order = true;
                 shut_down(&world);
                 let stopped = lock(&stop_log).stopped.len();

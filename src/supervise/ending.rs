@@ -249,10 +249,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if !has_returned {
                 if let Poll::Ready(result) = body.as_mut().poll(context) {
                     // Once more: the end may have come since, and the body has returned because of
-                    // it.
-                    if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                    // it. The wake-up of `down` follows the end, and may not have come yet.
+                    if let Some(ended) = Wait::new(self.ends(running, false)).check_now() {
                         returned = Some(result);
-                        return Poll::Ready(failed);
+                        return Poll::Ready(ended.failed());
                     }
                     has_returned = true;
                     self.body_decides(running, result, counter);
@@ -323,28 +323,25 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Waits until a published instance has failed, and enforces its grace periods until then.
     /// Returns `None` if the service must stop.
     async fn down(&self, running: &Running<T>, graces: Vec<Grace>) -> Option<Shielded<Failure>> {
-        let ends = |unless_graces| InstanceEnds {
+        // Most services have no grace period, and pay nothing for those of others.
+        if graces.is_empty() {
+            match Wait::new(self.ends(running, true)).await {
+                Ended::GraceDeclared => {}
+                ended => return ended.failed(),
+            }
+        }
+        let down = async { Wait::new(self.ends(running, false)).await.failed() };
+        or(down, self.enforce_graces(graces, running)).await
+    }
+
+    fn ends(&self, running: &Running<T>, unless_graces: bool) -> InstanceEnds<'_> {
+        InstanceEnds {
             registry: self.registry(),
             index: self.id().index(),
             generation: running.generation(),
             control: &self.control,
             unless_graces,
-        };
-        // Most services have no grace period, and pay nothing for those of others.
-        if graces.is_empty() {
-            match Wait::new(ends(true)).await {
-                Ended::Failed(failed) => return Some(failed),
-                Ended::MustStop => return None,
-                Ended::GraceDeclared => {}
-            }
         }
-        let down = async {
-            match Wait::new(ends(false)).await {
-                Ended::Failed(failed) => Some(failed),
-                _ => None,
-            }
-        };
-        or(down, self.enforce_graces(graces, running)).await
     }
 
     /// Decides what the return of a body means for its instance.
@@ -416,6 +413,16 @@ enum Ended {
     Failed(Shielded<Failure>),
     MustStop,
     GraceDeclared,
+}
+
+impl Ended {
+    /// Returns the failure of the instance, if it has failed.
+    fn failed(self) -> Option<Shielded<Failure>> {
+        match self {
+            Self::Failed(failed) => Some(failed),
+            Self::MustStop | Self::GraceDeclared => None,
+        }
+    }
 }
 
 impl Condition for InstanceEnds<'_> {

@@ -276,11 +276,11 @@ fn guards_hold_a_turn_in_a_shutdown_within_its_limit() {
 }
 
 #[test]
-fn the_greater_end_counts_and_the_first_of_two_equal_ones() {
+fn the_last_of_two_requests_decides_the_reason() {
     for (stops, expected) in [
-        ([false, false], "middle must end: middle is being restarted: first"),
+        ([false, false], "middle must end: middle is being restarted: second"),
         ([false, true], "middle must end: middle was stopped"),
-        ([true, false], "middle must end: middle was stopped"),
+        ([true, false], "middle must end: middle is being restarted: second"),
     ] {
         let (mut runtime, log, [_, middle, _]) = chain();
         for (stop, why) in stops.into_iter().zip(["first", "second"]) {
