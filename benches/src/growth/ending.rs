@@ -1,4 +1,4 @@
-//! Waiting for all services, closing, and shutting down.
+//! Waiting for all services, closing, and planned ends: shutdowns, restarts and stops.
 
 use std::{
     pin::pin,
@@ -28,6 +28,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("shut down: a hub", |n| shut_down(n, super::graphs::hub(n))),
     #[cfg(feature = "supervise")]
     Operation::new("shut down: a layered graph", |n| shut_down(n, super::graphs::layered(n))),
+    #[cfg(feature = "supervise")]
+    Operation::new("restart: a chain", |n| restart(n, super::graphs::chain(n))),
+    #[cfg(feature = "supervise")]
+    Operation::new("restart: a hub", |n| restart(n, super::graphs::hub(n))),
+    #[cfg(feature = "supervise")]
+    Operation::new("restart: each dependent joins the restart of its hub", join_a_restart),
+    #[cfg(feature = "supervise")]
+    Operation::new("stop with the subtree, and start each: a chain", stop_and_start),
 ];
 
 fn all_are_ready(n: usize) {
@@ -85,4 +93,55 @@ fn shut_down(n: usize, edges: Vec<super::graphs::Edge>) {
     let report = counted(|| services.registry.shutdown_blocking(limit));
     assert!(report.stop_timeouts.is_empty());
     assert_eq!(services.ready(), 0);
+}
+
+/// Restarts a service without a supervisor, with all services that depend on it.
+#[cfg(feature = "supervise")]
+fn restart(n: usize, edges: Vec<super::graphs::Edge>) {
+    let mut services = Services::with_edges(n, DependenciesFirst, &edges);
+    services.start();
+    let root = services.ids[0];
+    let report = counted(|| services.registry.restart(root, "bench").wait_blocking()).unwrap();
+    assert_eq!(report.stopped.len(), n);
+    services.start();
+    assert_eq!(services.ready(), n);
+}
+
+/// All callers wait for one operation with n members.
+#[cfg(feature = "supervise")]
+fn join_a_restart(n: usize) {
+    let mut services = Services::with_edges(n, DependenciesFirst, &super::graphs::hub(n));
+    services.start();
+    let mut context = Context::from_waker(Waker::noop());
+    counted(|| {
+        // The turn of the last one is held, so all of them are one operation.
+        let held = services.running[n - 1].as_ref().map(mainstay::Running::hold_turn);
+        let restart = |&id| Box::pin(services.registry.restart(id, "bench"));
+        let mut waits: Vec<_> = services.ids.iter().map(restart).collect();
+        assert!(waits.iter_mut().all(|wait| wait.as_mut().poll(&mut context).is_pending()));
+        drop(held);
+        for wait in &mut waits {
+            match wait.as_mut().poll(&mut context) {
+                Poll::Ready(Ok(report)) => assert_eq!(report.stopped.len(), n),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(services.ready(), 0);
+}
+
+#[cfg(feature = "supervise")]
+fn stop_and_start(n: usize) {
+    let mut services = Services::with_edges(n, DependenciesFirst, &super::graphs::chain(n));
+    services.start();
+    let (registry, ids) = (services.registry.clone(), services.ids.clone());
+    counted(|| {
+        let report = registry.stop_subtree(ids[0]).wait_blocking().unwrap();
+        assert_eq!(report.stopped.len(), n);
+        for &id in &ids {
+            assert!(registry.start(id).unwrap(), "it was stopped");
+        }
+    });
+    services.start();
+    assert_eq!(services.ready(), n);
 }
