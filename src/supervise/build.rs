@@ -9,23 +9,21 @@ use std::{
 
 use super::{
     build_timer::BuildTimer,
-    pending_attempt::{BuildShared, Grace, PendingAttempt},
+    build_wait::{BuildWait, BuildWaitFor, BuildWaitForAny},
+    pending_attempt::{BuildShared, PendingAttempt},
 };
 use crate::{
-    error::{DependencyError, WaitForError},
+    error::DependencyError,
     failure::Failure,
-    numbers::{Generation, ServiceIndex},
+    numbers::Generation,
     provide::{
         Attempt, DependencyId, DependencyWait, GenerationEnded, Invalidated, WaitingFor, Watch,
     },
     registry::Registry,
     service::{AnyId, ServiceId},
-    store::{Store, UsedEdges},
-    sync::{Flag, Mutex, Shielded},
-    waiting::{
-        Wait,
-        sealed::{BlockingCondition, Condition, WaitSlots},
-    },
+    store::UsedEdges,
+    sync::{Flag, Mutex},
+    waiting::Wait,
 };
 
 /// The handle of one build, which a builder receives.
@@ -63,104 +61,6 @@ pub struct Build<T: Send + Sync + 'static> {
     shared: Arc<BuildShared>,
     failures: u32,
     holders: usize,
-}
-
-/// The wait of [`Build::wait_for`], [`Build::wait_to_start`] and [`Build::wait_with_grace`].
-///
-/// It borrows the build, which records the edge.
-pub type BuildWaitFor<'a, D> = Wait<BuildWait<'a, ServiceId<D>>>;
-
-/// The wait of [`Build::wait_for_any`] and [`Build::wait_to_start_any`].
-///
-/// It borrows the build, which records the edge.
-pub type BuildWaitForAny<'a> = Wait<BuildWait<'a, AnyId>>;
-
-/// The condition of a build's wait for a dependency.
-///
-/// It adds three things to the wait of an attempt: it ends with the build, it pauses the build
-/// timer, and it records a grace period.
-pub struct BuildWait<'a, I> {
-    wait: DependencyWait<'a, I>,
-    shared: &'a BuildShared,
-    grace: Option<Duration>,
-}
-
-impl<I: DependencyId> BuildWait<'_, I> {
-    /// Returns an error if the build has ended.
-    fn not_ended(&self, dependency: ServiceIndex) -> Result<(), WaitForError> {
-        if self.shared.ended.is_set() {
-            let service = self.store().name(dependency);
-            return Err(WaitForError::AttemptEnded { service });
-        }
-        Ok(())
-    }
-
-    /// Records the grace period, before the instance that was received is returned. A wait that
-    /// receives none has none.
-    fn received(&self, dependency: ServiceIndex) -> Result<(), WaitForError> {
-        if let Some(period) = self.grace {
-            // It remains when the publication removes the start-only edge.
-            self.wait.add_soft_edge()?;
-            self.shared.record_grace(Grace { dependency, period });
-        }
-        // Again: if the build has ended since the first check, what was recorded above may have no
-        // effect.
-        self.not_ended(dependency)
-    }
-}
-
-impl<I: DependencyId> Condition for BuildWait<'_, I> {
-    type Output = Result<I::Instance, WaitForError>;
-
-    fn check(&mut self) -> Option<Self::Output> {
-        let dependency = match self.wait.registry.index(self.wait.id.into()) {
-            Ok(dependency) => dependency,
-            Err(foreign) => return Some(Err(foreign.into())),
-        };
-        // The attempt may have been published or failed: a kept `Build` must not add edges to it.
-        if let Err(ended) = self.not_ended(dependency) {
-            return Some(Err(ended));
-        }
-        let output = Shielded::new(self.wait.check());
-        if let Some(Ok(_)) = &*output {
-            if let Err(error) = self.received(dependency) {
-                return Some(Err(error));
-            }
-        }
-        output.into_inner()
-    }
-
-    fn slots(&self) -> WaitSlots {
-        self.wait.slots()
-    }
-
-    fn store(&self) -> &Store {
-        self.wait.store()
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        self.wait.timed_out(after)
-    }
-
-    fn now_if_observed(&self) -> Option<Instant> {
-        self.wait.now_if_observed()
-    }
-
-    fn on_start(&mut self) {
-        self.shared.timer.pause(self.wait.registry.clock().now());
-        self.wait.on_start();
-    }
-
-    fn on_end(&mut self, started_at: Option<Instant>) {
-        self.shared.timer.resume(self.wait.registry.clock().now());
-        self.wait.on_end(started_at);
-    }
-}
-
-impl<I: DependencyId> BlockingCondition for BuildWait<'_, I> {
-    fn must_await(&self) -> Self::Output {
-        self.wait.must_await()
-    }
 }
 
 /// Splits an attempt into the part that the supervisor keeps and the part that the builder

@@ -171,7 +171,8 @@
 // | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its decisions          |
 // | `reporting.rs`               | the states that a supervisor reports, and their events        |
-// | `build.rs`                   | `Build`, which a builder receives, and its waits              |
+// | `build.rs`                   | `Build`, which a builder receives                             |
+// | `build_wait.rs`              | its waits for dependencies                                    |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
 // | `live.rs`                    | `Live`, which a body receives (S11)                           |
 // | `output.rs`                  | what builders and bodies may return                           |
@@ -226,6 +227,7 @@
 mod body;
 mod build;
 mod build_timer;
+mod build_wait;
 mod building;
 mod closer;
 mod closing;
@@ -247,7 +249,8 @@ mod wake_list;
 
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
-    build::{Build, BuildWaitFor, BuildWaitForAny},
+    build::Build,
+    build_wait::{BuildWaitFor, BuildWaitForAny},
     closing::{AsyncHook, CloseHook, CloseReason, Closing, NoHook},
     live::{Live, StopReason, Stopping},
     operations::{StopWait, TurnGuard},
