@@ -32,7 +32,7 @@ use crate::{
 /// number, its deadline, and the last failure.
 ///
 /// The build ends when the builder returns or is dropped. A builder may keep the handle, but then
-/// its waits return [`WaitForError::AttemptEnded`].
+/// its waits return [`AttemptEnded`](crate::error::WaitForError::AttemptEnded).
 ///
 /// ```
 /// use mainstay::{Registry, error::WaitForError};
@@ -98,8 +98,9 @@ impl<T: Send + Sync + 'static> Build<T> {
     ///
     /// # Errors
     ///
-    /// [`WaitForError`]: the build was invalidated or has ended, the dependency depends on this
-    /// service, the registry was closed, or the id belongs to another registry.
+    /// [`WaitForError`](crate::error::WaitForError): the build was invalidated or has ended, the
+    /// dependency depends on this service, the registry was closed, or the id belongs to another
+    /// registry.
     ///
     /// A builder may return any of these errors by `?`. If the build was invalidated, its result is
     /// ignored, and the service is built again.
