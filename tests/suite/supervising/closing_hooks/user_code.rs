@@ -1,5 +1,5 @@
-//! Close hooks and values that panic, call the registry, or leave their `Arc`; every form of a close
-//! hook; many values.
+//! Close hooks and values that panic, call the registry, or leave their `Arc`; every form of a
+//! close hook; many values.
 
 use super::*;
 
