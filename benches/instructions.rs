@@ -316,7 +316,7 @@ mod supervision {
         recovering
     }
 
-    #[library_benchmark(config = at_most_instructions(10_950))]
+    #[library_benchmark(config = at_most_instructions(10_780))]
     #[bench::one(Recovering::new(supervised))]
     fn recovery_supervised(mut recovering: Recovering) -> Recovering {
         recovering.recover();

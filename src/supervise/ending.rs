@@ -222,22 +222,19 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.must_stop().unless_holds(pin!(or(drained, expired))).await
     }
 
-    /// Keeps a published instance up until it fails, and its body until it has returned, at most
-    /// for the stop timeout, and until the registry is closed. Returns the failure, and its time:
-    /// the body may return much later. Returns `None` if the service must stop: then the instance
-    /// can still be read.
-    pub(super) async fn run_instance<B: Body<T>>(
+    /// Runs the body of a published instance until the instance fails, and then until the body has
+    /// returned, at most for the stop timeout, and until the registry is closed. Returns the
+    /// failure, and its time: the body may return much later. Returns `None` if the service must
+    /// stop: then the instance can still be read.
+    pub(super) async fn run_body<B: Body<T>>(
         &self,
-        running: &Up<T>,
+        running: &Arc<Running<T>>,
         graces: Vec<Grace>,
         body: &mut B,
         counter: &FailureCounter,
     ) -> Option<(Shielded<Failure>, Instant)> {
-        let Up::WithBody(shared) = running else {
-            return self.down(running, graces).await.map(|failed| (failed, self.now()));
-        };
         let mut down = pin!(self.down(running, graces));
-        let mut body = pin!(body.run(Live::new(shared, &self.control)));
+        let mut body = pin!(body.run(Live::new(running, &self.control)));
         let mut has_returned = false;
         // The result of a body that has returned at the same time as the end.
         let mut returned = None;
@@ -322,7 +319,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     /// Waits until a published instance has failed, and enforces its grace periods until then.
     /// Returns `None` if the service must stop.
-    async fn down(&self, running: &Running<T>, graces: Vec<Grace>) -> Option<Shielded<Failure>> {
+    pub(super) async fn down(
+        &self,
+        running: &Running<T>,
+        graces: Vec<Grace>,
+    ) -> Option<Shielded<Failure>> {
         // Most services have no grace period, and pay nothing for those of others.
         if graces.is_empty() {
             match Wait::new(self.ends(running, true)).await {
@@ -345,7 +346,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Decides what the return of a body means for its instance.
-    fn body_decides(&self, running: &Up<T>, result: BodyResult, counter: &FailureCounter) {
+    fn body_decides(&self, running: &Running<T>, result: BodyResult, counter: &FailureCounter) {
         let reason = match result {
             Ok(Some(BodyEnd::StayReady)) => return,
             Ok(Some(BodyEnd::Completed)) => {

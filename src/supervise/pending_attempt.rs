@@ -88,10 +88,21 @@ impl<'a, T: Send + Sync + 'static> PendingAttempt<'a, T> {
     }
 
     /// Ends the build. Returns the grace periods that it has recorded.
-    pub(super) fn end_build(self) -> Vec<Grace> {
-        let shared = Arc::clone(&self.shared);
-        drop(self);
-        shared.graces()
+    pub(super) fn end_build(mut self) -> Vec<Grace> {
+        self.end();
+        self.shared.graces()
+    }
+
+    /// Ends the build, if it has not ended.
+    fn end(&mut self) {
+        // Only the supervisor sets the flag.
+        if self.shared.ended.is_set() {
+            return;
+        }
+        // Before the edges and the grace periods are taken: a wait that records one of them later
+        // finds the flag, and returns an error.
+        self.shared.ended.set();
+        self.attempt.edges.take(&self.shared.edges);
     }
 }
 
@@ -105,9 +116,6 @@ impl<T: Send + Sync + 'static> Deref for PendingAttempt<'_, T> {
 
 impl<T: Send + Sync + 'static> Drop for PendingAttempt<'_, T> {
     fn drop(&mut self) {
-        // Before the edges and the grace periods are taken: a wait that records one of them later
-        // finds the flag, and returns an error.
-        self.shared.ended.set();
-        self.attempt.edges.take(&self.shared.edges);
+        self.end();
     }
 }

@@ -113,10 +113,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         since: Option<Instant>,
     ) -> (SupervisorState, u64) {
         // No other thread reports a state.
-        let (was, was_ready) = self.control.reported();
+        let ends = !state.is_ready() && self.control.was_ready();
         // Before the lock is taken: the clock is user code.
-        let now = was_ready.then(|| since.unwrap_or_else(|| self.now()));
-        (was, self.control.set_state(state, details, now))
+        let now = ends.then(|| since.unwrap_or_else(|| self.now()));
+        self.control.set_state(state, details, now)
     }
 
     /// Emits an event of this generation, or of the present one. The status shows it already.

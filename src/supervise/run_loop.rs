@@ -101,7 +101,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     self.set_state(state, counter.failures(), None);
                     // `since` is before the end of the body and the draining: both are part of the
                     // backoff.
-                    let up = self.run_instance(&running, graces, body, counter).await;
+                    let up = match &running {
+                        Up::WithoutBody(running) => {
+                            self.down(running, graces).await.map(|failed| (failed, self.now()))
+                        }
+                        Up::WithBody(running) => {
+                            self.run_body(running, graces, body, counter).await
+                        }
+                    };
                     let Some((failed, since)) = up else {
                         // The service must stop. In a planned end `stop` takes the instance down,
                         // after a close the drop of `running` does. What follows is no failure of

@@ -160,28 +160,28 @@ impl Control {
         SupervisorStatus { late_by, ..status }
     }
 
-    /// Reports the state of the supervisor. `now` is the present time, if the service was ready
-    /// until now ([`reported`](Self::reported)). Returns the number of the change, by which the
-    /// listing for a new observer shows it or not.
+    /// Reports the state of the supervisor. `now` is the present time, if the service is not ready
+    /// any more ([`was_ready`](Self::was_ready)). Returns the state before that, and the number of
+    /// the change, by which the listing for a new observer shows it or not.
     pub(crate) fn set_state(
         &self,
         state: SupervisorState,
         details: Details,
         now: Option<Instant>,
-    ) -> u64 {
+    ) -> (SupervisorState, u64) {
         let mut control = lock(&self.0);
-        match state {
-            SupervisorState::Up | SupervisorState::Completed => control.not_ready_since = None,
-            _ => control.not_ready_since = control.not_ready_since.or(now),
+        match state.is_ready() {
+            true => control.not_ready_since = None,
+            false => control.not_ready_since = control.not_ready_since.or(now),
         }
-        control.change(state, details)
+        let was = control.state;
+        (was, control.change(state, details))
     }
 
-    /// Returns the state that the supervisor has reported, and whether the service was ready then.
-    /// A supervisor that has reported nothing counts as ready.
-    pub(crate) fn reported(&self) -> (SupervisorState, bool) {
-        let control = lock(&self.0);
-        (control.state, control.not_ready_since.is_none())
+    /// Returns whether the service was ready in the state that was reported last. A supervisor that
+    /// has reported nothing counts as ready.
+    pub(crate) fn was_ready(&self) -> bool {
+        lock(&self.0).not_ready_since.is_none()
     }
 
     /// Reports a build that has a timeout.

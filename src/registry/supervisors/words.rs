@@ -6,6 +6,11 @@ use super::{SupervisorState, SupervisorStatus};
 use crate::texts::{Failures, Rounded};
 
 impl SupervisorState {
+    /// Returns whether the service is ready.
+    pub(crate) fn is_ready(self) -> bool {
+        matches!(self, Self::Up | Self::Completed)
+    }
+
     /// Returns whether an instance is at its end.
     pub(in crate::registry) fn is_ending(self) -> bool {
         matches!(self, Self::Stopping | Self::BodyRunning | Self::Draining | Self::Closing)
