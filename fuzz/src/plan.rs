@@ -135,12 +135,6 @@ impl Plan {
         self.members.get_mut(&service).expect("it is a member")
     }
 
-    fn forget_start(&mut self, service: usize) {
-        if let Some(member) = self.members.get_mut(&service) {
-            member.is_started = false;
-        }
-    }
-
     fn queue(&mut self, service: usize) {
         if !std::mem::replace(&mut self.member(service).is_queued, true) {
             self.to_check.push_back(service);
@@ -175,6 +169,25 @@ impl Plan {
         self.operations.entry(operation).or_default().members.push(service);
         self.queue(service);
         operation
+    }
+
+    /// Adds a service and its dependents, which stop at the same time if they can.
+    fn add_with_dependents(
+        &mut self,
+        host: &impl Host,
+        service: usize,
+        operation: Ticket,
+        end: &End,
+        subtree: bool,
+    ) {
+        let (mut operation, mut to_add) = (operation, vec![service]);
+        while let Some(service) = to_add.pop() {
+            let is_new = !self.members.contains_key(&service);
+            operation = self.add(service, operation, end, subtree);
+            if is_new {
+                to_add.extend(host.hard_dependents(service));
+            }
+        }
     }
 
     fn merge(&mut self, one: Ticket, other: Ticket) -> Ticket {
@@ -215,19 +228,23 @@ impl Plan {
         ticket: Ticket,
     ) {
         self.operations.insert(ticket, Operation::default());
-        self.forget_start(root);
-        self.add(root, ticket, end, subtree);
+        self.add_with_dependents(host, root, ticket, end, false);
+        // The last request for a service decides.
         let member = self.member(root);
         (member.is_root, member.stays_stopped) = (true, end.kind == EndKind::Stop);
         member.is_started = !member.stays_stopped;
+        member.subtree = member.stays_stopped && (member.subtree || subtree);
+        member.end = end.clone();
         if subtree {
             let (mut found, mut to_visit) = (BTreeSet::from([root]), vec![root]);
             while let Some(service) = to_visit.pop() {
                 for dependent in host.hard_dependents(service) {
                     if found.insert(dependent) {
                         let operation = self.members[&root].operation;
-                        self.forget_start(dependent);
-                        self.add(dependent, operation, end, true);
+                        self.add_with_dependents(host, dependent, operation, end, true);
+                        let member = self.member(dependent);
+                        (member.subtree, member.stays_stopped) = (true, true);
+                        member.is_started = false;
                         to_visit.push(dependent);
                     }
                 }
@@ -291,7 +308,7 @@ impl Plan {
         let mut dependents = dependents.filter(|&other| other >= position);
         match dependents.find(|other| !has_ended(other)) {
             Some(witness) => {
-                self.add(witness, operation, &end, subtree);
+                self.add_with_dependents(host, witness, operation, &end, subtree);
                 self.member(witness).waiting.push(service);
                 let member = self.member(service);
                 (member.position, member.is_clean) = (witness, false);
