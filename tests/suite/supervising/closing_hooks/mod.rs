@@ -104,7 +104,7 @@ macro_rules! start {
 
 // After the macro, which they use.
 mod ends;
-mod user_code;
+mod hostile;
 
 /// A service without a body that is built at once, and whose close hook notes its calls.
 fn logged(policy: RestartPolicy) -> (TestRuntime, ServiceId<Value>, Log) {
