@@ -128,13 +128,15 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Some(if readers.holders() == 0 { StopEnd::Done } else { StopEnd::TimedOut })
         };
         // S6: when the shutdown has ended, the close hook is dropped, and no reader is waited for.
-        let closed = async {
-            self.registry().closed().await;
-            None
-        };
-        if let Some(end) = or(closed, work).await {
+        if let Some(end) = or(self.closed(), work).await {
             self.control.set_stop_end(end);
         }
+    }
+
+    /// Completes with `None` when the registry is closed, and so ends what is awaited beside it.
+    async fn closed<R>(&self) -> Option<R> {
+        self.registry().closed().await;
+        None
     }
 
     /// Waits until the readers of all these instances have dropped them, at most for the limit.
@@ -290,11 +292,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             self.sleep_until(since.checked_add(after)).await;
             Some(Err(BodyFailure::TimedOut { after }.into()))
         };
-        let closed = async {
-            self.registry().closed().await;
-            None
-        };
-        let Some(result) = or(or(returned, late), closed).await else { return };
+        let Some(result) = or(or(returned, late), self.closed()).await else { return };
         let reason = result.err().map(Reason::error);
         if let Some(reason) = &reason {
             self.body_failed(generation, reason);
