@@ -47,9 +47,9 @@ pub(super) mod sealed {
             std::future::ready(())
         }
 
-        /// Returns whether `returned` would wait.
-        fn has_returned(&self) -> bool {
-            true
+        /// Returns the generation for which a body still runs: then `returned` waits.
+        fn running(&self) -> Option<Generation> {
+            None
         }
 
         /// Takes the result of a body that has returned too late, and the generation of its
@@ -112,8 +112,8 @@ struct OnThread<F> {
 struct ThreadState<F> {
     /// `None` while the thread runs it.
     function: Option<Shielded<F>>,
-    /// A thread was started, and has not put the function back.
-    running: bool,
+    /// The generation for which a thread was started that has not put the function back.
+    running: Option<Generation>,
     /// The result, and the generation of the instance.
     result: Option<(Generation, BodyResult)>,
 }
@@ -124,22 +124,22 @@ impl<F> OnThread<F> {
         loop {
             // Before the check: a thread that puts the function back afterwards counts a step.
             let steps = self.returned.steps();
-            if self.has_returned() {
+            if self.running().is_none() {
                 return;
             }
             self.returned.after(steps).await;
         }
     }
 
-    fn has_returned(&self) -> bool {
-        !lock(&self.state).running
+    fn running(&self) -> Option<Generation> {
+        lock(&self.state).running
     }
 }
 
 impl<F> BlockingBody<F> {
     pub(super) fn new(name: String, function: F) -> Self {
         let function = Some(Shielded::new(function));
-        let state = Mutex::new(ThreadState { function, running: false, result: None });
+        let state = Mutex::new(ThreadState { function, running: None, result: None });
         // A name with a zero byte cannot be given to a thread.
         let name = name.replace('\0', "");
         Self { name, shared: ThreadArc::new(OnThread { state, returned: Progress::default() }) }
@@ -154,7 +154,7 @@ where
 {
     async fn run(&mut self, live: Live<T>) -> BodyResult {
         let generation = live.generation();
-        lock(&self.shared.state).running = true;
+        lock(&self.shared.state).running = Some(generation);
         let shared = ThreadArc::clone(&self.shared);
         let on_thread = move || {
             // In a statement of its own: the function must not run under the lock.
@@ -164,14 +164,14 @@ where
             let result = output.unwrap_or_else(panicked);
             {
                 let mut state = lock(&shared.state);
-                (state.function, state.running) = (Some(function), false);
+                (state.function, state.running) = (Some(function), None);
                 state.result = Some((generation, result));
             }
             shared.returned.step();
         };
         // The function is in `shared` until the thread runs, so it is not lost if none is started.
         if let Err(error) = ThreadBuilder::new().name(self.name.clone()).spawn(on_thread) {
-            lock(&self.shared.state).running = false;
+            lock(&self.shared.state).running = None;
             return Err(error.into());
         }
         loop {
@@ -187,8 +187,8 @@ where
         self.shared.returned().await;
     }
 
-    fn has_returned(&self) -> bool {
-        self.shared.has_returned()
+    fn running(&self) -> Option<Generation> {
+        self.shared.running()
     }
 
     fn late_result(&mut self) -> Option<(Generation, BodyResult)> {

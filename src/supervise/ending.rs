@@ -100,9 +100,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     ) {
         self.set_state(SupervisorState::Stopping, 0, None);
         let work = async {
-            if running.is_none() && !body.has_returned() {
+            if let (None, Some(generation)) = (&running, body.running()) {
                 // It is late since an earlier end of an instance, and may use dependencies.
-                self.wait_for_late_body(body).await;
+                self.wait_for_late_body(generation, body).await;
             }
             // If the service is down, there is no instance to stop.
             if let Some(running) = running {
@@ -302,9 +302,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.control.report_body(BodyReport { took, end: work_end(reason.as_deref()) });
     }
 
-    /// Waits, at the turn to stop, for a body that was late when its instance ended.
-    async fn wait_for_late_body<B: Body<T>>(&self, body: &mut B) {
-        let generation = self.registry().store().slot(self.id().index()).state.load().generation();
+    /// Waits, at the turn to stop, for a body that was late when its instance, of this generation,
+    /// ended.
+    async fn wait_for_late_body<B: Body<T>>(&self, generation: Generation, body: &mut B) {
         let returned = async {
             body.returned().await;
             match body.late_result() {
@@ -365,7 +365,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         body: &mut B,
         counter: &FailureCounter,
     ) -> Option<()> {
-        if !body.has_returned() {
+        if body.running().is_some() {
             self.set_state(SupervisorState::BodyRunning, counter.failures(), None);
             self.must_stop().unless_holds(pin!(body.returned())).await?;
         }

@@ -126,6 +126,23 @@ impl<R: 'static> SignalWait<R> {
         self.block(Instant::now().checked_add(timeout), timeout.is_zero())
     }
 
+    /// Blocks this thread until the wait ends, but at most until `deadline`, which is a time of
+    /// [`Instant::now`]. With a deadline in the past, it only checks.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalError`]: the deadline has passed, or as [`wait_blocking`](Self::wait_blocking).
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// let now = std::time::Instant::now();
+    /// assert!(registry.shutdown_requested().wait_blocking_deadline(now).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_blocking_deadline(self, deadline: Instant) -> Result<R, SignalError> {
+        self.block(Some(deadline), false)
+    }
+
     /// Waits in async code, but at most for `timeout`, measured by `clock`.
     ///
     /// # Errors

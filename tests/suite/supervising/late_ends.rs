@@ -38,6 +38,7 @@ fn a_shutdown_waits_for_a_blocking_body_that_is_late_since_a_failure() {
         runtime.registry.fail(id, "lost").unwrap();
         runtime.advance(ms(10_000));
         assert_eq!(runtime.state(id), SupervisorState::BodyRunning);
+        runtime.recorder.take();
         let mut shutdown = pin!(runtime.registry.shutdown(ms(60_000)));
         assert!(poll_once(shutdown.as_mut()).is_pending());
         runtime.run_until_idle();
@@ -62,6 +63,10 @@ fn a_shutdown_waits_for_a_blocking_body_that_is_late_since_a_failure() {
             false => (&report.stop_timeouts[0].body, WorkEnd::Late),
         };
         assert_eq!(body.as_ref().unwrap().end, end);
+        // The generation is that of the body, and not the one after the failure.
+        let lines = runtime.recorder.take();
+        let of_the_body = |line: &String| line.starts_with("worker 0: its body failed: ");
+        assert!(lines.iter().any(of_the_body), "{lines:#?}");
         drop(resume);
     }
 }
