@@ -243,9 +243,7 @@ impl Edge {
     /// The edge that is next in the order of `Graph::dependents`, if the graph contains it.
     #[cfg(feature = "supervise")]
     pub(super) fn next_dependent(self) -> Self {
-        // Of one dependent, the soft edge comes last.
-        let dependent = self.dependent.get() + u32::from(self.soft);
-        Self { dependent: ServiceIndex::new(dependent), soft: !self.soft, ..self }
+        Self { dependent: ServiceIndex::new(self.dependent.get() + 1), ..self }
     }
 
     /// The key of the edge among the links of its dependency.
@@ -316,7 +314,7 @@ impl Graph {
         with: impl Fn(EdgeSource) -> EdgeSource,
     ) {
         let links = &mut self.links_mut(dependent).dependencies;
-        links.for_each_mut(|_, source| *source = PackedSource::new(with(source.get())));
+        links.iter_mut().for_each(|(_, source)| *source = PackedSource::new(with(source.get())));
     }
 
     /// Removes an edge, and returns its place.
@@ -343,17 +341,17 @@ impl Graph {
     /// entries in this order. Soft edges have no place.
     pub(crate) fn renumber_places(&mut self, dependency: ServiceIndex) -> Vec<Entry> {
         let mut dependents = Vec::new();
-        self.links_mut(dependency).dependents.for_each_mut(|key, place| {
-            if !key.soft {
-                let unless_ready = place.unless_ready();
-                *place = PackedPlace::new(Some(dependents.len() as PlaceNumber), unless_ready);
-                dependents.push(Entry { dependent: key.service, unless_ready });
-            }
-        });
+        let links = self.links_mut(dependency).dependents.iter_mut();
+        for (key, place) in links.take_while(|(key, _)| !key.soft) {
+            let unless_ready = place.unless_ready();
+            *place = PackedPlace::new(Some(dependents.len() as PlaceNumber), unless_ready);
+            dependents.push(Entry { dependent: key.service, unless_ready });
+        }
         dependents
     }
 
-    /// Iterates over the edges from a service to its dependencies, in ascending order of these.
+    /// Iterates over the edges from a service to its dependencies, the soft ones last, in ascending
+    /// order of the dependencies.
     pub(crate) fn dependencies(
         &self,
         service: ServiceIndex,
@@ -369,8 +367,8 @@ impl Graph {
         self.services.len()
     }
 
-    /// Iterates over the edges from the dependents of a service to the service, in ascending order
-    /// of the dependents.
+    /// Iterates over the edges from the dependents of a service to the service, the soft ones last,
+    /// in ascending order of the dependents.
     pub(crate) fn dependents(&self, service: ServiceIndex) -> impl Iterator<Item = Edge> {
         self.links(service).dependents.iter().map(move |(key, _)| Edge {
             dependent: key.service,
@@ -389,7 +387,7 @@ impl Graph {
 
     /// Returns the entries in the list of a service, in ascending order of the dependents.
     pub(crate) fn entries(&self, service: ServiceIndex) -> impl Iterator<Item = Entry> {
-        let links = self.links(service).dependents.iter().filter(|(key, _)| !key.soft);
+        let links = self.links(service).dependents.iter().take_while(|(key, _)| !key.soft);
         links.map(|(key, place)| Entry {
             dependent: key.service,
             unless_ready: place.unless_ready(),

@@ -244,24 +244,35 @@ fn depth_first<'p>(
     Some(Walk::of(members, dependents))
 }
 
-/// A set of services, stored as bits in pages. A page without members is not allocated, so a walk
-/// pays almost nothing for services that it does not reach.
+/// A set of services, stored as bits in pages. There is no page without members, so a walk pays
+/// almost nothing for services that it does not reach.
 #[derive(Default)]
-pub(super) struct ServiceSet(Vec<Option<Box<Page>>>);
+pub(super) struct ServiceSet {
+    /// In one allocation: the members of a walk may be on as many pages.
+    pages: Vec<Page>,
+    /// The number of each page, or `NO_PAGE`, by the indices of its services.
+    numbers: Vec<u32>,
+}
 
 type Page = [u64; 16];
 
 const PAGE: usize = size_of::<Page>() * 8;
+
+const NO_PAGE: u32 = u32::MAX;
 
 impl ServiceSet {
     /// Inserts a service. Returns whether it is new in the set.
     #[inline]
     fn insert(&mut self, service: ServiceIndex) -> bool {
         let (page, word, bit) = split(service.get());
-        if page >= self.0.len() {
-            self.0.resize_with(page + 1, || None);
+        if page >= self.numbers.len() {
+            self.numbers.resize(page + 1, NO_PAGE);
         }
-        let word = &mut self.0[page].get_or_insert_with(Box::default)[word];
+        if self.numbers[page] == NO_PAGE {
+            self.numbers[page] = self.pages.len() as u32;
+            self.pages.push(Page::default());
+        }
+        let word = &mut self.pages[self.numbers[page] as usize][word];
         let new = *word & bit == 0;
         *word |= bit;
         new
@@ -269,7 +280,9 @@ impl ServiceSet {
 
     fn contains(&self, service: ServiceIndex) -> bool {
         let (page, word, bit) = split(service.get());
-        matches!(self.0.get(page), Some(Some(page)) if page[word] & bit != 0)
+        // No page has the number of `NO_PAGE`.
+        let page = self.numbers.get(page).and_then(|&number| self.pages.get(number as usize));
+        page.is_some_and(|page| page[word] & bit != 0)
     }
 
     /// Returns the member with the smallest index that is not below `number`.
@@ -279,7 +292,7 @@ impl ServiceSet {
         // Excludes the bits below `bit`, in the first word only.
         let mut mask = !(bit - 1);
         loop {
-            if let Some(words) = self.0.get(page)? {
+            if let Some(words) = self.pages.get(*self.numbers.get(page)? as usize) {
                 for (place, &bits) in words.iter().enumerate().skip(word) {
                     let bits = bits & mask;
                     if bits != 0 {

@@ -1,4 +1,5 @@
-//! The links of one service: its edges in one direction, sorted by the service at the other end.
+//! The links of one service: its edges in one direction, the soft ones last, sorted by the service
+//! at the other end.
 
 use std::collections::{BTreeMap, btree_map};
 
@@ -6,10 +7,13 @@ use crate::numbers::ServiceIndex;
 
 /// The other end of an edge. A pair of services may have two edges, a soft one and one that is not
 /// soft.
+///
+/// The soft edges come last, so that a list of dependents, which has no soft ones, is renumbered
+/// without a visit of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkKey {
-    pub(crate) service: ServiceIndex,
     pub(crate) soft: bool,
+    pub(crate) service: ServiceIndex,
 }
 
 /// A map from the other end of each edge to a value. Adding, finding and removing take
@@ -98,12 +102,14 @@ impl<V> Links<V> {
         }
     }
 
-    /// Calls `with` for each link in ascending order.
-    pub(super) fn for_each_mut(&mut self, mut with: impl FnMut(LinkKey, &mut V)) {
-        match self {
-            Self::Few(links) => links.iter_mut().for_each(|(key, value)| with(*key, value)),
-            Self::Many(links) => links.iter_mut().for_each(|(key, value)| with(*key, value)),
-        }
+    /// Iterates over the links in ascending order.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (LinkKey, &mut V)> {
+        let (few, many) = match self {
+            Self::Few(links) => (Some(links.iter_mut()), None),
+            Self::Many(links) => (None, Some(links.iter_mut())),
+        };
+        let few = few.into_iter().flatten().map(|(key, value)| (*key, value));
+        few.chain(many.into_iter().flatten().map(|(key, value)| (*key, value)))
     }
 }
 

@@ -225,7 +225,7 @@ impl World {
         let mut found = BTreeMap::new();
         for service in 0..self.services() {
             let dependencies: Vec<_> = graph.dependencies(index(service)).collect();
-            let in_order = |(edge, _): &(Edge, EdgeSource)| (edge.dependency, edge.soft);
+            let in_order = |(edge, _): &(Edge, EdgeSource)| (edge.soft, edge.dependency);
             assert!(dependencies.is_sorted_by_key(in_order), "{dependencies:?}");
             for (edge, source) in dependencies {
                 assert_eq!(edge.dependent, index(service));
@@ -241,8 +241,9 @@ impl World {
         let pin = pin();
         for service in 0..self.services() {
             let to_service = |key: &&(u32, u32, bool)| key.1 == service;
-            let expected: Vec<Edge> =
+            let mut expected: Vec<Edge> =
                 self.edges.keys().filter(to_service).map(|&key| edge(key)).collect();
+            expected.sort_by_key(|edge| (edge.soft, edge.dependent));
             let dependents: Vec<Edge> = graph.dependents(index(service)).collect();
             assert_eq!(dependents, expected, "dependents of {service}");
 
