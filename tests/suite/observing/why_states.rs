@@ -11,7 +11,7 @@ use crate::support::until;
 use mainstay::{
     Registry, ServiceId,
     error::{DependencyUnavailable, chain},
-    supervise::{Clock, Completed, Permanent, RestartPolicy, SupervisorState},
+    supervise::{Clock, Completed, Live, Permanent, RestartPolicy, SupervisorState},
     test_kit::{TestRuntime, VirtualClock},
 };
 
@@ -154,8 +154,10 @@ fn a_body_that_is_late_has_its_own_words() {
     let (release, released) = mpsc::channel::<()>();
     let supervisor = registry.supervise(id).unwrap();
     let supervisor = supervisor.restart_policy(exact().stop_timeout(s(1)));
-    let supervisor = supervisor.body_blocking(move |_| {
+    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
         let _ = released.recv();
+        // The next body, for which nothing is left to receive, stays.
+        let _ = live.stopping().wait_blocking();
     });
     runtime.spawn(supervisor.run(|_| ready(1)));
     runtime.run_until_idle();
