@@ -112,6 +112,8 @@ pub(crate) struct Model {
     pub(crate) plan: Plan,
     /// The number of guards that hold the turn of a service.
     pub(crate) guards: BTreeMap<usize, usize>,
+    /// The number of turns that have begun since the last comparison.
+    pub(crate) turns: usize,
     /// The events since the last comparison.
     pub(crate) events: Vec<RecordedEvent>,
 }

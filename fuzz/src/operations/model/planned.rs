@@ -19,6 +19,7 @@ impl Host for Model {
         let mut dependents = self.hard_dependents(service).into_iter();
         let is_down = dependents.all(|other| self.services[other].phase == Phase::Down);
         assert!(is_down, "S4: the turn of {} comes after its dependents", self.name(service));
+        self.turns += 1;
         self.fail(service, &end.reason);
         !self.guards.contains_key(&service)
     }
