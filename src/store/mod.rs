@@ -440,6 +440,10 @@ impl Store {
         self.topology.read(|graph| {
             let mut from = from;
             while let Some(edge) = graph.first_dependent_from(from) {
+                // The soft edges are the last ones.
+                if hard_only && edge.soft {
+                    break;
+                }
                 let counts = || !hard_only || graph.kind(edge) == Some(DependencyKind::Hard);
                 if is_awaited(edge.dependent) && counts() {
                     return FoundDependent::At(edge);
@@ -459,7 +463,9 @@ impl Store {
     pub(crate) fn hard_dependents(&self, index: ServiceIndex) -> Vec<ServiceIndex> {
         self.topology.read(|graph| {
             let is_hard = |edge: &Edge| graph.kind(*edge) == Some(DependencyKind::Hard);
-            graph.dependents(index).filter(is_hard).map(|edge| edge.dependent).collect()
+            // The soft edges are the last ones.
+            let edges = graph.dependents(index).take_while(|edge| !edge.soft);
+            edges.filter(is_hard).map(|edge| edge.dependent).collect()
         })
     }
 
