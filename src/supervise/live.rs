@@ -234,6 +234,9 @@ impl<T: Send + Sync + 'static> Live<T> {
     }
 
     /// Returns the reason for which the body must end, or `None` if it need not.
+    ///
+    /// After the next instance of the service has ended, too, a handle that is kept returns the
+    /// reason of that end.
     pub fn stop_reason(&self) -> Option<StopReason> {
         reason_to_stop(&self.registry, self.id.index(), self.generation, &self.control)
     }

@@ -260,3 +260,61 @@ fn permanent_waiting_and_closing_have_an_event_after_the_status_shows_them() {
     ];
     assert_eq!(checked, expected);
 }
+
+/// Adds an observer when a service is down, and another one when its stop has ended.
+#[derive(Clone, Default)]
+struct AddsAtItsEnd(Arc<Mutex<Vec<Received>>>);
+
+/// What an observer that was added has received, except its listing.
+#[derive(Clone, Default)]
+struct Received(Arc<Mutex<Vec<String>>>);
+
+impl Observer for Received {
+    fn event(&self, _: &Registry, event: &Event<'_>) {
+        self.0.lock().unwrap().push(event.kind.to_string());
+    }
+}
+
+impl Observer for AddsAtItsEnd {
+    fn event(&self, registry: &Registry, event: &Event<'_>) {
+        if let EventKind::Stopped(_) | EventKind::StopEnded = event.kind {
+            let added = Received::default();
+            registry.observe(added.clone()).detach();
+            self.0.lock().unwrap().push(added);
+        }
+    }
+}
+
+#[test]
+fn an_observer_that_is_added_before_the_end_of_a_stop_receives_it_once() {
+    for supervised in [true, false] {
+        let mut runtime = TestRuntime::new(1).unwrap();
+        let registry = runtime.registry.clone();
+        let id = registry.register::<u32>("a").unwrap();
+        let mut kept = None;
+        if supervised {
+            runtime.spawn(registry.supervise(id).unwrap().run(|_| ready(1)));
+            runtime.run_until_idle();
+        } else {
+            kept = Some(up(&registry, id, 1));
+        }
+        for round in 1..=3 {
+            let adds = AddsAtItsEnd::default();
+            let handle = registry.observe(adds.clone());
+            start(&mut runtime, registry.stop(id));
+            drop(handle);
+            let added = std::mem::take(&mut *adds.0.lock().unwrap());
+            let ended = |received: &Received| {
+                let received = received.0.lock().unwrap();
+                received.iter().filter(|kind| *kind == "its stop has ended").count()
+            };
+            let counts: Vec<usize> = added.iter().map(ended).collect();
+            assert_eq!(counts, [1, 0], "supervised: {supervised}, round {round}");
+            assert!(registry.start(id).unwrap());
+            if let Some((provider, running)) = &mut kept {
+                *running = crate::support::publish(provider, 1);
+            }
+            runtime.run_until_idle();
+        }
+    }
+}

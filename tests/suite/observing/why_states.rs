@@ -249,3 +249,41 @@ fn each_state_is_serialised() {
         assert_eq!(state.to_string(), text);
     }
 }
+
+/// The words are those of the service, and not of the last state of its supervisor.
+#[test]
+fn a_failure_that_the_supervisor_has_not_noticed_is_a_service_that_is_down() {
+    let (mut runtime, registry, [up, done]) = services(["up", "done"]);
+    let supervise = |id| registry.supervise(id).unwrap().restart_policy(exact());
+    runtime.spawn(supervise(up).run(|_| ready(1)));
+    runtime.spawn(supervise(done).run(|_| ready(Completed(1))));
+    runtime.run_until_idle();
+    for (id, state) in [(up, SupervisorState::Up), (done, SupervisorState::Completed)] {
+        registry.fail(id, "lost").unwrap();
+        assert_eq!(registry.status(id).unwrap().supervisor.unwrap().state, state);
+        check(&registry, id, "down", Some("lost"));
+    }
+}
+
+/// A duration is written from one second on.
+#[test]
+fn the_duration_without_a_supervisor_begins_at_the_failure_by_the_clock_of_the_system() {
+    let registries = [
+        Registry::with_capacity(1).unwrap(),
+        Registry::builder(1).unwrap().clock(VirtualClock::new()).build(),
+    ];
+    let down = registries.each_ref().map(|registry| {
+        let id = registry.register::<u32>("a").unwrap();
+        (id, crate::support::up(registry, id, 1))
+    });
+    let lines = || [0, 1].map(|n| registries[n].status(down[n].0).unwrap().to_string());
+    std::thread::sleep(ms(1_050));
+    registries.iter().zip(&down).for_each(|(registry, (id, _))| {
+        registry.fail(*id, "lost").unwrap();
+    });
+    assert_eq!(lines(), ["a: down: lost", "a: down: lost"], "it was up for that second");
+    std::thread::sleep(ms(1_050));
+    let [real, virtual_time] = lines();
+    assert!(real.starts_with("a: down: lost (for "), "{real}");
+    assert_eq!(virtual_time, "a: down: lost", "that clock does not measure it");
+}

@@ -480,3 +480,74 @@ fn a_blocking_body_that_does_not_return_keeps_its_service_down_until_it_does() {
     until("the last body returns", || alive.load(Ordering::SeqCst) == 0);
     assert_eq!(most.load(Ordering::SeqCst), 1, "two bodies at the same time");
 }
+
+#[test]
+fn a_handle_that_is_kept_says_why_its_publication_has_ended() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let (sender, lives) = mpsc::channel();
+    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
+    let supervisor = supervisor.body(async move |live: Live<u32>| {
+        sender.send(live.clone()).unwrap();
+        live.stopping().await.unwrap();
+    });
+    runtime.spawn(supervisor.run(async |_| 1));
+    runtime.run_until_idle();
+    let mut reason_after = |end: &dyn Fn(&mut TestRuntime)| {
+        let live: Live<u32> = lives.try_recv().unwrap();
+        end(&mut runtime);
+        runtime.run_until_idle();
+        let reason = live.stop_reason();
+        runtime.registry.start(id).unwrap();
+        runtime.run_until_idle();
+        reason
+    };
+    let reason = reason_after(&|runtime| runtime.restart(id));
+    assert!(matches!(reason, Some(StopReason::Restarted { .. })), "{reason:?}");
+    let reason = reason_after(&|runtime| drop(poll_once(&mut runtime.registry.stop(id))));
+    assert!(matches!(reason, Some(StopReason::Stopped { .. })), "{reason:?}");
+    let reason = reason_after(&|runtime| runtime.registry.close());
+    assert!(matches!(reason, Some(StopReason::Closed)), "{reason:?}");
+}
+
+/// A value whose drop waits until it may return.
+struct BlocksInDrop(Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>);
+
+impl Drop for BlocksInDrop {
+    fn drop(&mut self) {
+        if let Some((dropping, may_return)) = self.0.get_mut().unwrap().take() {
+            dropping.send(()).unwrap();
+            may_return.recv().unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_end_of_an_instance_waits_for_a_replacement_that_is_in_progress() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.registry.register::<BlocksInDrop>("a").unwrap();
+    let (sender, lives) = mpsc::channel();
+    let ((dropping, is_dropping), (let_return, may_return)) = (mpsc::channel(), mpsc::channel());
+    let supervisor =
+        runtime.registry.supervise(id).unwrap().body(async move |live: Live<BlocksInDrop>| {
+            sender.send(live.clone()).unwrap();
+            live.stopping().await.unwrap();
+        });
+    let mut first = Some((dropping, may_return));
+    runtime.spawn(supervisor.run(async move |_| BlocksInDrop(Mutex::new(first.take()))));
+    runtime.run_until_idle();
+    let live: Live<BlocksInDrop> = lives.recv().unwrap();
+    let replaces = thread::spawn(move || live.replace(BlocksInDrop(Mutex::default())).is_ok());
+    is_dropping.recv().unwrap();
+    let mut stop = runtime.registry.stop(id);
+    assert!(poll_once(&mut stop).is_pending());
+    runtime.run_until_idle();
+    assert!(runtime.registry.get(id).is_err(), "it is down");
+    assert!(poll_once(&mut stop).is_pending(), "the replacement uses its handle");
+    let_return.send(()).unwrap();
+    assert!(replaces.join().unwrap());
+    until("the stop has ended", || {
+        runtime.run_until_idle();
+        poll_once(&mut stop).is_ready()
+    });
+}

@@ -339,3 +339,52 @@ fn a_build_that_fails_after_the_close_has_the_close_as_its_reason() {
     let failure = runtime.registry.status(id).unwrap().last_failure.unwrap();
     assert!(matches!(failure.reason, Reason::Closed), "{failure}");
 }
+
+#[test]
+fn the_time_before_a_wait_for_a_dependency_is_part_of_the_build() {
+    let mut runtime = TestRuntime::new();
+    let (base, top) = (runtime.service("base"), runtime.service("top"));
+    let provider = runtime.registry.provide(base).unwrap();
+    let clock = runtime.clock.clone();
+    runtime.supervise(top, exact().build_timeout(ms(100)), move |build| {
+        let clock = clock.clone();
+        async move {
+            clock.sleep_until(clock.now() + ms(60)).await;
+            build.wait_for(base).await?;
+            pending::<()>().await;
+            Ok::<_, WaitForError>(1)
+        }
+    });
+    runtime.run_until_idle();
+    runtime.advance(ms(60));
+    runtime.advance(ms(5_000));
+    assert_eq!(runtime.state(top), SupervisorState::Building, "it waits");
+    let _running = crate::support::publish(&provider, 1);
+    runtime.run_until_idle();
+    runtime.advance(ms(39));
+    assert_eq!(runtime.state(top), SupervisorState::Building);
+    runtime.advance(ms(1));
+    assert_eq!(runtime.state(top), SupervisorState::BackingOff);
+}
+
+#[test]
+fn a_build_that_fails_at_the_turn_of_its_service_to_stop_is_not_counted() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let registry = runtime.registry.clone();
+    let mut builds = 0;
+    runtime.supervise(id, exact(), move |_| {
+        builds += 1;
+        if builds == 1 {
+            // The turn of the service begins during this call.
+            assert!(crate::support::poll_once(&mut registry.stop(id)).is_pending());
+        }
+        let result = if builds == 1 { Err("no port is free") } else { Ok(builds) };
+        std::future::ready(result)
+    });
+    runtime.run_until_idle();
+    assert_eq!(runtime.state(id), SupervisorState::Stopped);
+    assert!(runtime.registry.start(id).unwrap());
+    runtime.run_until_idle();
+    assert_eq!((runtime.get(id), runtime.supervisor_status(id).failures), (Some(2), 0));
+}

@@ -274,3 +274,23 @@ fn a_supervisor_that_a_declaration_polls_in_place_enforces_it() {
     registry.close();
     assert!(task.0.lock().unwrap().is_none(), "it has ended");
 }
+
+/// The build has used the dependency, so it was ready and is not any more.
+#[test]
+fn a_period_that_is_declared_while_a_dependency_of_the_build_is_absent_begins_then() {
+    let mut runtime = TestRuntime::new();
+    let db = runtime.service("db");
+    let pages = pages(&mut runtime, Some(db));
+    let provider = runtime.registry.provide(db).unwrap();
+    let running = publish(&provider, 1);
+    runtime.run_until_idle();
+    assert_eq!(runtime.get(pages), Some(1));
+    running.fail("lost");
+    runtime.advance(ms(1_000));
+    assert_eq!(runtime.get(pages), Some(1), "a start-only dependency may be down");
+    runtime.registry.depends(pages).with_grace_on(db, GRACE).unwrap();
+    runtime.advance(GRACE - ms(1));
+    assert_eq!(runtime.get(pages), Some(1));
+    runtime.advance(ms(1));
+    assert_eq!(runtime.get(pages), None);
+}

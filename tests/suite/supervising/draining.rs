@@ -106,3 +106,32 @@ fn shutdown_waits_for_a_service_that_drains() {
     runtime.run_until_idle();
     assert!(runtime.registry.is_closed() && runtime.tasks.is_empty());
 }
+
+#[test]
+fn a_status_while_draining_has_the_failures_and_at_the_turn_to_stop_the_present_holders() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("port");
+    runtime.supervise(id, exact().drain_timeout(ms(1_000)), |_| ready(Ok::<_, String>(1)));
+    runtime.run_until_idle();
+    for failures in 0..3 {
+        let request = runtime.registry.get_arc(id).unwrap();
+        runtime.registry.fail(id, "moved").unwrap();
+        runtime.run_until_idle();
+        let status = runtime.supervisor_status(id);
+        // The failure is counted when the draining is over.
+        assert_eq!((status.state, status.failures), (SupervisorState::Draining, failures));
+        drop(request);
+        runtime.advance(ms(1_000));
+    }
+    let requests = [(); 3].map(|()| runtime.registry.get_arc(id).unwrap());
+    let mut stop = runtime.registry.stop(id);
+    assert!(crate::support::poll_once(&mut stop).is_pending());
+    runtime.run_until_idle();
+    for (left, request) in (0..3).rev().zip(requests) {
+        assert_eq!(runtime.supervisor_status(id).holders, left + 1);
+        drop(request);
+        assert_eq!(runtime.supervisor_status(id).holders, left);
+    }
+    runtime.run_until_idle();
+    assert!(crate::support::poll_once(&mut stop).is_ready());
+}

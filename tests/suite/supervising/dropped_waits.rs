@@ -213,3 +213,22 @@ fn a_wait_of_a_kept_build_that_began_in_time_ends_with_the_build() {
         runtime.registry.status(app).unwrap().dependencies.iter().map(|edge| edge.kind).collect();
     assert_eq!(kinds, []);
 }
+
+#[test]
+fn a_build_that_is_kept_when_its_supervisor_is_dropped_has_ended() {
+    let mut runtime = TestRuntime::new();
+    let (dep, app) = (runtime.service("dep"), runtime.service("app"));
+    let (sender, kept) = mpsc::channel();
+    runtime.supervise(app, exact(), move |build: Build<u32>| {
+        sender.send(build).unwrap();
+        std::future::pending::<Result<u32, WaitForError>>()
+    });
+    runtime.run_until_idle();
+    let build = kept.try_recv().unwrap();
+    let provider = runtime.registry.provide(dep).unwrap();
+    let _running = publish(&provider, 1);
+    drop(runtime.tasks.drain(..));
+    let waited = build.wait_for(dep).wait_blocking_timeout(Duration::ZERO);
+    assert!(waited.is_err(), "{waited:?}");
+    assert!(runtime.registry.status(app).unwrap().dependencies.is_empty());
+}

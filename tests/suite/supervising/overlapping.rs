@@ -327,3 +327,72 @@ fn the_callers_of_one_operation_share_its_report() {
     }
     drop((hub_is_up, all_up));
 }
+
+/// `top` depends on `left` and on `right`.
+#[test]
+fn a_stop_is_a_greater_reason_than_a_restart_for_a_dependent_of_both() {
+    for stop_first in [true, false] {
+        let (mut runtime, log) = (TestRuntime::new(), Log::default());
+        let [left, right, top] = ["left", "right", "top"].map(|name| runtime.service(name));
+        supervise_logged(&mut runtime, &log, left, &[], ms(10));
+        supervise_logged(&mut runtime, &log, right, &[], ms(10));
+        supervise_logged(&mut runtime, &log, top, &[left, right], ms(10));
+        // Its turn comes after that of `above`, so that both operations have begun before.
+        let above = runtime.service("above");
+        supervise_logged(&mut runtime, &log, above, &[top], ms(10));
+        runtime.run_until_idle();
+        taken(&log);
+        let restart = runtime.registry.restart(left, "edited");
+        let stop = runtime.registry.stop(right);
+        let (first, second) = if stop_first { (stop, restart) } else { (restart, stop) };
+        start(&mut runtime, first);
+        start(&mut runtime, second);
+        runtime.advance(ms(10));
+        let log = taken(&log);
+        assert!(log.contains(&"top must end: right was stopped".into()), "{log:?}");
+    }
+}
+
+#[test]
+fn the_first_of_two_restarts_is_the_reason_for_a_dependent_of_both() {
+    let (mut runtime, log) = (TestRuntime::new(), Log::default());
+    let [left, right, top] = ["left", "right", "top"].map(|name| runtime.service(name));
+    supervise_logged(&mut runtime, &log, left, &[], ms(10));
+    supervise_logged(&mut runtime, &log, right, &[], ms(10));
+    supervise_logged(&mut runtime, &log, top, &[left, right], ms(10));
+    let above = runtime.service("above");
+    supervise_logged(&mut runtime, &log, above, &[top], ms(10));
+    runtime.run_until_idle();
+    taken(&log);
+    let [one, two] = [left, right].map(|id| runtime.registry.restart(id, "edited"));
+    start(&mut runtime, one);
+    start(&mut runtime, two);
+    runtime.advance(ms(10));
+    let log = taken(&log);
+    assert!(log.contains(&"top must end: left is being restarted: edited".into()), "{log:?}");
+}
+
+/// The turn of `first` has ended in an operation that becomes a part of another one.
+#[test]
+fn what_has_stopped_before_two_operations_become_one_is_in_the_report_of_both() {
+    let (registry, [base, first, second, other]) =
+        registry_of::<u32, 4>(["base", "first", "second", "other"]);
+    for id in [first, second] {
+        registry.depends(id).on(base).unwrap();
+    }
+    registry.depends(second).on(other).unwrap();
+    let up = [base, first, second, other].map(|id| up(&registry, id, 1));
+    let turn = up[2].1.hold_turn();
+    let mut stop = registry.stop(base);
+    assert!(poll_once(&mut stop).is_pending());
+    assert!(registry.get(first).is_err(), "its turn has ended");
+    let mut restart = registry.restart(other, "edited");
+    assert!(poll_once(&mut restart).is_pending());
+    drop(turn);
+    for wait in [&mut stop, &mut restart] {
+        let Poll::Ready(Ok(report)) = poll_once(wait) else { panic!("the operation is over") };
+        let mut names: Vec<_> = report.stopped.iter().map(|one| &*one.service).collect();
+        names.sort();
+        assert_eq!(names, ["base", "first", "other", "second"]);
+    }
+}

@@ -162,3 +162,19 @@ fn an_error_that_panics_in_its_drop_does_not_disturb_the_close() {
     runtime.run_until_idle();
     assert!(runtime.tasks.is_empty(), "the supervisor has not ended");
 }
+
+#[test]
+fn a_builder_that_panics_has_failed_and_backs_off() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    runtime.supervise(id, exact(), |_| -> std::future::Ready<Result<u32, String>> {
+        panic!("no port is free")
+    });
+    for (failures, delay) in (1..).zip([100, 200, 400]) {
+        runtime.run_until_idle();
+        let status = runtime.supervisor_status(id);
+        assert_eq!((status.state, status.failures), (SupervisorState::BackingOff, failures));
+        assert_eq!(status.next_try_in, Some(ms(delay)));
+        runtime.advance(ms(delay));
+    }
+}

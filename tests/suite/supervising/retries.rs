@@ -545,3 +545,26 @@ fn a_change_of_one_of_many_inputs_starts_one_build() {
     runtime.run_until_idle();
     assert_eq!(builds.load(Ordering::Relaxed), 2);
 }
+
+#[test]
+fn the_status_of_a_service_that_waits_says_how_often_it_failed_and_when_a_change_counts() {
+    let mut runtime = TestRuntime::new();
+    let (pool, app) = (runtime.service("pool"), runtime.service("app"));
+    let registry = runtime.registry.clone();
+    let mut builds = 0;
+    runtime.supervise(app, exact(), move |_| {
+        builds += 1;
+        let read = registry.get(pool).map(|pool| *pool);
+        std::future::ready(match builds {
+            1 => Err::<u32, BoxError>("no".into()),
+            _ => read.map_err(BoxError::from),
+        })
+    });
+    runtime.run_until_idle();
+    runtime.advance(ms(100));
+    let status = runtime.supervisor_status(app);
+    assert_eq!((status.state, status.failures), (SupervisorState::Waiting, 1));
+    assert_eq!(status.next_try_in, Some(ms(100)));
+    runtime.advance(ms(60));
+    assert_eq!(runtime.supervisor_status(app).next_try_in, Some(ms(40)));
+}

@@ -25,11 +25,11 @@ use std::{
 };
 
 use super::runtime::{TestRuntime, exact, fails, ms};
-use crate::support::{LONG, MOMENT, registry_of, until, up};
+use crate::support::{LONG, MOMENT, poll_once, registry_of, until, up};
 use mainstay::{
     Phase, Reason, Registry, ServiceId,
     error::{BeginError, WaitForError},
-    supervise::{Clock, CloseReason, Closing, StopReport, SupervisorState},
+    supervise::{Clock, CloseReason, Closing, Live, ShutdownOptions, StopReport, SupervisorState},
 };
 
 /// The steps of the close hooks, in order.
@@ -479,4 +479,46 @@ fn an_edge_that_is_dropped_during_shutdown_no_longer_delays_its_dependency() {
     let mut log = log.lock().unwrap();
     log.sort();
     assert_eq!(*log, ["a begins", "a ends", "b begins", "b ends"]);
+}
+
+/// The notice of the second one does not delay what the first one has begun.
+#[test]
+fn a_shutdown_that_follows_a_dropped_one_gives_no_notice_again() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let clock = runtime.clock.clone();
+    let supervisor = runtime.registry.supervise(id).unwrap().body(async move |live: Live<u32>| {
+        live.stopping().await.unwrap();
+        clock.sleep_until(clock.now() + ms(50)).await;
+    });
+    runtime.spawn(supervisor.run(async |_| 1));
+    runtime.run_until_idle();
+    let mut first = runtime.registry.shutdown(ms(1_000));
+    assert!(poll_once(&mut first).is_pending());
+    drop(first);
+    let options = ShutdownOptions::within(ms(20_000)).notice(ms(10_000));
+    let mut second = runtime.registry.shutdown(options);
+    assert!(poll_once(&mut second).is_pending());
+    runtime.advance(ms(50));
+    assert!(poll_once(&mut second).is_ready(), "it does not wait for its notice");
+}
+
+/// Each poll checks a bounded number of services, so that a limit is kept.
+#[test]
+fn one_poll_of_a_shutdown_stops_a_piece_of_many_services() {
+    let registry = Registry::with_capacity(2_000).unwrap();
+    let services = (0..2_000).map(|n| {
+        let id = registry.register::<u32>(&format!("s{n}")).unwrap();
+        crate::support::up(&registry, id, 1)
+    });
+    let services: Vec<_> = services.collect();
+    let ready = || registry.list().services.iter().filter(|it| it.phase == Phase::Ready).count();
+    let mut shutdown = registry.shutdown(ms(60_000));
+    let mut left = ready();
+    while poll_once(&mut shutdown).is_pending() {
+        let now = ready();
+        assert!(left - now <= 200, "{} services stopped in one poll", left - now);
+        left = now;
+    }
+    drop(services);
 }

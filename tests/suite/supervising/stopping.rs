@@ -571,3 +571,17 @@ fn many_services_restart_at_once() {
         assert!(std::pin::Pin::new(wait).poll(&mut context).is_ready());
     }
 }
+
+/// The shutdown takes over what the stop has begun.
+#[test]
+fn the_wait_for_a_stop_ends_when_the_shutdown_has_marked_its_service() {
+    let (mut runtime, _, [bottom, _, _]) = chain();
+    let stop = runtime.registry.stop(bottom);
+    let stop = start(&mut runtime, stop);
+    assert!(stop.lock().unwrap().is_none());
+    let _shutdown = begin(&mut runtime, ms(1_000));
+    runtime.advance(ms(20));
+    assert!(!runtime.registry.is_closed(), "the last body has not returned");
+    let ended = stop.lock().unwrap().take();
+    assert!(matches!(ended, Some(Err(StopError::ShuttingDown { .. }))), "{ended:?}");
+}

@@ -481,3 +481,11 @@ fn a_builder_needs_no_error_type() {
     runtime.run_until_idle();
     assert_eq!(runtime.get(id), Some(1));
 }
+
+#[test]
+fn a_planned_error_says_why_as_its_source() {
+    let planned = Planned::new("the certificate was rotated");
+    let text = mainstay::error::chain(&planned).to_string();
+    assert_eq!(text, "planned: the certificate was rotated");
+    assert_eq!(format!("{:>9}", planned), "  planned");
+}
