@@ -370,8 +370,8 @@ impl Plan {
         let left = state.left(store);
         let mut report = mem::take(&mut state.operation(number).report);
         report.stop_timeouts.extend(left.iter().map(|&service| describe(service)));
-        let held = mem::take(&mut state.held);
-        *state = State { shutdown: Course::Ended, report, held, ..State::default() };
+        // No turn begins any more, so the guards that hold turns are forgotten, too.
+        *state = State { shutdown: Course::Ended, report, ..State::default() };
         Some(left.into_iter().collect())
     }
 

@@ -428,6 +428,28 @@ mod supervised {
     };
 
     #[test]
+    fn the_wait_of_a_build_has_its_duration() {
+        let mut runtime = TestRuntime::new(2).unwrap();
+        let [a, b] = ["a", "b"].map(|name| runtime.registry.register::<u8>(name).unwrap());
+        let elapsed = Arc::new(Mutex::new(Vec::new()));
+        let push = {
+            let elapsed = Arc::clone(&elapsed);
+            move |_: &Registry, event: &Event<'_>| {
+                if let EventKind::WaitEnded { .. } = event.kind {
+                    elapsed.lock().unwrap().push((event.service.to_string(), event.elapsed));
+                }
+            }
+        };
+        runtime.registry.observe(Call(|_: &Registry, _: &Listing| (), push)).detach();
+        let supervisor = runtime.registry.supervise(b).unwrap();
+        runtime.spawn(supervisor.run(async move |build| build.wait_for(a).await.map(|a| **a)));
+        runtime.advance(Duration::from_secs(3600));
+        let _a = crate::support::up(&runtime.registry, a, 1);
+        runtime.run_until_idle();
+        assert_eq!(*elapsed.lock().unwrap(), [("a".into(), Duration::from_secs(3600))]);
+    }
+
+    #[test]
     fn durations_are_those_of_the_clock_of_the_registry() {
         let mut runtime = TestRuntime::new(1).unwrap();
         let id = runtime.registry.register::<u8>("a").unwrap();

@@ -221,6 +221,7 @@ fn the_time_of_a_build_resumes_after_another_thread_has_waited_for_it() {
     let waiting = thread::spawn(move || drop(build.wait_for(a).wait_blocking().unwrap()));
     until("the build waits for a", || registry.status(a).unwrap().waiters == 1);
     clock.advance(ms(1_000));
+    until("the time of the build has stopped", || clock.sleepers() == 0);
     let provider = registry.provide(a).unwrap();
     let _running = provider.begin().wait_blocking().unwrap().ready(1).unwrap();
     waiting.join().unwrap();

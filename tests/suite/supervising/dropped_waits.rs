@@ -228,7 +228,11 @@ fn a_build_that_is_kept_when_its_supervisor_is_dropped_has_ended() {
     let provider = runtime.registry.provide(dep).unwrap();
     let _running = publish(&provider, 1);
     drop(runtime.tasks.drain(..));
+    // The next attempt has the generation of the build.
+    let by_hand = runtime.registry.provide(app).unwrap();
+    let attempt = by_hand.begin().wait_blocking().unwrap();
+    assert_eq!(attempt.generation(), build.generation());
     let waited = build.wait_for(dep).wait_blocking_timeout(Duration::ZERO);
-    assert!(waited.is_err(), "{waited:?}");
+    assert!(matches!(waited, Err(WaitForError::AttemptEnded { .. })), "{waited:?}");
     assert!(runtime.registry.status(app).unwrap().dependencies.is_empty());
 }

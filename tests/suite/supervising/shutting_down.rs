@@ -29,7 +29,7 @@ use crate::support::{LONG, MOMENT, poll_once, registry_of, until, up};
 use mainstay::{
     Phase, Reason, Registry, ServiceId,
     error::{BeginError, WaitForError},
-    supervise::{Clock, CloseReason, Closing, Live, ShutdownOptions, StopReport, SupervisorState},
+    supervise::{Clock, CloseReason, Closing, ShutdownOptions, StopReport, SupervisorState},
 };
 
 /// The steps of the close hooks, in order.
@@ -486,20 +486,18 @@ fn an_edge_that_is_dropped_during_shutdown_no_longer_delays_its_dependency() {
 fn a_shutdown_that_follows_a_dropped_one_gives_no_notice_again() {
     let mut runtime = TestRuntime::new();
     let id = runtime.service("a");
-    let clock = runtime.clock.clone();
-    let supervisor = runtime.registry.supervise(id).unwrap().body(async move |live: Live<u32>| {
-        live.stopping().await.unwrap();
-        clock.sleep_until(clock.now() + ms(50)).await;
-    });
-    runtime.spawn(supervisor.run(async |_| 1));
+    let limits = exact().stop_timeout(ms(50)).drain_timeout(ms(50)).close_timeout(ms(50));
+    runtime.supervise(id, limits, fails(0));
     runtime.run_until_idle();
+    // Nobody polls it: only a shutdown enforces its limit.
+    let _supervisor = runtime.tasks.remove(0);
     let mut first = runtime.registry.shutdown(ms(1_000));
     assert!(poll_once(&mut first).is_pending());
     drop(first);
     let options = ShutdownOptions::within(ms(20_000)).notice(ms(10_000));
     let mut second = runtime.registry.shutdown(options);
     assert!(poll_once(&mut second).is_pending());
-    runtime.advance(ms(50));
+    runtime.advance(ms(1_000));
     assert!(poll_once(&mut second).is_ready(), "it does not wait for its notice");
 }
 
