@@ -489,7 +489,7 @@ fn a_shutdown_that_follows_a_dropped_one_gives_no_notice_again() {
     let limits = exact().stop_timeout(ms(50)).drain_timeout(ms(50)).close_timeout(ms(50));
     runtime.supervise(id, limits, fails(0));
     runtime.run_until_idle();
-    // Nobody polls it: only a shutdown enforces its limit.
+    // It is not polled: only a shutdown enforces its limit.
     let _supervisor = runtime.tasks.remove(0);
     let mut first = runtime.registry.shutdown(ms(1_000));
     assert!(poll_once(&mut first).is_pending());
