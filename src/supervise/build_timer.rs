@@ -106,3 +106,44 @@ impl BuildTimer {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Context, Wake},
+    };
+
+    use super::*;
+
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_last_wait_wakes_the_task_that_enforces_the_timeout() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let timer = BuildTimer::new(Some(10 * second), || now);
+        timer.pause(now + second);
+        timer.pause(now + 2 * second);
+        let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut context = Context::from_waker(&waker);
+        let mut deadline = pin!(timer.deadline_when_running());
+        assert!(deadline.as_mut().poll(&mut context).is_pending());
+        timer.resume(now + 50 * second);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "another wait is in progress");
+        timer.resume(now + 60 * second);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        let left = deadline.as_mut().poll(&mut context);
+        assert_eq!(left, Poll::Ready(now + 69 * second), "one second was used");
+    }
+}

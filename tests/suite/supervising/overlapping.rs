@@ -372,16 +372,19 @@ fn the_first_of_two_restarts_is_the_reason_for_a_dependent_of_both() {
     assert!(log.contains(&"top must end: left is being restarted: edited".into()), "{log:?}");
 }
 
-/// The turn of `first` has ended in an operation that becomes a part of another one.
+/// The turn of `first` has ended in an operation that becomes a part of a larger one.
 #[test]
 fn what_has_stopped_before_two_operations_become_one_is_in_the_report_of_both() {
-    let (registry, [base, first, second, other]) =
-        registry_of::<u32, 4>(["base", "first", "second", "other"]);
+    let (registry, [base, first, second, other, last @ ..]) =
+        registry_of::<u32, 8>(["base", "first", "second", "other", "w", "x", "y", "z"]);
     for id in [first, second] {
         registry.depends(id).on(base).unwrap();
     }
-    registry.depends(second).on(other).unwrap();
-    let up = [base, first, second, other].map(|id| up(&registry, id, 1));
+    for id in last.into_iter().chain([second]) {
+        registry.depends(id).on(other).unwrap();
+    }
+    let ids = [base, first, second, other].into_iter().chain(last);
+    let up: Vec<_> = ids.map(|id| up(&registry, id, 1)).collect();
     let turn = up[2].1.hold_turn();
     let mut stop = registry.stop(base);
     assert!(poll_once(&mut stop).is_pending());
@@ -393,6 +396,6 @@ fn what_has_stopped_before_two_operations_become_one_is_in_the_report_of_both() 
         let Poll::Ready(Ok(report)) = poll_once(wait) else { panic!("the operation is over") };
         let mut names: Vec<_> = report.stopped.iter().map(|one| &*one.service).collect();
         names.sort();
-        assert_eq!(names, ["base", "first", "other", "second"]);
+        assert_eq!(names, ["base", "first", "other", "second", "w", "x", "y", "z"]);
     }
 }
