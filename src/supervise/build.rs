@@ -349,7 +349,7 @@ impl<T: Send + Sync + 'static> Build<T> {
         let Self { registry, shared, .. } = self;
         let attempt = (self.id.index(), self.generation);
         let wait = DependencyWait::new(registry, attempt, &shared.edges, id, start_only);
-        Wait::new(BuildWait { wait, shared, grace })
+        Wait::new(BuildWait { wait, shared, grace, has_begun: false })
     }
 
     /// Shows in the status of the service what the build waits for, until the returned handle is

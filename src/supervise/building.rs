@@ -142,11 +142,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
 /// Waits until the value of a build could not be published: its attempt was invalidated, or the
 /// service must stop.
-struct BuildUseless<'a> {
-    registry: &'a Registry,
-    index: ServiceIndex,
-    generation: Generation,
-    control: &'a Control,
+pub(super) struct BuildUseless<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) index: ServiceIndex,
+    pub(super) generation: Generation,
+    pub(super) control: &'a Control,
 }
 
 impl Condition for BuildUseless<'_> {

@@ -49,6 +49,8 @@
 //! | state | ends when | next state |
 //! |---|---|---|
 //! | not running | the supervisor is run | building |
+//! | building | the number of builds is at a [limit](crate::Registry::limit_builds) | queued for its build |
+//! | queued for its build | it has a place | building |
 //! | building | the value is published | up, or completed |
 //! | building | the build fails, panics, times out or is invalidated | *next build* |
 //! | up | the instance fails | stopping (if its body runs), draining and closing (if configured), or *next build* |
@@ -229,6 +231,7 @@ mod build;
 mod build_timer;
 mod build_wait;
 mod building;
+mod build_limit;
 mod closer;
 mod closing;
 mod ending;

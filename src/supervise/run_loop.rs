@@ -82,6 +82,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let mut inputs = Inputs::default();
             let result = {
                 let mut attempt = self.begin(counter, failed_at).await?;
+                let _place = self.place(&attempt, counter).await;
                 // Before the builder is called: a change during the build counts.
                 inputs.declared = self.registry().store().declared(self.id().index());
                 self.build(&mut attempt, counter, holders, builder, &mut inputs).await
