@@ -15,6 +15,7 @@ mod words;
 
 pub(crate) use self::{
     control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
+    places::BuildNumber,
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
     progress::Progress,

@@ -19,7 +19,7 @@ use crate::{
     provide::{
         Attempt, DependencyId, DependencyWait, GenerationEnded, Invalidated, WaitingFor, Watch,
     },
-    registry::Registry,
+    registry::{BuildNumber, Registry},
     service::{AnyId, ServiceId},
     store::UsedEdges,
     sync::{Flag, Mutex},
@@ -70,11 +70,13 @@ pub(super) fn split<T: Send + Sync + 'static>(
     failures: u32,
     holders: usize,
     timer: BuildTimer,
+    number: Option<BuildNumber>,
 ) -> (PendingAttempt<'_, T>, Build<T>) {
     let shared = Arc::new(BuildShared {
         edges: UsedEdges::default(),
         ended: Flag::new(),
         timer,
+        number,
         graces: Mutex::default(),
     });
     let Attempt { registry, id, generation, .. } = &*attempt;

@@ -9,7 +9,7 @@ use crate::{
     error::ForeignIdError,
     numbers::ServiceIndex,
     provide::Attempt,
-    registry::{Registry, RegistryBuilder},
+    registry::{BuildNumber, Registry, RegistryBuilder},
     service::AnyId,
     store::Store,
     waiting::{
@@ -28,14 +28,14 @@ impl RegistryBuilder {
     ///
     /// A build is counted from the call of its builder until it ends, except while it waits for a
     /// dependency: so builds that wait for each other's services do not use up the limit. A build
-    /// with several waits at once waits as long as one of them does. Before its wait returns an
-    /// instance, the build is queued again. A wait that returns an error, or is dropped, is not held
-    /// up; the build that continues is counted, also if the limit is exceeded by it. The time in a
-    /// queue is no time of the build ([`build_timeout`]).
+    /// with several waits at once waits as long as one of them does. Before its last wait returns
+    /// an instance, the build is queued again. A wait that returns an error, or is dropped, does
+    /// not wait for a place: the build that continues is counted, also if it is one too many. The
+    /// time in a queue is no time of the build ([`build_timeout`]).
     ///
-    /// A queued service can be stopped, and does not hold up a shutdown. Bodies and close hooks are
-    /// not counted. A registry without a limit pays one load for each build and for each wait of it;
-    /// with limits they take one lock for a time that grows with the logarithm of the queue.
+    /// A queued service can be stopped, and delays no shutdown. Bodies and close hooks are not
+    /// counted. A registry without a limit pays one load for each build and for each of its waits.
+    /// With limits, each of them takes one lock, and a time logarithmic in the length of the queue.
     ///
     /// [`build_timeout`]: crate::supervise::RestartPolicy::build_timeout
     ///
@@ -51,8 +51,8 @@ impl RegistryBuilder {
 }
 
 impl Registry {
-    /// Limits the number of builds of these services that supervisors run at a time: for example, of
-    /// the clients of one database.
+    /// Limits the number of builds of these services that supervisors run at a time: for example,
+    /// those of the clients of one database.
     ///
     /// As [`RegistryBuilder::max_builds`]. Several limits may name one service, and that of the
     /// registry counts beside them: a build needs a place of each. Builds that have begun are not
@@ -89,10 +89,11 @@ impl Registry {
     }
 }
 
-/// The places of one build. Its drop gives them back.
+/// The places of one build. Its drop returns them.
 pub(super) struct Place<'a> {
     registry: &'a Registry,
     index: ServiceIndex,
+    pub(super) build: BuildNumber,
 }
 
 impl Drop for Place<'_> {
@@ -102,8 +103,8 @@ impl Drop for Place<'_> {
 }
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
-    /// Waits for the places of a build, or until its attempt is of no use: then the build notices
-    /// that, too.
+    /// Waits for the places of a build, or until its attempt cannot be published: then the build
+    /// notices that, too.
     pub(super) async fn place(
         &self,
         attempt: &Attempt<T>,
@@ -114,8 +115,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         if !places.exist() {
             return None;
         }
-        let has_all = places.begin(index);
-        let place = Place { registry, index };
+        let (build, has_all) = places.begin(index);
+        let place = Place { registry, index, build };
         if !has_all {
             let failures = counter.failures();
             self.set_state(SupervisorState::Queued, failures, None);
@@ -128,7 +129,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 }
 
-/// A build has its places, or is of no use.
+/// A build has its places, or its attempt cannot be published.
 struct Placed<'a>(BuildUseless<'a>);
 
 impl Condition for Placed<'_> {

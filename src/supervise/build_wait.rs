@@ -32,13 +32,13 @@ pub type BuildWaitForAny<'a> = Wait<BuildWait<'a, AnyId>>;
 /// The condition of a build's wait for a dependency.
 ///
 /// It adds four things to the wait of an attempt: it ends with the build, it pauses the build
-/// timer, it gives the places of the build back until it returns (S16), and it records a grace
-/// period.
+/// timer, it returns the places of the build as long as it is in progress (S16), and it records a
+/// grace period.
 pub struct BuildWait<'a, I> {
     pub(super) wait: DependencyWait<'a, I>,
     pub(super) shared: &'a BuildShared,
     pub(super) grace: Option<Duration>,
-    /// The build holds no place because of this wait.
+    /// Its first check has failed.
     pub(super) has_begun: bool,
 }
 
@@ -71,15 +71,13 @@ impl<I: DependencyId> BuildWait<'_, I> {
     fn build_may_continue(&self, dependency: ServiceIndex) -> bool {
         let (registry, dependent) = (self.wait.registry, self.wait.dependent);
         let (store, places) = (registry.store(), &registry.supervisors().places);
-        if !places.exist() {
-            return true;
-        }
+        let Some(build) = self.shared.number else { return true };
         let receives = store.is_ready(dependency)
             && store.is_starting(dependent, self.wait.generation)
             && !store.is_closed()
             // At its turn to stop, the build ends.
             && !store.service(dependent).end_mark.is_set();
-        !receives || places.wait_may_return(dependent)
+        !receives || places.wait_may_return(dependent, build)
     }
 }
 
@@ -126,18 +124,18 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
     fn on_start(&mut self) {
         let registry = self.wait.registry;
         self.shared.timer.pause(registry.clock().now());
-        let places = &registry.supervisors().places;
-        if places.exist() {
-            self.has_begun = true;
-            registry.wake_placed(places.wait_begins(self.wait.dependent));
+        if let Some(build) = self.shared.number {
+            let places = &registry.supervisors().places;
+            registry.wake_placed(places.wait_begins(self.wait.dependent, build));
         }
+        self.has_begun = true;
         self.wait.on_start();
     }
 
     fn on_end(&mut self, started_at: Option<Instant>) {
         let registry = self.wait.registry;
-        if self.has_begun {
-            registry.supervisors().places.wait_ends(self.wait.dependent);
+        if let Some(build) = self.shared.number {
+            registry.supervisors().places.wait_ends(self.wait.dependent, build);
         }
         self.shared.timer.resume(registry.clock().now());
         self.wait.on_end(started_at);

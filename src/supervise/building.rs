@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Reason},
     numbers::{Generation, ServiceIndex},
     provide::{Attempt, Running},
-    registry::{Control, Registry},
+    registry::{BuildNumber, Control, Registry},
     store::Store,
     sync::Shielded,
     waiting::{
@@ -28,6 +28,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         &self,
         attempt: &mut Attempt<T>,
         counter: &FailureCounter,
+        number: Option<BuildNumber>,
         holders: usize,
         builder: &mut UserBuilder<F>,
         inputs: &mut Inputs,
@@ -38,7 +39,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, || self.now());
-        let (pending, build) = build::split(attempt, counter.failures(), holders, timer);
+        let (pending, build) = build::split(attempt, counter.failures(), holders, timer, number);
         if timeout.is_some() {
             self.control.set_build(pending.deadline());
         }

@@ -9,13 +9,13 @@
 //! | *waiting* | none | its last wait may return: it is queued again |
 //!
 //! A build takes its places one after another: those of the limits of sets in the order in which
-//! they were added, and then that of the registry. The order is the same for all, and the build that
-//! holds the last one needs no other: so there is no deadlock. Each queue is first in, first out: so
-//! no build starves.
+//! they were added, and then that of the registry. The order is the same for all builds, and one
+//! that holds its last place needs no other: so there is no deadlock. Each queue is first in, first
+//! out: so no build starves.
 //!
 //! All of it is under one lock. A thread that grants places collects the services, releases the
-//! lock, and wakes their slots: a build that finds no place has set the waiter bit before it looks
-//! once more, as every wait.
+//! lock, and wakes their slots. A build that finds no place has set the waiter bit before its last
+//! check, as every wait does.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,7 +24,7 @@ use crate::{
     sync::{Flag, Mutex, lock},
 };
 
-/// The limits of a registry, and who holds their places.
+/// The limits of a registry, and the builds that hold their places.
 pub(crate) struct Places {
     /// There is a limit. Builds of a registry without one take no lock.
     exist: Flag,
@@ -40,10 +40,16 @@ struct State {
     of_sets: HashMap<ServiceIndex, Vec<LimitNumber>>,
     builds: HashMap<ServiceIndex, BuildPlaces>,
     last_ticket: Ticket,
+    last_build: u64,
 }
 
 type LimitNumber = usize;
 type Ticket = u64;
+
+/// Identifies a build. A wait of an earlier build of the service, which may end late, changes
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BuildNumber(u64);
 
 struct Limit {
     most: usize,
@@ -55,6 +61,7 @@ struct Limit {
 
 /// The places of one build.
 struct BuildPlaces {
+    number: BuildNumber,
     /// In the order in which they are taken.
     limits: Vec<LimitNumber>,
     /// It holds a place of each of the first ones.
@@ -98,13 +105,16 @@ impl Places {
         self.exist.is_set()
     }
 
-    /// A build begins to take its places. Returns whether it has all of them.
-    pub(crate) fn begin(&self, service: ServiceIndex) -> bool {
+    /// A build begins to take its places. Returns its number, and whether it has all of them.
+    pub(crate) fn begin(&self, service: ServiceIndex) -> (BuildNumber, bool) {
         let mut state = lock(&self.state);
         let mut limits = state.of_sets.get(&service).cloned().unwrap_or_default();
         limits.extend(state.of_all);
-        state.builds.insert(service, BuildPlaces { limits, held: 0, ticket: None, waits: 0 });
-        state.take(service)
+        state.last_build += 1;
+        let number = BuildNumber(state.last_build);
+        let build = BuildPlaces { number, limits, held: 0, ticket: None, waits: 0 };
+        state.builds.insert(service, build);
+        (number, state.take(service))
     }
 
     /// Returns whether the build of a service has all its places.
@@ -123,20 +133,24 @@ impl Places {
         placed
     }
 
-    /// A wait of the build for a dependency has begun. Returns whom to wake, as `end`.
+    /// A wait of the build for a dependency has begun. Returns the services to wake, as `end` does.
     #[must_use]
-    pub(crate) fn wait_begins(&self, service: ServiceIndex) -> Vec<ServiceIndex> {
+    pub(crate) fn wait_begins(
+        &self,
+        service: ServiceIndex,
+        number: BuildNumber,
+    ) -> Vec<ServiceIndex> {
         let mut state = lock(&self.state);
-        let Some(build) = state.builds.get_mut(&service) else { return Vec::new() };
+        let Some(build) = state.build(service, number) else { return Vec::new() };
         build.waits += 1;
         if build.waits > 1 { Vec::new() } else { state.give_back(service) }
     }
 
     /// Returns whether a wait of the build may return an instance: other waits are in progress, or
     /// the build has all its places again. If not, it is queued.
-    pub(crate) fn wait_may_return(&self, service: ServiceIndex) -> bool {
+    pub(crate) fn wait_may_return(&self, service: ServiceIndex, number: BuildNumber) -> bool {
         let mut state = lock(&self.state);
-        match state.builds.get(&service) {
+        match state.build(service, number) {
             Some(build) if build.waits > 1 => true,
             Some(build) if build.ticket.is_some() => false,
             Some(_) => state.take(service),
@@ -146,11 +160,10 @@ impl Places {
 
     /// A wait of the build has ended. The build continues. If its last wait has returned no
     /// instance, it may hold no place: then it takes the free ones, and more than there are.
-    pub(crate) fn wait_ends(&self, service: ServiceIndex) {
+    pub(crate) fn wait_ends(&self, service: ServiceIndex, number: BuildNumber) {
         let mut state = lock(&self.state);
-        let Some(build) = state.builds.get_mut(&service) else { return };
-        // The wait may have begun before the present build.
-        build.waits = build.waits.saturating_sub(1);
+        let Some(build) = state.build(service, number) else { return };
+        build.waits -= 1;
         if build.waits > 0 || build.has_all() {
             return;
         }
@@ -167,6 +180,11 @@ impl Places {
 }
 
 impl State {
+    /// Returns the build of a service, if it is the one of this number.
+    fn build(&mut self, service: ServiceIndex, number: BuildNumber) -> Option<&mut BuildPlaces> {
+        self.builds.get_mut(&service).filter(|build| build.number == number)
+    }
+
     fn add(&mut self, most: usize) -> LimitNumber {
         self.limits.push(Limit { most: most.max(1), taken: 0, queue: BTreeMap::new() });
         self.limits.len() - 1
@@ -270,6 +288,7 @@ mod tests {
             let all = 1 + random.below(4);
             places.limit_all(all);
             let mut builds = [Build::Idle; 6];
+            let mut numbers = [BuildNumber(0); 6];
             // Those that wait for the place of the registry alone, in order.
             let mut order = VecDeque::new();
             let in_sets = |n: usize| sets.iter().any(|(services, _)| services.contains(&n));
@@ -284,18 +303,20 @@ mod tests {
                 let n = random.below(6);
                 let placed = match builds[n] {
                     Build::Idle => {
-                        begins(n, &mut builds, &mut order, places.begin(index(n)));
+                        let (number, has) = places.begin(index(n));
+                        numbers[n] = number;
+                        begins(n, &mut builds, &mut order, has);
                         Vec::new()
                     }
                     Build::Builds if random.chance(50) => {
                         builds[n] = Build::Waits;
-                        places.wait_begins(index(n))
+                        places.wait_begins(index(n), numbers[n])
                     }
                     Build::Waits if random.chance(70) => {
-                        let has = places.wait_may_return(index(n));
+                        let has = places.wait_may_return(index(n), numbers[n]);
                         begins(n, &mut builds, &mut order, has);
                         if has {
-                            places.wait_ends(index(n));
+                            places.wait_ends(index(n), numbers[n]);
                         }
                         Vec::new()
                     }
@@ -312,8 +333,8 @@ mod tests {
                         assert_eq!(order.pop_front(), Some(placed), "seed {seed}");
                     }
                     if builds[placed] == Build::Returns {
-                        assert!(places.wait_may_return(index(placed)));
-                        places.wait_ends(index(placed));
+                        assert!(places.wait_may_return(index(placed), numbers[placed]));
+                        places.wait_ends(index(placed), numbers[placed]);
                     }
                     builds[placed] = Build::Builds;
                 }
@@ -346,12 +367,12 @@ mod tests {
     fn a_build_that_continues_without_an_instance_is_counted_above_the_limit() {
         let places = Places::default();
         places.limit_all(1);
-        assert!(places.begin(index(0)));
-        assert!(places.wait_begins(index(0)).is_empty());
-        assert!(places.begin(index(1)));
-        assert!(!places.begin(index(2)));
-        assert!(!places.wait_may_return(index(0)));
-        places.wait_ends(index(0));
+        let (first, has_all) = places.begin(index(0));
+        assert!(has_all && places.wait_begins(index(0), first).is_empty());
+        assert!(places.begin(index(1)).1);
+        assert!(!places.begin(index(2)).1);
+        assert!(!places.wait_may_return(index(0), first));
+        places.wait_ends(index(0), first);
         assert!(places.has_all(index(0)));
         assert!(places.end(index(1)).is_empty(), "the other one is above the limit");
         assert_eq!(places.end(index(0)), [index(2)]);
@@ -361,14 +382,31 @@ mod tests {
     fn a_build_with_several_waits_has_its_places_when_the_last_one_returns() {
         let places = Places::default();
         places.limit_all(1);
-        assert!(places.begin(index(0)));
-        assert!(places.wait_begins(index(0)).is_empty());
-        assert!(places.wait_begins(index(0)).is_empty());
-        assert!(places.begin(index(1)));
-        assert!(places.wait_may_return(index(0)));
-        places.wait_ends(index(0));
-        assert!(!places.wait_may_return(index(0)));
+        let (first, _) = places.begin(index(0));
+        assert!(places.wait_begins(index(0), first).is_empty());
+        assert!(places.wait_begins(index(0), first).is_empty());
+        assert!(places.begin(index(1)).1);
+        assert!(places.wait_may_return(index(0), first));
+        places.wait_ends(index(0), first);
+        assert!(!places.wait_may_return(index(0), first));
         assert_eq!(places.end(index(1)), [index(0)]);
-        assert!(places.wait_may_return(index(0)));
+        assert!(places.wait_may_return(index(0), first));
+    }
+
+    #[test]
+    fn a_wait_of_an_earlier_build_changes_nothing() {
+        let places = Places::default();
+        places.limit_all(1);
+        let (first, _) = places.begin(index(0));
+        assert!(places.wait_begins(index(0), first).is_empty());
+        assert!(places.end(index(0)).is_empty());
+        let (other, _) = places.begin(index(1));
+        assert!(places.wait_begins(index(1), other).is_empty());
+        assert!(places.begin(index(2)).1);
+        assert!(!places.begin(index(0)).1);
+        places.wait_ends(index(0), first);
+        assert!(!places.has_all(index(0)), "the present build is queued");
+        assert!(places.wait_begins(index(0), first).is_empty());
+        assert!(places.wait_may_return(index(0), first));
     }
 }
