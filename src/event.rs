@@ -157,6 +157,9 @@ pub enum EventKind<'a> {
     Completed,
     /// The service is at its end: its body, if it has one, was notified.
     Stopping,
+    /// The build waits until the number of builds is below a
+    /// [limit](crate::Registry::limit_builds).
+    Queued,
     /// A blocking body has not returned within its stop timeout. The service is not built again
     /// before it has.
     BodyLate,
@@ -222,6 +225,7 @@ impl fmt::Display for EventKind<'_> {
             Self::GivenUp(failure) => end(f, "given up", failure),
             Self::Completed => f.write_str("completed"),
             Self::Stopping => f.write_str("stopping"),
+            Self::Queued => f.write_str("queued for its build"),
             Self::BodyLate => f.write_str("its body has not returned in time"),
             Self::Draining { holders } => write!(f, "draining (holders: {holders})"),
             Self::Closing => f.write_str("closing"),

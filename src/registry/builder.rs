@@ -46,7 +46,7 @@ pub struct RegistryBuilder {
     store: Store,
     observers: Vec<Arc<Entry>>,
     #[cfg(feature = "supervise")]
-    pub(super) supervisors: super::Supervisors,
+    pub(crate) supervisors: super::Supervisors,
 }
 
 impl Registry {

@@ -44,8 +44,8 @@ pub use self::supervisors::{
 };
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    BuildDeadline, Command, CommandWait, Control, CountHolders, Details, EndKind, PlannedEnd,
-    Progress, Request, StopEnd, Supervisors, Ticket,
+    BuildDeadline, BuildNumber, Command, CommandWait, Control, CountHolders, Details, EndKind,
+    PlannedEnd, Progress, Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;

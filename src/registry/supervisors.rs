@@ -4,6 +4,7 @@
 //! `supervise/`.
 
 mod control;
+mod places;
 mod plan;
 mod planned_end;
 mod progress;
@@ -14,6 +15,7 @@ mod words;
 
 pub(crate) use self::{
     control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
+    places::BuildNumber,
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
     progress::Progress,
@@ -32,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{plan::Plan, signals::Signals};
+use self::{places::Places, plan::Plan, signals::Signals};
 use super::{Registry, RegistryBuilder, RegistryInner};
 use crate::{
     alive::Wakes,
@@ -112,6 +114,9 @@ pub enum SupervisorState {
     NotRunning,
     /// It builds an instance, or the build waits for its dependencies.
     Building,
+    /// The build waits until the number of builds is below a limit
+    /// ([`RegistryBuilder::max_builds`], [`Registry::limit_builds`]).
+    Queued,
     /// An instance is ready, and the supervisor waits for its failure.
     Up,
     /// The builder or the body has said that the work of the service is done
@@ -149,6 +154,7 @@ impl fmt::Display for SupervisorState {
         f.pad(match self {
             Self::NotRunning => "not running",
             Self::Building => "building",
+            Self::Queued => "queued for its build",
             Self::Up => "up",
             Self::Completed => "completed",
             Self::Stopping => "stopping",
@@ -225,6 +231,7 @@ pub(crate) struct Supervisors {
     pub(crate) clock: Arc<dyn Clock>,
     services: Mutex<HashMap<ServiceIndex, Supervised>>,
     pub(crate) plan: Plan,
+    pub(crate) places: Places,
     /// Counts a step when the plan has changed in a way that a future of `shutdown` must notice: a
     /// service has ended, the shutdown has begun or has ended.
     pub(crate) progress: Progress,
@@ -247,6 +254,7 @@ impl Default for Supervisors {
             clock: Arc::new(SystemClock),
             services: Mutex::default(),
             plan: Plan::default(),
+            places: Places::default(),
             progress: Progress::default(),
             limits: Progress::default(),
             signals: Signals::default(),

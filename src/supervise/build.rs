@@ -19,7 +19,7 @@ use crate::{
     provide::{
         Attempt, DependencyId, DependencyWait, GenerationEnded, Invalidated, WaitingFor, Watch,
     },
-    registry::Registry,
+    registry::{BuildNumber, Registry},
     service::{AnyId, ServiceId},
     store::UsedEdges,
     sync::{Flag, Mutex},
@@ -70,11 +70,13 @@ pub(super) fn split<T: Send + Sync + 'static>(
     failures: u32,
     holders: usize,
     timer: BuildTimer,
+    number: Option<BuildNumber>,
 ) -> (PendingAttempt<'_, T>, Build<T>) {
     let shared = Arc::new(BuildShared {
         edges: UsedEdges::default(),
         ended: Flag::new(),
         timer,
+        number,
         graces: Mutex::default(),
     });
     let Attempt { registry, id, generation, .. } = &*attempt;
@@ -349,7 +351,7 @@ impl<T: Send + Sync + 'static> Build<T> {
         let Self { registry, shared, .. } = self;
         let attempt = (self.id.index(), self.generation);
         let wait = DependencyWait::new(registry, attempt, &shared.edges, id, start_only);
-        Wait::new(BuildWait { wait, shared, grace })
+        Wait::new(BuildWait { wait, shared, grace, has_begun: false })
     }
 
     /// Shows in the status of the service what the build waits for, until the returned handle is

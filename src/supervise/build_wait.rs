@@ -31,12 +31,15 @@ pub type BuildWaitForAny<'a> = Wait<BuildWait<'a, AnyId>>;
 
 /// The condition of a build's wait for a dependency.
 ///
-/// It adds three things to the wait of an attempt: it ends with the build, it pauses the build
-/// timer, and it records a grace period.
+/// It adds four things to the wait of an attempt: it ends with the build, it pauses the build
+/// timer, it returns the places of the build as long as it is in progress (S16), and it records a
+/// grace period.
 pub struct BuildWait<'a, I> {
     pub(super) wait: DependencyWait<'a, I>,
     pub(super) shared: &'a BuildShared,
     pub(super) grace: Option<Duration>,
+    /// Its first check has failed.
+    pub(super) has_begun: bool,
 }
 
 impl<I: DependencyId> BuildWait<'_, I> {
@@ -61,6 +64,21 @@ impl<I: DependencyId> BuildWait<'_, I> {
         // effect.
         self.not_ended(dependency)
     }
+
+    /// Returns whether the wait may return: the build has its places again, or the wait returns no
+    /// instance. An error is not held up. The slot of the dependent, to which the wait listens, is
+    /// woken when the places are granted.
+    fn build_may_continue(&self, dependency: ServiceIndex) -> bool {
+        let (registry, dependent) = (self.wait.registry, self.wait.dependent);
+        let (store, places) = (registry.store(), &registry.supervisors().places);
+        let Some(build) = self.shared.number else { return true };
+        let receives = store.is_ready(dependency)
+            && store.is_starting(dependent, self.wait.generation)
+            && !store.is_closed()
+            // At its turn to stop, the build ends.
+            && !store.service(dependent).end_mark.is_set();
+        !receives || places.wait_may_return(dependent, build)
+    }
 }
 
 impl<I: DependencyId> Condition for BuildWait<'_, I> {
@@ -74,6 +92,9 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
         // The attempt may have been published or failed: a kept `Build` must not add edges to it.
         if let Err(ended) = self.not_ended(dependency) {
             return Some(Err(ended));
+        }
+        if self.has_begun && !self.build_may_continue(dependency) {
+            return None;
         }
         let output = Shielded::new(self.wait.check());
         if let Some(Ok(_)) = &*output {
@@ -101,12 +122,22 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
     }
 
     fn on_start(&mut self) {
-        self.shared.timer.pause(self.wait.registry.clock().now());
+        let registry = self.wait.registry;
+        self.shared.timer.pause(registry.clock().now());
+        if let Some(build) = self.shared.number {
+            let places = &registry.supervisors().places;
+            registry.wake_placed(places.wait_begins(self.wait.dependent, build));
+        }
+        self.has_begun = true;
         self.wait.on_start();
     }
 
     fn on_end(&mut self, started_at: Option<Instant>) {
-        self.shared.timer.resume(self.wait.registry.clock().now());
+        let registry = self.wait.registry;
+        if let Some(build) = self.shared.number {
+            registry.supervisors().places.wait_ends(self.wait.dependent, build);
+        }
+        self.shared.timer.resume(registry.clock().now());
         self.wait.on_end(started_at);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Reason},
     numbers::{Generation, ServiceIndex},
     provide::{Attempt, Running},
-    registry::{Control, Registry},
+    registry::{BuildNumber, Control, Registry},
     store::Store,
     sync::Shielded,
     waiting::{
@@ -28,6 +28,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         &self,
         attempt: &mut Attempt<T>,
         counter: &FailureCounter,
+        number: Option<BuildNumber>,
         holders: usize,
         builder: &mut UserBuilder<F>,
         inputs: &mut Inputs,
@@ -38,7 +39,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, || self.now());
-        let (pending, build) = build::split(attempt, counter.failures(), holders, timer);
+        let (pending, build) = build::split(attempt, counter.failures(), holders, timer, number);
         if timeout.is_some() {
             self.control.set_build(pending.deadline());
         }
@@ -142,11 +143,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
 /// Waits until the value of a build could not be published: its attempt was invalidated, or the
 /// service must stop.
-struct BuildUseless<'a> {
-    registry: &'a Registry,
-    index: ServiceIndex,
-    generation: Generation,
-    control: &'a Control,
+pub(super) struct BuildUseless<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) index: ServiceIndex,
+    pub(super) generation: Generation,
+    pub(super) control: &'a Control,
 }
 
 impl Condition for BuildUseless<'_> {

@@ -49,6 +49,8 @@
 //! | state | ends when | next state |
 //! |---|---|---|
 //! | not running | the supervisor is run | building |
+//! | building | the number of builds is at a [limit](crate::Registry::limit_builds) | queued for its build |
+//! | queued for its build | it has a place | building |
 //! | building | the value is published | up, or completed |
 //! | building | the build fails, panics, times out or is invalidated | *next build* |
 //! | up | the instance fails | stopping (if its body runs), draining and closing (if configured), or *next build* |
@@ -166,6 +168,7 @@
 // | `supervisor.rs`              | `Supervisor`: the public handle                               |
 // | `run_loop.rs`                | the loop of one supervisor                                    |
 // | `building.rs`                | one build, until its value is published                       |
+// | `build_limit.rs`             | limits on builds, and the place of one build (S16)            |
 // | `ending.rs`                  | the instance that is up, its body, and its end (S4, S9)       |
 // | `verdict.rs`                 | what the reason of a failure says about the next build (S1)   |
 // | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
@@ -187,7 +190,8 @@
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
 // | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a planned end, and  |
 // |                              | its steps (S4, S5); the requests of a shutdown; the report;   |
-// |                              | `progress.rs` wakes the futures of a shutdown                 |
+// |                              | `progress.rs` wakes the futures of a shutdown; `places.rs`:   |
+// |                              | the places of builds (S16)                                    |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
 // | `../provide/receiver.rs`     | values that are handed over (H)                               |
@@ -223,9 +227,11 @@
 // S13 There is at most one build for each change of an input and for each first backoff.
 // S14 Each value that was published is closed once, in the order of publication, one at a time.
 // S15 A value is not closed while its service uses it: before its end, or while its body runs.
+// S16 No more builds run than a limit says, no build waits for ever, and a free place is used.
 
 mod body;
 mod build;
+mod build_limit;
 mod build_timer;
 mod build_wait;
 mod building;

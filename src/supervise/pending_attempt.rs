@@ -11,7 +11,7 @@ use super::build_timer::BuildTimer;
 use crate::{
     numbers::ServiceIndex,
     provide::Attempt,
-    registry::BuildDeadline,
+    registry::{BuildDeadline, BuildNumber},
     store::UsedEdges,
     sync::{Flag, Mutex, lock},
 };
@@ -30,6 +30,8 @@ pub(super) struct BuildShared {
     /// Set when the build has ended. Then a `Build` that the builder has kept must not wait.
     pub(super) ended: Flag,
     pub(super) timer: BuildTimer,
+    /// For the places of the build, if there were limits when it began.
+    pub(super) number: Option<BuildNumber>,
     /// For each dependency of which a wait with a grace period has received an instance, the
     /// shortest period.
     pub(super) graces: Mutex<BTreeMap<ServiceIndex, Duration>>,

@@ -43,6 +43,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             SupervisorState::Completed => EventKind::Completed,
             SupervisorState::Stopping => EventKind::Stopping,
+            SupervisorState::Queued => EventKind::Queued,
             SupervisorState::BodyRunning => EventKind::BodyLate,
             // The store reports attempts and publications, and the other states have methods of
             // their own.

@@ -82,9 +82,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let mut inputs = Inputs::default();
             let result = {
                 let mut attempt = self.begin(counter, failed_at).await?;
+                let place = self.place(&attempt, counter).await;
+                let number = place.as_ref().map(|place| place.build);
                 // Before the builder is called: a change during the build counts.
                 inputs.declared = self.registry().store().declared(self.id().index());
-                self.build(&mut attempt, counter, holders, builder, &mut inputs).await
+                self.build(&mut attempt, counter, number, holders, builder, &mut inputs).await
             };
             // The failures are shielded: each may be the last owner of the user's reason.
             let (failed, since) = match result {

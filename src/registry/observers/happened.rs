@@ -81,6 +81,7 @@ impl Found {
             | EventKind::GivenUp(_)
             | EventKind::Completed
             | EventKind::Stopping
+            | EventKind::Queued
             | EventKind::BodyLate
             | EventKind::Draining { .. }
             | EventKind::Closing
@@ -165,6 +166,7 @@ fn to_owned(kind: &EventKind<'_>) -> Result<EventKind<'static>, Owned> {
         EventKind::GivenUp(it) => return Err(Owned::failure(it, |it| EventKind::GivenUp(it))),
         EventKind::Completed => EventKind::Completed,
         EventKind::Stopping => EventKind::Stopping,
+        EventKind::Queued => EventKind::Queued,
         EventKind::BodyLate => EventKind::BodyLate,
         EventKind::Draining { holders } => EventKind::Draining { holders },
         EventKind::Closing => EventKind::Closing,

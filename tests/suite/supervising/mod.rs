@@ -5,6 +5,7 @@
 mod blocking;
 mod blocking_bodies;
 mod bodies;
+mod build_limits;
 mod building;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod clocks;
