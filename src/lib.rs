@@ -135,7 +135,8 @@
 //! - Its **generation** is the number of its failures ([`Generation`]).
 //! - An **instance** is a value that was published under one generation ([`Instance`]).
 //! - Its **provider** is the owner of the exclusive role that builds its instances, one after
-//!   another. [`Provider`], [`Attempt`] and [`Running`] are the steps of this role.
+//!   another. [`Provider`], [`Attempt`] and [`Running`] are the steps of this role. That of a
+//!   [constant](Registry::constant) is the registry itself.
 //! - Its **dependencies** are the services from which its instances are built. An edge is
 //!   *declared* ([`Registry::depends`]) or *discovered* when an attempt [waits](Attempt::wait_for)
 //!   for a dependency. The edges must not form a cycle: an edge that would close one is refused,

@@ -1,6 +1,7 @@
-//! Providing a service: the role, an attempt and its dependencies, a published instance.
+//! Providing a service: the role, an attempt and its dependencies, a published instance; constants.
 
 mod attempt;
+mod constant;
 mod dependency;
 #[cfg(feature = "supervise")]
 mod drain;

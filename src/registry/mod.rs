@@ -12,7 +12,7 @@
 //! | `all_ready.rs` | `wait_all_ready` |
 //! | `changed.rs` | `wait_changed` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
-//! | `../provide/` | `provide`, `watch` |
+//! | `../provide/` | `provide`, `constant`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
 //! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
@@ -86,7 +86,8 @@ use crate::{
 ///   [`cached`](Self::cached).
 /// - Waiting: [`wait_ready`](Self::wait_ready), [`wait_all_ready`](Self::wait_all_ready),
 ///   [`wait_changed`](Self::wait_changed).
-/// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`.
+/// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`; a value for good,
+///   [`constant`](Self::constant).
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
 /// - Inspecting: [`status`](Self::status), [`list`](Self::list), [`observe`](Self::observe).
 /// - Ending: [`close`](Self::close); gracefully, `shutdown`.
@@ -236,7 +237,8 @@ impl Registry {
     /// A closed registry refuses new services, providers, attempts and publications. `close` takes
     /// no service down: a ready service stays readable, and can be replaced and failed, until its
     /// provider drops the [`Running`](crate::Running). A provider notices the close, because its
-    /// wait for the next failure ends. Values are dropped by their last holder. A thread that finds
+    /// wait for the next failure ends. Only [constants](Self::constant) end here, in one cascade:
+    /// the registry is their provider. Values are dropped by their last holder. A thread that finds
     /// the registry closed also sees everything that was done before the close.
     ///
     /// No close hook is called, and one that is running is dropped. For a graceful shutdown,
@@ -270,6 +272,7 @@ impl Registry {
                 self.emit(index, generation, Duration::ZERO, EventKind::Closed);
             }
         }
+        self.end_constants();
     }
 
     /// Returns whether the registry was closed.
