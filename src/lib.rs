@@ -256,7 +256,7 @@ pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
 pub use provide::{Attempt, Provider, Running, WaitingFor, Watch, WatchEvent};
-pub use read::{Cached, Guard, Ids, Reader};
+pub use read::{Cached, Guard, Ids, MappedGuard, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{

@@ -11,7 +11,7 @@
 //! | `observers.rs` | `observe` |
 //! | `all_ready.rs` | `wait_all_ready` |
 //! | `changed.rs` | `wait_changed` |
-//! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
+//! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready`, `wait_ready_any` |
 //! | `../provide/` | `provide`, `constant`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
 //! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
@@ -197,7 +197,7 @@ impl Registry {
     }
 
     /// Returns the untyped id of a service by its name, for operations such as
-    /// [`fail`](Self::fail).
+    /// [`fail`](Self::fail) and [`wait_ready_any`](Self::wait_ready_any).
     ///
     /// Blocking: takes the lock of the table of names.
     ///
