@@ -209,6 +209,7 @@
 //!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
 //! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
 //!   serialised failure can be deserialised as a [`FailureRecord`].
+//! - `stream`: `Watch::into_stream`, a [watch](Watch) as a `Stream` of futures-core.
 //! - `tracing`: [`TracingObserver`] emits a `tracing` event for each event of the registry.
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
@@ -255,6 +256,8 @@ pub use failure::{Cascade, FailAllOutcome, FailOutcome, Failure, Reason, RootOut
 pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
+#[cfg(feature = "stream")]
+pub use provide::WatchStream;
 pub use provide::{Attempt, Provider, Running, WaitingFor, Watch, WatchEvent};
 pub use read::{Cached, Guard, Ids, MappedGuard, Reader};
 #[cfg(feature = "tracing")]

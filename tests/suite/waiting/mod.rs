@@ -15,3 +15,5 @@ mod must_await;
 mod ready_any;
 mod waits;
 mod wakers;
+#[cfg(feature = "stream")]
+mod watch_streams;
