@@ -208,7 +208,8 @@
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
 //!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
 //! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
-//!   serialised failure can be deserialised as a [`FailureRecord`].
+//!   serialised failure can be deserialised as a [`FailureRecord`], and a serialised listing as a
+//!   [`ListingRecord`].
 //! - `stream`: `Watch::into_stream`, a [watch](Watch) as a `Stream` of futures-core.
 //! - `tracing`: [`TracingObserver`] emits a `tracing` event for each event of the registry.
 //!
@@ -263,8 +264,9 @@ pub use read::{Cached, Guard, Ids, MappedGuard, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{
-    BuiltFromInstance, Dependency, Depends, Listing, NotReady, Observer, ObserverHandle, Registry,
-    RegistryBuilder, ServiceState, ServiceStatus,
+    BuiltFromInstance, BuiltFromRecord, Dependency, DependencyRecord, Depends, Listing,
+    ListingRecord, NotReady, Observer, ObserverHandle, Registry, RegistryBuilder, ServiceRecord,
+    ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use store::{DependencyKind, Phase};

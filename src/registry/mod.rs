@@ -16,7 +16,7 @@
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
 //! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
-//! `status.rs` is the status of one service.
+//! `status.rs` is the status of one service, and `record.rs` a listing as plain data.
 //!
 //! `supervisors.rs` holds the shared state of the supervisors and the clock, and `supervisors/` the
 //! plan of the planned ends. `trace.rs` is an observer. `observers.rs` also passes
@@ -30,6 +30,7 @@ mod fail;
 mod inspect;
 mod not_ready;
 mod observers;
+mod record;
 mod status;
 #[cfg(feature = "supervise")]
 mod supervisors;
@@ -57,6 +58,7 @@ pub use self::{
     inspect::Listing,
     not_ready::NotReady,
     observers::{Observer, ObserverHandle},
+    record::{BuiltFromRecord, DependencyRecord, ListingRecord, ServiceRecord},
     status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
 
