@@ -206,7 +206,8 @@
 //! - `tokio`, `smol`: `TokioClock` and `SmolClock` (for smol and all other users of async-io),
 //!   which replace the timer thread. Each enables `supervise`.
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
-//!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
+//!   are idle, builds with scripted outcomes, and a recorder of events. With `tokio`, also a
+//!   runtime on the paused clock of tokio. Enables `supervise`.
 //! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
 //!   serialised failure can be deserialised as a [`FailureRecord`], and a serialised listing as a
 //!   [`ListingRecord`].
