@@ -199,8 +199,9 @@ impl TokioTestRuntime {
     ///
     /// # Panics
     ///
-    /// A task is woken again and again (one that it has spawned on tokio hangs), or a function of the blocking pool does not return within a
-    /// minute of real time. A panic of a task is propagated.
+    /// A task is woken again and again, or a function of the blocking pool does not return within a
+    /// minute of real time. A panic of a task is propagated. (A task that was spawned on tokio
+    /// itself is not counted: if it is woken again and again, this call never returns.)
     ///
     /// ```
     /// use mainstay::supervise::Clock;
