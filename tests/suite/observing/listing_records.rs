@@ -7,7 +7,7 @@
 //! - A field that is unknown is ignored, and an optional one that is missing is `None`. A form that
 //!   is no record is refused.
 
-use crate::support::{publish, publish_from, registry_of, up};
+use crate::support::{publish, publish_from, registry_of};
 use mainstay::{
     BuiltFromRecord, DependencyKind, DependencyRecord, ListingRecord, Phase, Registry,
     ServiceRecord,
@@ -164,9 +164,9 @@ mod serialised {
         };
 
         use super::*;
+        use crate::support::up;
         use mainstay::{
             Event, Observer,
-            error::GetError,
             supervise::{Completed, Permanent, RestartPolicy, SupervisorState},
             test_kit::TestRuntime,
         };
@@ -246,11 +246,7 @@ mod serialised {
             runtime.spawn(supervisor.run(async |_| Completed(1)));
             let supervisor = registry.supervise(reader).unwrap();
             let of = registry.clone();
-            runtime.spawn(
-                supervisor.run(async move |_| {
-                    of.get(config).map(|config| *config).map_err(GetError::from)
-                }),
-            );
+            runtime.spawn(supervisor.run(async move |_| of.get(config).map(|config| *config)));
             let policy = RestartPolicy::default()
                 .drain_timeout(SECOND)
                 .close_timeout(SECOND)
