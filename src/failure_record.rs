@@ -137,7 +137,7 @@ pub(crate) mod rfc3339 {
         to.serialize_str(&format!("{time:.9}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
         let time: Timestamp = String::deserialize(from)?.parse().map_err(D::Error::custom)?;
         // `SystemTime` may have a smaller range, and its addition would panic.
         let epoch = SystemTime::UNIX_EPOCH;

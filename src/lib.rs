@@ -135,7 +135,8 @@
 //! - Its **generation** is the number of its failures ([`Generation`]).
 //! - An **instance** is a value that was published under one generation ([`Instance`]).
 //! - Its **provider** is the owner of the exclusive role that builds its instances, one after
-//!   another. [`Provider`], [`Attempt`] and [`Running`] are the steps of this role.
+//!   another. [`Provider`], [`Attempt`] and [`Running`] are the steps of this role. That of a
+//!   [constant](Registry::constant) is the registry itself.
 //! - Its **dependencies** are the services from which its instances are built. An edge is
 //!   *declared* ([`Registry::depends`]) or *discovered* when an attempt [waits](Attempt::wait_for)
 //!   for a dependency. The edges must not form a cycle: an edge that would close one is refused,
@@ -205,9 +206,12 @@
 //! - `tokio`, `smol`: `TokioClock` and `SmolClock` (for smol and all other users of async-io),
 //!   which replace the timer thread. Each enables `supervise`.
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
-//!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
+//!   are idle, builds with scripted outcomes, and a recorder of events. With `tokio`, also a
+//!   runtime on the paused clock of tokio. Enables `supervise`.
 //! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
-//!   serialised failure can be deserialised as a [`FailureRecord`].
+//!   serialised failure can be deserialised as a [`FailureRecord`], and a serialised listing as a
+//!   [`ListingRecord`].
+//! - `stream`: `Watch::into_stream`, a [watch](Watch) as a `Stream` of futures-core.
 //! - `tracing`: [`TracingObserver`] emits a `tracing` event for each event of the registry.
 //!
 //! [design]: https://docs.rs/crate/mainstay/latest/source/docs/design.md
@@ -254,13 +258,16 @@ pub use failure::{Cascade, FailAllOutcome, FailOutcome, Failure, Reason, RootOut
 pub use failure_record::FailureRecord;
 pub use instance::{BuiltFrom, Instance, InstanceId};
 pub use numbers::Generation;
+#[cfg(feature = "stream")]
+pub use provide::WatchStream;
 pub use provide::{Attempt, Provider, Running, WaitingFor, Watch, WatchEvent};
-pub use read::{Cached, Guard, Ids, Reader};
+pub use read::{Cached, Guard, Ids, MappedGuard, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{
-    BuiltFromInstance, Dependency, Depends, Listing, NotReady, Observer, ObserverHandle, Registry,
-    RegistryBuilder, ServiceState, ServiceStatus,
+    BuiltFromInstance, BuiltFromRecord, Dependency, DependencyRecord, Depends, Listing,
+    ListingRecord, NotReady, Observer, ObserverHandle, Registry, RegistryBuilder, ServiceRecord,
+    ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use store::{DependencyKind, Phase};

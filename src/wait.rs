@@ -8,6 +8,7 @@
 //! | returned by | type | borrows |
 //! |---|---|---|
 //! | [`Registry::wait_ready`] | [`WaitReady`] | nothing |
+//! | [`Registry::wait_ready_any`] | [`WaitReadyAny`] | nothing |
 //! | [`Registry::wait_all_ready`] | [`WaitAllReady`] | nothing |
 //! | [`Registry::wait_changed`] | [`WaitChanged`] | nothing |
 //! | [`Running::failed`] | [`Failed`] | nothing |
@@ -44,6 +45,7 @@
 //! ```
 //!
 //! [`Registry::wait_ready`]: crate::Registry::wait_ready
+//! [`Registry::wait_ready_any`]: crate::Registry::wait_ready_any
 //! [`Registry::wait_all_ready`]: crate::Registry::wait_all_ready
 //! [`Registry::wait_changed`]: crate::Registry::wait_changed
 //! [`Running::failed`]: crate::Running::failed
@@ -60,7 +62,7 @@ pub use crate::{
 };
 pub use crate::{
     provide::{Begin, Changed, Failed, Invalidated, WaitFor, WaitForAny},
-    read::WaitReady,
+    read::{WaitReady, WaitReadyAny},
     registry::{WaitAllReady, WaitChanged},
     waiting::Wait,
 };

@@ -132,9 +132,15 @@ impl<C: Condition> Wait<C> {
         Self { condition, waiter, started: false, started_at: None, done: false }
     }
 
-    #[cfg(feature = "supervise")]
+    #[cfg(any(feature = "stream", feature = "supervise"))]
     pub(crate) fn condition(&self) -> &C {
         &self.condition
+    }
+
+    /// Lets a wait that has returned its output wait again.
+    #[cfg(feature = "stream")]
+    pub(crate) fn restart(&mut self) {
+        self.done = false;
     }
 }
 

@@ -43,7 +43,9 @@ pub(crate) use self::chain::links;
 pub use self::{
     chain::chain,
     must_await::MustAwaitError,
-    provide::{BeginError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError},
+    provide::{
+        BeginError, ConstantError, ProvideError, ReadyError, ReplaceError, WaitForError, WatchError,
+    },
     read::{AllReadyError, GetAllError, GetError, NotReadyService, WaitError, WaitReadyError},
     refused::RefusedValue,
     registry::{

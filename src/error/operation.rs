@@ -46,6 +46,13 @@ pub enum StopError {
         /// The service that the caller has named.
         service: ServiceName,
     },
+    /// The service is a [constant](crate::Registry::constant), which nothing would build again.
+    /// Nothing has begun.
+    #[error("{service} was not stopped: it is a constant, which nothing would build again")]
+    Constant {
+        /// The service that the caller has named.
+        service: ServiceName,
+    },
     /// A blocking wait in a poll of an async supervisor, which has begun nothing: use `.await`.
     #[error(transparent)]
     MustAwait(#[from] MustAwaitError),

@@ -27,7 +27,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvideError {
-    /// Another provider owns the role. It is free again after that provider is dropped.
+    /// Another provider owns the role. It is free again after that provider is dropped, or after
+    /// the [constant](crate::Registry::constant) has failed.
     #[error("{service} already has a provider")]
     AlreadyProvided {
         /// The service.
@@ -327,6 +328,129 @@ impl<T> ReplaceError<T> {
 impl<T> fmt::Debug for ReplaceError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReplaceError").field(&self.missing).finish()
+    }
+}
+
+/// The error of [`Registry::constant`](crate::Registry::constant): the value was not published, and
+/// is returned.
+///
+/// ```
+/// use mainstay::{Registry, error::ConstantError};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let port = registry.register::<u16>("port")?;
+/// let provider = registry.provide(port)?;
+/// match registry.constant(port, 80) {
+///     Err(ConstantError::AlreadyProvided { value, .. }) => assert_eq!(*value, 80),
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstantError<T> {
+    /// The service has a provider, or is a constant already.
+    #[error("{service} cannot be a constant: it already has a provider")]
+    AlreadyProvided {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The service.
+        service: ServiceName,
+    },
+    /// A dependency of any kind is declared for the service. A constant is built from nothing.
+    #[error("{service} cannot be a constant: it depends on {dependency}")]
+    HasDependency {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The service.
+        service: ServiceName,
+        /// The first dependency that is declared.
+        dependency: ServiceName,
+    },
+    /// The service is [stopped](crate::Registry::stop), or a shutdown stops it.
+    #[error("{service} was not published: it is stopped")]
+    Stopped {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The service.
+        service: ServiceName,
+    },
+    /// A cascade is in progress that takes the service down. Try again when it is over.
+    #[error("{service} was not published: a failure of it is in progress")]
+    Failing {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The service.
+        service: ServiceName,
+    },
+    /// The service has failed during the call, before the publication.
+    #[error("{} was not published", .failure.service)]
+    Invalidated {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The failure.
+        #[source]
+        failure: Failure,
+    },
+    /// The registry is closed.
+    #[error("{service} was not published: the registry is closed")]
+    Closed {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The service.
+        service: ServiceName,
+    },
+    /// The id belongs to another registry.
+    #[error("{foreign}")]
+    ForeignId {
+        /// The value.
+        value: RefusedValue<T>,
+        /// The id that was passed.
+        foreign: ForeignIdError,
+    },
+}
+
+impl<T> ConstantError<T> {
+    /// Returns the value that was not published.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let port = registry.register::<u16>("port")?;
+    /// registry.close();
+    /// assert_eq!(*registry.constant(port, 80).unwrap_err().into_value(), 80);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn into_value(self) -> RefusedValue<T> {
+        match self {
+            Self::AlreadyProvided { value, .. }
+            | Self::HasDependency { value, .. }
+            | Self::Stopped { value, .. }
+            | Self::Failing { value, .. }
+            | Self::Invalidated { value, .. }
+            | Self::Closed { value, .. }
+            | Self::ForeignId { value, .. } => value,
+        }
+    }
+}
+
+// Not derived: the value need not implement `Debug`.
+impl<T> fmt::Debug for ConstantError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyProvided { service, .. } => {
+                f.debug_tuple("AlreadyProvided").field(service).finish()
+            }
+            Self::HasDependency { service, dependency, .. } => {
+                f.debug_tuple("HasDependency").field(service).field(dependency).finish()
+            }
+            Self::Stopped { service, .. } => f.debug_tuple("Stopped").field(service).finish(),
+            Self::Failing { service, .. } => f.debug_tuple("Failing").field(service).finish(),
+            Self::Invalidated { failure, .. } => {
+                f.debug_tuple("Invalidated").field(failure).finish()
+            }
+            Self::Closed { service, .. } => f.debug_tuple("Closed").field(service).finish(),
+            Self::ForeignId { foreign, .. } => f.debug_tuple("ForeignId").field(foreign).finish(),
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use crate::{
     failure::Failure, numbers::Generation, registry::NotReady, service::ServiceName, store::Phase,
 };
 
-/// The error of [`Registry::wait_ready`](crate::Registry::wait_ready).
+/// The error of [`Registry::wait_ready`](crate::Registry::wait_ready) and
+/// [`Registry::wait_ready_any`](crate::Registry::wait_ready_any).
 ///
 /// ```
 /// use mainstay::{Registry, error::WaitReadyError};

@@ -187,6 +187,14 @@ pub enum DependencyError {
         /// The dependency.
         dependency: ServiceName,
     },
+    /// The dependent is a [constant](crate::Registry::constant), which is built from nothing.
+    #[error("{service} cannot depend on {dependency}: it is a constant")]
+    Constant {
+        /// The dependent.
+        service: ServiceName,
+        /// The dependency.
+        dependency: ServiceName,
+    },
     /// The attempt has ended (it was published or has failed), and can get no more dependencies.
     /// Only a supervised build that was kept can outlive its attempt.
     #[error("{service} gets no more dependencies: the attempt has ended")]

@@ -1,6 +1,7 @@
-//! Providing a service: the role, an attempt and its dependencies, a published instance.
+//! Providing a service: the role, an attempt and its dependencies, a published instance; constants.
 
 mod attempt;
+mod constant;
 mod dependency;
 #[cfg(feature = "supervise")]
 mod drain;
@@ -10,11 +11,15 @@ mod receiver;
 mod running;
 mod waiting_for;
 mod watch;
+#[cfg(feature = "stream")]
+mod watch_stream;
 
 #[cfg(feature = "supervise")]
 pub use self::drain::Drained;
 #[cfg(feature = "supervise")]
 pub(crate) use self::receiver::Receiver;
+#[cfg(feature = "stream")]
+pub use self::watch_stream::WatchStream;
 pub use self::{
     attempt::Attempt,
     dependency::{WaitFor, WaitForAny},

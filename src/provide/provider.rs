@@ -91,7 +91,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// - [`ProvideError::AlreadyProvided`]: another provider owns the role.
+    /// - [`ProvideError::AlreadyProvided`]: another provider owns the role, or the service is a
+    ///   [constant](Self::constant).
     /// - [`ProvideError::NeedsSupervisor`]: a grace period is declared for the service
     ///   (`Depends::with_grace_on`), which only a supervisor enforces. Call `Registry::supervise`.
     /// - [`ProvideError::Closed`]: the registry is closed.
@@ -250,7 +251,7 @@ impl<T: Send + Sync + 'static> BlockingCondition for SlotFree<'_, T> {
 /// The begin of the attempt is a read-modify-write of the state, and so is the wake-up that follows
 /// the mark. The later of the two sees the earlier one: either this function finds the mark, or the
 /// plan finds the attempt, and fails it (S4 in `docs/supervision.md`).
-fn end_if_marked(store: &Store, index: ServiceIndex, generation: Generation) -> bool {
+pub(super) fn end_if_marked(store: &Store, index: ServiceIndex, generation: Generation) -> bool {
     let mark = &store.service(index).end_mark;
     if !mark.is_set() {
         return false;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::DerefMut,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -62,7 +63,8 @@ impl<D: fmt::Debug> fmt::Debug for WatchEvent<D> {
 ///
 /// Each call of [`changed`](Self::changed) compares the present state with the state that was last
 /// reported. States in between may be skipped; the last one never is. The watch keeps no value
-/// alive, only the memory of the instance that it last reported.
+/// alive, only the memory of the instance that it last reported. With the feature `stream`,
+/// `into_stream` makes a stream of it.
 ///
 /// ```
 /// use mainstay::{Registry, WatchEvent, error::WatchError};
@@ -236,14 +238,19 @@ impl<D: Send + Sync + 'static> fmt::Debug for Watch<D> {
 }
 
 /// The wait of [`Watch::changed`]. It borrows the watch, which stores what it last reported.
-pub type Changed<'a, D> = Wait<ChangedCondition<'a, D>>;
+pub type Changed<'a, D> = Wait<ChangedCondition<&'a mut Watch<D>>>;
 
-/// The state of a service differs from the last report of a watch.
-pub struct ChangedCondition<'a, D: Send + Sync + 'static> {
-    watch: &'a mut Watch<D>,
+/// The state of a service differs from the last report of a watch. `W` is a reference to the watch,
+/// or owns it.
+pub struct ChangedCondition<W> {
+    pub(super) watch: W,
 }
 
-impl<D: Send + Sync + 'static> Condition for ChangedCondition<'_, D> {
+impl<D, W> Condition for ChangedCondition<W>
+where
+    D: Send + Sync + 'static,
+    W: DerefMut<Target = Watch<D>> + Unpin,
+{
     type Output = Result<WatchEvent<D>, WatchError>;
 
     fn check(&mut self) -> Option<Self::Output> {
@@ -279,7 +286,11 @@ impl<D: Send + Sync + 'static> Condition for ChangedCondition<'_, D> {
     }
 }
 
-impl<D: Send + Sync + 'static> BlockingCondition for ChangedCondition<'_, D> {
+impl<D, W> BlockingCondition for ChangedCondition<W>
+where
+    D: Send + Sync + 'static,
+    W: DerefMut<Target = Watch<D>> + Unpin,
+{
     fn must_await(&self) -> Self::Output {
         Err(MustAwaitError::new(self.store().name(self.watch.id.index())).into())
     }

@@ -1,33 +1,29 @@
 //! Reading one service, and several at one instant. The resolved reader is in `reader.rs`, the
-//! cached reader in `cached.rs`.
+//! cached reader in `cached.rs`, guards of a part of a value in `mapped.rs`, and the waits of
+//! readers in `wait_ready.rs`.
 
 mod cached;
+mod mapped;
 mod reader;
+mod wait_ready;
 
-pub use self::{cached::Cached, reader::Reader};
-
-use std::{
-    fmt,
-    ops::Deref,
-    sync::Arc,
-    time::{Duration, Instant},
+pub use self::{
+    cached::Cached,
+    mapped::MappedGuard,
+    reader::Reader,
+    wait_ready::{WaitReady, WaitReadyAny},
 };
 
+use std::{fmt, ops::Deref, sync::Arc};
+
 use crate::{
-    error::{
-        DependencyUnavailable, ForeignIdError, GetAllError, GetError, MustAwaitError,
-        WaitReadyError,
-    },
+    error::{DependencyUnavailable, ForeignIdError, GetAllError, GetError},
     instance::Instance,
     numbers::Generation,
     registry::{LazyNotReady, Registry, RegistryInner},
     service::{AnyId, ServiceId},
-    store::{Phase, Slot, Store, Tag},
+    store::{Phase, Slot, Tag},
     sync::{ArcCell, Held, Shielded, into_arc, shielded},
-    waiting::{
-        Wait,
-        sealed::{BlockingCondition, Condition, WaitSlots},
-    },
 };
 
 /// A borrowed instance, which [`Registry::get`] returns. It dereferences to the value.
@@ -35,8 +31,8 @@ use crate::{
 /// The value lives at least as long as the guard, even if the service fails: a request can finish
 /// with the value with which it began. Drop a guard soon: a thread can hold eight guards cheaply,
 /// and each further one costs about as much as a clone of an `Arc`. To keep an instance, or to hold
-/// it across an `.await`, use [`into_arc`](Self::into_arc). The drop of the last holder runs the
-/// `Drop` of the value.
+/// it across an `.await`, use [`into_arc`](Self::into_arc). To pass on a part of the value, use
+/// [`map`](Self::map). The drop of the last holder runs the `Drop` of the value.
 ///
 /// ```
 /// use mainstay::{Guard, Registry};
@@ -258,32 +254,6 @@ impl Registry {
         }
     }
 
-    /// Waits until a service is ready, and returns its instance.
-    ///
-    /// This is for readers: it creates no edge. An attempt that needs a service waits for it with
-    /// [`Attempt::wait_for`](crate::Attempt::wait_for), which makes it a dependency.
-    ///
-    /// The wait is cancel-safe, and owns a handle of the registry.
-    ///
-    /// # Errors
-    ///
-    /// - [`WaitReadyError::Closed`]: the registry is closed, and the service is not ready.
-    /// - [`WaitReadyError::Stopped`]: a shutdown has stopped the service.
-    /// - [`WaitReadyError::TimedOut`]: the timeout expired.
-    /// - [`WaitReadyError::ForeignId`]: the id belongs to another registry.
-    ///
-    /// ```
-    /// let registry = mainstay::Registry::with_capacity(1)?;
-    /// let port = registry.register::<u16>("port")?;
-    /// let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
-    /// assert_eq!(**registry.wait_ready(port).wait_blocking()?, 80);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn wait_ready<T: Send + Sync + 'static>(&self, id: ServiceId<T>) -> WaitReady<T> {
-        Wait::new(ReadyCondition { registry: self.clone(), id })
-    }
-
     #[inline]
     fn open<T>(&self, id: ServiceId<T>) -> Result<(&ArcCell<Instance<T>>, &Slot), ForeignIdError> {
         self.store().open(id).ok_or_else(|| ForeignIdError { id: id.into() })
@@ -470,73 +440,6 @@ impl Registry {
         // Another instance, of which this may now be the last holder.
         shielded(|| drop(now));
         false
-    }
-}
-
-/// The wait of [`Registry::wait_ready`]. It borrows nothing.
-pub type WaitReady<T> = Wait<ReadyCondition<T>>;
-
-/// A service is ready.
-pub struct ReadyCondition<T> {
-    registry: Registry,
-    id: ServiceId<T>,
-}
-
-impl<T: Send + Sync + 'static> Condition for ReadyCondition<T> {
-    type Output = Result<Arc<Instance<T>>, WaitReadyError>;
-
-    fn check(&mut self) -> Option<Self::Output> {
-        let store = self.registry.store();
-        let (cell, slot) = match self.registry.open(self.id) {
-            Ok(opened) => opened,
-            Err(foreign) => return Some(Err(foreign.into())),
-        };
-        // The state first: a service for which a wait begins is most likely not ready, and then
-        // its value need not be loaded. If the state changes after this check, the check that
-        // follows the change finds the value.
-        if slot.state.load().phase() == Phase::Ready {
-            match find_current_arc(cell, slot) {
-                Ok(instance) => return Some(Ok(instance)),
-                Err(stale) => shielded(|| drop(stale)),
-            }
-        }
-        store.end_of_wait(self.id.index()).map(Err)
-    }
-
-    fn slots(&self) -> WaitSlots {
-        WaitSlots::of(self.id.index())
-    }
-
-    fn store(&self) -> &Store {
-        self.registry.store()
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        // A wait that has returned the error of a foreign id already can still be waited for again.
-        let index = self.registry.index(self.id.into())?;
-        Err(WaitReadyError::TimedOut(DependencyUnavailable::timed_out(
-            &self.registry,
-            index,
-            after,
-        )))
-    }
-
-    fn now_if_observed(&self) -> Option<Instant> {
-        self.registry.now_if_observed()
-    }
-
-    fn on_start(&mut self) {
-        self.registry.wait_started(self.id.index(), None);
-    }
-
-    fn on_end(&mut self, started_at: Option<Instant>) {
-        self.registry.wait_ended(self.id.index(), None, started_at);
-    }
-}
-
-impl<T: Send + Sync + 'static> BlockingCondition for ReadyCondition<T> {
-    fn must_await(&self) -> Self::Output {
-        Err(MustAwaitError::new(self.registry.name_of(self.id)?).into())
     }
 }
 

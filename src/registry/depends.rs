@@ -98,7 +98,8 @@ impl Depends<'_> {
     ///
     /// # Errors
     ///
-    /// [`DependencyError`]: the edge would close a cycle, or an id belongs to another registry.
+    /// [`DependencyError`]: the edge would close a cycle, the service is a
+    /// [constant](Registry::constant), or an id belongs to another registry.
     ///
     /// ```
     /// use mainstay::error::DependencyError;
@@ -125,7 +126,8 @@ impl Depends<'_> {
     ///
     /// # Errors
     ///
-    /// [`DependencyError`]: the edge would close a cycle, or an id belongs to another registry.
+    /// [`DependencyError`]: the edge would close a cycle, the service is a
+    /// [constant](Registry::constant), or an id belongs to another registry.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(2)?;
@@ -204,7 +206,8 @@ impl Depends<'_> {
     ///
     /// # Errors
     ///
-    /// [`DependencyError`]: the edge would close a cycle, or an id belongs to another registry.
+    /// [`DependencyError`]: the edge would close a cycle, the service is a
+    /// [constant](Registry::constant), or an id belongs to another registry.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(2)?;
@@ -230,6 +233,10 @@ impl Depends<'_> {
             Ok(()) => Ok(self),
             Err(NotDeclared::Cycle(path)) => Err(cycle_error(self.store, path).into()),
             Err(NotDeclared::Unsupervised) => Err(DependencyError::NeedsSupervisor {
+                service: self.store.name(dependent),
+                dependency: self.store.name(dependency),
+            }),
+            Err(NotDeclared::Constant) => Err(DependencyError::Constant {
                 service: self.store.name(dependent),
                 dependency: self.store.name(dependency),
             }),

@@ -1,8 +1,10 @@
 //! `fail` and `fail_all`, which fail services, and `fail_instance`, which fails one instance.
 
-#[cfg(feature = "supervise")]
-use std::collections::BTreeSet;
-use std::{collections::HashMap, error::Error, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    error::Error,
+    time::Instant,
+};
 
 use crate::{
     error::ForeignIdError,
@@ -190,7 +192,6 @@ impl Registry {
     }
 
     /// As `cascade`, from several services, whatever their phase.
-    #[cfg(feature = "supervise")]
     pub(crate) fn cascade_all(&self, roots: &BTreeSet<ServiceIndex>, reason: &Shielded<Reason>) {
         let begun = self.now_if_observed();
         self.report(self.store().fail_all(roots, reason), begun);

@@ -72,7 +72,8 @@ impl Registry {
 /// The status of all services of a registry, in the order of registration.
 ///
 /// Returned by [`Registry::list`]. With the feature `serde` it is `Serialize`; the services and
-/// their edges are the whole graph. `Display` writes the line of each service
+/// their edges are the whole graph. A [`ListingRecord`](crate::ListingRecord) is a copy of it as
+/// plain data, and can be deserialised. `Display` writes the line of each service
 /// ([`ServiceStatus`]), separated by line ends.
 ///
 /// ```
@@ -92,7 +93,6 @@ impl Registry {
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Listing {
     /// The services.
     pub services: Vec<ServiceStatus>,

@@ -11,12 +11,12 @@
 //! | `observers.rs` | `observe` |
 //! | `all_ready.rs` | `wait_all_ready` |
 //! | `changed.rs` | `wait_changed` |
-//! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready` |
-//! | `../provide/` | `provide`, `watch` |
+//! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready`, `wait_ready_any` |
+//! | `../provide/` | `provide`, `constant`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
 //! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
-//! `status.rs` is the status of one service.
+//! `status.rs` is the status of one service, and `record.rs` a listing as plain data.
 //!
 //! `supervisors.rs` holds the shared state of the supervisors and the clock, and `supervisors/` the
 //! plan of the planned ends. `trace.rs` is an observer. `observers.rs` also passes
@@ -30,6 +30,7 @@ mod fail;
 mod inspect;
 mod not_ready;
 mod observers;
+mod record;
 mod status;
 #[cfg(feature = "supervise")]
 mod supervisors;
@@ -57,6 +58,7 @@ pub use self::{
     inspect::Listing,
     not_ready::NotReady,
     observers::{Observer, ObserverHandle},
+    record::{BuiltFromRecord, DependencyRecord, ListingRecord, ServiceRecord},
     status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
 
@@ -86,7 +88,8 @@ use crate::{
 ///   [`cached`](Self::cached).
 /// - Waiting: [`wait_ready`](Self::wait_ready), [`wait_all_ready`](Self::wait_all_ready),
 ///   [`wait_changed`](Self::wait_changed).
-/// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`.
+/// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`; a value for good,
+///   [`constant`](Self::constant).
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
 /// - Inspecting: [`status`](Self::status), [`list`](Self::list), [`observe`](Self::observe).
 /// - Ending: [`close`](Self::close); gracefully, `shutdown`.
@@ -196,7 +199,7 @@ impl Registry {
     }
 
     /// Returns the untyped id of a service by its name, for operations such as
-    /// [`fail`](Self::fail).
+    /// [`fail`](Self::fail) and [`wait_ready_any`](Self::wait_ready_any).
     ///
     /// Blocking: takes the lock of the table of names.
     ///
@@ -236,7 +239,8 @@ impl Registry {
     /// A closed registry refuses new services, providers, attempts and publications. `close` takes
     /// no service down: a ready service stays readable, and can be replaced and failed, until its
     /// provider drops the [`Running`](crate::Running). A provider notices the close, because its
-    /// wait for the next failure ends. Values are dropped by their last holder. A thread that finds
+    /// wait for the next failure ends. Only [constants](Self::constant) end here, in one cascade:
+    /// the registry is their provider. Values are dropped by their last holder. A thread that finds
     /// the registry closed also sees everything that was done before the close.
     ///
     /// No close hook is called, and one that is running is dropped. For a graceful shutdown,
@@ -270,6 +274,7 @@ impl Registry {
                 self.emit(index, generation, Duration::ZERO, EventKind::Closed);
             }
         }
+        self.end_constants();
     }
 
     /// Returns whether the registry was closed.

@@ -7,8 +7,6 @@ use std::{
 };
 
 use super::{NotReady, RegistryInner, ServiceState};
-#[cfg(feature = "serde")]
-use crate::failure_record::rfc3339;
 use crate::{
     failure::Failure,
     instance::BuiltFrom,
@@ -19,7 +17,8 @@ use crate::{
 
 /// The status of one service; returned by [`Registry::status`](crate::Registry::status).
 ///
-/// Its parts are read one after another, not at one instant.
+/// Its parts are read one after another, not at one instant. A
+/// [`ServiceRecord`](crate::ServiceRecord) is a copy of it as plain data, and its serialised form.
 ///
 /// `Display` writes one line for an operator: that the service is ready, or why it is not
 /// ([`NotReady`]).
@@ -44,10 +43,8 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ServiceStatus {
     /// The service. It is not serialised, because an id is valid only for its registry.
-    #[cfg_attr(feature = "serde", serde(skip))]
     pub id: AnyId,
     /// Its name.
     pub name: ServiceName,
@@ -71,7 +68,6 @@ pub struct ServiceStatus {
     ///   a failed attempt, the time of its registration.
     ///
     /// If the phase changes during the inspection, it may be the time of a later phase.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "rfc3339::serialize"))]
     pub since: SystemTime,
     /// How often an instance was published.
     ///
@@ -134,10 +130,8 @@ pub struct ServiceStatus {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Dependency {
     /// The dependency. It is not serialised, because an id is valid only for its registry.
-    #[cfg_attr(feature = "serde", serde(skip))]
     pub id: AnyId,
     /// The name of the dependency.
     pub name: ServiceName,
@@ -173,11 +167,9 @@ pub struct Dependency {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct BuiltFromInstance {
     /// The service of the instance. It is not serialised, because an id is valid only for its
     /// registry.
-    #[cfg_attr(feature = "serde", serde(skip))]
     pub id: AnyId,
     /// The name of the service.
     pub name: ServiceName,

@@ -108,7 +108,11 @@ impl Wakes for RegistryInner {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum SupervisorState {
     /// The supervisor was created, but is not running yet.
     NotRunning,
@@ -197,7 +201,7 @@ impl fmt::Display for SupervisorState {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SupervisorStatus {
     /// The state of the supervisor.
     pub state: SupervisorState,

@@ -45,7 +45,11 @@ use crate::numbers::{Generation, ServiceIndex};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 pub enum DependencyKind {
     /// A failure of the dependency fails the dependent. [`Attempt::wait_for`] adds such an edge,
     /// and [`Depends::on`] declares one.

@@ -364,6 +364,14 @@ impl Store {
         declared
     }
 
+    /// Returns the first service to which an edge of any kind is declared.
+    pub(crate) fn first_declared(&self, dependent: ServiceIndex) -> Option<ServiceIndex> {
+        self.topology.read(|graph| {
+            let mut edges = graph.dependencies(dependent);
+            edges.find(|(_, source)| source.is_declared()).map(|(edge, _)| edge.dependency)
+        })
+    }
+
     /// Returns whether an edge from one service to another one would close a cycle. Linear, as
     /// `Graph::shortest_cycle`.
     #[cfg(feature = "supervise")]

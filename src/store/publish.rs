@@ -312,12 +312,33 @@ impl Store {
         // other.
         let state = self.slot(id.index()).state.set_waiters();
         let abandoned = &self.service(id.index()).abandoned;
-        if state.generation() > generation && abandoned.claim(generation) {
-            self.remove_value(id, generation);
-            abandoned.clear();
-            // The provider may wait to begin its next attempt.
-            self.wake(id.index());
+        if state.generation() <= generation {
+            return;
         }
+        let Some(is_constant) = abandoned.claim(generation) else { return };
+        self.remove_value(id, generation);
+        abandoned.clear();
+        if is_constant {
+            // Last: the next provider finds the slot free. And by this thread alone: it has claimed
+            // the value, and a constant keeps the role until then.
+            self.service(id.index()).role.release();
+        }
+        // The provider may wait to begin its next attempt.
+        self.wake(id.index());
+    }
+
+    /// Keeps the value of a generation as a constant: in its slot, until a cascade ends the
+    /// generation. Then the thread of the cascade removes the value, as an abandoned one, and
+    /// releases the role, which the caller holds.
+    pub(crate) fn keep_constant<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        generation: Generation,
+    ) {
+        // Before the waiter bit is set, which carries it. If the generation has ended already, this
+        // call removes the value.
+        self.service(id.index()).abandoned.set_constant(generation);
+        self.remove_abandoned(id, generation);
     }
 
     /// Wakes the waiters, if the transition has found the waiter bit set (W).

@@ -38,7 +38,11 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
 pub enum Phase {
     /// The service has no instance, and no attempt is in progress.
     Down,
@@ -347,6 +351,8 @@ impl Abandoned {
     const NONE: u64 = 0;
     /// A thread is removing the value.
     const CLAIMED: u64 = u64::MAX;
+    /// The value is a constant. A generation has 61 bits.
+    const CONSTANT: u64 = 1 << 63;
 
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(Self::NONE))
@@ -358,10 +364,16 @@ impl Abandoned {
         self.0.store(generation.get() + 1, Ordering::Relaxed);
     }
 
+    /// As `set`, for the value of a constant, which has no provider from its publication on.
+    pub(crate) fn set_constant(&self, generation: Generation) {
+        self.0.store((generation.get() + 1) | Self::CONSTANT, Ordering::Relaxed);
+    }
+
     /// Returns the generation, unless a thread is removing its value. Relaxed: as `set`.
     pub(crate) fn get(&self) -> Option<Generation> {
         let stored = self.0.load(Ordering::Relaxed);
-        (stored != Self::CLAIMED).then(|| stored.checked_sub(1).map(Generation::new)).flatten()
+        let number = || (stored & !Self::CONSTANT).checked_sub(1).map(Generation::new);
+        (stored != Self::CLAIMED).then(number).flatten()
     }
 
     /// Returns whether there is no abandoned value. Acquire: pairs with `clear`, for the effects of
@@ -370,11 +382,17 @@ impl Abandoned {
         self.0.load(Ordering::Acquire) == Self::NONE
     }
 
-    /// Claims the removal of the value. Returns whether this call has claimed it. Relaxed: only one
-    /// thread must succeed.
-    pub(crate) fn claim(&self, generation: Generation) -> bool {
-        let stored = generation.get() + 1;
-        self.0.compare_exchange(stored, Self::CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Claims the removal of the value. If this call has claimed it, returns whether the value is a
+    /// constant. Relaxed: only one thread must succeed.
+    pub(crate) fn claim(&self, generation: Generation) -> Option<bool> {
+        let number = generation.get() + 1;
+        let stored = self.0.load(Ordering::Relaxed);
+        if stored & !Self::CONSTANT != number {
+            return None;
+        }
+        let claimed =
+            self.0.compare_exchange(stored, Self::CLAIMED, Ordering::Relaxed, Ordering::Relaxed);
+        claimed.is_ok().then_some(stored & Self::CONSTANT != 0)
     }
 
     /// Called after `claim` and the end of the slot's reference to the value. Release: pairs with

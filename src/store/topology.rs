@@ -58,6 +58,8 @@ pub(crate) enum NotDeclared {
     /// The declaration has a grace period, and the dependent has a provider that is not a
     /// supervisor.
     Unsupervised,
+    /// The dependent is a constant.
+    Constant,
 }
 
 /// The number of edge changes: how many edges that are not soft were added or removed.
@@ -128,6 +130,11 @@ impl Topology {
         let Declaration { dependent, dependency, kind, grace } = declaration;
         let [edge, soft_edge] = [false, true].map(|soft| Edge { dependent, dependency, soft });
         let mut graph = sync::lock(&self.graph);
+        // The constant takes the role, and then reads its declared edges under this lock. So either
+        // it finds the edge, or this call finds the role.
+        if slots.role(dependent).is_constant() {
+            return Err(NotDeclared::Constant);
+        }
         if kind == DependencyKind::Soft {
             // A declared edge of a harder kind has every effect that this one would have.
             if !graph.find(edge).is_some_and(EdgeSource::is_declared) {

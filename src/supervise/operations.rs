@@ -212,6 +212,9 @@ impl Condition for HasStopped {
             return Some(Err(StopError::Closed { service: service() }));
         }
         if self.ticket.is_none() {
+            if self.registry.store().service(root).role.is_constant() {
+                return Some(Err(StopError::Constant { service: service() }));
+            }
             self.ticket = self.begin(root);
         }
         let report = self.ticket.as_ref().and_then(|ticket| lock(ticket).clone());
@@ -344,7 +347,8 @@ impl Registry {
     /// # Errors
     ///
     /// [`StopError`]: the registry is closed or shutting down, the timeout of the wait expired, the
-    /// id belongs to another registry, or the wait would block a poll of an async supervisor.
+    /// service is a [constant](Self::constant), the id belongs to another registry, or the wait
+    /// would block a poll of an async supervisor.
     ///
     /// ```
     /// use mainstay::{Registry, supervise::{RestartPolicy, SupervisorState}};

@@ -1,6 +1,8 @@
 //! Tests of supervised services that take no real time and are deterministic.
 //!
 //! - [`TestRuntime`]: a registry, and an executor that polls its tasks on the thread of the test.
+//! - `TokioTestRuntime` (feature `tokio`): the same on tokio's paused clock, for builders that use
+//!   tokio's timers or its blocking pool.
 //! - [`VirtualClock`]: a clock that advances only if the test says so.
 //! - [`Script`]: defines the outcome of each build: success, error, panic,
 //!   hang.
@@ -43,11 +45,17 @@
 mod recorder;
 mod runtime;
 mod script;
+mod task;
+#[cfg(feature = "tokio")]
+mod tokio_runtime;
 mod virtual_clock;
 
+#[cfg(feature = "tokio")]
+pub use self::tokio_runtime::TokioTestRuntime;
 pub use self::{
     recorder::Recorder,
     runtime::TestRuntime,
     script::{BuildOutcome, Script},
+    task::{BoxedTask, TestTask},
     virtual_clock::VirtualClock,
 };

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,8 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Recorder, VirtualClock};
-use crate::{error::RegistryError, registry::Registry, supervise::Clock};
+use super::{
+    Recorder, VirtualClock,
+    task::{BoxedTask, TestTask},
+};
+use crate::{
+    error::RegistryError,
+    registry::{Registry, RegistryBuilder},
+    supervise::Clock,
+};
 
 /// A registry with a virtual clock and a recorder, and an executor for the tasks of a test.
 ///
@@ -60,12 +66,12 @@ pub struct TestRuntime {
     /// The observer of the registry.
     pub recorder: Recorder,
     /// The tasks that have not ended, in the order in which they are polled.
-    pub tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub tasks: Vec<BoxedTask>,
     woken: Arc<Woken>,
 }
 
 /// The number of rounds after which the tasks of a test are considered endless.
-const MAX_ROUNDS: u32 = 100_000;
+pub(super) const MAX_ROUNDS: u32 = 100_000;
 
 /// The waker of all tasks: records that at least one of them was woken. Relaxed is sufficient: the
 /// flag only decides about another round, and a wake-up from another thread is not waited for.
@@ -90,14 +96,37 @@ impl TestRuntime {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(capacity: usize) -> Result<Self, RegistryError> {
+        Ok(Self::with_builder(Registry::builder(capacity)?))
+    }
+
+    /// Creates a runtime with the registry of a builder: with its observers, its services and their
+    /// edges.
+    ///
+    /// The runtime replaces the clock of the builder, and adds its recorder after the observers.
+    ///
+    /// ```
+    /// use mainstay::{Registry, test_kit::TestRuntime};
+    ///
+    /// let mut builder = Registry::builder(2)?;
+    /// let config = builder.register::<String>("config")?;
+    /// let port = builder.register::<u16>("port")?;
+    /// builder.depends(port).on(config)?;
+    /// let runtime = TestRuntime::with_builder(builder);
+    /// assert_eq!(runtime.registry.status(config)?.dependents, ["port"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_builder(builder: RegistryBuilder) -> Self {
         let (clock, recorder) = (VirtualClock::new(), Recorder::default());
-        let builder = Registry::builder(capacity)?.clock(clock.clone()).observer(recorder.clone());
-        let (registry, woken) = (builder.build(), Arc::new(Woken(AtomicBool::new(false))));
-        Ok(Self { registry, clock, recorder, tasks: Vec::new(), woken })
+        let registry = builder.clock(clock.clone()).observer(recorder.clone()).build();
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        Self { registry, clock, recorder, tasks: Vec::new(), woken }
     }
 
     /// Adds a task. It is polled for the first time in the next call of
     /// [`run_until_idle`](Self::run_until_idle) or of a method that advances the time.
+    ///
+    /// The returned handle can [cancel](TestTask::cancel) the task; its drop does nothing.
     ///
     /// ```
     /// let mut runtime = mainstay::test_kit::TestRuntime::new(1)?;
@@ -106,8 +135,10 @@ impl TestRuntime {
     /// assert!(runtime.tasks.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> TestTask {
+        let (task, handle) = TestTask::new(Box::pin(task));
         self.tasks.push(Box::pin(task));
+        handle
     }
 
     /// Polls all tasks until none of them can continue without an advance of the time.

@@ -14,6 +14,7 @@
 //! - [`user_code`]: values, reasons, wakers and observers that panic or call the registry
 //! - [`supervising`]: restarts, backoffs, builds, grace periods, drains and shutdown
 //! - [`test_kit`]: the test kit itself
+//! - [`test_kit_tokio`]: its runtime on tokio's paused clock
 //!
 //! These tests are quick, and need no process of their own: `ci/mutants` builds and runs this
 //! binary for each mutant. The other binaries are `stress` (long runs with many threads),
@@ -37,5 +38,7 @@ mod registering;
 mod supervising;
 #[cfg(feature = "test-kit")]
 mod test_kit;
+#[cfg(all(feature = "test-kit", feature = "tokio"))]
+mod test_kit_tokio;
 mod user_code;
 mod waiting;

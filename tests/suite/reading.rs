@@ -4,6 +4,7 @@
 //!   if it is not ready.
 //! - A guard keeps its value alive, also after the service fails, and also beyond the eighth guard
 //!   of a thread. A forgotten guard affects no other value.
+//! - A mapped guard dereferences to a part of the value, and keeps the instance as the guard does.
 //! - A resolved reader reads as `get` and `get_arc` do. It can be cloned and shared, keeps no
 //!   instance, and keeps its registry alive.
 //! - A cached reader sees each replacement and each failure, and then releases the old value.
@@ -20,7 +21,7 @@ use std::{
 
 use crate::support::{Counted, Drops, MOMENT, publish, publish_from, registry_of, up};
 use mainstay::{
-    Guard, Instance, Phase, Registry,
+    Guard, Instance, MappedGuard, Phase, Registry,
     error::{DependencyUnavailable, GetAllError, GetError, Unavailable, chain},
 };
 
@@ -382,4 +383,64 @@ fn get_all_reads_up_to_eight_services() {
     let refused = registry.get_all((a, b, c, d, e, f, g, h));
     assert!(matches!(refused, Err(GetAllError::NotReady(why)) if why.service == "4"));
     drop(running);
+}
+
+#[test]
+fn a_mapped_guard_is_a_part_of_the_value_and_keeps_the_instance() {
+    struct Pool {
+        hosts: Vec<(String, u16)>,
+        _counted: Counted,
+    }
+    let drops = Drops::default();
+    let pool = |hosts: &[&str]| Pool {
+        hosts: hosts.iter().map(|host| (host.to_string(), 80)).collect(),
+        _counted: drops.value(0),
+    };
+    let (registry, [id]) = registry_of(["pool"]);
+    registry.constant(id, pool(&["a", "b"])).unwrap();
+    // A function without captures, one with a capture, and a part of a part, which is unsized.
+    let hosts = Guard::map(registry.get(id).unwrap(), |pool| &pool.hosts[..]);
+    let wanted = 1;
+    let host = MappedGuard::map(hosts, move |hosts| &hosts[wanted]);
+    let name = MappedGuard::map(host, |(name, _)| name.as_str());
+    assert_eq!((&*name, format!("{name:?}")), ("b", "\"b\"".to_string()));
+    assert_eq!(MappedGuard::instance(&name).hosts.len(), 2);
+    assert!(std::ptr::eq(
+        MappedGuard::instance(&name),
+        Guard::instance(&registry.get(id).unwrap())
+    ));
+
+    registry.fail_instance(MappedGuard::instance(&name), "refused").unwrap();
+    registry.constant(id, pool(&["c"])).unwrap();
+    assert_eq!((&*name, drops.count()), ("b", 0), "the guard keeps its instance");
+    let sent = thread::spawn(move || (name.to_string(), MappedGuard::into_guard(name)));
+    let (text, guard) = sent.join().unwrap();
+    assert_eq!((&*text, Guard::generation(&guard).get(), drops.count()), ("b", 0, 0));
+    drop(guard);
+    assert_eq!(drops.count(), 1);
+}
+
+#[test]
+fn the_function_of_a_mapped_guard_is_called_at_each_dereference_only() {
+    use std::sync::{Arc, atomic::AtomicUsize};
+
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (registry, [id]) = registry_of(["pair"]);
+    registry.constant(id, (1_u32, 2_u32)).unwrap();
+    let counted = Arc::clone(&calls);
+    let part = Guard::map(registry.get(id).unwrap(), move |pair: &(u32, u32)| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        &pair.1
+    });
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    assert_eq!((*part, *part), (2, 2));
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    // A panic of the function harms neither the guard nor the service.
+    let bomb =
+        Guard::map(registry.get(id).unwrap(), |_: &(u32, u32)| -> &u32 { panic!("no part") });
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| *bomb));
+    assert!(caught.is_err());
+    assert_eq!(MappedGuard::instance(&bomb).0, 1);
+    drop(bomb);
+    assert_eq!(registry.get(id).unwrap().0, 1);
 }

@@ -5,19 +5,30 @@
 //! - Time moves from one sleeper to the next, and no further than requested. If the requested end
 //!   is beyond the range of `Instant`, it moves to the last sleeper. If there is always another
 //!   one, the test runtime panics.
+//! - A runtime of a registry builder has its observers, services and edges, and sets the clock.
+//! - A task that is cancelled is dropped at once, and at the end of its poll if it cancels itself.
 //! - The outcomes of a script come in their order, one for each build. After them the builder
 //!   runs.
 //! - A record contains the events in order. If an expected event is missing, the panic names it,
 //!   and lists the events.
 
-use std::{future::poll_fn, panic, task::Poll, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    panic,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
-use crate::support::poll_once;
+use crate::support::{Drops, poll_once};
 use mainstay::{
     Registry,
     error::WaitForError,
     supervise::{Clock, RestartPolicy, SupervisorState},
-    test_kit::{BuildOutcome, Recorder, Script, TestRuntime, VirtualClock},
+    test_kit::{BuildOutcome, Recorder, Script, TestRuntime, TestTask, VirtualClock},
 };
 
 /// The message of the panic of `work`.
@@ -250,4 +261,118 @@ fn a_missing_event_is_named_with_the_recorded_events() {
     recorder.take();
     let message = panic_message(move || recorder.assert_order(&["a 0: ready"]));
     assert_eq!(message, "\"a 0: ready\" was not recorded. Recorded: nothing");
+}
+
+#[test]
+fn a_runtime_of_a_registry_builder_sets_the_clock_and_keeps_the_rest() {
+    let first = Recorder::default();
+    let mut builder = Registry::builder(3).unwrap().observer(first.clone());
+    let [config, port] = ["config", "port"].map(|name| builder.register::<u32>(name).unwrap());
+    builder.depends(port).on(config).unwrap();
+    // This clock is replaced.
+    let other = VirtualClock::new();
+    let mut runtime = TestRuntime::with_builder(builder.clock(other.clone()));
+    assert_eq!((runtime.registry.capacity(), runtime.registry.list().services.len()), (3, 2));
+    assert_eq!(runtime.registry.status(config).unwrap().dependents, ["port"]);
+
+    let start = runtime.registry.clock().now();
+    runtime.registry.constant(config, 1).unwrap();
+    let supervisor = runtime.registry.supervise(port).unwrap();
+    runtime.spawn(supervisor.run(async move |build| {
+        build.wait_for(config).await.map(|_| ())?;
+        Err::<u32, Box<dyn std::error::Error + Send + Sync>>("no port is free".into())
+    }));
+    runtime.run_until_idle();
+    assert_eq!((runtime.clock.sleepers(), other.sleepers()), (1, 0));
+    runtime.advance(Duration::from_secs(1));
+    assert_eq!(runtime.registry.clock().now() - start, Duration::from_secs(1));
+    let lines = first.take();
+    assert!(lines.contains(&"port 0: attempt failed: no port is free".into()), "{lines:?}");
+    assert_eq!(runtime.recorder.take(), lines, "both observers receive each event");
+}
+
+#[test]
+fn a_task_that_is_cancelled_is_dropped_at_once() {
+    let drops = Drops::default();
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let mut task = || {
+        let value = drops.value(0);
+        let clock = runtime.clock.clone();
+        runtime.spawn(async move {
+            clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
+            drop(value);
+        })
+    };
+    let [never_polled, cancelled, kept] = [task(), task(), task()];
+    never_polled.cancel();
+    assert_eq!(drops.count(), 1);
+    runtime.run_until_idle();
+    assert_eq!((runtime.tasks.len(), runtime.clock.sleepers()), (2, 2));
+    cancelled.clone().cancel();
+    assert_eq!((drops.count(), runtime.clock.sleepers()), (2, 1));
+    assert!(cancelled.has_ended() && !kept.has_ended());
+    runtime.run_until_idle();
+    assert_eq!(runtime.tasks.len(), 1);
+    cancelled.cancel();
+    runtime.advance(Duration::from_secs(1));
+    assert!(kept.has_ended() && runtime.tasks.is_empty());
+    assert_eq!(drops.count(), 3);
+    kept.cancel();
+}
+
+#[test]
+fn a_task_may_cancel_itself_and_others() {
+    let drops = Drops::default();
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let handles = Arc::<Mutex<Vec<TestTask>>>::default();
+    let polls = Arc::new(AtomicU32::new(0));
+    for _ in 0..2 {
+        let (of, value) = (Arc::clone(&handles), drops.value(0));
+        let (polls, drops) = (Arc::clone(&polls), drops.clone());
+        let task = runtime.spawn(async move {
+            polls.fetch_add(1, Ordering::Relaxed);
+            let handles = std::mem::take(&mut *of.lock().unwrap());
+            handles.iter().for_each(TestTask::cancel);
+            assert_eq!(drops.count(), 1, "the other one is dropped, and this one is not yet");
+            assert!(handles.iter().all(TestTask::has_ended));
+            pending::<()>().await;
+            drop(value);
+        });
+        handles.lock().unwrap().push(task);
+    }
+    runtime.run_until_idle();
+    assert_eq!((runtime.tasks.len(), drops.count(), polls.load(Ordering::Relaxed)), (0, 2, 1));
+}
+
+#[test]
+fn a_task_ends_if_it_panics_or_is_dropped_by_the_runtime() {
+    let mut runtime = TestRuntime::new(1).unwrap();
+    let bomb = runtime.spawn(async { panic!("a task") });
+    let dropped = runtime.spawn(pending());
+    let caught = panic::catch_unwind(panic::AssertUnwindSafe(|| runtime.run_until_idle()));
+    assert!(caught.is_err());
+    runtime.run_until_idle();
+    assert!(bomb.has_ended() && !dropped.has_ended());
+    assert_eq!(runtime.tasks.len(), 1);
+    runtime.tasks.clear();
+    assert!(dropped.has_ended());
+}
+
+#[test]
+fn a_cancelled_supervisor_fails_its_service_with_its_dependents() {
+    let mut runtime = TestRuntime::new(2).unwrap();
+    let [a, b] = ["a", "b"].map(|name| runtime.registry.register::<u32>(name).unwrap());
+    let supervise_a = runtime.registry.supervise(a).unwrap();
+    let task = runtime.spawn(supervise_a.run(async |_| 1));
+    let supervise_b = runtime.registry.supervise(b).unwrap();
+    runtime.spawn(supervise_b.run(async move |build| build.wait_for(a).await.map(|a| **a)));
+    runtime.run_until_idle();
+    assert!(runtime.registry.get(b).is_ok());
+    task.cancel();
+    assert!(runtime.registry.get(a).is_err() && runtime.registry.get(b).is_err());
+    assert!(!runtime.registry.status(a).unwrap().has_provider);
+    let supervise_a = runtime.registry.supervise(a).unwrap();
+    runtime.spawn(supervise_a.run(async |_| 2));
+    runtime.advance(Duration::from_secs(60));
+    assert_eq!(*runtime.registry.get(b).unwrap(), 2);
 }

@@ -171,6 +171,7 @@ impl World {
         declared.map_err(|refused| match refused {
             NotDeclared::Cycle(path) => path,
             NotDeclared::Unsupervised => unreachable!("there is no grace period"),
+            NotDeclared::Constant => unreachable!("there is no constant"),
         })
     }
 

@@ -184,9 +184,8 @@ fn providing(checked: &mut Checked) {
 
 fn registering(checked: &mut Checked) {
     let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
-    let (_other, [foreign]) = registry_of::<u32, 1>(["foreign"]);
-    let foreign = registry.status(foreign).unwrap_err();
-    checked.own(foreign);
+    let (_other, [foreign_id]) = registry_of::<u32, 1>(["foreign"]);
+    checked.own(registry.status(foreign_id).unwrap_err());
     checked.own(Registry::with_capacity(usize::MAX).unwrap_err());
     checked.own(RegistryError::TooManyRegistries);
     checked.own(registry.register::<u8>("a").unwrap_err());
@@ -198,6 +197,39 @@ fn registering(checked: &mut Checked) {
     let mainstay::error::DependencyError::Cycle(cycle) = &error else { panic!() };
     checked.own(cycle.clone());
     checked.own(error);
+    checked.own(registry.constant(foreign_id, 1).unwrap_err());
+    checked.own(registry.constant(b, 1).unwrap_err());
+    registry.constant(a, 1).unwrap();
+    checked.own(registry.constant(a, 2).unwrap_err());
+    checked.own(registry.depends(a).on(b).unwrap_err());
+    #[cfg(feature = "supervise")]
+    {
+        checked.own(registry.stop(a).wait_blocking().unwrap_err());
+        registry.fail(a, "edited").unwrap();
+        registry.stop(a).wait_blocking().unwrap();
+        checked.own(registry.constant(a, 2).unwrap_err());
+    }
+    registry.close();
+    checked.own(registry.constant(a, 2).unwrap_err());
+    invalidated_constant(checked);
+}
+
+/// An observer fails the constant before it is published.
+fn invalidated_constant(checked: &mut Checked) {
+    struct FailsAttempts;
+    impl Observer for FailsAttempts {
+        fn event(&self, registry: &Registry, event: &Event<'_>) {
+            if let EventKind::AttemptStarted = event.kind {
+                registry.fail(registry.find(event.service).unwrap(), CANNOT_OPEN).unwrap();
+            }
+        }
+    }
+    let registry = Registry::builder(1).unwrap().observer(FailsAttempts).build();
+    let a = registry.register::<u32>("a").unwrap();
+    let error = registry.constant(a, 1).unwrap_err();
+    assert!(matches!(error, mainstay::error::ConstantError::Invalidated { .. }));
+    checked.with_reason(error);
+    assert!(registry.provide(a).is_ok(), "the role is free again");
 }
 
 #[cfg(feature = "supervise")]

@@ -4,6 +4,7 @@
 mod adding;
 mod blocking;
 mod events;
+mod listing_records;
 mod lives;
 #[cfg(feature = "test-kit")]
 mod planned_ends;

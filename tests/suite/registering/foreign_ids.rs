@@ -27,6 +27,7 @@ fn every_call_refuses_an_id_of_another_registry() {
     assert!(mine.cached(foreign).is_err());
     assert!(mine.reader(foreign).is_err());
     assert!(matches!(mine.wait_ready(foreign).wait_blocking(), Err(WaitReadyError::ForeignId(_))));
+    assert!(matches!(mine.wait_ready_any(any).wait_blocking(), Err(WaitReadyError::ForeignId(_))));
     assert!(matches!(mine.provide(foreign), Err(ProvideError::ForeignId(_))));
     assert!(mine.status(foreign).is_err() && mine.status(any).is_err());
     assert!(mine.fail(foreign, "no").is_err() && mine.fail(any, "no").is_err());

@@ -16,14 +16,14 @@ use std::{
 use crate::support::{registry_of, up};
 use mainstay::{
     AnyId, Attempt, Cached, Cascade, Dependency, FailOutcome, Failure, Generation, Guard, Instance,
-    Listing, Observer, Phase, Provider, Reader, Reason, Registry, RegistryBuilder, Running,
-    ServiceId, ServiceName, ServiceStatus,
+    Listing, MappedGuard, Observer, Phase, Provider, Reader, Reason, Registry, RegistryBuilder,
+    Running, ServiceId, ServiceName, ServiceStatus,
     error::{
         BeginError, CycleError, DependencyError, DependencyUnavailable, ForeignIdError,
         GetAllError, GetError, LookupError, ProvideError, ReadyError, RegisterError, RegistryError,
         ReplaceError, WaitError, WaitForError, WaitReadyError,
     },
-    wait::{Failed, Invalidated, WaitAllReady, WaitReady},
+    wait::{Failed, Invalidated, WaitAllReady, WaitReady, WaitReadyAny},
 };
 
 fn free<T: Send + Sync + 'static>() {}
@@ -42,6 +42,7 @@ fn handles_are_send_and_sync() {
     free::<Running<Value>>();
     free::<Arc<Instance<Value>>>();
     free::<Guard<Value>>();
+    free::<MappedGuard<Value, str>>();
     free::<Box<dyn Observer>>();
     fn moved<T: Send + 'static>() {}
     moved::<RegistryBuilder>();
@@ -156,6 +157,7 @@ fn futures_of_waits_are_send() {
 fn waits_of_readers_and_for_failures_own_what_they_need() {
     struct Waits {
         ready: WaitReady<u8>,
+        any: WaitReadyAny,
         all: WaitAllReady,
         failed: Failed,
         invalidated: Invalidated,
@@ -171,6 +173,7 @@ fn waits_of_readers_and_for_failures_own_what_they_need() {
         let (_provider, _running) = up(&registry, other, 2);
         Waits {
             ready: registry.wait_ready(other),
+            any: registry.wait_ready_any(other),
             all: registry.wait_all_ready(),
             failed,
             invalidated,
@@ -180,6 +183,7 @@ fn waits_of_readers_and_for_failures_own_what_they_need() {
     assert_eq!(waits.invalidated.wait_blocking().unwrap().service, "service");
     // The registry lives as long as the waits, but no provider is left.
     assert!(waits.ready.wait_blocking_timeout(Duration::ZERO).is_err());
+    assert!(waits.any.wait_blocking_timeout(Duration::ZERO).is_err());
     assert!(waits.all.wait_blocking_timeout(Duration::ZERO).is_err());
 }
 

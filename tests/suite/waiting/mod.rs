@@ -12,5 +12,8 @@ mod clock_timeouts;
 mod drained;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod must_await;
+mod ready_any;
 mod waits;
 mod wakers;
+#[cfg(feature = "stream")]
+mod watch_streams;

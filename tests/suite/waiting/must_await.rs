@@ -61,6 +61,7 @@ fn block_on_everything(registry: &Registry, build: &Build<u32>) -> Vec<Option<St
         must_await(registry.wait_ready(dep).wait_blocking()),
         must_await(registry.wait_ready(dep).wait_blocking_timeout(LONG)),
         must_await(registry.wait_ready(dep).wait_blocking_deadline(Instant::now())),
+        must_await(registry.wait_ready_any(dep).wait_blocking()),
         must_await(registry.wait_all_ready().wait_blocking()),
         must_await(registry.wait_changed(other, state).wait_blocking()),
         must_await(watch.changed().wait_blocking()),
