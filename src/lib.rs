@@ -131,7 +131,7 @@
 //! # Words
 //!
 //! - A **service** has a name, the type of its values, and a slot in a registry. A [`ServiceId`] is
-//!   its typed handle, an [`AnyId`] its untyped one.
+//!   its typed handle, an [`AnyId`] its untyped one. A [`ServiceSet`] is a group of services.
 //! - Its **generation** is the number of its failures ([`Generation`]).
 //! - An **instance** is a value that was published under one generation ([`Instance`]).
 //! - Its **provider** is the owner of the exclusive role that builds its instances, one after
@@ -239,6 +239,7 @@ mod provide;
 mod read;
 mod registry;
 mod service;
+mod service_set;
 mod store;
 #[cfg(feature = "supervise")]
 pub mod supervise;
@@ -263,6 +264,7 @@ pub use registry::{
     RegistryBuilder, ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
+pub use service_set::{ServiceSet, ServiceSetIter};
 pub use store::{DependencyKind, Phase};
 
 /// Compiles and runs the examples of the README.
