@@ -132,6 +132,7 @@
 //!
 //! - A **service** has a name, the type of its values, and a slot in a registry. A [`ServiceId`] is
 //!   its typed handle, an [`AnyId`] its untyped one. A [`ServiceSet`] is a group of services.
+//!   [`services!`] defines a struct with the ids of a program.
 //! - Its **generation** is the number of its failures ([`Generation`]).
 //! - An **instance** is a value that was published under one generation ([`Instance`]).
 //! - Its **provider** is the owner of the exclusive role that builds its instances, one after
@@ -240,6 +241,7 @@ mod read;
 mod registry;
 mod service;
 mod service_set;
+mod services;
 mod store;
 #[cfg(feature = "supervise")]
 pub mod supervise;
@@ -265,6 +267,9 @@ pub use registry::{
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use service_set::{ServiceSet, ServiceSetIter};
+#[doc(hidden)]
+pub use services::__services;
+pub use services::ServiceType;
 pub use store::{DependencyKind, Phase};
 
 /// Compiles and runs the examples of the README.
