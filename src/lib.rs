@@ -193,6 +193,7 @@
 //!   that was refused.
 //! - [`supervise`]: [`Supervisor`], [`RestartPolicy`], [`Clock`] and the other types of
 //!   supervision.
+//! - [`program`]: a `main` that starts supervisors, waits for a signal, shuts down and joins them.
 //! - [`wait`]: the name of each wait, to store it in a struct.
 //! - [`test_kit`]: tests of supervised services, in virtual time.
 //!
@@ -201,10 +202,11 @@
 //! `supervise` is on by default. With `default-features = false`, the crate is the bare store: no
 //! supervisors and no clocks, and fewer dependencies.
 //!
-//! - `supervise` (default): the module [`supervise`], [`Registry::supervise`],
+//! - `supervise` (default): the modules [`supervise`] and [`program`], [`Registry::supervise`],
 //!   [`Registry::shutdown`], [`Running::drained`] and [`Wait::timeout`](wait::Wait::timeout).
 //! - `tokio`, `smol`: `TokioClock` and `SmolClock` (for smol and all other users of async-io),
-//!   which replace the timer thread. Each enables `supervise`.
+//!   which replace the timer thread, and the programs on these executors. Each enables `supervise`.
+//! - `signals`: `stop_signal` of the module [`program`]. Enables `supervise`.
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
 //!   are idle, builds with scripted outcomes, and a recorder of events. Enables `supervise`.
 //! - `serde`: [`Listing`], [`ServiceStatus`], [`Failure`] and their parts implement `Serialize`. A
@@ -236,6 +238,8 @@ mod instance;
 #[doc(hidden)]
 pub mod models;
 mod numbers;
+#[cfg(all(feature = "supervise", not(any(loom, shuttle))))]
+pub mod program;
 mod provide;
 mod read;
 mod registry;

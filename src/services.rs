@@ -84,8 +84,8 @@ pub trait ServiceType {
 /// The struct, with a field `ServiceId<T>` for each `field: T`. Its attributes, its documentation,
 /// its visibility and those of the fields are as written. The struct has
 ///
-/// - `const CAPACITY: usize`, the number of its services, and `const NAMES: [&'static str; CAPACITY]`,
-///   in the order of the fields;
+/// - `const CAPACITY: usize`, the number of its services, and
+///   `const NAMES: [&'static str; CAPACITY]`, in the order of the fields;
 /// - `fn build() -> Result<(Registry, Self), ServicesError>`, which creates a registry for exactly
 ///   these services;
 /// - `fn register(builder: &mut RegistryBuilder) -> Result<Self, RegisterError>`, which registers
@@ -130,8 +130,9 @@ pub trait ServiceType {
 ///
 /// # A type for each service
 ///
-/// With `mod service;` after the struct, the module `service` contains a type for each service, with
-/// the name of its field. It implements [`ServiceType`](crate::ServiceType).
+/// With `mod service;`, `pub mod service;` or `pub(crate) mod service;` after the struct, the
+/// module `service` contains a type for each service, with the name of its field. It implements
+/// [`ServiceType`](crate::ServiceType).
 ///
 /// # What does not compile
 ///
