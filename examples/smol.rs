@@ -6,8 +6,8 @@
 //!
 //! Each line that a client sends is a request, and the response is one line. A country code is
 //! answered with the time zones of the country; the other requests are `status`, `fail SERVICE` and
-//! `stop`. The end of standard input stops the server, too. It has three services, each on one
-//! task:
+//! `stop`. The end of standard input stops the server, too, and so do SIGTERM and Ctrl-C. It has
+//! three services, each on one task:
 //!
 //! ```text
 //! data ◄── index        listener
@@ -32,6 +32,7 @@ use std::{
 use mainstay::{
     Registry, ServiceId,
     error::chain,
+    program::{Program, ProgramOutcome, stop_signal},
     supervise::{RestartPolicy, SmolClock},
 };
 use smol::{
@@ -67,8 +68,6 @@ struct Services {
     data: ServiceId<Data>,
     index: ServiceId<Index>,
     listener: ServiceId<Listener>,
-    /// Asks `run` to stop the server.
-    stop: Sender<()>,
 }
 
 fn main() -> ExitCode {
@@ -86,7 +85,14 @@ fn main() -> ExitCode {
         }
     }
     match listen.parse().map_err(Into::into).and_then(|listen| smol::block_on(run(listen, data))) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) if outcome.is_success() => {
+            println!("{}", outcome.report);
+            ExitCode::SUCCESS
+        }
+        Ok(outcome) => {
+            eprintln!("smol: {outcome}");
+            outcome.into()
+        }
         Err(error) => {
             eprintln!("smol: {error}");
             ExitCode::FAILURE
@@ -94,66 +100,60 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
+async fn run(listen: SocketAddr, directory: PathBuf) -> Result<ProgramOutcome, BoxError> {
     let registry = Registry::builder(3)?.clock(SmolClock).build();
-    let (stop, stopped) = channel::unbounded();
     let services = Services {
         data: registry.register("data")?,
         index: registry.register("index")?,
         listener: registry.register("listener")?,
         registry,
-        stop,
     };
     let (registry, data, index, listener) =
         (&services.registry, services.data, services.index, services.listener);
 
-    // A supervisor must be spawned and needs a builder. The services may be started in any order.
-    let supervisor = registry.supervise(index)?;
-    let index_task = smol::spawn(supervisor.run(async move |build| {
-        let data = build.wait_for(data).await?;
-        build_index(&data)
-    }));
-    let supervisor = registry.supervise(data)?;
-    let data_task = smol::spawn(supervisor.run(move |_| read_data(directory.clone())));
-    let policy = RestartPolicy::default().close_timeout(GRACE);
-    let supervisor = registry.supervise(listener)?.restart_policy(policy);
-    let supervisor = supervisor.on_close(async |listener| listener.finish().await);
-    let (for_requests, address) = (services.clone(), Arc::new(Mutex::new(listen)));
-    // If the port is still in use by the last listener, the bind fails, and is tried again after a
-    // backoff.
-    let listener_task = smol::spawn(
-        supervisor.run(move |_| Listener::bind(Arc::clone(&address), for_requests.clone())),
-    );
+    // A shutdown stops a service after its dependents. With this edge, the index stays up until the
+    // listener has answered its last request. It is soft: the listener survives its failures.
+    registry.depends(listener).soft_on(index)?;
 
-    let stop = services.stop.clone();
-    let input = smol::spawn(async move {
+    let all_ready = registry.wait_all_ready();
+    smol::spawn(async move {
+        if let Err(error) = all_ready.timeout(Duration::from_secs(3), &SmolClock).await {
+            eprintln!("{}", chain(&error)); // the server continues: its supervisors retry
+        }
+    })
+    .detach();
+    let input = async {
         let mut lines = BufReader::new(Unblock::new(io::stdin())).lines();
         while let Some(Ok(line)) = lines.next().await {
             if line.trim() == "stop" {
                 break;
             }
         }
-        let _ = stop.send(()).await;
+        "standard input"
+    };
+    let program = Program::on_smol(registry).shutdown(2 * GRACE);
+    let run = program.stop_when(stop_signal()?).stop_when(input).run(|start| {
+        // A supervisor needs a builder. The services may be started in any order.
+        start.spawn(registry.supervise(index)?, |it| {
+            it.run(async move |build| {
+                let data = build.wait_for(data).await?;
+                build_index(&data)
+            })
+        })?;
+        start
+            .spawn(registry.supervise(data)?, |it| it.run(move |_| read_data(directory.clone())))?;
+        let policy = RestartPolicy::default().close_timeout(GRACE);
+        let supervisor = registry.supervise(listener)?.restart_policy(policy);
+        let supervisor = supervisor.on_close(async |listener| listener.finish().await);
+        let (for_requests, address) = (services.clone(), Arc::new(Mutex::new(listen)));
+        // If the port is still in use by the last listener, the bind fails, and is tried again
+        // after a backoff.
+        start.spawn(supervisor, |it| {
+            it.run(move |_| Listener::bind(Arc::clone(&address), for_requests.clone()))
+        })?;
+        Ok::<_, BoxError>(())
     });
-    let limit = Duration::from_secs(3);
-    if let Err(error) = registry.wait_all_ready().timeout(limit, &SmolClock).await {
-        eprintln!("{}", chain(&error)); // the server continues: its supervisors retry
-    }
-    stopped.recv().await?;
-    drop(input);
-
-    // A shutdown stops a service after its dependents. With this edge, the index stays up until the
-    // listener has answered its last request.
-    registry.depends(listener).on(index)?;
-    let shutdown = registry.shutdown(2 * GRACE).await;
-    if !shutdown.stop_timeouts.is_empty() {
-        return Err(shutdown.to_string().into());
-    }
-    println!("{shutdown}");
-    for task in [index_task, data_task, listener_task] {
-        task.await;
-    }
-    Ok(())
+    Ok(run.await)
 }
 
 async fn read_data(directory: PathBuf) -> Result<Data, BoxError> {
@@ -290,7 +290,7 @@ fn answer(line: &str, services: &Services) -> String {
             }
         }
         ["stop"] => {
-            let _ = services.stop.try_send(());
+            registry.request_shutdown("requested by a client");
             "stopping".into()
         }
         [code] => match registry.get(services.index) {

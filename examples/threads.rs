@@ -7,8 +7,8 @@
 //!
 //! Each line that a client sends is a request, and the response is one line. A country code is
 //! answered with the time zones of the country; the other requests are `status`, `fail SERVICE` and
-//! `stop`. The end of standard input stops the server, too. It has three services, each on one
-//! thread:
+//! `stop`. The end of standard input stops the server, too, and so do SIGTERM and Ctrl-C. It has
+//! three services, each on one thread:
 //!
 //! ```text
 //! data ◄── index        listener
@@ -30,7 +30,6 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -39,6 +38,7 @@ use std::{
 use mainstay::{
     Registry, ServiceId,
     error::chain,
+    program::{Program, ProgramOutcome, stop_signal},
     supervise::{CloseHook, NoBody, RestartPolicy, Supervisor},
 };
 
@@ -65,8 +65,6 @@ struct Services {
     data: ServiceId<Data>,
     index: ServiceId<Index>,
     listener: ServiceId<Listener>,
-    /// Asks `run` to stop the server.
-    stop: Sender<()>,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +82,14 @@ fn main() -> ExitCode {
         }
     }
     match listen.parse().map_err(Into::into).and_then(|listen| run(listen, data)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) if outcome.is_success() => {
+            println!("{}", outcome.report);
+            ExitCode::SUCCESS
+        }
+        Ok(outcome) => {
+            eprintln!("threads: {outcome}");
+            outcome.into()
+        }
         Err(error) => {
             eprintln!("threads: {error}");
             ExitCode::FAILURE
@@ -92,55 +97,48 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(listen: SocketAddr, directory: PathBuf) -> Result<(), BoxError> {
+fn run(listen: SocketAddr, directory: PathBuf) -> Result<ProgramOutcome, BoxError> {
     let registry = Registry::with_capacity(3)?;
-    let (stop, stopped) = mpsc::channel();
     let services = Services {
         data: registry.register("data")?,
         index: registry.register("index")?,
         listener: registry.register("listener")?,
         registry,
-        stop,
     };
     let (registry, data, index, listener) =
         (&services.registry, services.data, services.index, services.listener);
 
-    // A supervisor needs a thread and a builder. The services may be started in any order.
-    let supervisor = registry.supervise(index)?;
-    let index_thread = thread::spawn(move || {
-        supervisor.run_blocking(|build| build_index(&**build.wait_for(data).wait_blocking()?))
-    });
-    let supervisor = registry.supervise(data)?;
-    let data_thread = thread::spawn(move || supervisor.run_blocking(|_| read_data(&directory)));
-    let policy = RestartPolicy::default().close_timeout(GRACE);
-    let supervisor = registry.supervise(listener)?.restart_policy(policy);
-    let supervisor = supervisor.on_close(async |listener| listener.finish());
-    let for_requests = services.clone();
-    let listener_thread = thread::spawn(move || keep_listening(supervisor, listen, for_requests));
+    // A shutdown stops a service after its dependents. With this edge, the index stays up until the
+    // listener has answered its last request. It is soft: the listener survives its failures.
+    registry.depends(listener).soft_on(index)?;
 
-    let stop = services.stop.clone();
+    let requested = registry.clone();
     thread::spawn(move || {
         let mut lines = io::stdin().lines().map_while(Result::ok);
         let _ = lines.find(|line| line.trim() == "stop");
-        let _ = stop.send(());
+        requested.request_shutdown("standard input");
     });
-    if let Err(error) = registry.wait_all_ready().wait_blocking_timeout(Duration::from_secs(3)) {
-        eprintln!("{}", chain(&error)); // the server continues: its supervisors retry
-    }
-    stopped.recv()?;
+    let program = Program::on_threads(registry).shutdown(2 * GRACE).stop_when(stop_signal()?);
+    Ok(program.run_blocking(|start| {
+        // A supervisor needs a thread and a builder. The services may be started in any order.
+        start.spawn_blocking(registry.supervise(index)?, move |it| {
+            it.run_blocking(|build| build_index(&**build.wait_for(data).wait_blocking()?));
+        })?;
+        start.spawn_blocking(registry.supervise(data)?, move |it| {
+            it.run_blocking(|_| read_data(&directory));
+        })?;
+        let policy = RestartPolicy::default().close_timeout(GRACE);
+        let supervisor = registry.supervise(listener)?.restart_policy(policy);
+        let supervisor = supervisor.on_close(async |listener| listener.finish());
+        let for_requests = services.clone();
+        start.spawn_blocking(supervisor, move |it| keep_listening(it, listen, for_requests))?;
 
-    // A shutdown stops a service after its dependents. With this edge, the index stays up until the
-    // listener has answered its last request.
-    registry.depends(listener).on(index)?;
-    let shutdown = registry.shutdown_blocking(2 * GRACE);
-    if !shutdown.stop_timeouts.is_empty() {
-        return Err(shutdown.to_string().into());
-    }
-    println!("{shutdown}");
-    for thread in [index_thread, data_thread, listener_thread] {
-        thread.join().map_err(|_| "a supervisor panicked")?;
-    }
-    Ok(())
+        let limit = Duration::from_secs(3);
+        if let Err(error) = registry.wait_all_ready().wait_blocking_timeout(limit) {
+            eprintln!("{}", chain(&error)); // the server continues: its supervisors retry
+        }
+        Ok::<_, BoxError>(())
+    }))
 }
 
 fn read_data(directory: &Path) -> Result<Data, BoxError> {
@@ -289,7 +287,7 @@ fn answer(line: &str, services: &Services) -> String {
             }
         }
         ["stop"] => {
-            let _ = services.stop.send(());
+            registry.request_shutdown("requested by a client");
             "stopping".into()
         }
         [code] => match registry.get(services.index) {

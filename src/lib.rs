@@ -131,7 +131,8 @@
 //! # Words
 //!
 //! - A **service** has a name, the type of its values, and a slot in a registry. A [`ServiceId`] is
-//!   its typed handle, an [`AnyId`] its untyped one.
+//!   its typed handle, an [`AnyId`] its untyped one. A [`ServiceSet`] is a group of services.
+//!   [`services!`] defines a struct with the ids of a program.
 //! - Its **generation** is the number of its failures ([`Generation`]).
 //! - An **instance** is a value that was published under one generation ([`Instance`]).
 //! - Its **provider** is the owner of the exclusive role that builds its instances, one after
@@ -193,6 +194,7 @@
 //!   that was refused.
 //! - [`supervise`]: [`Supervisor`], [`RestartPolicy`], [`Clock`] and the other types of
 //!   supervision.
+//! - [`program`]: a `main` that starts supervisors, waits for a signal, shuts down and joins them.
 //! - [`wait`]: the name of each wait, to store it in a struct.
 //! - [`test_kit`]: tests of supervised services, in virtual time.
 //!
@@ -201,10 +203,11 @@
 //! `supervise` is on by default. With `default-features = false`, the crate is the bare store: no
 //! supervisors and no clocks, and fewer dependencies.
 //!
-//! - `supervise` (default): the module [`supervise`], [`Registry::supervise`],
+//! - `supervise` (default): the modules [`supervise`] and [`program`], [`Registry::supervise`],
 //!   [`Registry::shutdown`], [`Running::drained`] and [`Wait::timeout`](wait::Wait::timeout).
 //! - `tokio`, `smol`: `TokioClock` and `SmolClock` (for smol and all other users of async-io),
-//!   which replace the timer thread. Each enables `supervise`.
+//!   which replace the timer thread, and the programs on these executors. Each enables `supervise`.
+//! - `signals`: `stop_signal` of the module [`program`]. Enables `supervise`.
 //! - `test-kit`: the module [`test_kit`], with a virtual clock, a runtime that runs until all tasks
 //!   are idle, builds with scripted outcomes, and a recorder of events. With `tokio`, also a
 //!   runtime on the paused clock of tokio. Enables `supervise`.
@@ -239,10 +242,14 @@ mod instance;
 #[doc(hidden)]
 pub mod models;
 mod numbers;
+#[cfg(all(feature = "supervise", not(any(loom, shuttle))))]
+pub mod program;
 mod provide;
 mod read;
 mod registry;
 mod service;
+mod service_set;
+mod services;
 mod store;
 #[cfg(feature = "supervise")]
 pub mod supervise;
@@ -270,6 +277,10 @@ pub use registry::{
     ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
+pub use service_set::{ServiceSet, ServiceSetIter};
+#[doc(hidden)]
+pub use services::__services;
+pub use services::ServiceType;
 pub use store::{DependencyKind, Phase};
 
 /// Compiles and runs the examples of the README.

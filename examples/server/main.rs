@@ -45,10 +45,11 @@ mod page;
 mod seed;
 mod statistics;
 
-use std::{error::Error, future::Future, io, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use mainstay::{
     Registry, ServiceId,
+    program::stop_signal,
     supervise::{RestartPolicy, ShutdownOptions, TokioClock},
     test_kit::Script,
 };
@@ -221,11 +222,11 @@ async fn run(options: Options) -> Result<(), BoxError> {
     eprintln!("the configuration file is {}", file.display());
     let mut supervisors = services.start(ConfigFile::watch(file), listener, options.limit)?;
     println!("listening on http://{address}");
-    stop.await;
+    let signal = stop.await;
 
     // Each service stops after its dependents, so the requests in progress are finished first. The
     // report lists the services that did not stop in time.
-    let options = ShutdownOptions::within(2 * STOP_TIMEOUT).reason("signal");
+    let options = ShutdownOptions::within(2 * STOP_TIMEOUT).reason(signal);
     let report = services.registry.shutdown(options).await;
     if !report.stop_timeouts.is_empty() {
         eprintln!("{report}");
@@ -234,27 +235,6 @@ async fn run(options: Options) -> Result<(), BoxError> {
         result?;
     }
     Ok(())
-}
-
-/// Completes on Ctrl-C, and on Unix on SIGTERM. The handlers are in place when this returns.
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }
 
 /// Runs blocking work (SQLite, files) on the blocking threads of tokio.

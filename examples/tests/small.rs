@@ -208,6 +208,23 @@ fn accepted_requests_are_answered_before_the_server_ends() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_both_servers_in_order() {
+    for example in EXAMPLES {
+        for signal in ["TERM", "INT"] {
+            let mut server = Server::start(example, data());
+            let mut client = server.client();
+            client.ask_until_ready("FR");
+            let pid = server.child.id().to_string();
+            let kill =
+                Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status();
+            assert!(kill.unwrap().success());
+            server.assert_ends_in_order();
+        }
+    }
+}
+
 #[test]
 fn invalid_arguments_are_refused() {
     for example in EXAMPLES {

@@ -50,6 +50,7 @@ pub use self::{
     refused::RefusedValue,
     registry::{
         CycleError, DependencyError, ForeignIdError, LookupError, RegisterError, RegistryError,
+        ServicesError,
     },
     unavailable::{DependencyUnavailable, Unavailable},
 };

@@ -85,6 +85,34 @@ pub enum RegisterError {
     },
 }
 
+/// The error of `build` of the struct that [`services!`](crate::services) defines.
+///
+/// ```
+/// use mainstay::error::{RegisterError, ServicesError};
+///
+/// mainstay::services! {
+///     struct Services { host: String }
+/// }
+///
+/// fn build() -> Result<(), ServicesError> {
+///     let (registry, _) = Services::build()?;
+///     registry.register::<u16>("port")?; // there is room for one service
+///     Ok(())
+/// }
+///
+/// assert!(matches!(build(), Err(ServicesError::Register(RegisterError::Capacity { .. }))));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServicesError {
+    /// The registry was not created.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A service was not registered.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
 /// The error of [`Registry::find`](crate::Registry::find) and
 /// [`Registry::id`](crate::Registry::id).
 ///

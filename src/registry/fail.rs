@@ -78,6 +78,8 @@ impl Registry {
     /// Its effect on each service, its progress, and its guarantees about other threads are those
     /// of [`fail`](Self::fail). It searches the dependents at each call.
     ///
+    /// `ids` is any iterator of ids, or a [`ServiceSet`](crate::ServiceSet) by reference.
+    ///
     /// # Errors
     ///
     /// [`ForeignIdError`]: one of the ids belongs to another registry. Then no service has failed.

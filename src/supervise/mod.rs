@@ -253,6 +253,8 @@ mod user_code;
 mod verdict;
 mod wake_list;
 
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use self::user_code::panic_message;
 pub use self::{
     body::{AsyncBody, BlockingBody, Body, NoBody},
     build::Build,

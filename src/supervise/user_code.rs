@@ -136,7 +136,7 @@ impl CloseFailure {
 }
 
 /// Returns the message of a panic, and drops its payload.
-pub(super) fn panic_message(payload: Box<dyn Any + Send>) -> String {
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let payload = Shielded::new(payload);
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());

@@ -13,13 +13,14 @@
 //! - [`observing`]: events, statuses, the listing and its graph, records of failures
 //! - [`user_code`]: values, reasons, wakers and observers that panic or call the registry
 //! - [`supervising`]: restarts, backoffs, builds, grace periods, drains and shutdown
+//! - [`programs`]: start, end and join of all supervisors
 //! - [`test_kit`]: the test kit itself
 //! - [`test_kit_tokio`]: its runtime on tokio's paused clock
 //!
 //! These tests are quick, and need no process of their own: `ci/mutants` builds and runs this
-//! binary for each mutant. The other binaries are `stress` (long runs with many threads),
-//! `histories` (recorded runs that are checked against a specification) and `churn` (counts
-//! allocations).
+//! binary for each mutant. The other binaries are `programs` (processes that receive signals),
+//! `stress` (long runs with many threads), `histories` (recorded runs that are checked against a
+//! specification) and `churn` (counts allocations).
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -30,6 +31,8 @@ mod edges;
 mod errors;
 mod failing;
 mod observing;
+#[cfg(feature = "supervise")]
+mod programs;
 mod providing;
 mod reading;
 mod registering;

@@ -20,7 +20,7 @@ use super::{CANNOT_OPEN, CannotOpen, Context, DiskFull};
 use crate::support::{publish_from, registry_of, up};
 use mainstay::{
     Event, EventKind, FailureRecord, Observer, Registry,
-    error::{AllReadyError, GetError, RegistryError, chain},
+    error::{AllReadyError, GetError, RegistryError, ServicesError, chain},
 };
 
 /// No time: a wait checks its condition once.
@@ -188,6 +188,7 @@ fn registering(checked: &mut Checked) {
     checked.own(registry.status(foreign_id).unwrap_err());
     checked.own(Registry::with_capacity(usize::MAX).unwrap_err());
     checked.own(RegistryError::TooManyRegistries);
+    checked.own(ServicesError::from(RegistryError::TooManyRegistries));
     checked.own(registry.register::<u8>("a").unwrap_err());
     checked.own(registry.register::<u8>("c").unwrap_err());
     checked.own(registry.find("c").unwrap_err());
