@@ -141,7 +141,7 @@ impl World {
             }
         };
         match body {
-            None => self.runtime.spawn(supervisor.run(builder)),
+            None => drop(self.runtime.spawn(supervisor.run(builder))),
             Some(takes) => {
                 let (orders, clock) = (Arc::clone(&orders), self.runtime.clock.clone());
                 let body = async move |live: Live<u64>| {
