@@ -255,6 +255,7 @@ fn services_that_are_not_ready_in_time_end_the_program() {
     let outcome = program(&registry).start_timeout(MOMENT).run_blocking(|start| {
         start.spawn(registry.supervise(a)?, |it| it.run(async |_| 1))?;
         start.spawn(registry.supervise(b)?, |it| it.run(async |_| Err::<u32, _>("no database")))?;
+        until("b fails", || registry.status(b).unwrap().last_failure.is_some());
         Ok::<_, BoxError>(())
     });
     assert_eq!(outcome.exit_code(), 1);
@@ -307,11 +308,11 @@ fn a_body_that_does_not_return_is_named_and_does_not_delay_the_end() {
         registry.request_shutdown("a test");
         Ok::<_, BoxError>(())
     });
-    assert_eq!(outcome.report.stop_timeouts.len(), 1);
-    assert_eq!(outcome.report.stop_timeouts[0].service, "a");
-    assert_eq!(stopped(&outcome), ["b"]);
+    // The limit may be over before `b` has stopped, too.
+    let late = &outcome.report.stop_timeouts;
+    assert!(late.iter().any(|late| late.service == "a"), "{outcome}");
     assert_eq!(outcome.exit_code(), 124);
-    assert!(outcome.to_string().starts_with("a test; not stopped in time: a ("), "{outcome}");
+    assert!(outcome.to_string().starts_with("a test; not stopped in time: "), "{outcome}");
     drop(release);
 }
 
