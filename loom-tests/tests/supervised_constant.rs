@@ -1,8 +1,9 @@
-//! Constants: the thread of the cascade that ends one removes its value and releases the role, once.
+//! Constants: the thread of the cascade that ends one removes its value and releases the role,
+//! once.
 //!
 //! ```text
-//! constant:  take the role | begin, publish | store that it is a constant | set the waiter bit, check
-//! cascade:                             end the generation, find the waiter bit: claim, remove, release
+//! constant:  take the role | publish | store that it is one | set the waiter bit, check
+//! cascade:                      end the generation, find the waiter bit: claim, remove, release
 //! close:     set the flag | wake each slot | end the constants that it finds
 //! declare:   lock the graph: is it a constant?
 //! ```

@@ -116,7 +116,7 @@ pub fn stop_signal() -> io::Result<StopSignal> {
     let mut state = handlers.state();
     // Not if there are others: a signal may have arrived that is not recorded yet.
     if state.listeners == 0 && state.first.is_none() {
-        handlers.exits.store(false, Ordering::SeqCst);
+        handlers.exits.store(false, Ordering::Relaxed);
     }
     state.listeners += 1;
     drop(state);
@@ -177,7 +177,7 @@ impl fmt::Debug for StopSignal {
 static INSTALLED: Mutex<Option<Arc<Handlers>>> = Mutex::new(None);
 
 struct Handlers {
-    /// Whether the next signal ends the process.
+    /// Whether the next signal ends the process. Relaxed: it says nothing about other memory.
     exits: Arc<AtomicBool>,
     state: Mutex<State>,
     /// Counts a step after the first signal.
@@ -237,7 +237,7 @@ impl Handlers {
         // ctrlc calls it on its own thread.
         let handler = move || {
             let signal = Signal::INTERRUPT;
-            if handlers.exits.swap(true, Ordering::SeqCst) {
+            if handlers.exits.swap(true, Ordering::Relaxed) {
                 std::process::exit(signal.exit_code().into());
             }
             handlers.arrived(Some(signal));
@@ -249,7 +249,7 @@ impl Handlers {
         let mut state = self.state();
         state.first = state.first.or(signal);
         // Again: the future of this signal may have been dropped, and another one created.
-        self.exits.store(true, Ordering::SeqCst);
+        self.exits.store(true, Ordering::Relaxed);
         drop(state);
         // It calls the wakers of users.
         shielded(|| self.changed.step());
@@ -279,7 +279,7 @@ impl Drop for Listener {
         let mut state = self.0.state();
         state.listeners -= 1;
         if state.listeners == 0 {
-            self.0.exits.store(true, Ordering::SeqCst);
+            self.0.exits.store(true, Ordering::Relaxed);
         }
     }
 }

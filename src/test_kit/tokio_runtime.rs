@@ -10,10 +10,7 @@ use std::{
     future::{Future, poll_fn},
     panic::resume_unwind,
     pin::{Pin, pin},
-    sync::{
-        Arc, Condvar, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -30,6 +27,7 @@ use crate::{
     error::RegistryError,
     registry::{Registry, RegistryBuilder},
     supervise::{Clock, Sleep},
+    sync::Flag,
 };
 
 /// A registry and a runtime of tokio for the tasks of a test, on the thread of the test, with the
@@ -459,9 +457,9 @@ impl Shared {
             // The pool executes its functions in the order in which they were spawned, and counts a
             // thread before the first function of this thread. So when this function runs, each
             // function that was spawned before has a thread that is counted, or has returned.
-            let has_run = Arc::new(AtomicBool::new(false));
+            let has_run = Arc::new(Flag::new());
             let runs = Arc::clone(&has_run);
-            drop(tokio::task::spawn_blocking(move || runs.store(true, Ordering::Release)));
+            drop(tokio::task::spawn_blocking(move || runs.set()));
             let metrics = Handle::current().metrics();
             loop {
                 // A function has woken a task, or a thread outside of the runtime has.
@@ -470,7 +468,7 @@ impl Shared {
                 if is_woken {
                     break;
                 }
-                if *threads == 0 && has_run.load(Ordering::Acquire) {
+                if *threads == 0 && has_run.is_set() {
                     drop(threads);
                     // The last function has woken its task before its thread stopped.
                     if metrics.global_queue_depth() == 0 {
