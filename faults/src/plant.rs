@@ -170,8 +170,6 @@ impl Copy {
         }
         let program = executable(&built.stdout).context("cargo names no executable")?;
         let mut test = Command::new(program);
-        // A backtrace of a deadlock may overflow the small stack of a thread of loom.
-        test.env("RUST_BACKTRACE", "0");
         test.current_dir(self.folder.join(build.package)).args(["--exact", &catcher.case]);
         let (passed, seconds, log) = self.watch(test, PATIENCE)?;
         let ran = !log.contains("running 0 tests");

@@ -30,7 +30,7 @@ use loom::{
 use mainstay::{
     Registry, ServiceId,
     error::WaitForError,
-    supervise::{Clock, Sleep},
+    supervise::{Build, Clock, Sleep},
 };
 use mainstay_loom_tests::{join, model};
 
@@ -79,10 +79,11 @@ fn a_queued_build_is_woken_when_it_has_its_place() {
         let (registry, ids, builds) = set_up();
         let threads = ids.map(|id| {
             let (supervisor, builds) = (registry.supervise(id).unwrap(), builds.clone());
-            let run = supervisor.run(move |build: mainstay::supervise::Build<u8>| {
+            // Boxed: the stack of a thread of loom is small.
+            let run = Box::pin(supervisor.run(move |build: Build<u8>| {
                 builds.run(build.registry());
                 ready(1)
-            });
+            }));
             spawn(move || block_on(run))
         });
         threads.into_iter().for_each(join);
@@ -96,21 +97,21 @@ fn a_build_that_waits_for_another_one_has_its_place_again_when_it_continues() {
     let what = "a build that waits for another one has its place again when it continues";
     model(what, Some(1), || {
         let (registry, [a, b], builds) = set_up();
-        let of_a = registry.supervise(a).unwrap().run({
+        let of_a = Box::pin(registry.supervise(a).unwrap().run({
             let builds = builds.clone();
-            async move |build: mainstay::supervise::Build<u8>| {
+            async move |build: Build<u8>| {
                 build.wait_for(b).await?;
                 builds.run(build.registry());
                 Ok::<u8, WaitForError>(1)
             }
-        });
-        let of_b = registry.supervise(b).unwrap().run({
+        }));
+        let of_b = Box::pin(registry.supervise(b).unwrap().run({
             let builds = builds.clone();
-            move |build: mainstay::supervise::Build<u8>| {
+            move |build: Build<u8>| {
                 builds.run(build.registry());
                 ready(2)
             }
-        });
+        }));
         let of_a = spawn(move || block_on(of_a));
         block_on(of_b);
         join(of_a);
