@@ -181,3 +181,38 @@ impl Future for Watched {
         Poll::Ready(())
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::{pin::pin, task::Waker};
+
+    use super::*;
+
+    /// A supervisor that has returned. Its drop stores the end that is recorded at that time.
+    struct Returned(Arc<Ends>, Arc<Mutex<Option<SupervisorEnd>>>);
+
+    impl Future for Returned {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    impl Drop for Returned {
+        fn drop(&mut self) {
+            *lock(&self.1) = self.0.reports().pop().map(|report| report.end);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_supervisor_is_recorded_after_all_that_it_owns_was_dropped() {
+        let (ends, at_drop) = (Arc::<Ends>::default(), Arc::default());
+        let guard = EndGuard::new(&ends, ServiceName::new("a"), || true);
+        let supervisor = Returned(Arc::clone(&ends), Arc::clone(&at_drop));
+        let mut task = pin!(Watched::new(supervisor, guard));
+        assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(*lock(&at_drop), Some(SupervisorEnd::Running));
+        assert_eq!(ends.reports()[0].end, SupervisorEnd::Returned);
+    }
+}
