@@ -48,7 +48,9 @@ fn a_constant_that_fails_leaves_no_value_and_no_role() {
         let (registry, [x, _], dropped) = registry();
         let failers = [(); 2].map(|()| {
             let registry = registry.clone();
-            spawn(move || drop(registry.fail(x, "edited")))
+            spawn(move || {
+                registry.fail(x, "edited").unwrap();
+            })
         });
         let put = match registry.constant(x, Value(Arc::clone(&dropped))) {
             Ok(()) => true,
