@@ -25,7 +25,7 @@ use std::{
 use loom::{
     future::block_on,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread::spawn,
@@ -57,13 +57,18 @@ fn a_body_that_is_notified_is_followed_by_one_of_the_next_instance() {
         let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
         let x = registry.register::<u8>("x").unwrap();
         let (running, bodies) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // The thread of the second body may be the last owner of the registry. loom sees what
+        // orders that drop, because it sees the counts of its own `Arc`.
+        let last = Arc::new(Mutex::new(None));
         // No backoff: the first failure follows a stable time.
         let policy = RestartPolicy::default().reset_after(std::time::Duration::ZERO);
         let supervisor = registry.supervise(x).unwrap().restart_policy(policy).body_blocking({
             let (running, bodies) = (Arc::clone(&running), Arc::clone(&bodies));
+            let last = Arc::clone(&last);
             move |live: Live<u8>| {
                 assert_eq!(running.fetch_add(1, SeqCst), 0, "two bodies at the same time");
                 if bodies.fetch_add(1, SeqCst) == 1 {
+                    *last.lock().unwrap() = Some(live.clone());
                     live.registry().close();
                 }
                 live.stopping().wait_blocking().unwrap();
