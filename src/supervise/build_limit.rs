@@ -105,16 +105,9 @@ impl Drop for Place<'_> {
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Waits for the places of a build, or until its attempt cannot be published: then the build
     /// notices that, too.
-    pub(super) async fn place(
-        &self,
-        attempt: &Attempt<T>,
-        counter: &FailureCounter,
-    ) -> Option<Place<'_>> {
+    pub(super) async fn place(&self, attempt: &Attempt<T>, counter: &FailureCounter) -> Place<'_> {
         let (registry, index) = (self.registry(), self.id().index());
         let places = &registry.supervisors().places;
-        if !places.exist() {
-            return None;
-        }
         let (build, has_all) = places.begin(index);
         let place = Place { registry, index, build };
         if !has_all {
@@ -125,7 +118,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 .await;
             self.set_state(SupervisorState::Building, failures, None);
         }
-        Some(place)
+        place
     }
 }
 

@@ -82,7 +82,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let mut inputs = Inputs::default();
             let result = {
                 let mut attempt = self.begin(counter, failed_at).await?;
-                let place = self.place(&attempt, counter).await;
+                // Boxed: most registries have no limit, and their supervisors pay nothing for it.
+                let place = match self.registry().supervisors().places.exist() {
+                    true => Some(Box::pin(self.place(&attempt, counter)).await),
+                    false => None,
+                };
                 let number = place.as_ref().map(|place| place.build);
                 // Before the builder is called: a change during the build counts.
                 inputs.declared = self.registry().store().declared(self.id().index());
