@@ -135,27 +135,6 @@ impl Flag {
     }
 }
 
-/// A flag that says nothing about other memory: a thread that finds it set takes a lock after that.
-/// Relaxed, and an atomic of std also in a model: it is read where nothing else orders the drop of
-/// its owner for loom.
-#[cfg(feature = "supervise")]
-pub(crate) struct Hint(std::sync::atomic::AtomicBool);
-
-#[cfg(feature = "supervise")]
-impl Hint {
-    pub(crate) fn new() -> Self {
-        Self(std::sync::atomic::AtomicBool::new(false))
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    pub(crate) fn set(&self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
 /// A number that only the holder of one lock reads and writes. The lock orders it, so it is an
 /// atomic of std also in a model, where each access of another one is a step.
 pub(crate) struct LockedNumber(std::sync::atomic::AtomicU32);

@@ -21,13 +21,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     numbers::ServiceIndex,
-    sync::{Hint, Mutex, lock},
+    sync::{Flag, Mutex, lock},
 };
 
 /// The limits of a registry, and the builds that hold their places.
 pub(crate) struct Places {
     /// There is a limit. Builds of a registry without one take no lock.
-    exist: Hint,
+    exist: Flag,
     state: Mutex<State>,
 }
 
@@ -74,7 +74,7 @@ struct BuildPlaces {
 
 impl Default for Places {
     fn default() -> Self {
-        Self { exist: Hint::new(), state: Mutex::default() }
+        Self { exist: Flag::new(), state: Mutex::default() }
     }
 }
 
