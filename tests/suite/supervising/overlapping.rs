@@ -328,20 +328,25 @@ fn the_callers_of_one_operation_share_its_report() {
     drop((hub_is_up, all_up));
 }
 
-/// `top` depends on `left` and on `right`.
+/// `top` depends on `left` and on `right`, and `above` on `top`: so the turn of `top` does not come
+/// before operations on both have begun.
+fn two_dependencies() -> (TestRuntime, Log, [ServiceId<u32>; 2]) {
+    let (mut runtime, log) = (TestRuntime::new(), Log::default());
+    let [left, right, top, above] =
+        ["left", "right", "top", "above"].map(|name| runtime.service(name));
+    supervise_logged(&mut runtime, &log, left, &[], ms(10));
+    supervise_logged(&mut runtime, &log, right, &[], ms(10));
+    supervise_logged(&mut runtime, &log, top, &[left, right], ms(10));
+    supervise_logged(&mut runtime, &log, above, &[top], ms(10));
+    runtime.run_until_idle();
+    taken(&log);
+    (runtime, log, [left, right])
+}
+
 #[test]
 fn a_stop_is_a_greater_reason_than_a_restart_for_a_dependent_of_both() {
     for stop_first in [true, false] {
-        let (mut runtime, log) = (TestRuntime::new(), Log::default());
-        let [left, right, top] = ["left", "right", "top"].map(|name| runtime.service(name));
-        supervise_logged(&mut runtime, &log, left, &[], ms(10));
-        supervise_logged(&mut runtime, &log, right, &[], ms(10));
-        supervise_logged(&mut runtime, &log, top, &[left, right], ms(10));
-        // Its turn comes after that of `above`, so that both operations have begun before.
-        let above = runtime.service("above");
-        supervise_logged(&mut runtime, &log, above, &[top], ms(10));
-        runtime.run_until_idle();
-        taken(&log);
+        let (mut runtime, log, [left, right]) = two_dependencies();
         let restart = runtime.registry.restart(left, "edited");
         let stop = runtime.registry.stop(right);
         let (first, second) = if stop_first { (stop, restart) } else { (restart, stop) };
@@ -355,16 +360,8 @@ fn a_stop_is_a_greater_reason_than_a_restart_for_a_dependent_of_both() {
 
 #[test]
 fn the_first_of_two_restarts_is_the_reason_for_a_dependent_of_both() {
-    let (mut runtime, log) = (TestRuntime::new(), Log::default());
-    let [left, right, top] = ["left", "right", "top"].map(|name| runtime.service(name));
-    supervise_logged(&mut runtime, &log, left, &[], ms(10));
-    supervise_logged(&mut runtime, &log, right, &[], ms(10));
-    supervise_logged(&mut runtime, &log, top, &[left, right], ms(10));
-    let above = runtime.service("above");
-    supervise_logged(&mut runtime, &log, above, &[top], ms(10));
-    runtime.run_until_idle();
-    taken(&log);
-    let [one, two] = [left, right].map(|id| runtime.registry.restart(id, "edited"));
+    let (mut runtime, log, ids) = two_dependencies();
+    let [one, two] = ids.map(|id| runtime.registry.restart(id, "edited"));
     start(&mut runtime, one);
     start(&mut runtime, two);
     runtime.advance(ms(10));
