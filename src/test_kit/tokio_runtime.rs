@@ -362,7 +362,7 @@ struct Driver {
     polls: u32,
 }
 
-/// Why the driver gives up.
+/// Why the runtime does not wait until it is idle any longer.
 #[derive(Debug)]
 enum Endless {
     Polls,
