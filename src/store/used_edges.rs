@@ -89,11 +89,11 @@ impl UsedEdges {
         *received = Some(instance);
     }
 
-    /// Takes over the edges that were recorded for the same attempt elsewhere.
+    /// Takes over the edges that were recorded for the same attempt elsewhere. It has none itself.
     #[cfg(feature = "supervise")]
     pub(crate) fn take(&mut self, other: &Self) {
-        let other = std::mem::take(&mut *other.lock());
-        *self.0.get_mut().unwrap_or_else(PoisonError::into_inner) = other;
+        let edges = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(edges, &mut *other.lock());
     }
 
     /// Returns what the attempt was given over each edge. Over a soft edge it was given what was

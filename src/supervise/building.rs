@@ -91,7 +91,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             None => self.fail_attempt(attempt, "invalidated".into()),
             Some(Err(reason)) => self.fail_attempt(attempt, reason),
         };
-        inputs.edges = mem::take(&mut attempt.edges);
+        // The attempt has ended, and needs them no more.
+        mem::swap(&mut inputs.edges, &mut attempt.edges);
         result
     }
 
