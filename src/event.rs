@@ -155,6 +155,15 @@ pub enum EventKind<'a> {
     GivenUp(&'a Failure),
     /// The work of the service is done. It stays ready.
     Completed,
+    /// The instance is ready, and is degraded from now on, or for another reason than before
+    /// (`Live::set_degraded`). It is no longer degraded after [`NotDegraded`](Self::NotDegraded),
+    /// and after the end of its generation, which has an event of its own.
+    Degraded {
+        /// Why it is degraded. If there are several reasons, all of them, separated by `; `.
+        why: &'a str,
+    },
+    /// The instance is no longer degraded, and is still ready.
+    NotDegraded,
     /// The service is at its end: its body, if it has one, was notified.
     Stopping,
     /// The build waits until the number of builds is below a
@@ -224,6 +233,8 @@ impl fmt::Display for EventKind<'_> {
             Self::Permanent(failure) => end(f, "failed permanently", failure),
             Self::GivenUp(failure) => end(f, "given up", failure),
             Self::Completed => f.write_str("completed"),
+            Self::Degraded { why } => write!(f, "degraded: {why}"),
+            Self::NotDegraded => f.write_str("no longer degraded"),
             Self::Stopping => f.write_str("stopping"),
             Self::Queued => f.write_str("queued for its build"),
             Self::BodyLate => f.write_str("its body has not returned in time"),

@@ -40,13 +40,13 @@ mod trace;
 pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
 pub use self::supervisors::{
-    BodyReport, CloseReport, SignalWait, StopReport, StopResult, StopTimeout, StoppedService,
-    SupervisorState, SupervisorStatus, WorkEnd,
+    BodyReport, CloseReport, Degraded, SignalWait, StopReport, StopResult, StopTimeout,
+    StoppedService, SupervisorState, SupervisorStatus, WorkEnd,
 };
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
-    BuildDeadline, BuildNumber, Command, CommandWait, Control, CountHolders, Details, EndKind,
-    PlannedEnd, Progress, Request, StopEnd, Supervisors, Ticket,
+    BuildDeadline, BuildNumber, Command, CommandWait, Control, CountHolders, DegradedBy, Details,
+    EndKind, PlannedEnd, Progress, Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;

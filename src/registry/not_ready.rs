@@ -223,7 +223,7 @@ impl State {
     fn read(inner: &RegistryInner, index: ServiceIndex, tag: Tag) -> (Self, Option<ServiceIndex>) {
         let store = &inner.store;
         #[cfg(feature = "supervise")]
-        let status = inner.supervisors.status(index);
+        let status = inner.supervisors.status(index, None);
         #[cfg(feature = "supervise")]
         let status = match status {
             // Its end is in progress, also if it is down already.
@@ -415,7 +415,7 @@ fn lasts(
 ) -> Option<Duration> {
     #[cfg(feature = "supervise")]
     {
-        if let Some(lasts) = inner.supervisors.status(index).and_then(|it| it.not_ready_for) {
+        if let Some(lasts) = inner.supervisors.status(index, None).and_then(|it| it.not_ready_for) {
             return Some(lasts);
         }
         if !inner.supervisors.clock_is_real() {

@@ -272,7 +272,12 @@ impl fmt::Display for ServiceRecord {
         match &self.not_ready {
             Some(not_ready) => f.write_str(not_ready),
             None => write!(f, "{}: {}", self.name, self.phase),
+        }?;
+        #[cfg(feature = "supervise")]
+        if let Some(degraded) = self.supervisor.as_ref().and_then(|it| it.degraded.as_ref()) {
+            write!(f, ", {degraded}")?;
         }
+        Ok(())
     }
 }
 

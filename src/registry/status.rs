@@ -20,8 +20,8 @@ use crate::{
 /// Its parts are read one after another, not at one instant. A
 /// [`ServiceRecord`](crate::ServiceRecord) is a copy of it as plain data, and its serialised form.
 ///
-/// `Display` writes one line for an operator: that the service is ready, or why it is not
-/// ([`NotReady`]).
+/// `Display` writes one line for an operator: that the service is ready, and why it is degraded if
+/// it is, or why it is not ready ([`NotReady`]).
 ///
 /// ```
 /// use mainstay::{Phase, Registry};
@@ -186,7 +186,12 @@ impl fmt::Display for ServiceStatus {
         match &self.not_ready {
             Some(not_ready) => not_ready.fmt(f),
             None => write!(f, "{}: {}", self.name, self.phase),
+        }?;
+        #[cfg(feature = "supervise")]
+        if let Some(degraded) = self.supervisor.as_ref().and_then(|it| it.degraded.as_ref()) {
+            write!(f, ", {degraded}")?;
         }
+        Ok(())
     }
 }
 
@@ -271,7 +276,10 @@ impl ServiceStatus {
             built_from: built_from.iter().map(from).collect(),
             last_failure,
             #[cfg(feature = "supervise")]
-            supervisor: inner.supervisors.status(index),
+            supervisor: {
+                let is_ready = state.phase() == Phase::Ready;
+                inner.supervisors.status(index, is_ready.then(|| state.generation()))
+            },
         }
     }
 }

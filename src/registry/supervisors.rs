@@ -4,6 +4,7 @@
 //! `supervise/`.
 
 mod control;
+mod degraded;
 mod places;
 mod plan;
 mod planned_end;
@@ -15,12 +16,14 @@ mod words;
 
 pub(crate) use self::{
     control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
+    degraded::DegradedBy,
     places::BuildNumber,
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
     progress::Progress,
 };
 pub use self::{
+    degraded::Degraded,
     report::{
         BodyReport, CloseReport, StopReport, StopResult, StopTimeout, StoppedService, WorkEnd,
     },
@@ -39,7 +42,7 @@ use super::{Registry, RegistryBuilder, RegistryInner};
 use crate::{
     alive::Wakes,
     clock::{Clock, SystemClock},
-    numbers::ServiceIndex,
+    numbers::{Generation, ServiceIndex},
     service::ServiceName,
     sync::{Mutex, lock, shielded},
 };
@@ -228,6 +231,8 @@ pub struct SupervisorStatus {
     /// An async build is dropped at its deadline, unless its supervisor is not polled. A blocking
     /// build continues until it returns, and is counted as failed after that.
     pub late_by: Option<Duration>,
+    /// Since when, and why, the instance that is ready is degraded; `None` if it is not.
+    pub degraded: Option<Degraded>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -309,11 +314,17 @@ impl Supervisors {
         is_real
     }
 
-    pub(crate) fn status(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
+    /// Returns the status of the supervisor of a service. `current` is the generation of the
+    /// instance that is ready.
+    pub(crate) fn status(
+        &self,
+        index: ServiceIndex,
+        current: Option<Generation>,
+    ) -> Option<SupervisorStatus> {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
         let now = self.now();
-        Some(control.status(now))
+        Some(control.status(now, current))
     }
 
     /// Counts an event about the supervision of a service that is not a change of the state of a

@@ -8,9 +8,9 @@ use crate::{
 /// An observer that emits each event as an event of `tracing`.
 ///
 /// The target is `mainstay`, and the fields are `service`, `generation` and `elapsed` (in seconds).
-/// Failures of services, bodies and close hooks, a supervisor that gives up, and what takes longer
-/// than its limit have the level `WARN`. All other events have the level `DEBUG`, also an end that
-/// was planned ([`EventKind::Stopped`]).
+/// Failures of services, bodies and close hooks, a supervisor that gives up, a degraded service,
+/// and what takes longer than its limit have the level `WARN`. All other events have the level
+/// `DEBUG`, also an end that was planned ([`EventKind::Stopped`]).
 ///
 /// ```
 /// use mainstay::{Registry, TracingObserver};
@@ -31,6 +31,7 @@ impl Observer for TracingObserver {
             | EventKind::AttemptFailed(_)
             | EventKind::Permanent(_)
             | EventKind::GivenUp(_)
+            | EventKind::Degraded { .. }
             | EventKind::BodyLate
             | EventKind::BodyFailed(_)
             | EventKind::HookFailed(_)

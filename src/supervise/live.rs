@@ -13,7 +13,7 @@ use crate::{
     instance::Instance,
     numbers::{Generation, ServiceIndex},
     provide::Running,
-    registry::{Control, Registry},
+    registry::{Control, DegradedBy, Registry},
     service::{ServiceId, ServiceName},
     store::{Store, Target},
     waiting::{
@@ -209,6 +209,83 @@ impl<T: Send + Sync + 'static> Live<T> {
         let target = Target::any_revision(self.generation);
         let reason = Reason::error(reason);
         self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
+    }
+
+    /// Says that the instance is degraded: it is ready, and works less well than it should.
+    ///
+    /// The [status](crate::supervise::SupervisorStatus::degraded) shows it, and the event is
+    /// [`Degraded`](crate::EventKind::Degraded). Nothing else changes: the instance can be read,
+    /// and no failure is counted. It is degraded until [`clear_degraded`](Self::clear_degraded), or
+    /// until its generation ends; a replacement keeps it. A second call changes the reason. With
+    /// the same reason it does nothing.
+    ///
+    /// Does nothing if the publication has ended. Blocking: it takes a lock for a few instructions,
+    /// and calls the observers after that.
+    ///
+    /// ```
+    /// use mainstay::Registry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = Registry::with_capacity(1)?;
+    /// let cache = registry.register::<u32>("cache")?;
+    /// let (sender, mut connected) = tokio::sync::watch::channel(false);
+    /// let supervisor = registry.supervise(cache)?.body(async move |live| {
+    ///     loop {
+    ///         match *connected.borrow_and_update() {
+    ///             true => live.clear_degraded(),
+    ///             false => live.set_degraded("not connected, old entries are served"),
+    ///         }
+    ///         tokio::select! {
+    ///             _ = connected.changed() => {}
+    ///             _ = live.stopping() => return,
+    ///         }
+    ///     }
+    /// });
+    /// tokio::spawn(supervisor.run(async |_| 1));
+    /// registry.wait_ready(cache).await?;
+    /// let degraded = || registry.status(cache).unwrap().supervisor.unwrap().degraded;
+    /// while degraded().is_none() {
+    ///     tokio::task::yield_now().await;
+    /// }
+    /// sender.send(true)?;
+    /// while degraded().is_some() {
+    ///     tokio::task::yield_now().await;
+    /// }
+    /// # registry.close();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_degraded(&self, why: impl Into<Arc<str>>) {
+        self.change_degraded(DegradedBy::Body, Some(why.into()));
+    }
+
+    /// Says that the instance is no longer degraded, after [`set_degraded`](Self::set_degraded).
+    ///
+    /// The event is [`NotDegraded`](crate::EventKind::NotDegraded). Does nothing if it is not
+    /// degraded, or if the publication has ended. Blocking, as `set_degraded`.
+    ///
+    /// ```
+    /// # let registry = mainstay::Registry::with_capacity(1)?;
+    /// # let cache = registry.register::<u32>("cache")?;
+    /// use mainstay::supervise::BodyEnd;
+    ///
+    /// let supervisor = registry.supervise(cache)?.body_blocking(|live| {
+    ///     live.set_degraded("the entries are being loaded");
+    ///     // ...
+    ///     live.clear_degraded();
+    ///     BodyEnd::StayReady
+    /// });
+    /// # let _ = supervisor;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn clear_degraded(&self) {
+        self.change_degraded(DegradedBy::Body, None);
+    }
+
+    pub(super) fn change_degraded(&self, by: DegradedBy, why: Option<Arc<str>>) {
+        let Self { registry, id, generation, control, .. } = self;
+        registry.set_degraded(id.index(), control, *generation, by, why);
     }
 
     /// Waits until the body must end, and returns the reason.

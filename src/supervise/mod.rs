@@ -118,7 +118,8 @@
 //!
 //! A service may have a [body](Supervisor::body): code that runs while the service is up, such as a
 //! server that accepts connections, or a worker on a queue. If it returns an error, panics or just
-//! returns, the instance fails, so a service is never ready after its worker has died.
+//! returns, the instance fails, so a service is never ready after its worker has died. A body may
+//! also say that the service is ready, but [degraded](Live::set_degraded).
 //!
 //! # Grace periods
 //!
@@ -191,7 +192,8 @@
 // | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a planned end, and  |
 // |                              | its steps (S4, S5); the requests of a shutdown; the report;   |
 // |                              | `progress.rs` wakes the futures of a shutdown; `places.rs`:   |
-// |                              | the places of builds (S16)                                    |
+// |                              | the places of builds (S16); `degraded.rs`: why an instance    |
+// |                              | is degraded                                                   |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
 // | `../provide/receiver.rs`     | values that are handed over (H)                               |
@@ -276,8 +278,8 @@ pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
     registry::{
-        BodyReport, CloseReport, SignalWait, StopReport, StopResult, StopTimeout, StoppedService,
-        SupervisorState, SupervisorStatus, WorkEnd,
+        BodyReport, CloseReport, Degraded, SignalWait, StopReport, StopResult, StopTimeout,
+        StoppedService, SupervisorState, SupervisorStatus, WorkEnd,
     },
 };
 

@@ -80,6 +80,8 @@ impl Found {
             | EventKind::Permanent(_)
             | EventKind::GivenUp(_)
             | EventKind::Completed
+            | EventKind::Degraded { .. }
+            | EventKind::NotDegraded
             | EventKind::Stopping
             | EventKind::Queued
             | EventKind::BodyLate
@@ -119,6 +121,7 @@ enum Owned {
     Name(ServiceName, for<'a> fn(&'a ServiceName) -> EventKind<'a>),
     Failure(Shielded<Failure>, for<'a> fn(&'a Failure) -> EventKind<'a>),
     Reason(Shielded<Reason>, for<'a> fn(&'a Reason) -> EventKind<'a>),
+    Text(Box<str>, for<'a> fn(&'a str) -> EventKind<'a>),
 }
 
 impl Owned {
@@ -165,6 +168,10 @@ fn to_owned(kind: &EventKind<'_>) -> Result<EventKind<'static>, Owned> {
         EventKind::Permanent(it) => return Err(Owned::failure(it, |it| EventKind::Permanent(it))),
         EventKind::GivenUp(it) => return Err(Owned::failure(it, |it| EventKind::GivenUp(it))),
         EventKind::Completed => EventKind::Completed,
+        EventKind::Degraded { why } => {
+            return Err(Owned::Text(why.into(), |why| EventKind::Degraded { why }));
+        }
+        EventKind::NotDegraded => EventKind::NotDegraded,
         EventKind::Stopping => EventKind::Stopping,
         EventKind::Queued => EventKind::Queued,
         EventKind::BodyLate => EventKind::BodyLate,
@@ -205,6 +212,7 @@ impl Kept {
             Some(Owned::Name(name, kind)) => kind(name),
             Some(Owned::Failure(failure, kind)) => kind(failure),
             Some(Owned::Reason(reason, kind)) => kind(reason),
+            Some(Owned::Text(text, kind)) => kind(text),
         };
         f(&Happened { index, generation, number, elapsed, kind });
     }

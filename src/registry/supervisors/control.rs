@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BodyReport, CloseReport, PlannedEnd, SupervisorState, SupervisorStatus, WorkEnd};
+use super::{
+    BodyReport, CloseReport, PlannedEnd, SupervisorState, SupervisorStatus, WorkEnd,
+    degraded::Degradations,
+};
 use crate::{
-    numbers::ServiceIndex,
+    numbers::{Generation, ServiceIndex},
     service::ServiceName,
     store::Store,
-    sync::{Mutex, lock},
+    sync::{Mutex, MutexGuard, lock},
     waiting::sealed::{Condition, WaitSlots},
 };
 
@@ -21,7 +24,7 @@ use crate::{
 /// waits on this slot ([`CommandWait`]).
 pub(crate) struct Control(Mutex<ControlState>);
 
-struct ControlState {
+pub(super) struct ControlState {
     // Reported by the supervisor.
     state: SupervisorState,
     details: Details,
@@ -31,6 +34,8 @@ struct ControlState {
     /// The number of the last change of the state. The numbers of one service grow, also from one
     /// of its supervisors to the next one.
     changes: u64,
+    /// Why the instance is degraded.
+    pub(super) degraded: Degradations,
     /// The last build that has a timeout.
     build: Option<Weak<dyn BuildDeadline>>,
     /// The limit for stopping the service.
@@ -90,6 +95,7 @@ impl Default for ControlState {
             details: Details::default(),
             not_ready_since: None,
             changes: 0,
+            degraded: Degradations::default(),
             build: None,
             stop_timeout: Duration::ZERO,
             stop_end: None,
@@ -114,7 +120,7 @@ impl ControlState {
         self.count_change()
     }
 
-    fn count_change(&mut self) -> u64 {
+    pub(super) fn count_change(&mut self) -> u64 {
         self.changes += 1;
         self.changes
     }
@@ -137,8 +143,17 @@ impl Control {
         lock(&self.0).count_change()
     }
 
-    /// Returns the status at this time; `None` if the clock cannot say it.
-    pub(super) fn status(&self, now: Option<Instant>) -> SupervisorStatus {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ControlState> {
+        lock(&self.0)
+    }
+
+    /// Returns the status at this time; `None` if the clock cannot say it. `current` is the
+    /// generation of the instance that is ready.
+    pub(super) fn status(
+        &self,
+        now: Option<Instant>,
+        current: Option<Generation>,
+    ) -> SupervisorStatus {
         let holders = self.holders();
         let (status, build) = {
             let control = lock(&self.0);
@@ -152,6 +167,7 @@ impl Control {
                 holders,
                 not_ready_for: since.zip(now).map(|(at, now)| now.saturating_duration_since(at)),
                 late_by: None,
+                degraded: current.and_then(|current| control.degraded.of(current)),
             };
             (status, control.build.clone())
         };

@@ -19,7 +19,8 @@ impl SupervisorState {
 
 impl fmt::Display for SupervisorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, failures, next_try_in, waiting_for, holders, late_by, .. } = self;
+        let Self { state, failures, next_try_in, waiting_for, holders, late_by, degraded, .. } =
+            self;
         match state {
             SupervisorState::BackingOff => {
                 write!(f, "{state}")?;
@@ -52,6 +53,10 @@ impl fmt::Display for SupervisorStatus {
             },
             _ if *holders > 0 => write!(f, "{state} (holders: {holders})"),
             _ => write!(f, "{state}"),
+        }?;
+        match degraded {
+            Some(degraded) => write!(f, ", {degraded}"),
+            None => Ok(()),
         }
     }
 }

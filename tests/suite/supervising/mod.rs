@@ -11,6 +11,7 @@ mod building;
 mod clocks;
 mod closing_hooks;
 mod declared_graces;
+mod degraded;
 mod draining;
 mod dropped_waits;
 mod ending_edges;
