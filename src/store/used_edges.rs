@@ -110,6 +110,14 @@ impl UsedEdges {
         given
     }
 
+    /// Returns the dependencies of which a wait has returned an instance.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn received(&self) -> Vec<ServiceIndex> {
+        let edges = self.lock();
+        let received = edges.iter().filter(|(_, edge)| edge.received().is_some());
+        received.map(|(&(dependency, _), _)| dependency).collect()
+    }
+
     /// Forgets each dependency of which a wait has returned an instance.
     #[cfg(feature = "supervise")]
     pub(crate) fn forget_received(&self) {

@@ -62,11 +62,13 @@
 //! | closing | the close hook has ended | *next build* |
 //! | backing off | the delay ends, a change of an input, or a restart | building |
 //! | waiting, permanent | a change of an input, or a [restart](crate::Registry::restart) | building |
+//! | waiting, after a failure of a dependency ([spread](RestartPolicy::spread)) | the dependencies are ready | backing off, for a random time |
 //! | given up | a change of an input (by [policy](RestartPolicy::retry_given_up)), or a restart | building |
 //! | stopping, draining, closing | at its turn to stop, each of them | the next of them, or stopped |
 //!
 //! *Next build* is one of these states: *given up* after too many counted failures; *permanent*
-//! after a [permanent error](Permanent); *waiting* if another service was not there; else *backing
+//! after a [permanent error](Permanent); *waiting* if another service was not there, or if the
+//! failure was that of a dependency and builds are [spread](RestartPolicy::spread); else *backing
 //! off* if there is a delay, else *building*.
 //!
 //! From any state except *not running*, a supervisor moves to *stopping* when it is the turn of its
@@ -112,7 +114,8 @@
 //! is set ([`max_failures`](RestartPolicy::max_failures)) and more failures are counted within its
 //! window of time, the supervisor gives up: the service stays down until a change of an input or
 //! [`Registry::restart`](crate::Registry::restart). With [`debounce`](RestartPolicy::debounce),
-//! several failures in quick succession lead to one build.
+//! several failures in quick succession lead to one build. With [`spread`](RestartPolicy::spread),
+//! the builds of many services that have failed together do not begin together.
 //!
 //! # Bodies
 //!
@@ -173,6 +176,7 @@
 // | `ending.rs`                  | the instance that is up, its body, and its end (S4, S9)       |
 // | `verdict.rs`                 | what the reason of a failure says about the next build (S1)   |
 // | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
+// | `spread.rs`                  | builds that follow a failure of a dependency, spread          |
 // | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its decisions          |
 // | `reporting.rs`               | the states that a supervisor reports, and their events        |
 // | `build.rs`                   | `Build`, which a builder receives                             |
@@ -250,6 +254,7 @@ mod reporting;
 mod retrying;
 mod run_loop;
 mod shutdown;
+mod spread;
 mod supervisor;
 mod user_code;
 mod verdict;

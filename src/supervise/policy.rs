@@ -40,6 +40,7 @@ use crate::{numbers::ServiceIndex, store::Received};
 /// | [`retry_given_up`](Self::retry_given_up) | on |
 /// | [`build_timeout`](Self::build_timeout) | none |
 /// | [`debounce`](Self::debounce) | none |
+/// | [`spread`](Self::spread) | none |
 /// | [`drain_timeout`](Self::drain_timeout) | no draining |
 /// | [`stop_timeout`](Self::stop_timeout) | 10 s |
 /// | [`close_timeout`](Self::close_timeout) | 10 s |
@@ -68,6 +69,7 @@ pub struct RestartPolicy {
     pub(super) retry_given_up: bool,
     pub(crate) build_timeout: Option<Duration>,
     pub(crate) debounce: Duration,
+    pub(super) spread: Duration,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) stop_timeout: Duration,
     pub(crate) close_timeout: Duration,
@@ -85,6 +87,7 @@ impl Default for RestartPolicy {
             retry_given_up: true,
             build_timeout: None,
             debounce: Duration::ZERO,
+            spread: Duration::ZERO,
             drain_timeout: None,
             stop_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(10),
@@ -307,6 +310,47 @@ impl RestartPolicy {
     #[must_use]
     pub fn debounce(self, debounce: Duration) -> Self {
         Self { debounce, ..self }
+    }
+
+    /// Spreads the builds that follow a failure of a dependency over this time: each begins after
+    /// a random part of it. Default: none, all of them begin at once.
+    ///
+    /// For services that together would overload what they depend on: if a thousand of them lose
+    /// their connection in one instant, they do not connect in one instant. After a failure that
+    /// began in another service, the supervisor waits until the dependencies are ready again, then
+    /// for the random part of `most`, and then calls the builder. If one of them fails meanwhile,
+    /// it begins this wait anew. The same follows an expired
+    /// [grace period](crate::supervise::Build::wait_with_grace), a failure of a dependency during
+    /// the build, and a [restart](crate::Registry::restart) or a stop of a dependency.
+    ///
+    /// The supervisor waits for those services from which the last instance or build has received
+    /// an instance by a wait, apart from soft dependencies. Until then its state is
+    /// [`Waiting`](crate::supervise::SupervisorState::Waiting), after it
+    /// [`BackingOff`](crate::supervise::SupervisorState::BackingOff), with the time of the next
+    /// try. Therefore it is not meant for a builder that uses another service if the first one is
+    /// not ready: the builder is not asked before the first one is.
+    ///
+    /// A restart or a start of the service itself ends the wait, and so does its turn to stop. A
+    /// failure that began in the service is followed by a [backoff](Self::backoff), which has a
+    /// jitter of its own. A [limit](crate::Registry::limit_builds) on the number of builds counts
+    /// beside it.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    /// use std::time::Duration;
+    ///
+    /// // A thousand clients of one database come back within five seconds after it.
+    /// let policy = RestartPolicy::default().spread(Duration::from_secs(5));
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn spread(self, most: Duration) -> Self {
+        Self { spread: most, ..self }
+    }
+
+    /// Returns a random part of the time over which builds are spread.
+    pub(super) fn part_of_spread(&self) -> Duration {
+        self.spread.mul_f64(fastrand::f64())
     }
 
     /// Returns the delay before which no change starts a build: the first backoff without jitter.
@@ -541,5 +585,11 @@ mod tests {
                 assert!(matches!(counter.count_failure(Instant::now()), Decision::RetryAfter(_)));
             }
         }
+        for most in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            let policy = RestartPolicy::default().spread(most);
+            assert!((0..100).all(|_| policy.part_of_spread() <= most));
+        }
+        // The greatest part that there is.
+        assert!(Duration::MAX.mul_f64(1.0 - f64::EPSILON / 2.0) <= Duration::MAX);
     }
 }

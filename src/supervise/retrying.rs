@@ -63,14 +63,14 @@ impl Inputs {
 
 /// The wait for a retry. A planned end may interrupt it.
 pub(super) struct Delay {
-    until: Until,
+    pub(super) until: Until,
     /// The time of the failure: the time of draining is part of the delay.
-    since: Instant,
-    inputs: Inputs,
+    pub(super) since: Instant,
+    pub(super) inputs: Inputs,
 }
 
 /// What a retry waits for.
-enum Until {
+pub(super) enum Until {
     /// This time since the failure, or a change.
     Passed(Duration),
     /// A change, most likely of this service: it was not available.
@@ -79,6 +79,8 @@ enum Until {
     Changed,
     /// A change, if the policy says so: the supervisor has given up.
     Reset,
+    /// The dependencies, and then a random time, because the failure was theirs.
+    Spread,
 }
 
 /// What has ended the wait for a retry.
@@ -120,7 +122,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             _ => None,
         };
         let decision = match meaning {
-            Meaning::Excused => counter.ignore_failure(since),
+            Meaning::Excused => {
+                let decision = counter.ignore_failure(since);
+                if counter.policy().is_spread(failed) {
+                    let delay = Delay { until: Until::Spread, since, inputs: mem::take(inputs) };
+                    return Some(delay);
+                }
+                decision
+            }
             Meaning::Planned => counter.ignore_planned_failure(since),
             Meaning::Unavailable(_) if missing.is_some() => counter.ignore_failure(since),
             Meaning::Unavailable(_) | Meaning::Failed | Meaning::Permanent => {
@@ -166,11 +175,17 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             Until::Changed => self.set_state(SupervisorState::Permanent, failures, None),
             Until::Reset => self.set_state(SupervisorState::GivenUp, failures, None),
+            // Reported by the wait itself.
+            Until::Spread => {}
         }
     }
 
     /// Waits until the service is built again. Returns `false` if the service must stop.
     pub(super) async fn wait_to_retry(&self, delay: &Delay, counter: &mut FailureCounter) -> bool {
+        if let Until::Spread = delay.until {
+            // Boxed: most services are not spread, and their supervisors pay nothing for it.
+            return Box::pin(self.wait_spread(delay, counter)).await;
+        }
         let (end, first_backoff) = (delay.end(), delay.first_backoff(counter));
         let (missing, changes_count) = match delay.until {
             // A change is too late to end it.
@@ -180,6 +195,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Until::Available(missing) => (Some(missing), true),
             Until::Changed => (None, true),
             Until::Reset => (None, counter.policy().retry_given_up),
+            Until::Spread => unreachable!("`wait_spread` waits for it"),
         };
         let time = async {
             self.sleep_until(end).await;
@@ -264,7 +280,7 @@ impl Condition for InputChanged<'_> {
 
 /// Waits until one of several inputs has changed. A wake-up costs the check of one input, whatever
 /// their number.
-struct InputsChanged<'a> {
+pub(super) struct InputsChanged<'a> {
     waits: HashMap<ServiceIndex, (Wait<InputChanged<'a>>, Waker)>,
     /// Those that were not polled so far.
     new: Vec<ServiceIndex>,
@@ -272,7 +288,7 @@ struct InputsChanged<'a> {
 }
 
 impl<'a> InputsChanged<'a> {
-    fn new(store: &'a Store, given: BTreeMap<ServiceIndex, Option<Received>>) -> Self {
+    pub(super) fn new(store: &'a Store, given: BTreeMap<ServiceIndex, Option<Received>>) -> Self {
         let woken = WakeList::new();
         let new = given.keys().copied().collect();
         let waits = given.into_iter().map(|(input, given)| {

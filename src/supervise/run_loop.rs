@@ -120,6 +120,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                         // after a close the drop of `running` does. What follows is no failure of
                         // this instance, however late it is.
                         counter.record_down(self.now());
+                        *delay = self.spread_after_end(&mut inputs, counter);
                         return Some(running);
                     };
                     let ended = self.end_failed(running, &failed, counter, earlier).await;
@@ -131,6 +132,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // failure to be counted.
                 BuildResult::Failed(failure) if self.control.must_end() => {
                     drop(Shielded::new(failure));
+                    *delay = self.spread_after_end(&mut inputs, counter);
                     return None;
                 }
                 BuildResult::Failed(failure) => (Shielded::new(failure), self.now()),
@@ -138,6 +140,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 // service yet: then a dependency has stopped, and no other build could get it.
                 BuildResult::MustStop => {
                     self.must_stop().await;
+                    *delay = self.spread_after_end(&mut inputs, counter);
                     return None;
                 }
             };

@@ -31,6 +31,7 @@ mod shielded_sleeps;
 mod shutdown_plan;
 mod shutdown_requests;
 mod shutting_down;
+mod spread;
 mod stop_results;
 mod stopping;
 mod threads;
