@@ -148,6 +148,11 @@ impl ServiceSet {
         ServiceSetIter(self.ids.iter().copied())
     }
 
+    /// Returns the ids, in their order.
+    pub(crate) fn ids(&self) -> &[AnyId] {
+        &self.ids
+    }
+
     fn of(mut ids: Vec<AnyId>) -> Self {
         ids.sort_unstable();
         ids.dedup();

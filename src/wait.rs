@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | [`Registry::wait_ready`] | [`WaitReady`] | nothing |
 //! | [`Registry::wait_ready_any`] | [`WaitReadyAny`] | nothing |
-//! | [`Registry::wait_all_ready`] | [`WaitAllReady`] | nothing |
+//! | [`Registry::wait_all_ready`], [`Registry::wait_set_ready`] | [`WaitAllReady`] | nothing |
 //! | [`Registry::wait_changed`] | [`WaitChanged`] | nothing |
 //! | [`Running::failed`] | [`Failed`] | nothing |
 //! | [`Attempt::invalidated`] | [`Invalidated`] | nothing |
@@ -47,6 +47,7 @@
 //! [`Registry::wait_ready`]: crate::Registry::wait_ready
 //! [`Registry::wait_ready_any`]: crate::Registry::wait_ready_any
 //! [`Registry::wait_all_ready`]: crate::Registry::wait_all_ready
+//! [`Registry::wait_set_ready`]: crate::Registry::wait_set_ready
 //! [`Registry::wait_changed`]: crate::Registry::wait_changed
 //! [`Running::failed`]: crate::Running::failed
 //! [`Attempt::invalidated`]: crate::Attempt::invalidated

@@ -1,6 +1,6 @@
 //! Errors of reading services, and of waiting for one or for all of them.
 
-use std::{fmt, time::Duration};
+use std::{collections::HashSet, fmt, time::Duration};
 
 use super::{DependencyUnavailable, ForeignIdError, MustAwaitError};
 use crate::{
@@ -191,12 +191,13 @@ pub enum GetAllError {
     ForeignId(#[from] ForeignIdError),
 }
 
-/// The error of [`Registry::wait_all_ready`](crate::Registry::wait_all_ready): it lists the
-/// services that are not ready, and why.
+/// The error of [`Registry::wait_all_ready`](crate::Registry::wait_all_ready) and
+/// [`wait_set_ready`](crate::Registry::wait_set_ready): it lists those of the services that are not
+/// ready, and why.
 ///
 /// Its text contains each of them once, with its own words: what it waits for, or its last failure
-/// with all sources. Only the failure of the service that [`AllReadyError::TimedOut`] names is in
-/// the text of its source.
+/// with all sources. What it waits for follows if that is not one of them. Only the failure of the
+/// service that [`AllReadyError::TimedOut`] names is in the text of its source.
 ///
 /// ```
 /// use mainstay::{Registry, error::{self, AllReadyError}};
@@ -241,14 +242,18 @@ pub enum AllReadyError {
         not_ready: Vec<NotReadyService>,
         /// The duration of the wait.
         after: Duration,
-        /// The first service of `not_ready` that no other service blocks. If what blocked them has
-        /// become ready just after the timeout, the one for which the wait waited.
+        /// The first service of `not_ready` that no other service blocks. If what blocks them is
+        /// not in `not_ready`, or has become ready just after the timeout, the one for which the
+        /// wait waited.
         #[source]
         missing: DependencyUnavailable,
     },
     /// This thread polls an async supervisor, so it must not block.
     #[error(transparent)]
     MustAwait(#[from] MustAwaitError),
+    /// An id of the set belongs to another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignIdError),
 }
 
 /// A service that is not ready, and the reason.
@@ -297,10 +302,12 @@ impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(services, missing) = *self;
         let root = missing.and_then(DependencyUnavailable::not_ready).map(NotReady::root);
-        for (i, NotReadyService { service, not_ready, .. }) in services.iter().enumerate() {
+        let listed: HashSet<&str> = services.iter().map(|it| &*it.service).collect();
+        for (i, NotReadyService { not_ready, .. }) in services.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { "; " })?;
-            // The services of its path are in the list, too.
-            write!(f, "{}", not_ready.first(root != Some(service)))?;
+            // The other services of the list have words of their own.
+            let is_listed = |service: &ServiceName| listed.contains(&**service);
+            write!(f, "{}", not_ready.before(is_listed, root))?;
         }
         Ok(())
     }

@@ -1,11 +1,15 @@
-//! Waiting until all services are ready: the end of a server's start.
+//! Waiting until all services are ready, or those of a set: the end of a server's start.
 
 use std::time::Duration;
 
 use super::{NotReady, Registry};
 use crate::{
-    error::{AllReadyError, DependencyUnavailable, MustAwaitError, NotReadyService},
+    error::{
+        AllReadyError, DependencyUnavailable, ForeignIdError, MustAwaitError, NotReadyService,
+    },
     numbers::ServiceIndex,
+    service::AnyId,
+    service_set::ServiceSet,
     store::{Inspected, Store},
     waiting::{
         Wait,
@@ -14,16 +18,57 @@ use crate::{
 };
 
 impl Registry {
-    /// Waits until all services are ready, including those that are registered during the wait.
+    /// Makes services optional: the program is ready without them.
     ///
-    /// The wait checks one service after another, not all of them at one instant: a service that
-    /// was ready may fail while the next one is checked. Each time that a service becomes ready,
-    /// the wait checks all services again, so its cost is proportional to their number. The wait
-    /// is cancel-safe.
+    /// [`wait_all_ready`](Self::wait_all_ready) does not wait for an optional service, and
+    /// [`wait_set_ready`](Self::wait_set_ready) does if the set names it. Nothing else changes: it
+    /// is built, restarted and stopped as any other one, and a service that depends on it needs it.
+    ///
+    /// A service stays optional. A wait in progress takes note of it. Lock-free.
     ///
     /// # Errors
     ///
-    /// [`AllReadyError`], with the services that are not ready.
+    /// [`ForeignIdError`]: an id belongs to another registry. Then no service becomes optional.
+    ///
+    /// ```
+    /// let registry = mainstay::Registry::with_capacity(2)?;
+    /// let pool = registry.register::<u8>("pool")?;
+    /// let metrics = registry.register::<u8>("metrics")?;
+    /// registry.set_optional([metrics])?;
+    /// registry.constant(pool, 8)?;
+    ///
+    /// registry.wait_all_ready().wait_blocking()?;
+    /// assert!(registry.get(metrics).is_err());
+    /// assert!(registry.status(metrics)?.optional);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_optional<I: Into<AnyId>>(
+        &self,
+        services: impl IntoIterator<Item = I>,
+    ) -> Result<(), ForeignIdError> {
+        let services = services.into_iter().map(|id| self.index(id.into()));
+        for index in services.collect::<Result<Vec<_>, _>>()? {
+            // In this order: a wait sets the waiter bit, and then reads the flag (W).
+            if self.store().service(index).optional.set() {
+                self.store().wake(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all services are ready, apart from [optional](Self::set_optional) ones. Services
+    /// that are registered during the wait are included.
+    ///
+    /// The wait checks one service after another, not all of them at one instant: a service that
+    /// was ready may fail while the next one is checked. It sleeps until the first one that is not
+    /// ready has changed, and continues there. So its cost is that of one check of each service,
+    /// in whatever order they become ready; and of one more for each of them, each time that one
+    /// which it has passed is not ready at the end. The wait is cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`AllReadyError`], with the services that are not ready. It costs n log n for n services and
+    /// edges.
     ///
     /// ```
     /// let registry = mainstay::Registry::with_capacity(2)?;
@@ -35,26 +80,102 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_all_ready(&self) -> WaitAllReady {
-        Wait::new(AllReadyCondition { registry: self.clone(), next: 0 })
+        Wait::new(AllReadyCondition { registry: self.clone(), members: Members::Required, next: 0 })
+    }
+
+    /// Waits until all services of a set are ready, also those that are
+    /// [optional](Self::set_optional): the set names them. The wait for an empty set ends at once.
+    ///
+    /// Everything else is as for [`wait_all_ready`](Self::wait_all_ready).
+    ///
+    /// # Errors
+    ///
+    /// [`AllReadyError`], with those services of the set that are not ready.
+    ///
+    /// ```
+    /// use mainstay::{Registry, error::AllReadyError};
+    /// use std::time::Duration;
+    ///
+    /// let registry = Registry::with_capacity(3)?;
+    /// let pool = registry.register::<u8>("pool")?;
+    /// let cache = registry.register::<u16>("cache")?;
+    /// let server = registry.register::<u32>("server")?;
+    /// registry.constant(pool, 8)?;
+    /// registry.constant(cache, 80)?;
+    /// registry.wait_set_ready((pool, cache)).wait_blocking()?;
+    ///
+    /// let wait = registry.wait_set_ready((server, pool));
+    /// match wait.wait_blocking_timeout(Duration::from_millis(1)) {
+    ///     Err(AllReadyError::TimedOut { not_ready, .. }) => {
+    ///         assert_eq!(not_ready[0].service, "server");
+    ///     }
+    ///     _ => unreachable!("server has no provider"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_set_ready(&self, set: impl Into<ServiceSet>) -> WaitAllReady {
+        let members = Members::Set(set.into());
+        Wait::new(AllReadyCondition { registry: self.clone(), members, next: 0 })
     }
 }
 
-/// The wait of [`Registry::wait_all_ready`].
+/// The wait of [`Registry::wait_all_ready`] and [`Registry::wait_set_ready`]. It borrows nothing.
 pub type WaitAllReady = Wait<AllReadyCondition>;
+
+/// The services for which a wait waits. Each has a position.
+enum Members {
+    /// All that are not optional: the position is the index.
+    Required,
+    Set(ServiceSet),
+}
 
 pub struct AllReadyCondition {
     registry: Registry,
-    /// The index of the service that is waited for. All services before it were ready when they
+    members: Members,
+    /// The position of the service that is waited for. All services before it were ready when they
     /// were checked.
     next: u32,
 }
 
 impl AllReadyCondition {
-    /// Returns the first service with at least this index that is not ready.
-    fn first_not_ready(&self, from: u32) -> Option<ServiceIndex> {
+    /// Returns the position of the first service, from this position on, that is not ready.
+    fn first_not_ready(&self, from: u32) -> Option<u32> {
         let store = self.registry.store();
-        // A `skip` would visit each service that it skips, in each check.
-        ServiceIndex::range(from..store.len()).find(|&index| !store.is_ready(index))
+        match &self.members {
+            // A `skip` would visit each service that it skips, in each check.
+            Members::Required => ServiceIndex::range(from..store.len())
+                .find(|&index| !store.is_ready(index) && !store.service(index).optional.is_set())
+                .map(ServiceIndex::get),
+            Members::Set(set) => {
+                let rest = &set.ids()[from as usize..];
+                let found = rest.iter().position(|id| !store.is_ready(id.index));
+                found.map(|at| from + at as u32)
+            }
+        }
+    }
+
+    /// Returns the service at a position.
+    fn at(&self, position: u32) -> ServiceIndex {
+        match &self.members {
+            Members::Required => ServiceIndex::new(position),
+            Members::Set(set) => set.ids()[position as usize].index,
+        }
+    }
+
+    fn contains(&self, index: ServiceIndex) -> bool {
+        let store = self.registry.store();
+        match &self.members {
+            Members::Required => !store.service(index).optional.is_set(),
+            Members::Set(set) => set.contains(store.id(index)),
+        }
+    }
+
+    /// Returns the error of a set that contains the id of another registry.
+    fn foreign(&self) -> Result<(), ForeignIdError> {
+        let Members::Set(set) = &self.members else { return Ok(()) };
+        // The ids are sorted by registry.
+        let ends = [set.ids().first(), set.ids().last()];
+        ends.into_iter().flatten().try_for_each(|id| self.registry.index(*id).map(drop))
     }
 
     /// Returns the error with this description of all services that are not ready, unless all of
@@ -72,6 +193,7 @@ impl AllReadyCondition {
         let (inner, store) = (self.registry.inner(), self.registry.store());
         let describe = |(service, why): (Inspected, Option<NotReady>)| {
             let Inspected { index, state, blocked_by, .. } = service;
+            let why = why.filter(|_| self.contains(index))?;
             // The last failure of a blocked service is not the reason for which it is down now.
             let last_failure = if blocked_by.is_empty() { store.last_failure(index) } else { None };
             Some(NotReadyService {
@@ -80,7 +202,7 @@ impl AllReadyCondition {
                 generation: state.generation(),
                 blocked_by: blocked_by.into_iter().map(|index| store.name(index)).collect(),
                 last_failure,
-                not_ready: why?,
+                not_ready: why,
             })
         };
         let inspection = store.inspect_all();
@@ -93,6 +215,9 @@ impl Condition for AllReadyCondition {
     type Output = Result<(), AllReadyError>;
 
     fn check(&mut self) -> Option<Self::Output> {
+        if let Err(foreign) = self.foreign() {
+            return Some(Err(foreign.into()));
+        }
         // A service before `next` may have failed since it was checked: if all services from `next`
         // on are ready, all of them are checked once more.
         let Some(not_ready) = self.first_not_ready(self.next).or_else(|| self.first_not_ready(0))
@@ -101,17 +226,17 @@ impl Condition for AllReadyCondition {
         };
         // S7: if this changes `next`, `slots` changes too, and `Wait` checks once more after it has
         // set the waiter bit of the new slot.
-        self.next = not_ready.get();
+        self.next = not_ready;
         // Checked last: a closed registry whose services are all ready is not an error.
         if self.registry.is_closed() {
             return Some(self.unless_all_ready(|not_ready| AllReadyError::Closed { not_ready }));
         }
-        let has_stopped = self.registry.store().has_stopped(not_ready);
+        let has_stopped = self.registry.store().has_stopped(self.at(not_ready));
         has_stopped.then(|| self.unless_all_ready(|not_ready| AllReadyError::Stopped { not_ready }))
     }
 
     fn slots(&self) -> WaitSlots {
-        WaitSlots::of(ServiceIndex::new(self.next))
+        WaitSlots::of(self.at(self.next))
     }
 
     fn store(&self) -> &Store {
@@ -119,6 +244,8 @@ impl Condition for AllReadyCondition {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
+        // A wait that has returned the error of a foreign id can still be waited for again.
+        self.foreign()?;
         self.unless_all_ready(|not_ready| {
             let missing = match not_ready.iter().find(|found| found.blocked_by.is_empty()) {
                 Some(found) => {
@@ -126,9 +253,9 @@ impl Condition for AllReadyCondition {
                     let service = (service, found.generation);
                     DependencyUnavailable::still_not_ready(service, after, Some(why))
                 }
-                // The service that blocked them has become ready just now.
+                // What blocks them is not in the set, or has become ready just now.
                 None => {
-                    let next = ServiceIndex::new(self.next);
+                    let next = self.at(self.next);
                     DependencyUnavailable::timed_out(&self.registry, next, after)
                 }
             };

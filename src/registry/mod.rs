@@ -9,7 +9,7 @@
 //! | `fail.rs` | `fail`, `fail_instance` |
 //! | `inspect.rs` | `status`, `list` |
 //! | `observers.rs` | `observe` |
-//! | `all_ready.rs` | `wait_all_ready` |
+//! | `all_ready.rs` | `wait_all_ready`, `wait_set_ready`, `set_optional` |
 //! | `changed.rs` | `wait_changed` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready`, `wait_ready_any` |
 //! | `../provide/` | `provide`, `constant`, `watch` |
@@ -87,7 +87,7 @@ use crate::{
 /// - Reading: [`get`](Self::get), [`get_all`](Self::get_all), [`reader`](Self::reader),
 ///   [`cached`](Self::cached).
 /// - Waiting: [`wait_ready`](Self::wait_ready), [`wait_all_ready`](Self::wait_all_ready),
-///   [`wait_changed`](Self::wait_changed).
+///   [`wait_set_ready`](Self::wait_set_ready), [`wait_changed`](Self::wait_changed).
 /// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`; a value for good,
 ///   [`constant`](Self::constant).
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).

@@ -121,9 +121,17 @@ impl NotReady {
         Line { links: &self.links, with_failure: false }
     }
 
-    /// The part of the line that is about the service itself.
-    pub(crate) fn first(&self, with_failure: bool) -> impl fmt::Display + '_ {
-        Line { links: &self.links[..1], with_failure }
+    /// The part of the line that is about the service itself, and those that follow it on the path
+    /// before one that `ends` it. Without the failure of the root if that one is `known`.
+    pub(crate) fn before(
+        &self,
+        ends: impl Fn(&ServiceName) -> bool,
+        known: Option<&ServiceName>,
+    ) -> impl fmt::Display + '_ {
+        let after_first = self.links[1..].iter().position(|link| ends(&link.service));
+        let links = &self.links[..after_first.map_or(self.links.len(), |at| at + 1)];
+        // Only the root has a failure.
+        Line { links, with_failure: known != Some(self.root()) }
     }
 }
 

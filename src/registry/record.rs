@@ -115,6 +115,8 @@ pub struct ServiceRecord {
     pub replaced: u64,
     /// [`ServiceStatus::has_provider`].
     pub has_provider: bool,
+    /// [`ServiceStatus::optional`].
+    pub optional: bool,
     /// [`ServiceStatus::waiters`].
     pub waiters: u32,
     /// [`ServiceStatus::dependencies`].
@@ -238,6 +240,7 @@ impl From<&ServiceStatus> for ServiceRecord {
             failed: status.failed,
             replaced: status.replaced,
             has_provider: status.has_provider,
+            optional: status.optional,
             waiters: status.waiters,
             dependencies: status.dependencies.iter().map(DependencyRecord::from).collect(),
             dependents: status.dependents.clone(),

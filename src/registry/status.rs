@@ -81,6 +81,8 @@ pub struct ServiceStatus {
     pub replaced: u64,
     /// Whether it has a [`Provider`](crate::Provider).
     pub has_provider: bool,
+    /// Whether it is [optional](crate::Registry::set_optional): the program is ready without it.
+    pub optional: bool,
     /// The number of waits for it to be ready: those of readers, and those of attempts at its
     /// dependents.
     pub waiters: u32,
@@ -266,6 +268,7 @@ impl ServiceStatus {
             failed,
             replaced: store.replaced(index),
             has_provider: service.role.is_provided(),
+            optional: service.optional.is_set(),
             waiters: service.waiters.get(),
             dependencies: dependencies.into_iter().map(dependency).collect(),
             dependents: names(dependents),

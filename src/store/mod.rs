@@ -124,6 +124,8 @@ pub(crate) struct Service {
     pub(crate) changed: WaitPoint,
     pub(crate) role: Role,
     pub(crate) end_mark: EndMarkCell,
+    /// The program is ready without this service.
+    pub(crate) optional: Flag,
     history: History,
     abandoned: Abandoned,
     operations: &'static Operations,
@@ -232,6 +234,7 @@ impl Store {
             changed: WaitPoint::new(),
             role: Role::new(),
             end_mark: EndMarkCell::new(),
+            optional: Flag::new(),
             history: History::new(),
             abandoned: Abandoned::new(),
             operations: Operations::of::<T>(),

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use mainstay::error::AllReadyError;
+use mainstay::{ServiceSet, error::AllReadyError};
 
 use super::{
     Operation, counted,
@@ -19,6 +19,7 @@ use super::{
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation::new("wait for all: all are ready", all_are_ready),
     Operation::new("wait for all: they become ready in random order", all_become_ready),
+    Operation::new("wait for a set: half of all become ready in random order", set_becomes_ready),
     Operation::new("wait for all: the error names all", all_are_named),
     Operation::new("close", |n| close(n, 0)),
     Operation::new("close: each service has a waiter", |n| close(n, n)),
@@ -59,6 +60,24 @@ fn all_become_ready(n: usize) {
         assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
     });
     assert_eq!(services.ready(), n);
+}
+
+/// Polls the wait after each publication.
+fn set_becomes_ready(n: usize) {
+    let mut services = Services::new(n, DependenciesFirst, 0);
+    let mut context = Context::from_waker(Waker::noop());
+    let set: ServiceSet = services.ids.iter().copied().step_by(2).collect();
+    let order = in_order(n, Random);
+    let last = order.iter().rposition(|number| number % 2 == 0).unwrap();
+    counted(|| {
+        let mut wait = pin!(services.registry.wait_set_ready(set).into_future());
+        for &number in &order[..=last] {
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            services.publish(number);
+        }
+        assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    });
+    assert_eq!(services.ready(), last + 1);
 }
 
 /// All services are down, and half of them are blocked by the other half.

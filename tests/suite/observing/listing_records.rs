@@ -49,6 +49,7 @@ fn a_record_has_the_parts_and_the_text_of_its_listing() {
             assert_eq!((record.built, record.failed), (status.built, status.failed));
             assert_eq!((record.since, record.waiters), (status.since, status.waiters));
             assert_eq!(record.has_provider, status.has_provider);
+            assert_eq!(record.optional, status.optional);
             assert_eq!(record.dependents, status.dependents);
             assert_eq!(record.watched_by, status.watched_by);
             assert_eq!(record.blocked_by, status.blocked_by);

@@ -13,6 +13,7 @@ mod drained;
 #[cfg(all(feature = "smol", feature = "tokio"))]
 mod must_await;
 mod ready_any;
+mod sets;
 mod waits;
 mod wakers;
 #[cfg(feature = "stream")]
