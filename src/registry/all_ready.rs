@@ -253,7 +253,7 @@ impl Condition for AllReadyCondition {
                     let service = (service, found.generation);
                     DependencyUnavailable::still_not_ready(service, after, Some(why))
                 }
-                // What blocks them is not in the set, or has become ready just now.
+                // The service that blocks them is not in the set, or has become ready just now.
                 None => {
                     let next = self.at(self.next);
                     DependencyUnavailable::timed_out(&self.registry, next, after)

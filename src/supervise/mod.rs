@@ -219,8 +219,8 @@
 //     service fails, backs off and is built again as usual.
 // S6  A shutdown ends within its time. A service that exceeds its limit is failed, named in the
 //     report, and not waited for any longer.
-// S7  A wait for all, or for a set, misses no service: while it sleeps, it has set the waiter bit of
-//     the slot that its last check found not ready.
+// S7  A wait for all services, or for a set, misses none: while it sleeps, it has set the waiter
+//     bit of the slot that its last check found not ready.
 // S8  A service with a grace period fails at the first poll at which its dependency has been absent
 //     for the whole grace period, and not before.
 // H   Each value that was published for a receiver has exactly one end: it is handed over, or it is

@@ -318,8 +318,8 @@ impl RestartPolicy {
     /// For services that together would overload what they depend on: if a thousand of them lose
     /// their connection in one instant, they do not connect in one instant. After a failure that
     /// began in another service, the supervisor waits until the dependencies are ready again, then
-    /// for the random part of `most`, and then calls the builder. If one of them fails meanwhile,
-    /// it begins this wait anew. The same follows an expired
+    /// for the random part of `most`, and then calls the builder. If one of them fails during
+    /// this time, it begins this wait anew. The same follows an expired
     /// [grace period](crate::supervise::Build::wait_with_grace), a failure of a dependency during
     /// the build, and a [restart](crate::Registry::restart) or a stop of a dependency.
     ///
@@ -339,7 +339,7 @@ impl RestartPolicy {
     /// use mainstay::supervise::RestartPolicy;
     /// use std::time::Duration;
     ///
-    /// // A thousand clients of one database come back within five seconds after it.
+    /// // A thousand clients of one database recover within five seconds after it.
     /// let policy = RestartPolicy::default().spread(Duration::from_secs(5));
     /// # let _ = policy;
     /// ```

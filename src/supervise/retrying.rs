@@ -141,10 +141,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Decision::RetryAfter(delay) => match missing {
                 Some(missing) => Until::Available(missing),
                 None if meaning == Meaning::Permanent => Until::Changed,
+                // A delay of zero needs no clock. It follows most failures after a stable time.
+                None if delay.is_zero() => return None,
                 // The loop does not report `BackingOff` for no time. The delay may have passed
                 // while the instance was drained.
-                // No time needs no look at the clock: most failures after a stable time are so.
-                None if delay.is_zero() => return None,
                 None if since.checked_add(delay).is_some_and(|end| end <= self.now()) => {
                     return None;
                 }

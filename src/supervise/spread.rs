@@ -1,5 +1,5 @@
 //! Builds that follow a failure of a dependency, spread over a time: the services that have failed
-//! together do not come back together.
+//! together do not recover together.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -138,8 +138,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             if ready.values().all(Option::is_some) {
                 return ready;
             }
-            // One after the other, so that a wake-up costs one check. One that fails again
-            // meanwhile is found by the next round.
+            // One after the other, so that a wake-up costs one check. The next round finds one that
+            // has failed again.
             for &input in needed {
                 if store.instance_to_build_from(input).is_none() {
                     self.set_waiting(store.name(input), failures, None);

@@ -1,6 +1,6 @@
 //! Builds that follow a failure of a dependency, spread over a time.
 //!
-//! - A thousand dependents of one service come back within the time after it, never all at once,
+//! - A thousand dependents of one service recover within the time after it, never all at once,
 //!   also with a limit on the number of builds. A shutdown in the middle is not delayed.
 //! - A dependency that fails again is waited for again. A replacement changes nothing.
 //! - A restart or a stop of the service itself ends the wait.
@@ -257,7 +257,7 @@ fn a_dependency_that_fails_again_is_waited_for_again_and_a_replacement_changes_n
     assert_eq!(scene.runtime.get(scene.service), Some(4));
 }
 
-/// It fails and comes back, in between two polls of the supervisor.
+/// It fails and recovers between two polls of the supervisor.
 #[test]
 fn a_dependency_that_came_back_unnoticed_is_another_one() {
     let mut scene = Scene::up(exact().spread(HOUR));

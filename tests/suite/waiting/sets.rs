@@ -174,7 +174,7 @@ fn a_wait_is_woken_once_for_each_service_that_it_passes() {
     let registry = Registry::with_capacity(SERVICES).unwrap();
     let id = |i| registry.register::<usize>(&format!("s{i}")).unwrap();
     let ids: Vec<ServiceId<usize>> = (0..SERVICES).map(id).collect();
-    // The worst order for a wait that goes on with the next one, and the best one.
+    // The worst order for a wait that continues with the next one, and the best one.
     for order in [ids.clone(), ids.iter().rev().copied().collect()] {
         let set: ServiceSet = ids.iter().copied().collect();
         let mut wait = registry.wait_set_ready(set);
