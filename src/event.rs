@@ -156,8 +156,9 @@ pub enum EventKind<'a> {
     /// The work of the service is done. It stays ready.
     Completed,
     /// The instance is ready, and is degraded from now on, or for another reason than before
-    /// (`Live::set_degraded`). It is no longer degraded after [`NotDegraded`](Self::NotDegraded),
-    /// and after the end of its generation, which has an event of its own.
+    /// (`Live::set_degraded`, `Supervisor::probe_ready`). It is no longer degraded after
+    /// [`NotDegraded`](Self::NotDegraded), and after the end of its generation, which has an event
+    /// of its own.
     Degraded {
         /// Why it is degraded. If there are several reasons, all of them, separated by `; `.
         why: &'a str,

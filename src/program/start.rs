@@ -6,7 +6,7 @@ use super::ends::{EndGuard, Ends, Watched};
 use crate::{
     clock::block_on,
     registry::Registry,
-    supervise::{Body, CloseHook, Supervisor},
+    supervise::{Body, CloseHook, Probes, Supervisor},
 };
 
 /// A task that an executor of a program polls until it completes.
@@ -86,15 +86,16 @@ impl ProgramStart {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn spawn<T, B, H, F>(
+    pub fn spawn<T, B, H, P, F>(
         &mut self,
-        supervisor: Supervisor<T, B, H>,
-        run: impl FnOnce(Supervisor<T, B, H>) -> F,
+        supervisor: Supervisor<T, B, H, P>,
+        run: impl FnOnce(Supervisor<T, B, H, P>) -> F,
     ) -> io::Result<()>
     where
         T: Send + Sync + 'static,
         B: Body<T>,
         H: CloseHook<T>,
+        P: Probes<T>,
         F: Future<Output = ()> + Send + 'static,
     {
         let (guard, name) = self.guard(&supervisor)?;
@@ -126,16 +127,17 @@ impl ProgramStart {
     /// assert!(outcome.is_success());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn spawn_blocking<T, B, H>(
+    pub fn spawn_blocking<T, B, H, P>(
         &mut self,
-        supervisor: Supervisor<T, B, H>,
-        run: impl FnOnce(Supervisor<T, B, H>) + Send + 'static,
+        supervisor: Supervisor<T, B, H, P>,
+        run: impl FnOnce(Supervisor<T, B, H, P>) + Send + 'static,
     ) -> io::Result<()>
     where
         T: Send + Sync + 'static,
         B: Body<T>,
         H: CloseHook<T>,
-        Supervisor<T, B, H>: Send + 'static,
+        P: Probes<T>,
+        Supervisor<T, B, H, P>: Send + 'static,
     {
         let (guard, name) = self.guard(&supervisor)?;
         on_thread(&name, move || guard.run(move || run(supervisor)))
@@ -143,9 +145,9 @@ impl ProgramStart {
 
     /// Adds a supervisor to those of the program. Returns the guard of its end, and the name of its
     /// service.
-    fn guard<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>>(
+    fn guard<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>, P: Probes<T>>(
         &self,
-        supervisor: &Supervisor<T, B, H>,
+        supervisor: &Supervisor<T, B, H, P>,
     ) -> io::Result<(EndGuard, String)> {
         let status = self.registry.status(supervisor.id());
         let service =

@@ -12,8 +12,12 @@ use std::{
 use futures_lite::future::or;
 
 use super::{
-    Body, BodyEnd, BodyFailure, CloseReason, Live, SupervisorState, body::BodyResult,
-    output::UserError, pending_attempt::Grace, policy::FailureCounter, supervisor::ServiceLoop,
+    Body, BodyEnd, BodyFailure, CloseReason, Live, Probes, SupervisorState,
+    body::BodyResult,
+    output::UserError,
+    pending_attempt::Grace,
+    policy::FailureCounter,
+    supervisor::{ServiceLoop, Work},
     user_code::work_end,
 };
 use crate::{
@@ -33,24 +37,24 @@ use crate::{
 /// A published instance.
 #[cfg_attr(shuttle, expect(clippy::large_enum_variant, reason = "the locks of shuttle are large"))]
 pub(super) enum Up<T: Send + Sync + 'static> {
-    WithoutBody(Running<T>),
-    /// The body has weak references to it.
-    WithBody(Arc<Running<T>>),
+    Owned(Running<T>),
+    /// The body and the probes have weak references to it.
+    Shared(Arc<Running<T>>),
 }
 
 impl<T: Send + Sync + 'static> Up<T> {
-    pub(super) fn new<B: Body<T>>(running: Running<T>) -> Self {
-        match B::EXISTS {
-            true => Self::WithBody(Arc::new(running)),
-            false => Self::WithoutBody(running),
+    pub(super) fn new<B: Body<T>, P: Probes<T>>(running: Running<T>) -> Self {
+        match B::EXISTS || P::COUNT > 0 {
+            true => Self::Shared(Arc::new(running)),
+            false => Self::Owned(running),
         }
     }
 
     /// Returns the handle, after the generation has ended.
     async fn into_running(self) -> Running<T> {
         let mut shared = match self {
-            Self::WithoutBody(running) => return running,
-            Self::WithBody(shared) => shared,
+            Self::Owned(running) => return running,
+            Self::Shared(shared) => shared,
         };
         loop {
             match Arc::try_unwrap(shared) {
@@ -69,8 +73,8 @@ impl<T: Send + Sync + 'static> Deref for Up<T> {
 
     fn deref(&self) -> &Running<T> {
         match self {
-            Self::WithoutBody(running) => running,
-            Self::WithBody(running) => running,
+            Self::Owned(running) => running,
+            Self::Shared(running) => running,
         }
     }
 }
@@ -224,43 +228,53 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.must_stop().unless_holds(pin!(or(drained, expired))).await
     }
 
-    /// Runs the body of a published instance until the instance fails, and then until the body has
-    /// returned, at most for the stop timeout, and until the registry is closed. Returns the
-    /// failure, and its time: the body may return much later. Returns `None` if the service must
-    /// stop: then the instance can still be read.
-    pub(super) async fn run_body<B: Body<T>>(
+    /// Runs the body of a published instance, if there is one and `calls_body`, and its probes,
+    /// until the instance fails. Then waits until the body has returned, at most for the stop
+    /// timeout, and until the registry is closed. Returns the failure, and its time: the body may
+    /// return much later. Returns `None` if the service must stop: then the instance can still be
+    /// read.
+    pub(super) async fn run_work<B: Body<T>, P: Probes<T>>(
         &self,
         running: &Arc<Running<T>>,
         graces: Vec<Grace>,
-        body: &mut B,
+        work: &mut Work<B, P>,
+        calls_body: bool,
         counter: &FailureCounter,
     ) -> Option<(Shielded<Failure>, Instant)> {
         let mut down = pin!(self.down(running, graces));
-        let mut body = pin!(body.run(Live::new(running, &self.control)));
-        let mut has_returned = false;
+        let mut body = pin!(work.body.run(Live::new(running, &self.control)));
+        let mut has_returned = !calls_body;
         // The result of a body that has returned at the same time as the end.
         let mut returned = None;
-        let failed = poll_fn(|context| {
-            // The end of the instance first: a body that returns because of it has not failed.
-            if let Poll::Ready(failed) = down.as_mut().poll(context) {
-                return Poll::Ready(failed);
-            }
-            if !has_returned {
-                if let Poll::Ready(result) = body.as_mut().poll(context) {
-                    // Once more: the end may have come since, and the body has returned because of
-                    // it. The wake-up of `down` follows the end, and may not have come yet.
-                    if let Some(ended) = Wait::new(self.ends(running, false)).check_now() {
-                        returned = Some(result);
-                        return Poll::Ready(ended.failed());
-                    }
-                    has_returned = true;
-                    self.body_decides(running, result, counter);
-                    return down.as_mut().poll(context);
+        let failed = {
+            // S19: dropped at the end of the instance, before its body has returned.
+            let mut probes = pin!(work.probes.run(self, running));
+            poll_fn(|context| {
+                // The end of the instance first: a body that returns because of it has not failed.
+                if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                    return Poll::Ready(failed);
                 }
-            }
-            Poll::Pending
-        })
-        .await;
+                if !has_returned {
+                    if let Poll::Ready(result) = body.as_mut().poll(context) {
+                        // Once more: the end may have come since, and the body has returned because
+                        // of it. The wake-up of `down` follows the end, and may not have come yet.
+                        if let Some(ended) = self.check_ended(running.generation()) {
+                            returned = Some(result);
+                            return Poll::Ready(ended.failed());
+                        }
+                        has_returned = true;
+                        self.body_decides(running, result, counter);
+                        if let Poll::Ready(failed) = down.as_mut().poll(context) {
+                            return Poll::Ready(failed);
+                        }
+                    }
+                }
+                // They never complete: a probe that fails the instance wakes `down`.
+                let _ = probes.as_mut().poll(context);
+                Poll::Pending
+            })
+            .await
+        };
         let since = self.now();
         if !has_returned {
             // It knows (`Live::stopping`), and may have been notified before this supervisor.
@@ -324,20 +338,29 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     ) -> Option<Shielded<Failure>> {
         // Most services have no grace period, and pay nothing for those of others.
         if graces.is_empty() {
-            match Wait::new(self.ends(running, true)).await {
+            match Wait::new(self.ends(running.generation(), true)).await {
                 Ended::GraceDeclared => {}
                 ended => return ended.failed(),
             }
         }
-        let down = async { Wait::new(self.ends(running, false)).await.failed() };
+        let down = async { Wait::new(self.ends(running.generation(), false)).await.failed() };
         or(down, self.enforce_graces(graces, running)).await
     }
 
-    fn ends(&self, running: &Running<T>, unless_graces: bool) -> InstanceEnds<'_> {
+    /// Returns whether the instance of this generation has failed, or the service must stop.
+    pub(super) fn has_ended(&self, generation: Generation) -> bool {
+        self.check_ended(generation).is_some()
+    }
+
+    fn check_ended(&self, generation: Generation) -> Option<Ended> {
+        Wait::new(self.ends(generation, false)).check_now()
+    }
+
+    fn ends(&self, generation: Generation, unless_graces: bool) -> InstanceEnds<'_> {
         InstanceEnds {
             registry: self.registry(),
             index: self.id().index(),
-            generation: running.generation(),
+            generation,
             control: &self.control,
             unless_graces,
         }

@@ -124,6 +124,12 @@
 //! returns, the instance fails, so a service is never ready after its worker has died. A body may
 //! also say that the service is ready, but [degraded](Live::set_degraded).
 //!
+//! # Probes
+//!
+//! A [probe](Supervisor::probe) checks the value while the service is up: it pings a connection, or
+//! compares a queue with a limit. After several [misses in a row](RestartPolicy::probe_misses) the
+//! instance fails, or is [degraded](Supervisor::probe_ready).
+//!
 //! # Grace periods
 //!
 //! By default a service fails together with each dependency. With [`Build::wait_with_grace`] it
@@ -183,6 +189,7 @@
 // | `build_wait.rs`              | its waits for dependencies                                    |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
 // | `live.rs`                    | `Live`, which a body receives (S11)                           |
+// | `probe.rs`                   | probes of the instance that is up (S19)                       |
 // | `output.rs`                  | what builders and bodies may return                           |
 // | `pending_attempt.rs`         | the attempt of a build, which the supervisor keeps            |
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
@@ -234,6 +241,8 @@
 // S14 Each value that was published is closed once, in the order of publication, one at a time.
 // S15 A value is not closed while its service uses it: before its end, or while its body runs.
 // S16 No more builds run than a limit says, no build waits for ever, and a free place is used.
+// S19 A probe has an effect only if the value that it was called with is the current one when it
+//     ends, and the end of the instance was not announced before.
 
 mod body;
 mod build;
@@ -250,6 +259,7 @@ mod operations;
 mod output;
 mod pending_attempt;
 mod policy;
+mod probe;
 mod reporting;
 mod retrying;
 mod run_loop;
@@ -271,6 +281,7 @@ pub use self::{
     operations::{StopWait, TurnGuard},
     output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput, Completed},
     policy::RestartPolicy,
+    probe::{AsyncProbe, NoProbe, ProbeFailed, ProbeMiss, Probes},
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
     user_code::{BodyFailure, BuildFailure, CloseFailure},

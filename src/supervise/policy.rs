@@ -44,6 +44,7 @@ use crate::{numbers::ServiceIndex, store::Received};
 /// | [`drain_timeout`](Self::drain_timeout) | no draining |
 /// | [`stop_timeout`](Self::stop_timeout) | 10 s |
 /// | [`close_timeout`](Self::close_timeout) | 10 s |
+/// | [`probe_misses`](Self::probe_misses) | 3 |
 ///
 /// There is no limit of failures by default, so that a server whose database is down for a night
 /// works in the morning.
@@ -73,6 +74,7 @@ pub struct RestartPolicy {
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) stop_timeout: Duration,
     pub(crate) close_timeout: Duration,
+    pub(super) probe_misses: u32,
 }
 
 impl Default for RestartPolicy {
@@ -91,6 +93,7 @@ impl Default for RestartPolicy {
             drain_timeout: None,
             stop_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(10),
+            probe_misses: 3,
         }
     }
 }
@@ -208,6 +211,23 @@ impl RestartPolicy {
     #[must_use]
     pub fn close_timeout(self, time: Duration) -> Self {
         Self { close_timeout: time, ..self }
+    }
+
+    /// Sets the number of misses in a row after which a
+    /// [probe](crate::supervise::Supervisor::probe) fails its instance, or [marks it as
+    /// degraded](crate::supervise::Supervisor::probe_ready). Default: 3.
+    ///
+    /// It is the same for all probes of the service. Zero counts as 1.
+    ///
+    /// ```
+    /// use mainstay::supervise::RestartPolicy;
+    ///
+    /// let policy = RestartPolicy::default().probe_misses(5);
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn probe_misses(self, misses: u32) -> Self {
+        Self { probe_misses: misses.max(1), ..self }
     }
 
     /// Sets how long an instance must have been up so that its failure resets the counter.

@@ -10,12 +10,12 @@ use std::{
 };
 
 use super::{
-    Body, Build, BuildOutput, SupervisorState,
+    Body, Build, BuildOutput, NoBody, Probes, SupervisorState,
     building::BuildResult,
     ending::Up,
     policy::FailureCounter,
     retrying::{Delay, Inputs},
-    supervisor::ServiceLoop,
+    supervisor::{ServiceLoop, Work},
     user_code::UserBuilder,
 };
 use crate::{
@@ -38,10 +38,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Adds the instances of failed generations that their readers have not dropped to `earlier`.
     /// Keeps the wait for a retry in `delay`: if a planned end interrupts it, and the service may
     /// begin again after that, the next call continues it.
-    pub(super) async fn run_loop<F, O, B>(
+    pub(super) async fn run_loop<F, O, B, P>(
         &self,
         builder: &mut UserBuilder<F>,
-        body: &mut B,
+        work: &mut Work<B, P>,
         earlier: &mut Vec<Arc<InstanceTracker<T>>>,
         counter: &mut FailureCounter,
         delay: &mut Option<Delay>,
@@ -50,6 +50,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
         B: Body<T>,
+        P: Probes<T>,
     {
         // The references to the previous instance that remained when the drain timeout expired.
         let mut holders = 0;
@@ -78,7 +79,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 *delay = None;
             }
             // Returns here if the service must stop: no instance is up.
-            self.body_returned(body, counter).await?;
+            self.body_returned(&mut work.body, counter).await?;
             let mut inputs = Inputs::default();
             let result = {
                 let mut attempt = self.begin(counter, failed_at).await?;
@@ -101,18 +102,19 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     }
                     counter.record_up(self.now());
                     let (running, state) = match O::COMPLETES {
-                        true => (Up::WithoutBody(running), SupervisorState::Completed),
-                        false => (Up::new::<B>(running), SupervisorState::Up),
+                        true => (Up::new::<NoBody, P>(running), SupervisorState::Completed),
+                        false => (Up::new::<B, P>(running), SupervisorState::Up),
                     };
                     self.set_state(state, counter.failures(), None);
                     // `since` is before the end of the body and the draining: both are part of the
                     // backoff.
                     let up = match &running {
-                        Up::WithoutBody(running) => {
+                        Up::Owned(running) => {
                             self.down(running, graces).await.map(|failed| (failed, self.now()))
                         }
-                        Up::WithBody(running) => {
-                            self.run_body(running, graces, body, counter).await
+                        Up::Shared(running) => {
+                            let calls_body = B::EXISTS && !O::COMPLETES;
+                            self.run_work(running, graces, work, calls_body, counter).await
                         }
                     };
                     let Some((failed, since)) = up else {

@@ -12,7 +12,7 @@ use futures_lite::future::or;
 
 use super::{
     AsyncBody, AsyncHook, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, CloseHook,
-    CloseOutput, Closing, Live, NoBody, NoHook, RestartPolicy, closer::Closer,
+    CloseOutput, Closing, Live, NoBody, NoHook, NoProbe, Probes, RestartPolicy, closer::Closer,
     policy::FailureCounter, user_code::UserBuilder,
 };
 use crate::{
@@ -61,13 +61,20 @@ use crate::{
 /// # }
 /// ```
 #[must_use = "a supervisor does nothing until it is run"]
-pub struct Supervisor<T: Send + Sync + 'static, B = NoBody, H = NoHook> {
+pub struct Supervisor<T: Send + Sync + 'static, B = NoBody, H = NoHook, P = NoProbe> {
     service: ServiceLoop<T>,
     body: B,
     close_hook: H,
+    probes: P,
 }
 
-/// A supervised service: all of a supervisor but its body and its close hook.
+/// What runs while an instance is up.
+pub(super) struct Work<B, P> {
+    pub(super) body: B,
+    pub(super) probes: P,
+}
+
+/// A supervised service: all of a supervisor but its body, its close hook and its probes.
 pub(super) struct ServiceLoop<T: Send + Sync + 'static> {
     pub(super) provider: Provider<T>,
     pub(super) control: Arc<Control>,
@@ -86,11 +93,11 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             closer: None,
             wake_source: WakeSource::Clock,
         };
-        Self { service, body: NoBody, close_hook: NoHook }
+        Self { service, body: NoBody, close_hook: NoHook, probes: NoProbe }
     }
 }
 
-impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
+impl<T: Send + Sync + 'static, H: CloseHook<T>, P: Probes<T>> Supervisor<T, NoBody, H, P> {
     /// Sets the body: an async function that runs while the service is up.
     ///
     /// It is called after each publication, and receives a [`Live`] for it: a server accepts
@@ -148,13 +155,13 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<F>, H>
+    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<F>, H, P>
     where
         F: AsyncFnMut(Live<T>) -> O,
         O: BodyOutput,
     {
-        let Self { service, close_hook, .. } = self;
-        Supervisor { service, body: AsyncBody::new(body), close_hook }
+        let Self { service, close_hook, probes, .. } = self;
+        Supervisor { service, body: AsyncBody::new(body), close_hook, probes }
     }
 
     /// Sets the body: a blocking function that runs on a thread of its own while the service is up.
@@ -189,18 +196,18 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>> Supervisor<T, NoBody, H> {
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<F>, H>
+    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<F>, H, P>
     where
         F: FnMut(Live<T>) -> O + Send + 'static,
         O: BodyOutput,
     {
-        let Self { service, close_hook, .. } = self;
+        let Self { service, close_hook, probes, .. } = self;
         let name = service.registry().store().name(service.id().index());
-        Supervisor { body: BlockingBody::new(name.to_string(), body), service, close_hook }
+        Supervisor { body: BlockingBody::new(name.to_string(), body), service, close_hook, probes }
     }
 }
 
-impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
+impl<T: Send + Sync + 'static, B: Body<T>, P: Probes<T>> Supervisor<T, B, NoHook, P> {
     /// Sets the close hook, which receives each value of the service at its end: to flush a file,
     /// to disconnect, to wait for the tasks that the value has started.
     ///
@@ -247,19 +254,25 @@ impl<T: Send + Sync + 'static, B: Body<T>> Supervisor<T, B> {
     /// assert!(!fs::exists(&file)?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn on_close<F, O>(self, close_hook: F) -> Supervisor<T, B, AsyncHook<F>>
+    pub fn on_close<F, O>(self, close_hook: F) -> Supervisor<T, B, AsyncHook<F>, P>
     where
         F: AsyncFnMut(Closing<T>) -> O,
         O: CloseOutput,
     {
-        let Self { mut service, body, .. } = self;
+        let Self { mut service, body, probes, .. } = self;
         let receiver = Receiver::new(service.registry(), service.id());
         service.closer = Some(Closer::new(receiver));
-        Supervisor { service, body, close_hook: AsyncHook::new(close_hook) }
+        Supervisor { service, body, close_hook: AsyncHook::new(close_hook), probes }
     }
 }
 
-impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> {
+impl<T, B, H, P> Supervisor<T, B, H, P>
+where
+    T: Send + Sync + 'static,
+    B: Body<T>,
+    H: CloseHook<T>,
+    P: Probes<T>,
+{
     /// Sets the restart policy: backoff, limits and timeouts.
     ///
     /// ```
@@ -276,6 +289,12 @@ impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> 
     pub fn restart_policy(mut self, policy: RestartPolicy) -> Self {
         self.service.policy = policy;
         self
+    }
+
+    /// Returns the supervisor with other probes.
+    pub(super) fn map_probes<Q>(self, map: impl FnOnce(P) -> Q) -> Supervisor<T, B, H, Q> {
+        let Self { service, body, close_hook, probes } = self;
+        Supervisor { service, body, close_hook, probes: map(probes) }
     }
 
     /// Returns the id of the service.
@@ -330,9 +349,10 @@ impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> 
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
     {
-        let Self { service, mut body, mut close_hook } = self;
+        let Self { service, body, mut close_hook, probes } = self;
         service.control.start(service.stop_limit::<B, H>());
-        let work = service.build_and_stop(builder, &mut body);
+        let mut work = Work { body, probes };
+        let work = service.build_and_stop(builder, &mut work);
         or(work, service.close_values(&mut close_hook)).await;
     }
 
@@ -371,11 +391,12 @@ impl<T: Send + Sync + 'static, B: Body<T>, H: CloseHook<T>> Supervisor<T, B, H> 
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Builds the service and stops it at its turns, until a shutdown or the close of the registry.
-    async fn build_and_stop<F, O, B>(&self, builder: F, body: &mut B)
+    async fn build_and_stop<F, O, B, P>(&self, builder: F, work: &mut Work<B, P>)
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
         B: Body<T>,
+        P: Probes<T>,
     {
         // The instances of earlier generations that have readers.
         let mut earlier = Vec::new();
@@ -384,10 +405,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let mut delay = None;
         loop {
             let running =
-                self.run_loop(&mut builder, body, &mut earlier, &mut counter, &mut delay).await;
+                self.run_loop(&mut builder, work, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
             let Some(end) = self.control.execute_end() else { return };
-            self.stop(running, body, &mut earlier).await;
+            self.stop(running, &mut work.body, &mut earlier).await;
             // The drop of this supervisor reports the end.
             if end.kind == EndKind::ShutDown {
                 return;
@@ -434,7 +455,7 @@ impl<T: Send + Sync + 'static> Drop for ServiceLoop<T> {
     }
 }
 
-impl<T: Send + Sync + 'static, B, H> fmt::Debug for Supervisor<T, B, H> {
+impl<T: Send + Sync + 'static, B, H, P> fmt::Debug for Supervisor<T, B, H, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ServiceLoop { provider, policy, .. } = &self.service;
         f.debug_struct("Supervisor")

@@ -12,8 +12,9 @@ use crate::{
 /// A service is ready, and works less well than it should; a part of
 /// [`SupervisorStatus`](crate::supervise::SupervisorStatus).
 ///
-/// Its body has said so ([`Live::set_degraded`](crate::supervise::Live::set_degraded)). `Display`
-/// writes *degraded*, and why.
+/// Its body has said so ([`Live::set_degraded`](crate::supervise::Live::set_degraded)), or a probe
+/// ([`Supervisor::probe_ready`](crate::supervise::Supervisor::probe_ready)). `Display` writes
+/// *degraded*, and why.
 ///
 /// ```
 /// use mainstay::{Registry, supervise::BodyEnd};
@@ -61,6 +62,8 @@ impl fmt::Display for Degraded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DegradedBy {
     Body,
+    /// The probe with this number; the first one that was added is 1.
+    Probe(u32),
 }
 
 /// The reasons for which the instances of one generation are degraded.

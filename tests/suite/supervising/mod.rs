@@ -23,6 +23,7 @@ mod operations;
 mod overlapping;
 mod pace;
 mod panics;
+mod probes;
 mod restarting;
 mod retries;
 mod runtime;
