@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    SupervisorState, building::BuildUseless, policy::FailureCounter, supervisor::ServiceLoop,
+    SupervisorState, building::BuildUseless, failure_counter::FailureCounter,
+    supervisor::ServiceLoop,
 };
 use crate::{
     error::ForeignIdError,

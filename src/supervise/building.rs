@@ -5,8 +5,9 @@ use std::{error::Error, mem, pin::pin, time::Duration};
 use futures_lite::future::or;
 
 use super::{
-    Build, BuildFailure, BuildOutput, build, build_timer::BuildTimer, pending_attempt::Grace,
-    policy::FailureCounter, retrying::Inputs, supervisor::ServiceLoop, user_code::UserBuilder,
+    Build, BuildFailure, BuildOutput, build, build_timer::BuildTimer,
+    failure_counter::FailureCounter, pending_attempt::Grace, retrying::Inputs,
+    supervisor::ServiceLoop, user_code::UserBuilder,
 };
 use crate::{
     error::ReadyError,

@@ -14,9 +14,9 @@ use futures_lite::future::or;
 use super::{
     Body, BodyEnd, BodyFailure, CloseReason, Live, Probes, SupervisorState,
     body::BodyResult,
+    failure_counter::FailureCounter,
     output::UserError,
     pending_attempt::Grace,
-    policy::FailureCounter,
     supervisor::{ServiceLoop, Work},
     user_code::work_end,
 };

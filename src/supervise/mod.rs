@@ -183,7 +183,8 @@
 // | `verdict.rs`                 | what the reason of a failure says about the next build (S1)   |
 // | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
 // | `spread.rs`                  | builds that follow a failure of a dependency, spread          |
-// | `policy.rs`                  | `RestartPolicy`; `FailureCounter`, and its decisions          |
+// | `policy.rs`                  | `RestartPolicy`                                               |
+// | `failure_counter.rs`         | the failures that are counted, and what follows (S1)          |
 // | `reporting.rs`               | the states that a supervisor reports, and their events        |
 // | `build.rs`                   | `Build`, which a builder receives                             |
 // | `build_wait.rs`              | its waits for dependencies                                    |
@@ -253,6 +254,7 @@ mod building;
 mod closer;
 mod closing;
 mod ending;
+mod failure_counter;
 mod grace;
 mod live;
 mod operations;

@@ -15,7 +15,7 @@ use futures_lite::future::or;
 
 use super::{
     SupervisorState,
-    policy::{Decision, FailureCounter},
+    failure_counter::{Decision, FailureCounter},
     supervisor::ServiceLoop,
     verdict::Meaning,
     wake_list::WakeList,

@@ -13,7 +13,7 @@ use super::{
     Body, Build, BuildOutput, NoBody, Probes, SupervisorState,
     building::BuildResult,
     ending::Up,
-    policy::FailureCounter,
+    failure_counter::FailureCounter,
     retrying::{Delay, Inputs},
     supervisor::{ServiceLoop, Work},
     user_code::UserBuilder,

@@ -11,7 +11,7 @@ use futures_lite::future::or;
 
 use super::{
     RestartPolicy, SupervisorState,
-    policy::FailureCounter,
+    failure_counter::FailureCounter,
     retrying::{Delay, Inputs, InputsChanged, Until},
     supervisor::ServiceLoop,
 };

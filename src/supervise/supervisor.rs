@@ -13,7 +13,7 @@ use futures_lite::future::or;
 use super::{
     AsyncBody, AsyncHook, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, CloseHook,
     CloseOutput, Closing, Live, NoBody, NoHook, NoProbe, Probes, RestartPolicy, closer::Closer,
-    policy::FailureCounter, user_code::UserBuilder,
+    failure_counter::FailureCounter, user_code::UserBuilder,
 };
 use crate::{
     clock::{WakeSource, block_on},
