@@ -52,6 +52,12 @@ pub(crate) mod sealed {
 
         fn store(&self) -> &Store;
 
+        /// Returns whether the condition also depends on the log of what is stuck. Then `slots`
+        /// returns one slot.
+        fn reads_stuck_log(&self) -> bool {
+            false
+        }
+
         /// Returns the error of a wait that has lasted for `after`.
         fn timed_out(&self, after: Duration) -> Self::Output;
 
@@ -135,6 +141,10 @@ impl<C: Condition> Wait<C> {
     #[cfg(any(feature = "stream", feature = "supervise"))]
     pub(crate) fn condition(&self) -> &C {
         &self.condition
+    }
+
+    pub(crate) fn condition_mut(&mut self) -> &mut C {
+        &mut self.condition
     }
 
     /// Lets a wait that has returned its output wait again.
@@ -330,13 +340,18 @@ impl<C: Condition> Future for Wait<C> {
 }
 
 impl<C: Condition> Wait<C> {
-    /// Listens at the slots, and sets their waiter bits.
+    /// Listens at the slots, and sets their waiter bits. Listens to the log, too.
     fn arm(&mut self, slots: WaitSlots) {
         let store = self.condition.store();
         for slot in slots.iter() {
             // In this order: a thread that reads the bit must find the listener.
             self.waiter.listen(&store.service(slot).changed);
             store.slot(slot).state.set_waiters();
+        }
+        if self.condition.reads_stuck_log() {
+            // event-listener makes listening and notifying sequentially consistent: either the
+            // check that follows finds the entry, or the notification finds this listener.
+            self.waiter.listen(&store.stuck.changed);
         }
     }
 }

@@ -43,6 +43,10 @@ pub enum WaitReadyError {
     /// The service was not ready before the timeout expired.
     #[error("the wait for {} has timed out", .0.service)]
     TimedOut(#[source] DependencyUnavailable),
+    /// The service cannot become ready without help, and the wait ends in this case
+    /// ([`unless_stuck`](crate::wait::Wait::unless_stuck)). The source says why.
+    #[error("{} cannot become ready by itself", .0.service)]
+    Stuck(#[source] DependencyUnavailable),
     /// This thread polls an async supervisor, so it must not block.
     #[error(transparent)]
     MustAwait(#[from] MustAwaitError),
@@ -245,6 +249,18 @@ pub enum AllReadyError {
         /// The first service of `not_ready` that no other service blocks. If what blocks them is
         /// not in `not_ready`, or has become ready just after the timeout, the one for which the
         /// wait waited.
+        #[source]
+        missing: DependencyUnavailable,
+    },
+    /// One of the services cannot become ready without help: it has given up, failed permanently or
+    /// was stopped, its supervisor has ended, or, once
+    /// [start-up is complete](crate::Registry::startup_complete), it has no provider or no running
+    /// supervisor. Or it waits for such a service.
+    #[error("{} cannot become ready by itself", .missing.service)]
+    Stuck {
+        /// The services that were not ready at that time.
+        not_ready: Vec<NotReadyService>,
+        /// The service that is stuck, with the path to the root of the reason.
         #[source]
         missing: DependencyUnavailable,
     },

@@ -22,6 +22,9 @@ use crate::{
 ///   whose service was not ready.
 /// - [`WaitReadyError::TimedOut`](super::WaitReadyError::TimedOut): the service that was waited
 ///   for.
+/// - [`WaitReadyError::Stuck`](super::WaitReadyError::Stuck): the service that was waited for.
+/// - [`AllReadyError::Stuck`](super::AllReadyError::Stuck): the first one that was found to be
+///   stuck.
 /// - [`WaitForError::TimedOut`](super::WaitForError::TimedOut), of an attempt or a build: the
 ///   dependency.
 /// - [`AllReadyError::TimedOut`](super::AllReadyError::TimedOut): the first service, in the order
@@ -65,6 +68,7 @@ pub struct DependencyUnavailable {
     /// - [`Unavailable::NotReady`]: the present generation during the read.
     /// - [`Unavailable::TimedOut`]: the present generation when the timeout expired. It may be a
     ///   later one than at the begin of the wait.
+    /// - [`Unavailable::Stuck`]: the present generation at the end of the wait.
     /// - [`Unavailable::Failed`]: the generation that the failure has ended, or the generation of
     ///   the failed attempt.
     ///
@@ -108,6 +112,9 @@ pub enum Unavailable {
         /// The duration of the wait.
         after: Duration,
     },
+    /// The service was not ready, and cannot become ready without help: it has given up, was
+    /// stopped, has no provider, or waits for such a service.
+    Stuck,
     /// The instance has failed. The failure is the source.
     Failed(Arc<Failure>),
 }
@@ -165,7 +172,7 @@ impl DependencyUnavailable {
     /// ```
     pub fn failure(&self) -> Option<&Failure> {
         match &self.kind {
-            Unavailable::NotReady { .. } | Unavailable::TimedOut { .. } => {
+            Unavailable::NotReady { .. } | Unavailable::TimedOut { .. } | Unavailable::Stuck => {
                 self.not_ready().and_then(NotReady::failure)
             }
             Unavailable::Failed(failure) => Some(failure),
@@ -175,7 +182,7 @@ impl DependencyUnavailable {
     /// Returns why the service was not ready. `None` if it has become ready since then, or if its
     /// instance has failed ([`Unavailable::Failed`]).
     ///
-    /// A wait that has timed out has found it at the timeout. A read is wait-free, and finds
+    /// A wait that has timed out, or has found it stuck, has found it at that time. A read is wait-free, and finds
     /// nothing: this method does, when it is called for the first time, or when the text or the
     /// source of the error is read. So it may show a later state than that of the read.
     ///
@@ -217,6 +224,15 @@ impl DependencyUnavailable {
         Self { service, generation, kind: Unavailable::TimedOut { after }, why: why.into() }
     }
 
+    /// A wait for the service has found that it is stuck. `None` if it is not any more.
+    pub(crate) fn stuck(registry: &Registry, index: ServiceIndex) -> Option<Self> {
+        let why = registry.if_stuck(index)?;
+        let store = registry.store();
+        let generation = store.slot(index).state.load().generation();
+        let (service, why) = (store.name(index), Some(why).into());
+        Some(Self { service, generation, kind: Unavailable::Stuck, why })
+    }
+
     /// An instance of the service has failed.
     pub(crate) fn failed(
         (service, generation): (ServiceName, Generation),
@@ -231,7 +247,10 @@ impl fmt::Display for DependencyUnavailable {
         let Self { service, generation, kind, .. } = self;
         let why = self.not_ready().map(NotReady::without_failure);
         match (kind, why) {
-            (Unavailable::NotReady { .. }, Some(why)) => write!(f, "{why}"),
+            (Unavailable::NotReady { .. } | Unavailable::Stuck, Some(why)) => write!(f, "{why}"),
+            (Unavailable::Stuck, None) => {
+                write!(f, "{service} was stuck in generation {generation}")
+            }
             (Unavailable::NotReady { phase }, None) => {
                 write!(f, "{service} was {phase} in generation {generation}")
             }

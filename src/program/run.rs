@@ -178,6 +178,8 @@ impl Program {
 
     /// Ends the program if not all services have been ready within this time after the start
     /// function has returned, by the clock of the registry. The default is no limit.
+    /// [Optional](Registry::set_optional) services do not count. It ends at once if one of the
+    /// services is stuck: it has given up, or was not started ([`Registry::wait_all_ready`]).
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -354,7 +356,10 @@ impl Program {
             })
         }));
         let failed = match result {
-            Ok(Ok(())) => None,
+            Ok(Ok(())) => {
+                registry.startup_complete();
+                None
+            }
             Ok(Err(message)) => Some(message),
             Err(payload) => Some(format!("panicked: {}", panic_message(payload))),
         };
@@ -392,7 +397,7 @@ async fn supervisor_ended(ends: Arc<Ends>) -> EndCause {
 /// Completes if not all services have become ready in time.
 async fn not_started(registry: Registry, timeout: Duration) -> EndCause {
     match registry.wait_all_ready().timeout(timeout, registry.clock()).await {
-        Err(error @ AllReadyError::TimedOut { .. }) => {
+        Err(error @ (AllReadyError::TimedOut { .. } | AllReadyError::Stuck { .. })) => {
             EndCause::StartFailed { message: chain(&error).to_string() }
         }
         // The other errors are those of a shutdown, which is a cause of its own.

@@ -152,6 +152,8 @@ impl ProgramStart {
         let status = self.registry.status(supervisor.id());
         let service =
             status.map_err(|foreign| io::Error::new(io::ErrorKind::InvalidInput, foreign))?.name;
+        // Its thread may begin after start-up is complete.
+        supervisor.set_run();
         let (registry, name) = (self.registry.clone(), String::from(service.clone()));
         // A close is noticed by supervisors before it is the reason of the end.
         let is_requested = move || registry.is_closed() || registry.shutdown_reason().is_some();

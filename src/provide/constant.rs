@@ -118,6 +118,7 @@ impl Registry {
             let failure = store.failure(index, generation);
             return Err(ConstantError::Invalidated { value, failure });
         }
+        self.review_if_stuck(index);
         store.keep_constant(id, generation);
         self.emit(index, generation, Duration::ZERO, EventKind::Ready);
         // The close sets its flag, then wakes each slot by a read-modify-write of the state, and

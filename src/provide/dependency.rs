@@ -160,12 +160,15 @@ impl<I: DependencyId> Condition for DependencyWait<'_, I> {
         let (store, dependency) = (self.registry.store(), self.dependency());
         let awaited = Awaited::Dependency(dependency);
         self.shown = Some(store.wait_started(self.dependent, self.generation, awaited));
+        self.registry.review_waits(self.dependent);
         self.registry.wait_started(dependency, Some(self.dependent));
     }
 
     fn on_end(&mut self, started_at: Option<Instant>) {
         if let Some(shown) = self.shown.take() {
-            self.registry.store().wait_ended(self.dependent, shown);
+            if self.registry.store().wait_ended(self.dependent, shown) {
+                self.registry.review_waits(self.dependent);
+            }
         }
         self.registry.wait_ended(self.dependency(), Some(self.dependent), started_at);
     }

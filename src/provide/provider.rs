@@ -126,7 +126,10 @@ impl Registry {
             return Err(ProvideError::Closed { service: name() });
         }
         match self.store().service(index).role.take(supervised) {
-            Ok(()) => Ok(Provider { registry: self.clone(), id }),
+            Ok(()) => {
+                self.review_if_stuck(index);
+                Ok(Provider { registry: self.clone(), id })
+            }
             Err(RoleRefused::Taken) => Err(ProvideError::AlreadyProvided { service: name() }),
             Err(RoleRefused::NeedsSupervisor) => {
                 Err(ProvideError::NeedsSupervisor { service: name() })
@@ -182,6 +185,7 @@ impl<T: Send + Sync + 'static> Drop for Provider<T> {
         let reason = Reason::dropped(self.registry.is_closed(), Reason::ProviderDropped);
         let _ = self.registry.cascade(self.id.index(), Target::Any, reason);
         self.registry.store().service(self.id.index()).role.release();
+        self.registry.review(self.id.index());
     }
 }
 

@@ -45,7 +45,9 @@ impl<'a> WaitingFor<'a> {
 
     /// Removes the text from the status.
     pub(crate) fn end(&self) {
-        self.registry.store().wait_ended(self.service, self.number);
+        if self.registry.store().wait_ended(self.service, self.number) {
+            self.registry.review_waits(self.service);
+        }
     }
 }
 

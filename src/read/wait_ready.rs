@@ -9,9 +9,10 @@ use super::find_current_arc;
 use crate::{
     error::{DependencyUnavailable, MustAwaitError, WaitReadyError},
     instance::{Instance, InstanceId},
+    numbers::ServiceIndex,
     registry::Registry,
     service::{AnyId, ServiceId},
-    store::{Phase, Store},
+    store::{EntryNumber, Phase, Store},
     sync::shielded,
     waiting::{
         Wait,
@@ -32,6 +33,7 @@ impl Registry {
     /// - [`WaitReadyError::Closed`]: the registry is closed, and the service is not ready.
     /// - [`WaitReadyError::Stopped`]: a shutdown has stopped the service.
     /// - [`WaitReadyError::TimedOut`]: the timeout expired.
+    /// - [`WaitReadyError::Stuck`]: only after [`unless_stuck`](Wait::unless_stuck).
     /// - [`WaitReadyError::ForeignId`]: the id belongs to another registry.
     ///
     /// ```
@@ -43,7 +45,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_ready<T: Send + Sync + 'static>(&self, id: ServiceId<T>) -> WaitReady<T> {
-        Wait::new(ReadyCondition { registry: self.clone(), id })
+        Wait::new(ReadyCondition::new(self, id))
     }
 
     /// Waits until a service of any type is ready, and returns what identifies its instance.
@@ -71,7 +73,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_ready_any(&self, id: impl Into<AnyId>) -> WaitReadyAny {
-        Wait::new(ReadyCondition { registry: self.clone(), id: id.into() })
+        Wait::new(ReadyCondition::new(self, id.into()))
     }
 }
 
@@ -119,6 +121,62 @@ impl ReadId for AnyId {
 pub struct ReadyCondition<I> {
     registry: Registry,
     id: I,
+    /// The wait ends if the service is stuck.
+    unless_stuck: bool,
+    /// The last entry of the log of what is stuck that was checked.
+    seen: Option<EntryNumber>,
+}
+
+impl<I> ReadyCondition<I> {
+    fn new(registry: &Registry, id: I) -> Self {
+        Self { registry: registry.clone(), id, unless_stuck: false, seen: None }
+    }
+
+    /// Returns the error if the service is stuck (S17).
+    fn stuck(&mut self, index: ServiceIndex) -> Option<WaitReadyError> {
+        if !self.unless_stuck {
+            return None;
+        }
+        // Before the states are read.
+        let last = self.registry.store().stuck.last();
+        if self.seen.replace(last) == Some(last) {
+            return None;
+        }
+        DependencyUnavailable::stuck(&self.registry, index).map(WaitReadyError::Stuck)
+    }
+}
+
+impl<I: ReadId> Wait<ReadyCondition<I>> {
+    /// Lets the wait end if the service is *stuck*: it cannot become ready without help.
+    ///
+    /// These are the cases: its supervisor has given up, failed permanently, or ended; it was
+    /// stopped; and, once [start-up is complete](Registry::startup_complete), it has no provider, or
+    /// its supervisor was not run. Also if it waits for a service that is stuck. Otherwise the
+    /// wait lasts until a `restart`, a `start`, or a change helps.
+    ///
+    /// Each time that any service of the registry gets stuck, the wait is woken, and follows the
+    /// path from the service to the root of the reason, at most 64 services.
+    ///
+    /// # Errors
+    ///
+    /// The wait then returns [`WaitReadyError::Stuck`].
+    ///
+    /// ```
+    /// use mainstay::error::{self, WaitReadyError};
+    ///
+    /// let registry = mainstay::Registry::with_capacity(1)?;
+    /// let port = registry.register::<u16>("port")?;
+    /// registry.startup_complete();
+    /// let error = registry.wait_ready(port).unless_stuck().wait_blocking().unwrap_err();
+    /// assert!(matches!(error, WaitReadyError::Stuck(_)));
+    /// let text = "port cannot become ready by itself: port: no provider";
+    /// assert!(error::chain(&error).to_string().starts_with(text));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unless_stuck(mut self) -> Self {
+        self.condition_mut().unless_stuck = true;
+        self
+    }
 }
 
 impl<I: ReadId> Condition for ReadyCondition<I> {
@@ -133,7 +191,7 @@ impl<I: ReadId> Condition for ReadyCondition<I> {
         if let Some(instance) = self.id.read(store) {
             return Some(Ok(instance));
         }
-        store.end_of_wait(index).map(Err)
+        store.end_of_wait(index).or_else(|| self.stuck(index)).map(Err)
     }
 
     fn slots(&self) -> WaitSlots {
@@ -142,6 +200,10 @@ impl<I: ReadId> Condition for ReadyCondition<I> {
 
     fn store(&self) -> &Store {
         self.registry.store()
+    }
+
+    fn reads_stuck_log(&self) -> bool {
+        self.unless_stuck
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {

@@ -10,7 +10,7 @@ use crate::{
     numbers::ServiceIndex,
     service::AnyId,
     service_set::ServiceSet,
-    store::{Inspected, Store},
+    store::{EntryNumber, Inspected, Store},
     waiting::{
         Wait,
         sealed::{BlockingCondition, Condition, WaitSlots},
@@ -65,6 +65,12 @@ impl Registry {
     /// in whatever order they become ready; and of one more for each of them, each time that one
     /// which it has passed is not ready at the end. The wait is cancel-safe.
     ///
+    /// It ends with an error if one of the services is *stuck*: it cannot become ready without help.
+    /// These are the cases: its supervisor has given up, failed permanently, or ended; it was
+    /// stopped; and, once [start-up is complete](Self::startup_complete), it has no provider, or its
+    /// supervisor was not run. Also if it waits for a service that is stuck. After a `restart` or
+    /// a `start` of the root, wait again.
+    ///
     /// # Errors
     ///
     /// [`AllReadyError`], with the services that are not ready. It costs n log n for n services and
@@ -80,7 +86,12 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_all_ready(&self) -> WaitAllReady {
-        Wait::new(AllReadyCondition { registry: self.clone(), members: Members::Required, next: 0 })
+        Wait::new(AllReadyCondition {
+            registry: self.clone(),
+            members: Members::Required,
+            next: 0,
+            seen: 0,
+        })
     }
 
     /// Waits until all services of a set are ready, also those that are
@@ -115,7 +126,7 @@ impl Registry {
     /// ```
     pub fn wait_set_ready(&self, set: impl Into<ServiceSet>) -> WaitAllReady {
         let members = Members::Set(set.into());
-        Wait::new(AllReadyCondition { registry: self.clone(), members, next: 0 })
+        Wait::new(AllReadyCondition { registry: self.clone(), members, next: 0, seen: 0 })
     }
 }
 
@@ -135,6 +146,8 @@ pub struct AllReadyCondition {
     /// The position of the service that is waited for. All services before it were ready when they
     /// were checked.
     next: u32,
+    /// The last entry of the log of what is stuck that was checked.
+    seen: EntryNumber,
 }
 
 impl AllReadyCondition {
@@ -176,6 +189,17 @@ impl AllReadyCondition {
         // The ids are sorted by registry.
         let ends = [set.ids().first(), set.ids().last()];
         ends.into_iter().flatten().try_for_each(|id| self.registry.index(*id).map(drop))
+    }
+
+    /// Finds one of the services that is stuck, among what has become stuck since the last call
+    /// (S17).
+    fn stuck(&mut self) -> Option<DependencyUnavailable> {
+        let (entries, last) = self.registry.store().stuck.since(self.seen);
+        self.seen = last;
+        self.registry.find_stuck(entries, |index| {
+            let is_member = self.contains(index);
+            is_member.then(|| DependencyUnavailable::stuck(&self.registry, index)).flatten()
+        })
     }
 
     /// Returns the error with this description of all services that are not ready, unless all of
@@ -232,7 +256,11 @@ impl Condition for AllReadyCondition {
             return Some(self.unless_all_ready(|not_ready| AllReadyError::Closed { not_ready }));
         }
         let has_stopped = self.registry.store().has_stopped(self.at(not_ready));
-        has_stopped.then(|| self.unless_all_ready(|not_ready| AllReadyError::Stopped { not_ready }))
+        if has_stopped {
+            return Some(self.unless_all_ready(|not_ready| AllReadyError::Stopped { not_ready }));
+        }
+        let missing = self.stuck()?;
+        Some(self.unless_all_ready(|not_ready| AllReadyError::Stuck { not_ready, missing }))
     }
 
     fn slots(&self) -> WaitSlots {
@@ -241,6 +269,10 @@ impl Condition for AllReadyCondition {
 
     fn store(&self) -> &Store {
         self.registry.store()
+    }
+
+    fn reads_stuck_log(&self) -> bool {
+        true
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {

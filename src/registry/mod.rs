@@ -11,6 +11,7 @@
 //! | `observers.rs` | `observe` |
 //! | `all_ready.rs` | `wait_all_ready`, `wait_set_ready`, `set_optional` |
 //! | `changed.rs` | `wait_changed` |
+//! | `stuck.rs` | `startup_complete` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready`, `wait_ready_any` |
 //! | `../provide/` | `provide`, `constant`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
@@ -32,6 +33,7 @@ mod not_ready;
 mod observers;
 mod record;
 mod status;
+mod stuck;
 #[cfg(feature = "supervise")]
 mod supervisors;
 #[cfg(feature = "tracing")]

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
     sync::{Arc, OnceLock, Weak},
@@ -99,6 +100,19 @@ impl NotReady {
         })
     }
 
+    /// Returns the path from a service to one that is stuck by itself, if there is one.
+    pub(super) fn if_stuck(inner: &RegistryInner, index: ServiceIndex) -> Option<Self> {
+        let is_stuck = Cell::new(false);
+        let found = path(index, |index| {
+            let tag = present_tag(inner, index)?;
+            // What a service needs and does not wait for is no reason for it to be stuck.
+            let (link, next) = Link::read(inner, index, tag, || None);
+            is_stuck.set(link.state.is_stuck(inner, index));
+            Some((Arc::new(link), next))
+        });
+        found.filter(|_| is_stuck.get())
+    }
+
     /// Finds out for all services why they are not ready: reads each of them once.
     pub(crate) fn of_all(inner: &RegistryInner, inspection: &Inspection) -> Vec<Option<Self>> {
         let link = |index| {
@@ -140,6 +154,55 @@ impl Registry {
     pub(crate) fn not_ready(&self, index: ServiceIndex) -> Option<NotReady> {
         NotReady::of(&self.inner, index)
     }
+}
+
+/// What a service that is not ready does, as far as it can be stuck (S17).
+pub(super) enum Stuck {
+    ByItself,
+    /// If this one is stuck.
+    If(ServiceIndex),
+    Not,
+}
+
+impl Stuck {
+    pub(super) fn of(inner: &RegistryInner, index: ServiceIndex) -> Self {
+        let Some(tag) = present_tag(inner, index) else { return Self::Not };
+        let (state, next) = State::read_with(
+            #[cfg(feature = "supervise")]
+            inner.supervisors.status_without_times(index),
+            inner,
+            index,
+            tag,
+        );
+        match next {
+            Some(next) => Self::If(next),
+            None if state.is_stuck(inner, index) => Self::ByItself,
+            None => Self::Not,
+        }
+    }
+
+    /// Returns whether the path from a service ends at one that is stuck by itself.
+    pub(super) fn ends_path_of(inner: &RegistryInner, index: ServiceIndex) -> bool {
+        let (mut next, mut seen) = (index, Vec::new());
+        while seen.len() < LONGEST_PATH && !seen.contains(&next) {
+            seen.push(next);
+            match Self::of(inner, next) {
+                Self::ByItself => return true,
+                Self::If(then) => next = then,
+                Self::Not => return false,
+            }
+        }
+        false
+    }
+}
+
+/// Returns the state of a service; `None` if it is ready. A service that is condemned is about to
+/// be taken down, and no event follows for those that read the state now.
+fn present_tag(inner: &RegistryInner, index: ServiceIndex) -> Option<Tag> {
+    let slot = inner.store.slot(index);
+    let tag = slot.state.load();
+    let is_up = tag.phase() == Phase::Ready && slot.condemned.load() == tag.generation();
+    (!is_up).then_some(tag)
 }
 
 /// Returns the path from `index`. `read` returns the link of a service, and the service that it
@@ -211,6 +274,9 @@ struct Link {
 enum State {
     Down,
     NoProvider,
+    /// It has no provider, and had a supervisor.
+    #[cfg(feature = "supervise")]
+    SupervisorEnded,
     Closed,
     /// A shutdown has stopped it.
     Stopped,
@@ -229,9 +295,22 @@ impl State {
     /// Returns the state of a service that is not ready, and the service for which it waits, if
     /// that one is not ready either.
     fn read(inner: &RegistryInner, index: ServiceIndex, tag: Tag) -> (Self, Option<ServiceIndex>) {
+        Self::read_with(
+            #[cfg(feature = "supervise")]
+            inner.supervisors.status(index, None),
+            inner,
+            index,
+            tag,
+        )
+    }
+
+    fn read_with(
+        #[cfg(feature = "supervise")] status: Option<super::SupervisorStatus>,
+        inner: &RegistryInner,
+        index: ServiceIndex,
+        tag: Tag,
+    ) -> (Self, Option<ServiceIndex>) {
         let store = &inner.store;
-        #[cfg(feature = "supervise")]
-        let status = inner.supervisors.status(index, None);
         #[cfg(feature = "supervise")]
         let status = match status {
             // Its end is in progress, also if it is down already.
@@ -269,6 +348,8 @@ impl State {
         Self::awaited(inner, index, tag).unwrap_or_else(|| match tag.phase() {
             Phase::Starting => (Self::Starting, None),
             _ if store.service(index).role.is_provided() => (Self::Down, None),
+            #[cfg(feature = "supervise")]
+            _ if inner.supervisors.has_ended(index) => (Self::SupervisorEnded, None),
             _ => (Self::NoProvider, None),
         })
     }
@@ -293,10 +374,36 @@ impl State {
         }
     }
 
+    /// Returns whether the service is stuck by itself (S17).
+    fn is_stuck(&self, inner: &RegistryInner, index: ServiceIndex) -> bool {
+        match self {
+            #[cfg(feature = "supervise")]
+            Self::HeldDown => !inner.supervisors.plan.begins_again(index),
+            #[cfg(feature = "supervise")]
+            Self::SupervisorEnded => true,
+            Self::NoProvider => inner.store.stuck.is_started(index),
+            #[cfg(feature = "supervise")]
+            Self::Supervised(status) => match status.state {
+                SupervisorState::GivenUp | SupervisorState::Permanent => {
+                    !inner.supervisors.plan.begins_again(index)
+                }
+                SupervisorState::NotRunning => {
+                    let control = inner.supervisors.control(index);
+                    let is_run = control.is_some_and(|control| control.is_run());
+                    !is_run && inner.store.stuck.is_started(index)
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Returns whether a dependency that is not ready is a reason, too.
     fn may_need(&self) -> bool {
         match self {
             Self::Down | Self::NoProvider | Self::Starting => true,
+            #[cfg(feature = "supervise")]
+            Self::SupervisorEnded => true,
             Self::Closed | Self::Stopped | Self::HeldDown | Self::Ended | Self::WaitingFor(_) => {
                 false
             }
@@ -337,6 +444,8 @@ impl fmt::Display for State {
         match self {
             Self::Down => f.write_str("down"),
             Self::NoProvider => f.write_str("no provider"),
+            #[cfg(feature = "supervise")]
+            Self::SupervisorEnded => f.write_str("its supervisor has ended"),
             Self::Closed => f.write_str("closed"),
             Self::Stopped => f.write_str("stopped"),
             Self::HeldDown => f.write_str("stopped, `Registry::start` starts it"),

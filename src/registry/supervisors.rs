@@ -255,6 +255,8 @@ enum Supervised {
     Now(Arc<Control>),
     /// The number of the last change that its supervisors have reported.
     Before(u64),
+    /// The number of the last event about its planned ends. It has never had a supervisor.
+    Never(u64),
 }
 
 impl Default for Supervisors {
@@ -290,8 +292,13 @@ impl Supervisors {
     pub(crate) fn control(&self, index: ServiceIndex) -> Option<Arc<Control>> {
         match lock(&self.services).get(&index)? {
             Supervised::Now(control) => Some(Arc::clone(control)),
-            Supervised::Before(_) => None,
+            Supervised::Before(_) | Supervised::Never(_) => None,
         }
+    }
+
+    /// Returns whether the service had a supervisor, and has none.
+    pub(super) fn has_ended(&self, index: ServiceIndex) -> bool {
+        matches!(lock(&self.services).get(&index), Some(Supervised::Before(_)))
     }
 
     /// Returns the number of the last change of its state that a supervisor of the service has
@@ -327,13 +334,18 @@ impl Supervisors {
         Some(control.status(now, current))
     }
 
+    /// As `status`, without the times: it does not call the clock.
+    pub(super) fn status_without_times(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
+        Some(self.control(index)?.status(None, None))
+    }
+
     /// Counts an event about the supervision of a service that is not a change of the state of a
     /// supervisor. Returns its number.
     pub(super) fn count_change(&self, index: ServiceIndex) -> u64 {
         let mut services = lock(&self.services);
-        match services.entry(index).or_insert(Supervised::Before(0)) {
+        match services.entry(index).or_insert(Supervised::Never(0)) {
             Supervised::Now(control) => control.count_change(),
-            Supervised::Before(changes) => {
+            Supervised::Before(changes) | Supervised::Never(changes) => {
                 *changes += 1;
                 *changes
             }
@@ -346,7 +358,7 @@ impl Supervised {
     fn changes(&self) -> u64 {
         match self {
             Self::Now(control) => control.changes(),
-            Self::Before(changes) => *changes,
+            Self::Before(changes) | Self::Never(changes) => *changes,
         }
     }
 }

@@ -56,6 +56,7 @@ mod role;
 mod slot;
 mod state;
 mod status;
+mod stuck_log;
 mod topology;
 #[cfg_attr(not(feature = "supervise"), path = "tracker_disabled.rs")]
 mod tracker;
@@ -79,6 +80,7 @@ pub(crate) use self::{
     slot::Slot,
     state::{Replacements, Tag},
     status::Awaited,
+    stuck_log::EntryNumber,
     topology::{Declaration, NotDeclared},
     tracker::InstanceTracker,
     used_edges::{Received, UsedEdges},
@@ -102,6 +104,7 @@ use self::{
     role::Role,
     state::{Abandoned, fence_before_check},
     status::StatusData,
+    stuck_log::StuckLog,
     topology::{Discovered, Slots, Topology},
 };
 use crate::{
@@ -162,6 +165,7 @@ pub struct Store {
     names: Mutex<HashMap<ServiceName, ServiceIndex>>,
     closed: Flag,
     pub(crate) observed: Observed,
+    pub(crate) stuck: StuckLog,
 }
 
 // A slot fills one cache line, and no cache line contains two slots.
@@ -192,6 +196,7 @@ impl Store {
             names: Mutex::new(HashMap::new()),
             closed: Flag::new(),
             observed: Observed::new(),
+            stuck: StuckLog::new(),
         })
     }
 

@@ -322,6 +322,10 @@ impl Store {
             // Last: the next provider finds the slot free. And by this thread alone: it has claimed
             // the value, and a constant keeps the role until then.
             self.service(id.index()).role.release();
+            // The caller of a wait reads the state again.
+            if self.stuck.is_started(id.index()) {
+                self.stuck.add_root(id.index());
+            }
         }
         // The provider may wait to begin its next attempt.
         self.wake(id.index());

@@ -119,8 +119,11 @@ impl Store {
         number
     }
 
-    pub(crate) fn wait_ended(&self, index: ServiceIndex, number: u64) {
-        self.service(index).status.waits().started.remove(&number);
+    /// Returns whether the attempt waits for something else, too.
+    pub(crate) fn wait_ended(&self, index: ServiceIndex, number: u64) -> bool {
+        let waits = &mut *self.service(index).status.waits();
+        waits.started.remove(&number);
+        !waits.started.is_empty()
     }
 
     /// Ends all waits of an attempt. Called before the slot is free: the next attempt may have the

@@ -1,4 +1,4 @@
-//! Waiting until a slot changes. A waiter listens, sets the waiter bit, checks its condition, and
+//! Waiting until a slot changes, or another word for which there is a point. A waiter listens, sets the waiter bit, checks its condition, and
 //! sleeps if the condition does not hold (W).
 //!
 //! event-listener wakes tasks while it holds its lock, and its counters do not survive a waker
@@ -114,7 +114,7 @@ impl Wake for Relay {
     }
 }
 
-/// A waiter on one or two slots. The owner must call `disarm` before the drop.
+/// A waiter on one or two points. The owner must call `disarm` before the drop.
 #[derive(Default)]
 pub(crate) struct Waiter {
     listeners: [Option<EventListener>; 2],

@@ -242,6 +242,8 @@
 // S14 Each value that was published is closed once, in the order of publication, one at a time.
 // S15 A value is not closed while its service uses it: before its end, or while its body runs.
 // S16 No more builds run than a limit says, no build waits for ever, and a free place is used.
+// S17 A wait that can end when stuck ends if one of its services is stuck and stays so, and it ends
+//     only if its last check has found one stuck.
 // S19 A probe has an effect only if the value that it was called with is the current one when it
 //     ends, and the end of the instance was not announced before.
 

@@ -461,6 +461,7 @@ impl Registry {
         if wakes {
             self.request_reset(index);
             self.store().wake(index);
+            self.review_if_stuck(index);
         }
         Ok(was_stopped)
     }

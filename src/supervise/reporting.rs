@@ -81,6 +81,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let waiting_for = Some(service.clone());
         let details = Details { failures, retry_at, waiting_for, ..Details::default() };
         let (_, number) = self.change(SupervisorState::Waiting, details, None);
+        let (registry, index) = (self.registry(), self.id().index());
+        if let Some(missing) = registry.store().find(&service) {
+            registry.store().stuck.set_missing(index, missing.index);
+            registry.review_waits(index);
+        }
         self.emit(None, number, EventKind::Waiting { dependency: &service });
     }
 
@@ -117,7 +122,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         let ends = !state.is_ready() && self.control.was_ready();
         // Before the lock is taken: the clock is user code.
         let now = ends.then(|| since.unwrap_or_else(|| self.now()));
-        self.control.set_state(state, details, now)
+        let (was, number) = self.control.set_state(state, details, now);
+        if state.may_be_stuck() || was.may_be_stuck() {
+            self.registry().review(self.id().index());
+        }
+        (was, number)
     }
 
     /// Emits an event of this generation, or of the present one. The status shows it already.

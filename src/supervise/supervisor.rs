@@ -330,18 +330,28 @@ where
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn run<F, O>(self, builder: F)
+    pub fn run<F, O>(self, builder: F) -> impl Future<Output = ()>
     where
         F: AsyncFnMut(Build<T>) -> O,
         O: BuildOutput<T>,
     {
-        let mut run = pin!(self.run_on_any_thread(builder));
-        // User code that blocks in such a poll would block the executor.
-        poll_fn(|context| {
-            let _poll = SupervisorPoll::begin();
-            run.as_mut().poll(context)
-        })
-        .await;
+        // In this call: the executor may poll the future later.
+        self.set_run();
+        async move {
+            let mut run = pin!(self.run_on_any_thread(builder));
+            // User code that blocks in such a poll would block the executor.
+            poll_fn(|context| {
+                let _poll = SupervisorPoll::begin();
+                run.as_mut().poll(context)
+            })
+            .await;
+        }
+    }
+
+    /// Notes that it is run, so that its service is not stuck (S17).
+    pub(crate) fn set_run(&self) {
+        self.service.control.set_run();
+        self.service.registry().review_if_stuck(self.service.id().index());
     }
 
     async fn run_on_any_thread<F, O>(self, builder: F)
@@ -382,6 +392,7 @@ where
         F: FnMut(&Build<T>) -> O,
         O: BuildOutput<T>,
     {
+        self.set_run();
         block_on(|wake_source| {
             self.service.wake_source = wake_source;
             self.run_on_any_thread(move |build: Build<T>| ready(builder(&build)))

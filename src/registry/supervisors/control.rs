@@ -31,6 +31,8 @@ pub(super) struct ControlState {
     /// The end of the last instance, or the time at which the supervisor was run. `None` if an
     /// instance is up, or the supervisor is not running.
     not_ready_since: Option<Instant>,
+    /// `run` or `run_blocking` was called, or is about to be.
+    is_run: bool,
     /// The number of the last change of the state. The numbers of one service grow, also from one
     /// of its supervisors to the next one.
     changes: u64,
@@ -94,6 +96,7 @@ impl Default for ControlState {
             state: SupervisorState::NotRunning,
             details: Details::default(),
             not_ready_since: None,
+            is_run: false,
             changes: 0,
             degraded: Degradations::default(),
             build: None,
@@ -207,6 +210,16 @@ impl Control {
 
     pub(crate) fn state(&self) -> SupervisorState {
         lock(&self.0).state
+    }
+
+    /// Notes that the supervisor is run, although no thread or executor may have begun.
+    pub(crate) fn set_run(&self) {
+        lock(&self.0).is_run = true;
+    }
+
+    /// Returns whether it is run.
+    pub(in crate::registry) fn is_run(&self) -> bool {
+        lock(&self.0).is_run
     }
 
     /// Reports that the supervisor is running, and the limit for stopping its service.

@@ -83,6 +83,7 @@ impl Registry {
                 self.request_reset(service);
             }
             self.store().wake(service);
+            self.review(service);
         }
     }
 

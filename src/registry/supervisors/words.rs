@@ -11,6 +11,11 @@ impl SupervisorState {
         matches!(self, Self::Up | Self::Completed)
     }
 
+    /// Returns whether the service may be stuck by itself in this state: there, or held down.
+    pub(crate) fn may_be_stuck(self) -> bool {
+        matches!(self, Self::NotRunning | Self::Permanent | Self::GivenUp | Self::Stopped)
+    }
+
     /// Returns whether an instance is at its end.
     pub(in crate::registry) fn is_ending(self) -> bool {
         matches!(self, Self::Stopping | Self::BodyRunning | Self::Draining | Self::Closing)

@@ -35,6 +35,7 @@ mod shutting_down;
 mod spread;
 mod stop_results;
 mod stopping;
+mod stuck;
 mod threads;
 mod two_hours;
 mod verdicts;
