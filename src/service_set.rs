@@ -1,10 +1,10 @@
-//! `ServiceSet`: a group of services.
+//! `ServiceSet`: a set of services.
 
 use std::{fmt, iter::Copied, slice, sync::Arc};
 
 use crate::service::{AnyId, ServiceId};
 
-/// A group of services: a set of [`AnyId`]s. It is immutable, and a clone shares the ids.
+/// A set of services: their [`AnyId`]s. It is immutable, and a clone shares the ids.
 ///
 /// It is built from an array, an iterator or a tuple of ids; a tuple may contain ids of several
 /// types. Each id is contained once. The order is that of the ids: by registry, then in the order
@@ -12,7 +12,7 @@ use crate::service::{AnyId, ServiceId};
 ///
 /// # Empty sets, and ids of other registries
 ///
-/// An empty set is a group of no services: an operation on it affects none. A set may contain ids
+/// An empty set has no services: an operation on it affects none. A set may contain ids
 /// of several registries. It knows no registry, so the operation to which it is passed refuses it
 /// with [`ForeignIdError`](crate::error::ForeignIdError), before it has any effect.
 ///

@@ -60,6 +60,6 @@ pub(crate) use self::{
 };
 #[cfg(feature = "supervise")]
 pub use self::{
-    operation::{SignalError, StopError},
+    operation::{GroupError, GroupGivenUp, SignalError, StopError},
     provide::DrainError,
 };

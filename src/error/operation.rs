@@ -1,10 +1,10 @@
 //! The errors of the waits for a planned end: of a restart or a stop, and for the shutdown and the
-//! close of the registry.
+//! close of the registry; and those of groups.
 
 use std::time::Duration;
 
 use super::{ForeignIdError, MustAwaitError};
-use crate::{service::ServiceName, supervise::StopTimeout};
+use crate::{failure::Failure, service::ServiceName, supervise::StopTimeout};
 
 /// Why a wait for a [restart](crate::Registry::restart) or a [stop](crate::Registry::stop) ended
 /// before all services had stopped.
@@ -101,4 +101,66 @@ pub enum SignalError {
         /// The duration of the wait.
         after: Duration,
     },
+}
+
+/// Why services did not become a [group](crate::Registry::group). Nothing has changed.
+///
+/// ```
+/// use mainstay::{Registry, error::GroupError, supervise::GroupPolicy};
+///
+/// let registry = Registry::with_capacity(2)?;
+/// let (cache, index) = (registry.register::<u8>("cache")?, registry.register::<u8>("index")?);
+/// registry.group([cache, index], GroupPolicy::default())?;
+/// let error = registry.group(cache, GroupPolicy::default()).unwrap_err();
+/// assert!(matches!(error, GroupError::InGroup { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// An id belongs to another registry.
+    #[error(transparent)]
+    ForeignId(#[from] ForeignIdError),
+    /// A service is in a group already, and stays there: name it in one group only.
+    #[error("{service} is in another group already, and a service is in one group only")]
+    InGroup {
+        /// The first of the services that is.
+        service: ServiceName,
+    },
+    /// The set has no services: there is nothing that could fail or be restarted together.
+    #[error("a group needs a service")]
+    Empty,
+}
+
+/// A [group](crate::Registry::group) has given up: after this failure of a member, which was one
+/// too many. It is the reason of the failures of the other members.
+///
+/// Its source is the failure.
+///
+/// ```
+/// use mainstay::{Registry, error::{GroupGivenUp, chain}, supervise::GroupPolicy};
+/// use std::{thread, time::Duration};
+///
+/// let registry = Registry::with_capacity(1)?;
+/// let cache = registry.register::<u8>("cache")?;
+/// let policy = GroupPolicy::default().max_failures(0, Duration::from_secs(60));
+/// let group = registry.group(cache, policy)?;
+/// let supervisor = registry.supervise(cache)?;
+/// thread::spawn(|| supervisor.run_blocking(|_| Err::<u8, _>("no memory")));
+/// while group.status().given_up.is_none() {
+///     thread::yield_now();
+/// }
+/// let given_up: GroupGivenUp = group.status().given_up.unwrap();
+/// let text = "its group has given up after a failure of cache: cache failed: no memory";
+/// assert_eq!(chain(&given_up).to_string(), text);
+/// # registry.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("its group has given up after a failure of {}", .failure.service)]
+#[non_exhaustive]
+pub struct GroupGivenUp {
+    /// The failure that was one too many, with its time.
+    #[source]
+    pub failure: Failure,
 }

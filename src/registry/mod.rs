@@ -48,7 +48,7 @@ pub use self::supervisors::{
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
     BuildDeadline, BuildNumber, Command, CommandWait, Control, CountHolders, DegradedBy, Details,
-    EndKind, PlannedEnd, Progress, Request, StopEnd, Supervisors, Ticket,
+    EndKind, GivenUp, Group, PlannedEnd, Progress, Request, StopEnd, Supervisors, Ticket,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;

@@ -5,6 +5,7 @@
 
 mod control;
 mod degraded;
+mod groups;
 mod places;
 mod plan;
 mod planned_end;
@@ -17,6 +18,7 @@ mod words;
 pub(crate) use self::{
     control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
     degraded::DegradedBy,
+    groups::{GivenUp, Group},
     places::BuildNumber,
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
@@ -37,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{places::Places, plan::Plan, signals::Signals};
+use self::{groups::Groups, places::Places, plan::Plan, signals::Signals};
 use super::{Registry, RegistryBuilder, RegistryInner};
 use crate::{
     alive::Wakes,
@@ -233,6 +235,9 @@ pub struct SupervisorStatus {
     pub late_by: Option<Duration>,
     /// Since when, and why, the instance that is ready is degraded; `None` if it is not.
     pub degraded: Option<Degraded>,
+    /// While given up together with its [group](Registry::group): the member whose failure was one
+    /// too many.
+    pub given_up_with: Option<ServiceName>,
 }
 
 /// The supervisors of a registry, and their clock.
@@ -241,6 +246,7 @@ pub(crate) struct Supervisors {
     services: Mutex<HashMap<ServiceIndex, Supervised>>,
     pub(crate) plan: Plan,
     pub(crate) places: Places,
+    pub(crate) groups: Groups,
     /// Counts a step when the plan has changed in a way that a future of `shutdown` must notice: a
     /// service has ended, the shutdown has begun or has ended.
     pub(crate) progress: Progress,
@@ -266,6 +272,7 @@ impl Default for Supervisors {
             services: Mutex::default(),
             plan: Plan::default(),
             places: Places::default(),
+            groups: Groups::default(),
             progress: Progress::default(),
             limits: Progress::default(),
             signals: Signals::default(),
@@ -331,7 +338,12 @@ impl Supervisors {
         let control = self.control(index)?;
         // The clock is user code: it is called before the lock is taken.
         let now = self.now();
-        Some(control.status(now, current))
+        let mut status = control.status(now, current);
+        if status.state == SupervisorState::GivenUp {
+            let given_up = self.groups.of(index).and_then(|group| group.given_up());
+            status.given_up_with = given_up.map(|it| it.failure.service.clone());
+        }
+        Some(status)
     }
 
     /// As `status`, without the times: it does not call the clock.

@@ -118,11 +118,17 @@ impl Store {
     ) -> Result<CascadeResult, NotFailed> {
         let (slot, history) = (self.slot(root), &self.service(root).history);
         let mut start = Member::new(self, root);
+        #[cfg(feature = "supervise")]
+        let with_groups = self.takes_groups_down(&reason);
         let exactly = match target {
             // The root keeps its generation and its cause. A root that another cascade has
             // condemned is failed nevertheless: that cascade may take it down only after this call
             // has returned.
             Target::Any if slot.state.load().phase() == Phase::Down => {
+                #[cfg(feature = "supervise")]
+                if with_groups {
+                    return Ok(self.fail_with_groups(start, Some(&reason)));
+                }
                 let condemned = self.condemn(&[start]);
                 let deferred = self.blame(&[start], condemned.members(), |_| root, &reason);
                 let result = self.take_down(&[start], &condemned, |_| root, false);
@@ -147,6 +153,12 @@ impl Store {
                 return Err(NotFailed::Replaced);
             }
         };
+        #[cfg(feature = "supervise")]
+        if with_groups {
+            let result = self.fail_with_groups(start, None);
+            drop(deferred);
+            return Ok(result);
+        }
         let condemned = self.condemn(&[start]);
         let result = self.take_down(&[start], &condemned, |_| root, false);
         drop(deferred);
@@ -350,7 +362,12 @@ impl Store {
     /// or no attempt would ever begin at it (A1). Therefore, each pass starts from *all* slots
     /// that were condemned, not only from the root: the dependents of such a member must fail
     /// before it (I1).
-    fn condemn_again(&self, roots: &[Member], first: &[Member], pin: &Pin) -> Vec<Member> {
+    pub(super) fn condemn_again(
+        &self,
+        roots: &[Member],
+        first: &[Member],
+        pin: &Pin,
+    ) -> Vec<Member> {
         let condemned = first.iter().filter(|member| member.is_condemned());
         let mut to: HashMap<ServiceIndex, Generation> =
             condemned.map(|member| (member.service, member.to)).collect();

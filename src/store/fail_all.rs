@@ -39,6 +39,16 @@ impl Store {
         };
         // In the order of the indices, as `condemn` expects.
         let roots: Vec<Member> = roots.iter().map(start).collect();
+        #[cfg(feature = "supervise")]
+        if !roots.is_empty() && self.takes_groups_down(reason) {
+            let (starts, condemned, root_of) = self.condemn_with_groups(&roots);
+            let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
+            deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
+            let mut result = self.take_down(&starts, &condemned, root_of, true);
+            drop(deferred);
+            result.put_first(&roots);
+            return result;
+        }
         let condemned = self.condemn(&roots);
         let root_of = self.roots_of(&roots, &condemned);
         let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);

@@ -43,6 +43,8 @@ mod erased;
 mod fail_all;
 mod graph;
 #[cfg(feature = "supervise")]
+mod groups;
+#[cfg(feature = "supervise")]
 mod hand_over;
 mod history;
 mod inspection;

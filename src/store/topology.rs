@@ -11,6 +11,8 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 pub(super) use self::closures::{Outdated, budget};
+#[cfg(feature = "supervise")]
+use super::groups::Groups;
 use super::{
     dependents::Entry,
     graph::{CyclePath, DependencyKind, Edge, EdgeSource, Graph, PlaceNumber},
@@ -26,6 +28,8 @@ use crate::sync::{self, AtomicU64, Budget, Count, Mutex, Ordering, pin};
 pub(crate) struct Topology {
     graph: Mutex<Graph>,
     changes: Changes,
+    #[cfg(feature = "supervise")]
+    pub(super) groups: Groups,
 }
 
 /// What the use of an edge by an attempt has changed.
@@ -100,7 +104,12 @@ pub(crate) trait Slots {
 
 impl Topology {
     pub(crate) fn new() -> Self {
-        Self { graph: Mutex::default(), changes: Changes(AtomicU64::new(0)) }
+        Self {
+            graph: Mutex::default(),
+            changes: Changes(AtomicU64::new(0)),
+            #[cfg(feature = "supervise")]
+            groups: Groups::new(),
+        }
     }
 
     /// Returns the number of edge changes. Lists that are read after this contain every change

@@ -105,11 +105,19 @@ impl Drop for Place<'_> {
 
 impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Waits for the places of a build, or until its attempt cannot be published: then the build
-    /// notices that, too.
-    pub(super) async fn place(&self, attempt: &Attempt<T>, counter: &FailureCounter) -> Place<'_> {
+    /// notices that, too. Ends the attempt if the group of the service has given up. Returns `None`
+    /// if the build needs no place.
+    pub(super) async fn place(
+        &self,
+        attempt: &mut Attempt<T>,
+        counter: &FailureCounter,
+    ) -> Option<Place<'_>> {
         let (registry, index) = (self.registry(), self.id().index());
+        if self.group_refuses(attempt) {
+            return None;
+        }
         let places = &registry.supervisors().places;
-        let (build, has_all) = places.begin(index);
+        let (build, has_all) = places.begin(index)?;
         let place = Place { registry, index, build };
         if !has_all {
             let failures = counter.failures();
@@ -119,7 +127,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 .await;
             self.set_state(SupervisorState::Building, failures, None);
         }
-        place
+        Some(place)
     }
 }
 

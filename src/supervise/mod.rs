@@ -64,6 +64,8 @@
 //! | waiting, permanent | a change of an input, or a [restart](crate::Registry::restart) | building |
 //! | waiting, after a failure of a dependency ([spread](RestartPolicy::spread)) | the dependencies are ready | backing off, for a random time |
 //! | given up | a change of an input (by [policy](RestartPolicy::retry_given_up)), or a restart | building |
+//! | any but up, completed | its [group](crate::Registry::group) gives up | given up |
+//! | given up, with its group | the group is restarted, or one of its members | building |
 //! | stopping, draining, closing | at its turn to stop, each of them | the next of them, or stopped |
 //!
 //! *Next build* is one of these states: *given up* after too many counted failures; *permanent*
@@ -116,6 +118,12 @@
 //! [`Registry::restart`](crate::Registry::restart). With [`debounce`](RestartPolicy::debounce),
 //! several failures in quick succession lead to one build. With [`spread`](RestartPolicy::spread),
 //! the builds of many services that have failed together do not begin together.
+//!
+//! # Groups
+//!
+//! A [group](crate::Registry::group) is a set of services whose state is only valid together: if
+//! one of them fails, all fail. Their failures have a common limit, and the group gives up, and is
+//! restarted, as one.
 //!
 //! # Bodies
 //!
@@ -195,6 +203,7 @@
 // | `pending_attempt.rs`         | the attempt of a build, which the supervisor keeps            |
 // | `build_timer.rs`             | the build timeout, paused while the build waits               |
 // | `grace.rs`                   | grace periods (S8)                                            |
+// | `group.rs`                   | groups of services that fail and give up together (S18)       |
 // | `closing.rs`                 | `Closing`, which a close hook receives; the close hook        |
 // | `closer.rs`                  | calls the close hook for each value, in order (S14, S15)      |
 // | `user_code.rs`               | calls builders and close hooks, and catches their panics      |
@@ -244,6 +253,8 @@
 // S16 No more builds run than a limit says, no build waits for ever, and a free place is used.
 // S17 A wait that can end when stuck ends if one of its services is stuck and stays so, and it ends
 //     only if its last check has found one stuck.
+// S18 The members of a group fail together, unless one ends as planned. No member is published
+//     while the group has given up.
 // S19 A probe has an effect only if the value that it was called with is the current one when it
 //     ends, and the end of the instance was not announced before.
 
@@ -258,6 +269,7 @@ mod closing;
 mod ending;
 mod failure_counter;
 mod grace;
+mod group;
 mod live;
 mod operations;
 mod output;
@@ -281,6 +293,7 @@ pub use self::{
     build::Build,
     build_wait::{BuildWaitFor, BuildWaitForAny},
     closing::{AsyncHook, CloseHook, CloseReason, Closing, NoHook},
+    group::{GroupPolicy, GroupStatus, ServiceGroup},
     live::{Live, StopReason, Stopping},
     operations::{StopWait, TurnGuard},
     output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput, Completed},

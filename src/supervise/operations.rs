@@ -19,7 +19,7 @@ use crate::{
     error::{ForeignIdError, MustAwaitError, StopError},
     numbers::ServiceIndex,
     provide::Running,
-    registry::{PlannedEnd, Registry, Request, StopReport, Ticket},
+    registry::{Group, PlannedEnd, Registry, Request, StopReport, Ticket},
     service::AnyId,
     store::Store,
     sync::{lock, polls_supervisor},
@@ -180,20 +180,34 @@ struct HasStopped {
 
 enum Operation {
     Restart { why: Arc<str> },
+    RestartGroup { why: Arc<str>, group: Arc<Group> },
     Stop { subtree: bool },
 }
 
 impl HasStopped {
+    fn is_constant(&self, service: ServiceIndex) -> bool {
+        self.registry.store().service(service).role.is_constant()
+    }
+
     /// Begins the restart or the stop. Returns `None` if a shutdown has begun.
     fn begin(&self, root: ServiceIndex) -> Option<Ticket> {
         let (registry, store) = (&self.registry, self.registry.store());
-        let name = store.name(root);
-        let (end, subtree) = match &self.operation {
-            Operation::Restart { why } => (PlannedEnd::restart(name, Arc::clone(why)), false),
-            Operation::Stop { subtree } => (PlannedEnd::stop(name), *subtree),
+        let restart = |root, why: &Arc<str>| {
+            let end = PlannedEnd::restart(store.name(root), Arc::clone(why));
+            Request { root, end, subtree: false }
         };
-        let request = Request { root, end, subtree };
-        let ticket = registry.supervisors().plan.begin(store, request)?;
+        let requests = match &self.operation {
+            Operation::Restart { why } => vec![restart(root, why)],
+            &Operation::Stop { subtree } => {
+                vec![Request { root, end: PlannedEnd::stop(store.name(root)), subtree }]
+            }
+            Operation::RestartGroup { why, group } => {
+                group.forget();
+                let roots = group.services.iter().filter(|&&root| !self.is_constant(root));
+                roots.map(|&root| restart(root, why)).collect()
+            }
+        };
+        let ticket = registry.supervisors().plan.begin(store, requests)?;
         registry.advance_all();
         Some(ticket)
     }
@@ -212,7 +226,13 @@ impl Condition for HasStopped {
             return Some(Err(StopError::Closed { service: service() }));
         }
         if self.ticket.is_none() {
-            if self.registry.store().service(root).role.is_constant() {
+            let is_constant = match &self.operation {
+                Operation::RestartGroup { group, .. } => {
+                    group.services.iter().all(|&root| self.is_constant(root))
+                }
+                Operation::Restart { .. } | Operation::Stop { .. } => self.is_constant(root),
+            };
+            if is_constant {
                 return Some(Err(StopError::Constant { service: service() }));
             }
             self.ticket = self.begin(root);
@@ -304,6 +324,12 @@ impl Registry {
         let limits = async move { registry.enforce_limits(WakeSource::Clock).await };
         let condition = HasStopped { registry: self.clone(), id, operation, ticket: None };
         StopWait { stopped: Wait::new(condition), limits: Some(Box::pin(limits)) }
+    }
+
+    /// Restarts all members of a group.
+    pub(super) fn restart_group(&self, group: &Arc<Group>, why: Arc<str>) -> StopWait {
+        let first = self.store().id(group.services[0]);
+        self.operate(first, Operation::RestartGroup { why, group: Arc::clone(group) })
     }
 
     /// Enforces the limits of the services that are stopping (S6). Never completes.

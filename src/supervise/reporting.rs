@@ -97,7 +97,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             SupervisorState::Permanent => EventKind::Permanent(failed),
             _ => EventKind::GivenUp(failed),
         };
-        self.emit(Some(failed.generation), number, kind);
+        // A group may have given up after a failure of another service.
+        let is_own = failed.service == self.registry().store().service(self.id().index()).name;
+        self.emit(is_own.then_some(failed.generation), number, kind);
     }
 
     /// Reports that a body has failed after it was notified.

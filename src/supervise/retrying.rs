@@ -81,6 +81,8 @@ pub(super) enum Until {
     Reset,
     /// The dependencies, and then a random time, because the failure was theirs.
     Spread,
+    /// A restart of the group, which has given up.
+    Group,
 }
 
 /// What has ended the wait for a retry.
@@ -122,20 +124,25 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             _ => None,
         };
         let decision = match meaning {
-            Meaning::Excused => {
-                let decision = counter.ignore_failure(since);
-                if counter.policy().is_spread(failed) {
-                    let delay = Delay { until: Until::Spread, since, inputs: mem::take(inputs) };
-                    return Some(delay);
-                }
-                decision
-            }
+            Meaning::Excused => counter.ignore_failure(since),
             Meaning::Planned => counter.ignore_planned_failure(since),
             Meaning::Unavailable(_) if missing.is_some() => counter.ignore_failure(since),
             Meaning::Unavailable(_) | Meaning::Failed | Meaning::Permanent => {
                 counter.count_failure(since)
             }
         };
+        let counted = match meaning {
+            Meaning::Failed | Meaning::Permanent => true,
+            Meaning::Unavailable(_) => missing.is_none(),
+            Meaning::Excused | Meaning::Planned => false,
+        };
+        if let Some(why) = self.group_gives_up(failed, counted.then_some((since, &decision))) {
+            self.set_down(SupervisorState::GivenUp, counter.failures(), &why.failure);
+            return Some(Delay { until: Until::Group, since, inputs: mem::take(inputs) });
+        }
+        if meaning == Meaning::Excused && counter.policy().is_spread(failed) {
+            return Some(Delay { until: Until::Spread, since, inputs: mem::take(inputs) });
+        }
         let until = match decision {
             Decision::GiveUp => Until::Reset,
             Decision::RetryAfter(delay) => match missing {
@@ -175,13 +182,27 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             }
             Until::Changed => self.set_state(SupervisorState::Permanent, failures, None),
             Until::Reset => self.set_state(SupervisorState::GivenUp, failures, None),
+            Until::Group => self.set_state(SupervisorState::GivenUp, failures, None),
             // Reported by the wait itself.
             Until::Spread => {}
         }
     }
 
     /// Waits until the service is built again. Returns `false` if the service must stop.
-    pub(super) async fn wait_to_retry(&self, delay: &Delay, counter: &mut FailureCounter) -> bool {
+    pub(super) async fn wait_to_retry(
+        &self,
+        delay: &mut Delay,
+        counter: &mut FailureCounter,
+    ) -> bool {
+        // Boxed, as below.
+        match self.group() {
+            Some(group) => Box::pin(self.wait_in_group(&group, delay, counter)).await,
+            None => self.wait_alone(delay, counter).await,
+        }
+    }
+
+    /// As `wait_to_retry`, whatever the group of the service does.
+    pub(super) async fn wait_alone(&self, delay: &Delay, counter: &mut FailureCounter) -> bool {
         if let Until::Spread = delay.until {
             // Boxed: most services are not spread, and their supervisors pay nothing for it.
             return Box::pin(self.wait_spread(delay, counter)).await;
@@ -195,7 +216,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Until::Available(missing) => (Some(missing), true),
             Until::Changed => (None, true),
             Until::Reset => (None, counter.policy().retry_given_up),
-            Until::Spread => unreachable!("`wait_spread` waits for it"),
+            Until::Spread | Until::Group => unreachable!("they have waits of their own"),
         };
         let time = async {
             self.sleep_until(end).await;

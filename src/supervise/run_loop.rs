@@ -83,9 +83,10 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let mut inputs = Inputs::default();
             let result = {
                 let mut attempt = self.begin(counter, failed_at).await?;
-                // Boxed: most registries have no limit, and their supervisors pay nothing for it.
+                // Boxed: most registries have neither limits nor groups, and their supervisors pay
+                // nothing for them.
                 let place = match self.registry().supervisors().places.exist() {
-                    true => Some(Box::pin(self.place(&attempt, counter)).await),
+                    true => Box::pin(self.place(&mut attempt, counter)).await,
                     false => None,
                 };
                 let number = place.as_ref().map(|place| place.build);

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, sync::Arc};
 
 use crate::{
-    error::{DependencyUnavailable, links},
+    error::{DependencyUnavailable, GroupGivenUp, links},
     failure::{Failure, Reason},
     service::ServiceName,
     sync::shielded,
@@ -198,6 +198,8 @@ impl Meaning {
             return Self::Excused;
         }
         match &failure.reason {
+            // Counted against the member whose failure was one too many.
+            Reason::Error(error) if error.is::<GroupGivenUp>() => Self::Excused,
             Reason::Error(error) => {
                 let mut meaning = Self::Failed;
                 // The walk calls the errors of the user.

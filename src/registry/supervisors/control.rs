@@ -171,6 +171,7 @@ impl Control {
                 not_ready_for: since.zip(now).map(|(at, now)| now.saturating_duration_since(at)),
                 late_by: None,
                 degraded: current.and_then(|current| control.degraded.of(current)),
+                given_up_with: None,
             };
             (status, control.build.clone())
         };

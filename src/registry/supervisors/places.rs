@@ -26,7 +26,7 @@ use crate::{
 
 /// The limits of a registry, and the builds that hold their places.
 pub(crate) struct Places {
-    /// There is a limit. Builds of a registry without one take no lock.
+    /// There is a limit, or a group (`groups.rs`). Builds of a registry without one take no lock.
     exist: Flag,
     state: Mutex<State>,
 }
@@ -100,21 +100,30 @@ impl Places {
         self.exist.set();
     }
 
-    /// Returns whether a build of some service may need a place.
+    /// Returns whether a build of some service may need a place, or the permission of its group.
     pub(crate) fn exist(&self) -> bool {
         self.exist.is_set()
     }
 
-    /// A build begins to take its places. Returns its number, and whether it has all of them.
-    pub(crate) fn begin(&self, service: ServiceIndex) -> (BuildNumber, bool) {
+    /// There is a group: builds ask it.
+    pub(super) fn ask(&self) {
+        self.exist.set();
+    }
+
+    /// A build begins to take its places. Returns its number, and whether it has all of them;
+    /// `None` if it needs none.
+    pub(crate) fn begin(&self, service: ServiceIndex) -> Option<(BuildNumber, bool)> {
         let mut state = lock(&self.state);
         let mut limits = state.of_sets.get(&service).cloned().unwrap_or_default();
         limits.extend(state.of_all);
+        if limits.is_empty() {
+            return None;
+        }
         state.last_build += 1;
         let number = BuildNumber(state.last_build);
         let build = BuildPlaces { number, limits, held: 0, ticket: None, waits: 0 };
         state.builds.insert(service, build);
-        (number, state.take(service))
+        Some((number, state.take(service)))
     }
 
     /// Returns whether the build of a service has all its places.
@@ -303,7 +312,7 @@ mod tests {
                 let n = random.below(6);
                 let placed = match builds[n] {
                     Build::Idle => {
-                        let (number, has) = places.begin(index(n));
+                        let (number, has) = places.begin(index(n)).unwrap();
                         numbers[n] = number;
                         begins(n, &mut builds, &mut order, has);
                         Vec::new()
@@ -363,10 +372,10 @@ mod tests {
     fn a_build_that_continues_without_an_instance_is_counted_above_the_limit() {
         let places = Places::default();
         places.limit_all(1);
-        let (first, has_all) = places.begin(index(0));
+        let (first, has_all) = places.begin(index(0)).unwrap();
         assert!(has_all && places.wait_begins(index(0), first).is_empty());
-        assert!(places.begin(index(1)).1);
-        assert!(!places.begin(index(2)).1);
+        assert!(places.begin(index(1)).unwrap().1);
+        assert!(!places.begin(index(2)).unwrap().1);
         assert!(!places.wait_may_return(index(0), first));
         places.wait_ends(index(0), first);
         assert!(places.has_all(index(0)));
@@ -378,10 +387,10 @@ mod tests {
     fn a_build_with_several_waits_has_its_places_when_the_last_one_returns() {
         let places = Places::default();
         places.limit_all(1);
-        let (first, _) = places.begin(index(0));
+        let (first, _) = places.begin(index(0)).unwrap();
         assert!(places.wait_begins(index(0), first).is_empty());
         assert!(places.wait_begins(index(0), first).is_empty());
-        assert!(places.begin(index(1)).1);
+        assert!(places.begin(index(1)).unwrap().1);
         assert!(places.wait_may_return(index(0), first));
         places.wait_ends(index(0), first);
         assert!(!places.wait_may_return(index(0), first));
@@ -393,13 +402,13 @@ mod tests {
     fn a_wait_of_an_earlier_build_changes_nothing() {
         let places = Places::default();
         places.limit_all(1);
-        let (first, _) = places.begin(index(0));
+        let (first, _) = places.begin(index(0)).unwrap();
         assert!(places.wait_begins(index(0), first).is_empty());
         assert!(places.end(index(0)).is_empty());
-        let (other, _) = places.begin(index(1));
+        let (other, _) = places.begin(index(1)).unwrap();
         assert!(places.wait_begins(index(1), other).is_empty());
-        assert!(places.begin(index(2)).1);
-        assert!(!places.begin(index(0)).1);
+        assert!(places.begin(index(2)).unwrap().1);
+        assert!(!places.begin(index(0)).unwrap().1);
         places.wait_ends(index(0), first);
         assert!(!places.has_all(index(0)), "the present build is queued");
         assert!(places.wait_begins(index(0), first).is_empty());

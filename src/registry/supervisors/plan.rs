@@ -109,10 +109,21 @@ impl Plan {
         begins
     }
 
-    /// Begins a restart or a stop. Returns `None` if a shutdown has begun.
-    pub(crate) fn begin(&self, store: &Store, request: Request) -> Option<Ticket> {
+    /// Begins one operation for these restarts and stops, of which there is one at least. Returns
+    /// `None` if a shutdown has begun.
+    pub(crate) fn begin(&self, store: &Store, requests: Vec<Request>) -> Option<Ticket> {
         let mut state = self.lock();
-        (state.shutdown == Course::NotBegun).then(|| state.begin(store, request))
+        if state.shutdown != Course::NotBegun {
+            return None;
+        }
+        let new = state.new_operation();
+        let begin = |number, request| state.begin(store, request, number);
+        let number = requests.into_iter().fold(new, begin);
+        let ticket = Ticket::default();
+        state.operation(number).tickets.push(Arc::clone(&ticket));
+        // All its members may have ended already.
+        state.to_look_at.push(number);
+        Some(ticket)
     }
 
     /// Lets a stopped service begin again. Returns whether it was stopped, and whether the caller

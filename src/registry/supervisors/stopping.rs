@@ -90,6 +90,8 @@ impl Registry {
     /// Asks the supervisor of a service, if there is one, to forget the failures, and to build the
     /// service if it is waiting. Returns whether it was waiting. The caller then wakes the slot.
     pub(crate) fn request_reset(&self, service: ServiceIndex) -> bool {
+        // First: the service begins after the next line, and its group must not refuse it.
+        self.restart_given_up(service);
         self.supervisors().control(service).is_some_and(|control| control.request_reset())
     }
 

@@ -24,8 +24,17 @@ impl SupervisorState {
 
 impl fmt::Display for SupervisorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, failures, next_try_in, waiting_for, holders, late_by, degraded, .. } =
-            self;
+        let Self {
+            state,
+            failures,
+            next_try_in,
+            waiting_for,
+            holders,
+            late_by,
+            degraded,
+            given_up_with,
+            ..
+        } = self;
         match state {
             SupervisorState::BackingOff => {
                 write!(f, "{state}")?;
@@ -46,12 +55,17 @@ impl fmt::Display for SupervisorStatus {
             SupervisorState::Permanent => {
                 write!(f, "{state}, a change of its inputs or `Registry::restart` tries again")
             }
-            SupervisorState::GivenUp => {
-                write!(
+            SupervisorState::GivenUp => match given_up_with {
+                Some(member) => write!(
+                    f,
+                    "{state} with its group after a failure of {member}, `Registry::restart` tries \
+                     again"
+                ),
+                None => write!(
                     f,
                     "{state}, `Registry::restart` or, by policy, a change of its inputs tries again"
-                )
-            }
+                ),
+            },
             SupervisorState::Building => match late_by {
                 Some(late_by) => write!(f, "{state}, late by {}", Rounded(*late_by)),
                 None => write!(f, "{state}"),
@@ -96,6 +110,10 @@ mod tests {
         status.state = SupervisorState::GivenUp;
         let text =
             "given up, `Registry::restart` or, by policy, a change of its inputs tries again";
+        assert_eq!(status.to_string(), text);
+        status.given_up_with = Some(ServiceName::new("pool"));
+        let text =
+            "given up with its group after a failure of pool, `Registry::restart` tries again";
         assert_eq!(status.to_string(), text);
         status.holders = 2;
         for (state, text) in [

@@ -17,6 +17,7 @@ mod dropped_waits;
 mod ending_edges;
 mod forms;
 mod graces;
+mod groups;
 mod late_ends;
 mod operation_limits;
 mod operations;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     super::planned_end::{EndKind, PlannedEnd},
-    Request, Ticket,
+    Request,
     state::{Course, Member, OperationNumber, Progress, State},
 };
 use crate::{
@@ -14,9 +14,16 @@ use crate::{
 };
 
 impl State {
-    pub(super) fn begin(&mut self, store: &Store, request: Request) -> Ticket {
+    /// Adds a request to an operation. Returns the operation, which may have become part of another
+    /// one.
+    pub(super) fn begin(
+        &mut self,
+        store: &Store,
+        request: Request,
+        number: OperationNumber,
+    ) -> OperationNumber {
         let Request { root, end, subtree } = request;
-        let (end, number) = (Arc::new(end), self.new_operation());
+        let end = Arc::new(end);
         let stays_stopped = end.kind == EndKind::Stop;
         self.add_with_dependents(store, root, number, &end, false);
         if let Some(member) = self.members.get_mut(&root) {
@@ -30,13 +37,7 @@ impl State {
         if subtree {
             self.stop_dependents(store, root, &end);
         }
-        let ticket = Ticket::default();
-        // The operation may be part of another one since `add`.
-        let number = self.members[&root].operation;
-        self.operation(number).tickets.push(Arc::clone(&ticket));
-        // All its members may have ended already.
-        self.to_look_at.push(number);
-        ticket
+        self.members[&root].operation
     }
 
     /// Adds a service to an operation, and all its hard dependents, so that they stop at the same
