@@ -151,7 +151,9 @@ pub enum EventKind<'a> {
     Permanent(&'a Failure),
     /// The supervisor has given up after this failure: too many failures were counted against the
     /// service. It stays down until something changes from which it was built, unless the policy
-    /// says otherwise, or until it is [restarted](crate::Registry::restart).
+    /// says otherwise, or until it is [restarted](crate::Registry::restart). If its
+    /// [group](crate::Registry::group) has given up, this is the failure of the member that was one
+    /// too many, and only a restart ends it.
     GivenUp(&'a Failure),
     /// The work of the service is done. It stays ready.
     Completed,

@@ -152,7 +152,7 @@ pub enum SupervisorState {
     Permanent,
     /// Too many failures were counted. The service stays down until something changes from which it
     /// was built ([`retry_given_up`](crate::supervise::RestartPolicy::retry_given_up)), or until
-    /// [`Registry::restart`].
+    /// [`Registry::restart`]. Together with its [group](Registry::group): until a restart.
     GivenUp,
     /// It has stopped the service.
     Stopped,

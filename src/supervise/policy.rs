@@ -270,7 +270,8 @@ impl RestartPolicy {
     /// It is tried once for each change, and at the earliest after the first backoff. If it fails
     /// again before it was [stable](Self::reset_after), the supervisor gives up again at once.
     /// Without this, only [`Registry::restart`](crate::Registry::restart) ends the state
-    /// *given up*.
+    /// *given up*. It is also the only end if the service is in a
+    /// [group](crate::Registry::group).
     ///
     /// ```
     /// use mainstay::supervise::RestartPolicy;

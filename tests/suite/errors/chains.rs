@@ -100,7 +100,9 @@ fn no_text_occurs_twice_in_the_chain_of_any_error() {
     #[cfg(feature = "supervise")]
     expected.extend(["BodyFailure", "BuildFailure", "CloseFailure"]);
     #[cfg(not(feature = "supervise"))]
-    for supervised in ["DrainError", "MustAwaitError", "SignalError", "StopError"] {
+    for supervised in
+        ["DrainError", "GroupError", "GroupGivenUp", "MustAwaitError", "SignalError", "StopError"]
+    {
         expected.remove(supervised);
     }
     assert_eq!(checked.0, expected);
@@ -237,7 +239,7 @@ fn invalidated_constant(checked: &mut Checked) {
 fn supervising(checked: &mut Checked) {
     use mainstay::{
         error::StopError,
-        supervise::{BodyFailure, BuildFailure, CloseFailure},
+        supervise::{BodyFailure, Build, BuildFailure, CloseFailure, GroupPolicy},
     };
 
     let after = Duration::from_secs(1);
@@ -280,6 +282,15 @@ fn supervising(checked: &mut Checked) {
     checked.own(stop.wait_blocking_timeout(NONE).unwrap_err());
     other.close();
     checked.own(other.stop(b).wait_blocking().unwrap_err());
+    let (grouped, [c]) = registry_of::<u32, 1>(["c"]);
+    let policy = GroupPolicy::default().max_failures(0, after);
+    let group = grouped.group(c, policy.clone()).unwrap();
+    checked.own(grouped.group(c, policy).unwrap_err());
+    let builds =
+        grouped.supervise(c).unwrap().run(async |_: Build<u32>| Err::<u32, _>(CANNOT_OPEN));
+    let mut builds = Box::pin(builds);
+    assert!(crate::support::poll_once(&mut builds).is_pending());
+    checked.with_reason(group.status().given_up.unwrap());
     let failures = Arc::<Mutex<Vec<_>>>::default();
     let seen = Arc::clone(&failures);
     let thread = std::thread::spawn(move || {
