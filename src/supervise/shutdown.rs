@@ -183,6 +183,11 @@ impl Registry {
     /// returns the same report; the first timeout of them ends the shutdown.
     /// [`close`](Self::close) ends it at once.
     ///
+    /// If the registry is closed already, it waits for nothing, and names what is up: also a
+    /// service whose supervisor ends when it is polled next, because it has not been polled since
+    /// the close. To get a report without these, wait for the supervisors before, as a
+    /// [`Program`](crate::program::Program) does.
+    ///
     /// The future does a limited piece of work in each poll, so a shutdown of many services keeps
     /// its limit, and lets other tasks run. Only its end is one piece: it fails what is left, and
     /// closes the registry. A supervisor that ends continues the plan on its own
