@@ -172,7 +172,7 @@ pub struct Store {
 
 // A slot fills one cache line, and no cache line contains two slots.
 #[cfg(not(any(loom, shuttle)))]
-const _: () = assert!(Slab::<Slot, Service>::ENTRY_BYTES == 64);
+const _: () = assert!(size_of::<sync::slab::Entry<Slot, Service>>() == 64);
 
 /// The reason why a name was not registered.
 #[derive(Debug)]

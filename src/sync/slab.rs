@@ -96,7 +96,7 @@ pub(crate) struct Slab<S, M> {
 
 // The cell and the slot first, in this order: a read computes one address (`Slab::open`).
 #[cfg_attr(not(loom), repr(C, align(64)))]
-struct Entry<S, M> {
+pub(crate) struct Entry<S, M> {
     cell: UnsafeCell<MaybeUninit<ArcCell<()>>>,
     slot: S,
     /// Set after the cell was initialised. `OnceLock` synchronizes the two with every reader.
@@ -129,10 +129,6 @@ pub(crate) enum NoSlab {
 }
 
 impl<S, M> Slab<S, M> {
-    /// The size of an entry.
-    #[cfg(not(any(loom, shuttle)))]
-    pub(crate) const ENTRY_BYTES: usize = size_of::<Entry<S, M>>();
-
     /// Creates a slab of unregistered entries. `slot` returns the `S` of each.
     pub(crate) fn new(capacity: usize, slot: impl Fn(ServiceIndex) -> S) -> Result<Self, NoSlab> {
         let size = u32::try_from(capacity).map_err(|_| NoSlab::Capacity)?;
