@@ -273,8 +273,8 @@ pub use read::{Cached, Guard, Ids, MappedGuard, Reader};
 pub use registry::TracingObserver;
 pub use registry::{
     BuiltFromInstance, BuiltFromRecord, Dependency, DependencyRecord, Depends, Listing,
-    ListingRecord, NotReady, Observer, ObserverHandle, Registry, RegistryBuilder, ServiceRecord,
-    ServiceState, ServiceStatus,
+    ListingRecord, NotReady, Observer, ObserverHandle, Readiness, ReadinessProblem, Registry,
+    RegistryBuilder, ServiceRecord, ServiceState, ServiceStatus,
 };
 pub use service::{AnyId, ServiceId, ServiceName};
 pub use service_set::{ServiceSet, ServiceSetIter};

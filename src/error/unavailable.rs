@@ -182,9 +182,10 @@ impl DependencyUnavailable {
     /// Returns why the service was not ready. `None` if it has become ready since then, or if its
     /// instance has failed ([`Unavailable::Failed`]).
     ///
-    /// A wait that has timed out, or has found it stuck, has found it at that time. A read is wait-free, and finds
-    /// nothing: this method does, when it is called for the first time, or when the text or the
-    /// source of the error is read. So it may show a later state than that of the read.
+    /// A wait that has timed out, or has found the service stuck, has found it at that time. A read
+    /// is wait-free, and finds nothing: this method does, when it is called for the first time, or
+    /// when the text or the source of the error is read. So it may show a later state than that of
+    /// the read.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;

@@ -150,8 +150,8 @@ impl<I: ReadId> Wait<ReadyCondition<I>> {
     /// Lets the wait end if the service is *stuck*: it cannot become ready without help.
     ///
     /// These are the cases: its supervisor has given up, failed permanently, or ended; it was
-    /// stopped; and, once [start-up is complete](Registry::startup_complete), it has no provider, or
-    /// its supervisor was not run. Also if it waits for a service that is stuck. Otherwise the
+    /// stopped; and, once [start-up is complete](Registry::startup_complete), it has no provider,
+    /// or its supervisor was not run. Also if it waits for a service that is stuck. Otherwise the
     /// wait lasts until a `restart`, a `start`, or a change helps.
     ///
     /// Each time that any service of the registry gets stuck, the wait is woken, and follows the

@@ -65,11 +65,11 @@ impl Registry {
     /// in whatever order they become ready; and of one more for each of them, each time that one
     /// which it has passed is not ready at the end. The wait is cancel-safe.
     ///
-    /// It ends with an error if one of the services is *stuck*: it cannot become ready without help.
-    /// These are the cases: its supervisor has given up, failed permanently, or ended; it was
-    /// stopped; and, once [start-up is complete](Self::startup_complete), it has no provider, or its
-    /// supervisor was not run. Also if it waits for a service that is stuck. After a `restart` or
-    /// a `start` of the root, wait again.
+    /// It ends with an error if one of the services is *stuck*: it cannot become ready without
+    /// help. These are the cases: its supervisor has given up, failed permanently, or ended; it was
+    /// stopped; and, once [start-up is complete](Self::startup_complete), it has no provider, or
+    /// its supervisor was not run. Also if it waits for a service that is stuck. After a `restart`
+    /// or a `start` of the root, wait again.
     ///
     /// # Errors
     ///
@@ -246,6 +246,9 @@ impl Condition for AllReadyCondition {
         // on are ready, all of them are checked once more.
         let Some(not_ready) = self.first_not_ready(self.next).or_else(|| self.first_not_ready(0))
         else {
+            if let Members::Required = self.members {
+                self.registry.note_all_ready();
+            }
             return Some(Ok(()));
         };
         // S7: if this changes `next`, `slots` changes too, and `Wait` checks once more after it has

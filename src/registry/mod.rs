@@ -12,6 +12,7 @@
 //! | `all_ready.rs` | `wait_all_ready`, `wait_set_ready`, `set_optional` |
 //! | `changed.rs` | `wait_changed` |
 //! | `stuck.rs` | `startup_complete` |
+//! | `readiness.rs` | `readiness`, `readiness_of` |
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready`, `wait_ready_any` |
 //! | `../provide/` | `provide`, `constant`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
@@ -31,6 +32,7 @@ mod fail;
 mod inspect;
 mod not_ready;
 mod observers;
+mod readiness;
 mod record;
 mod status;
 mod stuck;
@@ -60,6 +62,7 @@ pub use self::{
     inspect::Listing,
     not_ready::NotReady,
     observers::{Observer, ObserverHandle},
+    readiness::{Readiness, ReadinessProblem},
     record::{BuiltFromRecord, DependencyRecord, ListingRecord, ServiceRecord},
     status::{BuiltFromInstance, Dependency, ServiceStatus},
 };
@@ -93,7 +96,8 @@ use crate::{
 /// - Providing: [`provide`](Self::provide); with retry and backoff, `supervise`; a value for good,
 ///   [`constant`](Self::constant).
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
-/// - Inspecting: [`status`](Self::status), [`list`](Self::list), [`observe`](Self::observe).
+/// - Inspecting: [`status`](Self::status), [`list`](Self::list), [`readiness`](Self::readiness),
+///   [`observe`](Self::observe).
 /// - Ending: [`close`](Self::close); gracefully, `shutdown`.
 ///
 /// ```

@@ -1,22 +1,24 @@
 //! Why a service is not ready, in one line.
 
 use std::{
-    borrow::Cow,
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::HashMap,
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
     sync::{Arc, OnceLock, Weak},
     time::{Duration, SystemTime},
 };
 
-#[cfg(feature = "supervise")]
-use super::SupervisorState;
+mod state;
+
+pub(super) use self::state::State;
+
 use super::{Registry, RegistryInner};
 use crate::{
     failure::Failure,
     numbers::ServiceIndex,
     service::ServiceName,
-    store::{Awaited, EndMark, Inspection, LONGEST_PATH, Phase, Tag},
+    store::{Inspection, LONGEST_PATH, Phase, Tag},
     sync::Shielded,
     texts::Rounded,
 };
@@ -105,7 +107,7 @@ impl NotReady {
         let is_stuck = Cell::new(false);
         let found = path(index, |index| {
             let tag = present_tag(inner, index)?;
-            // What a service needs and does not wait for is no reason for it to be stuck.
+            // A service is stuck because of one that it waits for, and not of one that it needs.
             let (link, next) = Link::read(inner, index, tag, || None);
             is_stuck.set(link.state.is_stuck(inner, index));
             Some((Arc::new(link), next))
@@ -128,6 +130,23 @@ impl NotReady {
         // A service that was registered since the inspection is not among them.
         let found = |index: ServiceIndex| links.get(index.as_usize()).cloned().flatten();
         inspection.indices().map(|index| path(index, found)).collect()
+    }
+
+    /// Finds out for these services why they are not ready: reads each service on their paths once.
+    pub(super) fn of_some(inner: &RegistryInner, indices: &[ServiceIndex]) -> Vec<Option<Self>> {
+        let read = RefCell::new(HashMap::new());
+        let link = |index| {
+            let link = || {
+                let tag = inner.store.slot(index).state.load();
+                (tag.phase() != Phase::Ready).then(|| {
+                    let blocking = || inner.store.first_blocking(index);
+                    let (link, next) = Link::read(inner, index, tag, blocking);
+                    (Arc::new(link), next)
+                })
+            };
+            read.borrow_mut().entry(index).or_insert_with(link).clone()
+        };
+        indices.iter().map(|&index| path(index, link)).collect()
     }
 
     /// The line without the last failure of the root: for an error whose source is that failure.
@@ -156,49 +175,9 @@ impl Registry {
     }
 }
 
-/// What a service that is not ready does, as far as it can be stuck (S17).
-pub(super) enum Stuck {
-    ByItself,
-    /// If this one is stuck.
-    If(ServiceIndex),
-    Not,
-}
-
-impl Stuck {
-    pub(super) fn of(inner: &RegistryInner, index: ServiceIndex) -> Self {
-        let Some(tag) = present_tag(inner, index) else { return Self::Not };
-        let (state, next) = State::read_with(
-            #[cfg(feature = "supervise")]
-            inner.supervisors.status_without_times(index),
-            inner,
-            index,
-            tag,
-        );
-        match next {
-            Some(next) => Self::If(next),
-            None if state.is_stuck(inner, index) => Self::ByItself,
-            None => Self::Not,
-        }
-    }
-
-    /// Returns whether the path from a service ends at one that is stuck by itself.
-    pub(super) fn ends_path_of(inner: &RegistryInner, index: ServiceIndex) -> bool {
-        let (mut next, mut seen) = (index, Vec::new());
-        while seen.len() < LONGEST_PATH && !seen.contains(&next) {
-            seen.push(next);
-            match Self::of(inner, next) {
-                Self::ByItself => return true,
-                Self::If(then) => next = then,
-                Self::Not => return false,
-            }
-        }
-        false
-    }
-}
-
 /// Returns the state of a service; `None` if it is ready. A service that is condemned is about to
 /// be taken down, and no event follows for those that read the state now.
-fn present_tag(inner: &RegistryInner, index: ServiceIndex) -> Option<Tag> {
+pub(super) fn present_tag(inner: &RegistryInner, index: ServiceIndex) -> Option<Tag> {
     let slot = inner.store.slot(index);
     let tag = slot.state.load();
     let is_up = tag.phase() == Phase::Ready && slot.condemned.load() == tag.generation();
@@ -270,203 +249,6 @@ struct Link {
     lasts: Option<Duration>,
 }
 
-/// What a service that is not ready does.
-enum State {
-    Down,
-    NoProvider,
-    /// It has no provider, and had a supervisor.
-    #[cfg(feature = "supervise")]
-    SupervisorEnded,
-    Closed,
-    /// A shutdown has stopped it.
-    Stopped,
-    /// The user has stopped it, and can start it.
-    HeldDown,
-    /// A restart or a stop is in progress, in which it has ended.
-    Ended,
-    /// An attempt by hand is in progress.
-    Starting,
-    WaitingFor(Cow<'static, str>),
-    #[cfg(feature = "supervise")]
-    Supervised(super::SupervisorStatus),
-}
-
-impl State {
-    /// Returns the state of a service that is not ready, and the service for which it waits, if
-    /// that one is not ready either.
-    fn read(inner: &RegistryInner, index: ServiceIndex, tag: Tag) -> (Self, Option<ServiceIndex>) {
-        Self::read_with(
-            #[cfg(feature = "supervise")]
-            inner.supervisors.status(index, None),
-            inner,
-            index,
-            tag,
-        )
-    }
-
-    fn read_with(
-        #[cfg(feature = "supervise")] status: Option<super::SupervisorStatus>,
-        inner: &RegistryInner,
-        index: ServiceIndex,
-        tag: Tag,
-    ) -> (Self, Option<ServiceIndex>) {
-        let store = &inner.store;
-        #[cfg(feature = "supervise")]
-        let status = match status {
-            // Its end is in progress, also if it is down already.
-            Some(status) if status.state.is_ending() => return (Self::Supervised(status), None),
-            status => status,
-        };
-        if store.has_stopped(index) {
-            return (Self::Stopped, None);
-        }
-        if store.is_closed() {
-            return (Self::Closed, None);
-        }
-        if tag.phase() == Phase::Down {
-            match store.service(index).end_mark.get() {
-                EndMark::Stopped => return (Self::HeldDown, None),
-                EndMark::Ending => return (Self::Ended, None),
-                EndMark::None | EndMark::ShutDown => {}
-            }
-        }
-        #[cfg(feature = "supervise")]
-        if let Some(status) = status {
-            return match status.state {
-                // The supervisor has not noticed the failure yet.
-                SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
-                SupervisorState::Building => {
-                    Self::awaited(inner, index, tag).unwrap_or((Self::Supervised(status), None))
-                }
-                _ => {
-                    let waiting_for = status.waiting_for.as_deref();
-                    let next = waiting_for.and_then(|name| store.find(name)).map(|id| id.index);
-                    (Self::Supervised(status), next.filter(|&next| !store.is_ready(next)))
-                }
-            };
-        }
-        Self::awaited(inner, index, tag).unwrap_or_else(|| match tag.phase() {
-            Phase::Starting => (Self::Starting, None),
-            _ if store.service(index).role.is_provided() => (Self::Down, None),
-            #[cfg(feature = "supervise")]
-            _ if inner.supervisors.has_ended(index) => (Self::SupervisorEnded, None),
-            _ => (Self::NoProvider, None),
-        })
-    }
-
-    /// Returns what the attempt in progress waits for, if it does.
-    fn awaited(
-        inner: &RegistryInner,
-        index: ServiceIndex,
-        tag: Tag,
-    ) -> Option<(Self, Option<ServiceIndex>)> {
-        if tag.phase() != Phase::Starting {
-            return None;
-        }
-        match inner.store.awaited(index, tag.generation())? {
-            Awaited::Other(what) => Some((Self::WaitingFor(what), None)),
-            // Its wait is about to end.
-            Awaited::Dependency(dependency) if inner.store.is_ready(dependency) => None,
-            Awaited::Dependency(dependency) => {
-                let name = String::from(inner.store.name(dependency));
-                Some((Self::WaitingFor(name.into()), Some(dependency)))
-            }
-        }
-    }
-
-    /// Returns whether the service is stuck by itself (S17).
-    fn is_stuck(&self, inner: &RegistryInner, index: ServiceIndex) -> bool {
-        match self {
-            #[cfg(feature = "supervise")]
-            Self::HeldDown => !inner.supervisors.plan.begins_again(index),
-            #[cfg(feature = "supervise")]
-            Self::SupervisorEnded => true,
-            Self::NoProvider => inner.store.stuck.is_started(index),
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) => match status.state {
-                SupervisorState::GivenUp | SupervisorState::Permanent => {
-                    !inner.supervisors.plan.begins_again(index)
-                }
-                SupervisorState::NotRunning => {
-                    let control = inner.supervisors.control(index);
-                    let is_run = control.is_some_and(|control| control.is_run());
-                    !is_run && inner.store.stuck.is_started(index)
-                }
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    /// Returns whether a dependency that is not ready is a reason, too.
-    fn may_need(&self) -> bool {
-        match self {
-            Self::Down | Self::NoProvider | Self::Starting => true,
-            #[cfg(feature = "supervise")]
-            Self::SupervisorEnded => true,
-            Self::Closed | Self::Stopped | Self::HeldDown | Self::Ended | Self::WaitingFor(_) => {
-                false
-            }
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) => {
-                matches!(status.state, SupervisorState::NotRunning | SupervisorState::Building)
-            }
-        }
-    }
-
-    /// Returns whether the service is at its end.
-    fn is_end(&self) -> bool {
-        matches!(self, Self::Closed | Self::Stopped | Self::HeldDown)
-    }
-
-    /// Returns the time by which its build exceeds its timeout.
-    fn late_by(&self) -> Option<Duration> {
-        match self {
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) => status.late_by,
-            _ => None,
-        }
-    }
-
-    /// Returns whether the service is being built.
-    fn is_again(&self) -> bool {
-        match self {
-            Self::Starting => true,
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) => status.state == SupervisorState::Building,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Down => f.write_str("down"),
-            Self::NoProvider => f.write_str("no provider"),
-            #[cfg(feature = "supervise")]
-            Self::SupervisorEnded => f.write_str("its supervisor has ended"),
-            Self::Closed => f.write_str("closed"),
-            Self::Stopped => f.write_str("stopped"),
-            Self::HeldDown => f.write_str("stopped, `Registry::start` starts it"),
-            Self::Ended => f.write_str("ended, begins again after its dependencies"),
-            Self::Starting => f.write_str("starting"),
-            Self::WaitingFor(what) => write!(f, "waiting for {what}"),
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) if status.state == SupervisorState::NotRunning => {
-                write!(f, "its supervisor is {status}")
-            }
-            // By how much its build is late follows (`Link::write`).
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) if status.state == SupervisorState::Building => {
-                write!(f, "{}", status.state)
-            }
-            #[cfg(feature = "supervise")]
-            Self::Supervised(status) => status.fmt(f),
-        }
-    }
-}
-
 impl Link {
     /// Reads a service that is not ready. Returns its link, and the service for which it waits.
     fn read(
@@ -524,7 +306,7 @@ impl Link {
 }
 
 /// Returns how long a service is not ready.
-fn lasts(
+pub(super) fn lasts(
     inner: &RegistryInner,
     index: ServiceIndex,
     tag: Tag,

@@ -3,21 +3,76 @@
 //! What is noted of it is in the store (`store/stuck_log.rs`), and what a service does in
 //! `not_ready.rs`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::{NotReady, Registry, not_ready::Stuck};
-use crate::numbers::ServiceIndex;
+use super::{
+    NotReady, Registry, RegistryInner,
+    not_ready::{State, present_tag},
+};
+use crate::{numbers::ServiceIndex, store::LONGEST_PATH};
+
+/// What a service that is not ready does, as far as it can be stuck (S17).
+pub(super) enum Stuck {
+    ByItself {
+        /// The user has stopped it.
+        is_held_down: bool,
+    },
+    /// If this one is stuck.
+    If(ServiceIndex),
+    Not,
+}
+
+impl Stuck {
+    pub(super) fn of(inner: &RegistryInner, index: ServiceIndex) -> Self {
+        let Some(tag) = present_tag(inner, index) else { return Self::Not };
+        let (state, next) = State::read_with(
+            #[cfg(feature = "supervise")]
+            inner.supervisors.status_without_times(index),
+            inner,
+            index,
+            tag,
+        );
+        match next {
+            Some(next) => Self::If(next),
+            None if state.is_stuck(inner, index) => {
+                Self::ByItself { is_held_down: matches!(state, State::HeldDown) }
+            }
+            None => Self::Not,
+        }
+    }
+
+    /// Returns whether the path from a service ends at one that is stuck by itself.
+    pub(super) fn ends_path_of(inner: &RegistryInner, index: ServiceIndex) -> bool {
+        let (mut next, mut seen) = (index, Vec::new());
+        while seen.len() < LONGEST_PATH && !seen.contains(&next) {
+            seen.push(next);
+            match Self::of(inner, next) {
+                Self::ByItself { .. } => return true,
+                Self::If(then) => next = then,
+                Self::Not => return false,
+            }
+        }
+        false
+    }
+}
+
+/// The service at the end of the path, as far as the readiness needs to know it.
+#[derive(Clone, Copy)]
+pub(super) struct StuckRoot {
+    /// The user has stopped it.
+    pub(super) is_held_down: bool,
+}
 
 impl Registry {
     /// Says that start-up is complete: all supervisors and providers of the services that are
     /// registered now were started.
     ///
     /// From now on, a service that has no provider, or whose supervisor was not run, is *stuck*: no
-    /// wait need last longer for it. A supervisor is run when `run` or `run_blocking` was called. So
-    /// if a thread of its own calls `run_blocking`, call this after that. [`wait_all_ready`](Self::wait_all_ready),
-    /// [`wait_set_ready`](Self::wait_set_ready), and a wait that is asked to
-    /// ([`unless_stuck`](crate::wait::Wait::unless_stuck)) end. A `Program` calls this when its
-    /// start function has returned.
+    /// wait need last longer for it. A supervisor is run when `run` or `run_blocking` was called.
+    /// So if a thread of its own calls `run_blocking`, call this after that.
+    /// [`wait_all_ready`](Self::wait_all_ready), [`wait_set_ready`](Self::wait_set_ready), and a
+    /// wait that is asked to ([`unless_stuck`](crate::wait::Wait::unless_stuck)) end. A `Program`
+    /// calls this when its start function has returned.
     ///
     /// A service that is registered later is not concerned, until this is called once more. The
     /// cost is proportional to the number of services that are concerned for the first time.
@@ -50,7 +105,7 @@ impl Registry {
         // Before the state is read: another review may find it stuck after this one has read it.
         let number = log.number(index);
         match Stuck::of(self.inner(), index) {
-            Stuck::ByItself => log.add_root(index),
+            Stuck::ByItself { .. } => log.add_root(index),
             Stuck::If(_) | Stuck::Not => log.remove_root(index, number),
         }
     }
@@ -104,6 +159,31 @@ impl Registry {
             }
         }
         None
+    }
+
+    /// Returns for each of these services the root because of which it is stuck, if it is. Reads
+    /// each service on their paths once.
+    pub(super) fn stuck_roots(&self, indices: &[ServiceIndex]) -> Vec<Option<StuckRoot>> {
+        let mut known: HashMap<ServiceIndex, Option<StuckRoot>> = HashMap::new();
+        let mut root_of = |index| {
+            let (mut next, mut path) = (index, Vec::new());
+            let root = loop {
+                if let Some(&root) = known.get(&next) {
+                    break root;
+                }
+                // A service that is reached again waits for itself.
+                known.insert(next, None);
+                path.push(next);
+                match Stuck::of(self.inner(), next) {
+                    Stuck::ByItself { is_held_down } => break Some(StuckRoot { is_held_down }),
+                    Stuck::If(then) => next = then,
+                    Stuck::Not => break None,
+                }
+            };
+            known.extend(path.into_iter().map(|index| (index, root)));
+            root
+        };
+        indices.iter().map(|&index| root_of(index)).collect()
     }
 
     /// Returns the services that wait for this one.

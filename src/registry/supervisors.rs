@@ -346,6 +346,11 @@ impl Supervisors {
         Some(status)
     }
 
+    /// Returns whether, and why, the instance of this generation is degraded.
+    pub(super) fn degraded(&self, index: ServiceIndex, generation: Generation) -> Option<Degraded> {
+        self.control(index)?.degraded(generation)
+    }
+
     /// As `status`, without the times: it does not call the clock.
     pub(super) fn status_without_times(&self, index: ServiceIndex) -> Option<SupervisorStatus> {
         Some(self.control(index)?.status(None, None))

@@ -168,6 +168,8 @@ pub struct Store {
     closed: Flag,
     pub(crate) observed: Observed,
     pub(crate) stuck: StuckLog,
+    /// Since start-up was complete, a check has found all required services ready.
+    pub(crate) has_been_ready: Flag,
 }
 
 // A slot fills one cache line, and no cache line contains two slots.
@@ -199,6 +201,7 @@ impl Store {
             closed: Flag::new(),
             observed: Observed::new(),
             stuck: StuckLog::new(),
+            has_been_ready: Flag::new(),
         })
     }
 

@@ -1,5 +1,5 @@
-//! Waiting until a slot changes, or another word for which there is a point. A waiter listens, sets the waiter bit, checks its condition, and
-//! sleeps if the condition does not hold (W).
+//! Waiting until a slot changes, or the log of what is stuck. A waiter listens, sets the waiter
+//! bit, checks its condition, and sleeps if the condition does not hold (W).
 //!
 //! event-listener wakes tasks while it holds its lock, and its counters do not survive a waker
 //! that panics there. So it never gets a waker of the user. It gets a [`Relay`], which only

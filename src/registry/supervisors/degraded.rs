@@ -124,6 +124,11 @@ impl Degradations {
 }
 
 impl Control {
+    /// Returns whether, and why, the instance of this generation is degraded.
+    pub(super) fn degraded(&self, generation: Generation) -> Option<Degraded> {
+        self.lock().degraded.of(generation)
+    }
+
     /// Sets or removes a reason for which the instance of this generation is degraded, unless the
     /// generation has ended. If this changes anything, returns what the status shows then, and the
     /// number of the change.

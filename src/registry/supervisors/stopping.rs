@@ -82,8 +82,8 @@ impl Registry {
             if resets {
                 self.request_reset(service);
             }
-            self.store().wake(service);
             self.review(service);
+            self.store().wake(service);
         }
     }
 

@@ -8,6 +8,8 @@ mod listing_records;
 mod lives;
 #[cfg(feature = "test-kit")]
 mod planned_ends;
+#[cfg(feature = "test-kit")]
+mod readiness;
 mod records;
 #[cfg(feature = "test-kit")]
 mod states;

@@ -267,7 +267,7 @@ fn what_was_not_started_is_stuck_once_start_up_is_complete() {
     registry.startup_complete();
     assert!(stuck(&mut wait_late).is_some());
 
-    // What is provided later may become ready.
+    // A service that is provided later may become ready.
     let _none = up(&registry, none, 1);
     let mut before = registry.wait_set_ready((idle, by_hand));
     assert!(set_stuck(&mut before).is_some());
@@ -364,7 +364,7 @@ fn a_wait_is_woken_by_the_last_link_and_not_while_there_is_hope() {
     drop(pool_provider);
     let before = wakes.count();
     let attempt = server_provider.begin().wait_blocking_timeout(LONG).unwrap();
-    // What it is declared to need is no reason.
+    // A declaration that it needs the pool is no reason.
     registry.depends(server).on(pool).unwrap();
     assert!(poll_with(&mut one, &waker).is_pending() && poll_with(&mut set, &waker).is_pending());
     let mut on_pool = attempt.wait_for(pool);
