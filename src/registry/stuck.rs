@@ -189,9 +189,10 @@ impl Registry {
     /// Returns the services that wait for this one.
     fn waiting_for(&self, index: ServiceIndex) -> impl Iterator<Item = ServiceIndex> + '_ {
         let store = self.store();
-        let dependents = store.dependents(index).into_iter().map(|edge| edge.dependent);
-        let all = dependents.chain(store.stuck.missed_by(index));
-        all.filter(move |&waits| {
+        let waiting = store.dependents(index).into_iter().map(|edge| edge.dependent);
+        #[cfg(feature = "supervise")]
+        let waiting = waiting.chain(store.stuck.missed_by(index));
+        waiting.filter(move |&waits| {
             matches!(Stuck::of(self.inner(), waits), Stuck::If(for_this) if for_this == index)
         })
     }

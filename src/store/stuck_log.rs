@@ -3,7 +3,7 @@
 //! The store keeps the log, and nothing more: `registry/stuck.rs` decides which services are stuck.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::{Bound, Range},
 };
 
@@ -35,9 +35,11 @@ struct Entries {
     /// Those that are stuck by themselves, or were so when they were reviewed last.
     roots: HashSet<ServiceIndex>,
     /// The services for which the supervisors of others wait, or have waited, without an edge.
+    #[cfg(feature = "supervise")]
     missing: HashMap<ServiceIndex, ServiceIndex>,
     /// The same pairs, by the one that is missing.
-    missed_by: BTreeSet<(ServiceIndex, ServiceIndex)>,
+    #[cfg(feature = "supervise")]
+    missed_by: std::collections::BTreeSet<(ServiceIndex, ServiceIndex)>,
 }
 
 impl StuckLog {
@@ -125,6 +127,7 @@ impl StuckLog {
     }
 
     /// Returns the services whose supervisors wait, or have waited, for this one.
+    #[cfg(feature = "supervise")]
     pub(crate) fn missed_by(&self, missing: ServiceIndex) -> Vec<ServiceIndex> {
         let entries = lock(&self.entries);
         let all = entries.missed_by.range((missing, ServiceIndex::new(0))..);
