@@ -216,6 +216,8 @@
 // |                              | the places of builds (S16); `degraded.rs`: why an instance    |
 // |                              | is degraded                                                   |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
+// | `../registry/stuck.rs`       | waits that end when stuck (S17)                               |
+// | `../registry/readiness.rs`   | whether a program is started, live, ready and degraded        |
 // | `../provide/drain.rs`        | draining (S2, S3)                                             |
 // | `../provide/receiver.rs`     | values that are handed over (H)                               |
 // | `../clock.rs`                | clocks                                                        |

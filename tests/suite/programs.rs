@@ -269,6 +269,41 @@ fn services_that_are_not_ready_in_time_end_the_program() {
 }
 
 #[test]
+fn a_start_that_cannot_succeed_ends_before_its_timeout() {
+    // `a` gives up, and `b` is not started.
+    for gives_up in [false, true] {
+        let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
+        let outcome = program(&registry).start_timeout(LONG * 60).run_blocking(|start| {
+            let policy = RestartPolicy::default().max_failures(0, LONG);
+            let fails = registry.supervise(a)?.restart_policy(policy);
+            start.spawn(fails, |it| {
+                it.run(async move |_| if gives_up { Err("no database") } else { Ok(1) })
+            })?;
+            if gives_up {
+                start.spawn(registry.supervise(b)?, |it| it.run(async |_| 1))?;
+            }
+            Ok::<_, BoxError>(())
+        });
+        assert_eq!(outcome.exit_code(), 1);
+        let text = outcome.cause.to_string();
+        let why = if gives_up { "a: given up" } else { "b: no provider" };
+        assert!(text.starts_with("the start has failed: ") && text.contains(why), "{text}");
+    }
+}
+
+#[test]
+fn an_optional_service_does_not_delay_the_start() {
+    let (registry, [a, b]) = registry_of::<u32, 2>(["a", "b"]);
+    registry.set_optional([b]).unwrap();
+    let program = program(&registry).start_timeout(LONG).stop_when(when_ready(&registry, a));
+    let outcome = program.run_blocking(|start| {
+        start.spawn(registry.supervise(a)?, |it| it.run(async |_| 1))?;
+        Ok::<_, BoxError>(())
+    });
+    assert!(outcome.is_success(), "{outcome}");
+}
+
+#[test]
 fn a_supervisor_that_is_never_run_is_named_by_the_status_and_the_outcome() {
     let (registry, [a]) = registry_of::<u32, 1>(["a"]);
     let tasks = Arc::new(Mutex::new(Vec::new()));
