@@ -45,15 +45,18 @@ mod page;
 mod seed;
 mod statistics;
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    process::{ExitCode, Termination},
+    time::Duration,
+};
 
 use mainstay::{
     Registry, ServiceId,
-    program::stop_signal,
-    supervise::{RestartPolicy, ShutdownOptions, TokioClock},
+    program::{Program, ProgramOutcome, ProgramStart, stop_signal},
+    supervise::{RestartPolicy, TokioClock},
     test_kit::Script,
 };
-use tokio::task::JoinSet;
 
 use crate::{
     catalog::Catalog,
@@ -125,11 +128,11 @@ impl Services {
     /// dependencies.
     fn start(
         &self,
+        start: &mut ProgramStart,
         file: ConfigFile,
         listener: Listener,
         limit: Option<u32>,
-    ) -> Result<JoinSet<()>, BoxError> {
-        let mut supervisors = JoinSet::new();
+    ) -> Result<(), BoxError> {
         let Self { registry, config, builds, .. } = self.clone();
         // All files are local, so short backoffs are sufficient. A new configuration ends a
         // backoff.
@@ -144,7 +147,7 @@ impl Services {
             async move |live| source.watch(live).await
         });
         // It waits for a change of the file, so it has no timeout.
-        supervisors.spawn(supervisor.run(async move |build| source.build(build).await));
+        start.spawn(supervisor, |it| it.run(async move |build| source.build(build).await))?;
 
         let supervisor = registry.supervise(self.http)?.body({
             let services = self.clone();
@@ -153,14 +156,16 @@ impl Services {
         // A port cannot be opened twice.
         let supervisor = supervisor.restart_policy(policy.clone().drain_timeout(STOP_TIMEOUT));
         let (address, mut first) = (listener.address, Some(listener));
-        supervisors.spawn(supervisor.run(async move |_| match first.take() {
-            Some(listener) => Ok(listener),
-            None => Listener::open(address).await,
-        }));
+        start.spawn(supervisor, |it| {
+            it.run(async move |_| match first.take() {
+                Some(listener) => Ok(listener),
+                None => Listener::open(address).await,
+            })
+        })?;
 
         let supervisor = registry.supervise(self.statistics)?.restart_policy(policy.clone());
         let supervisor = supervisor.body(async |live| statistics::work(live).await);
-        supervisors.spawn(supervisor.run(async |_| Statistics::new()));
+        start.spawn(supervisor, |it| it.run(async |_| Statistics::new()))?;
 
         let mut policy = policy.build_timeout(BUILD_TIMEOUT);
         if let Some(limit) = limit {
@@ -168,21 +173,27 @@ impl Services {
         }
         let supervisor = registry.supervise(self.catalog)?.restart_policy(policy.clone());
         let services = self.clone();
-        supervisors.spawn(supervisor.run(async move |build| {
-            builds.catalog.step().await?;
-            catalog::build(build, services.clone()).await
-        }));
+        start.spawn(supervisor, |it| {
+            it.run(async move |build| {
+                builds.catalog.step().await?;
+                catalog::build(build, services.clone()).await
+            })
+        })?;
         let supervisor = registry.supervise(self.database)?.restart_policy(policy.clone());
-        supervisors.spawn(supervisor.run(async move |build| {
-            builds.database.step().await?;
-            database::build(build, config).await
-        }));
+        start.spawn(supervisor, |it| {
+            it.run(async move |build| {
+                builds.database.step().await?;
+                database::build(build, config).await
+            })
+        })?;
         let supervisor = registry.supervise(self.page)?.restart_policy(policy);
-        supervisors.spawn(supervisor.run(async move |build| {
-            builds.page.step().await?;
-            Ok::<_, BoxError>(page::build(build, config).await?)
-        }));
-        Ok(supervisors)
+        start.spawn(supervisor, |it| {
+            it.run(async move |build| {
+                builds.page.step().await?;
+                Ok::<_, BoxError>(page::build(build, config).await?)
+            })
+        })?;
+        Ok(())
     }
 }
 
@@ -200,7 +211,7 @@ async fn main() -> ExitCode {
         }
     };
     match run(options).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => outcome.report(),
         Err(error) => {
             eprintln!("server: {error}");
             ExitCode::FAILURE
@@ -208,7 +219,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(options: Options) -> Result<(), BoxError> {
+async fn run(options: Options) -> Result<ProgramOutcome, BoxError> {
     let file = match options.config {
         Some(path) => config_file::locate(path),
         None => seed::seed("target/example-server".as_ref())?,
@@ -220,21 +231,16 @@ async fn run(options: Options) -> Result<(), BoxError> {
     let address = listener.address;
     let services = Services::new()?;
     eprintln!("the configuration file is {}", file.display());
-    let mut supervisors = services.start(ConfigFile::watch(file), listener, options.limit)?;
-    println!("listening on http://{address}");
-    let signal = stop.await;
-
-    // Each service stops after its dependents, so the requests in progress are finished first. The
-    // report lists the services that did not stop in time.
-    let options = ShutdownOptions::within(2 * STOP_TIMEOUT).reason(signal);
-    let report = services.registry.shutdown(options).await;
-    if !report.stop_timeouts.is_empty() {
-        eprintln!("{report}");
-    }
-    while let Some(result) = supervisors.join_next().await {
-        result?;
-    }
-    Ok(())
+    // Each service stops after its dependents, so the requests in progress are finished first.
+    let program = Program::on_tokio(&services.registry, tokio::runtime::Handle::current())
+        .shutdown(2 * STOP_TIMEOUT)
+        .stop_when(stop);
+    let outcome = program.run(|start| {
+        services.start(start, ConfigFile::watch(file), listener, options.limit)?;
+        println!("listening on http://{address}");
+        Ok::<_, BoxError>(())
+    });
+    Ok(outcome.await)
 }
 
 /// Runs blocking work (SQLite, files) on the blocking threads of tokio.

@@ -1,7 +1,7 @@
 //! Builds that follow a failure of a dependency, spread over a time.
 //!
-//! - A thousand dependents of one service recover within the time after it, never all at once,
-//!   also with a limit on the number of builds. A shutdown in the middle is not delayed.
+//! - Many dependents of one service recover within the time after it, never all at once, also with
+//!   a limit on the number of builds. A shutdown in the middle is not delayed.
 //! - A dependency that fails again is waited for again. A replacement changes nothing.
 //! - A restart or a stop of the service itself ends the wait.
 //! - A restart of the dependency, an expired grace period, and a failure during the build count as
@@ -24,7 +24,7 @@ use mainstay::{
     supervise::{Build, Clock, RestartPolicy, SupervisorState},
 };
 
-const CLIENTS: usize = 1_000;
+const CLIENTS: usize = 200;
 const OVER: Duration = ms(10_000);
 const HOUR: Duration = ms(3_600_000);
 
@@ -88,7 +88,7 @@ impl Herd {
         self.runtime.run_until_idle();
     }
 
-    fn come_back(&mut self) -> Instant {
+    fn recover(&mut self) -> Instant {
         self.running = Some(publish(&self.provider, 2));
         self.runtime.run_until_idle();
         self.runtime.clock.now()
@@ -106,7 +106,7 @@ impl Herd {
 }
 
 #[test]
-fn a_thousand_dependents_come_back_spread_over_the_time() {
+fn many_dependents_recover_spread_over_the_time() {
     let mut herd = Herd::new(&spread(), None);
     herd.fail();
     herd.runtime.advance(ms(30_000));
@@ -115,14 +115,14 @@ fn a_thousand_dependents_come_back_spread_over_the_time() {
     assert_eq!(herd.runtime.registry.status(herd.clients[7]).unwrap().to_string(), line);
     assert!(herd.begun.lock().unwrap().is_empty(), "no build before the dependency is ready");
 
-    let ready = herd.come_back();
-    assert!(herd.are(SupervisorState::BackingOff) > CLIENTS - 100);
+    let ready = herd.recover();
+    assert!(herd.are(SupervisorState::BackingOff) > CLIENTS - 20);
     herd.runtime.advance(OVER);
     assert_eq!(herd.begun.lock().unwrap().len(), CLIENTS, "each of them has begun in time");
     herd.runtime.advance(ms(10));
     assert_eq!(herd.up(), CLIENTS);
-    // Ten are expected.
-    assert!(herd.most_at_once(ready) < 100);
+    // Two are expected.
+    assert!(herd.most_at_once(ready) < 20);
     let status = herd.runtime.supervisor_status(herd.clients[0]);
     assert_eq!(status.failures, 0);
 }
@@ -131,7 +131,7 @@ fn a_thousand_dependents_come_back_spread_over_the_time() {
 fn a_limit_on_builds_counts_beside_it() {
     let mut herd = Herd::new(&spread(), Some(2));
     herd.fail();
-    herd.come_back();
+    herd.recover();
     for _ in 0..OVER.as_millis() / 100 + 1 {
         herd.runtime.advance(ms(100));
         assert!(herd.are(SupervisorState::Building) <= 2);
@@ -147,9 +147,10 @@ fn a_shutdown_in_the_middle_is_not_delayed() {
         let mut herd = Herd::new(&spread(), None);
         herd.fail();
         if ready {
-            herd.come_back();
+            herd.recover();
             herd.runtime.advance(OVER / 2);
-            assert!(herd.up() > 100 && herd.are(SupervisorState::BackingOff) > 100);
+            let backing_off = herd.are(SupervisorState::BackingOff);
+            assert!(herd.up() > CLIENTS / 5 && backing_off > CLIENTS / 5);
         }
         let shutdown = begin(&mut herd.runtime, ms(1_000));
         // The provider by hand holds nothing.
@@ -163,11 +164,11 @@ fn a_shutdown_in_the_middle_is_not_delayed() {
 fn a_restart_of_the_dependency_is_followed_by_the_same() {
     let mut herd = Herd::new(&spread(), None);
     herd.runtime.restart(herd.pool);
-    let ready = herd.come_back();
-    assert!(herd.are(SupervisorState::BackingOff) > CLIENTS - 100);
+    let ready = herd.recover();
+    assert!(herd.are(SupervisorState::BackingOff) > CLIENTS - 20);
     herd.runtime.advance(OVER + ms(10));
     assert_eq!(herd.up(), CLIENTS);
-    assert!(herd.most_at_once(ready) < 100);
+    assert!(herd.most_at_once(ready) < 20);
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn without_it_all_of_them_begin_at_once() {
     let mut herd = Herd::new(&exact().spread(Duration::ZERO), None);
     herd.fail();
     assert_eq!(herd.are(SupervisorState::Building), CLIENTS);
-    let ready = herd.come_back();
+    let ready = herd.recover();
     assert_eq!(herd.most_at_once(ready), CLIENTS);
 }
 
@@ -219,7 +220,7 @@ impl Scene {
         self.runtime.run_until_idle();
     }
 
-    fn come_back(&mut self, value: u32) {
+    fn recover(&mut self, value: u32) {
         self.running = Some(publish(&self.provider, value));
         self.runtime.run_until_idle();
     }
@@ -238,7 +239,7 @@ fn a_dependency_that_fails_again_is_waited_for_again_and_a_replacement_changes_n
     let mut scene = Scene::up(exact().spread(HOUR));
     scene.fail();
     assert_eq!(scene.state(), SupervisorState::Waiting);
-    scene.come_back(2);
+    scene.recover(2);
     assert_eq!(scene.state(), SupervisorState::BackingOff);
     let first = scene.next_try().unwrap();
     assert!(first <= HOUR);
@@ -251,7 +252,7 @@ fn a_dependency_that_fails_again_is_waited_for_again_and_a_replacement_changes_n
     assert_eq!((scene.state(), scene.next_try()), (SupervisorState::Waiting, None));
     scene.runtime.advance(HOUR * 2);
     assert_eq!(scene.state(), SupervisorState::Waiting);
-    scene.come_back(4);
+    scene.recover(4);
     assert_ne!(scene.next_try(), Some(first), "another part of the time");
     scene.runtime.advance(HOUR);
     assert_eq!(scene.runtime.get(scene.service), Some(4));
@@ -262,10 +263,10 @@ fn a_dependency_that_fails_again_is_waited_for_again_and_a_replacement_changes_n
 fn a_dependency_that_came_back_unnoticed_is_another_one() {
     let mut scene = Scene::up(exact().spread(HOUR));
     scene.fail();
-    scene.come_back(2);
+    scene.recover(2);
     let first = scene.next_try();
     scene.running.take().unwrap().fail("unplugged");
-    scene.come_back(3);
+    scene.recover(3);
     assert_eq!(scene.state(), SupervisorState::BackingOff);
     assert_ne!(scene.next_try(), first);
 }
@@ -276,7 +277,7 @@ fn a_restart_of_the_service_ends_the_wait_and_so_do_a_stop_and_a_close() {
         let mut scene = Scene::up(exact().spread(Duration::MAX));
         scene.fail();
         if ready {
-            scene.come_back(2);
+            scene.recover(2);
             scene.runtime.advance(HOUR * 1_000);
             assert_eq!(scene.state(), SupervisorState::BackingOff);
         }
@@ -287,7 +288,7 @@ fn a_restart_of_the_service_ends_the_wait_and_so_do_a_stop_and_a_close() {
         let mut scene = Scene::up(exact().spread(HOUR));
         scene.fail();
         if ready {
-            scene.come_back(2);
+            scene.recover(2);
         }
         let mut stop = scene.runtime.registry.stop(scene.service);
         assert!(poll_once(&mut stop).is_pending());
@@ -300,7 +301,7 @@ fn a_restart_of_the_service_ends_the_wait_and_so_do_a_stop_and_a_close() {
         let mut scene = Scene::up(exact().spread(HOUR));
         scene.fail();
         if ready {
-            scene.come_back(2);
+            scene.recover(2);
         }
         scene.runtime.registry.close();
         scene.runtime.run_until_idle();
@@ -312,11 +313,11 @@ fn a_restart_of_the_service_ends_the_wait_and_so_do_a_stop_and_a_close() {
 fn a_restart_of_the_dependency_during_the_wait_begins_it_anew() {
     let mut scene = Scene::up(exact().spread(HOUR));
     scene.fail();
-    scene.come_back(2);
+    scene.recover(2);
     let first = scene.next_try();
     scene.runtime.restart(scene.base);
     assert_eq!(scene.state(), SupervisorState::Waiting);
-    scene.come_back(3);
+    scene.recover(3);
     assert_eq!(scene.state(), SupervisorState::BackingOff);
     assert_ne!(scene.next_try(), first);
     scene.runtime.advance(HOUR);
@@ -333,7 +334,7 @@ fn the_dependents_of_a_stopped_service_come_back_spread_after_its_start() {
     assert_eq!(scene.state(), SupervisorState::Waiting);
     scene.runtime.advance(HOUR * 3);
     scene.runtime.registry.start(scene.base).unwrap();
-    scene.come_back(2);
+    scene.recover(2);
     assert_eq!(scene.state(), SupervisorState::BackingOff);
     scene.runtime.advance(HOUR);
     assert_eq!(scene.runtime.get(scene.service), Some(2));
@@ -354,7 +355,7 @@ fn the_debounce_delay_passes_at_least() {
     let mut scene = Scene::up(exact().spread(ms(1)).debounce(ms(500)));
     scene.fail();
     scene.runtime.advance(ms(100));
-    scene.come_back(2);
+    scene.recover(2);
     assert_eq!(scene.next_try(), Some(ms(400)));
 }
 
@@ -370,7 +371,7 @@ fn a_failure_during_the_build_is_one_of_the_dependency() {
     assert_eq!(scene.state(), SupervisorState::Building);
     scene.fail();
     assert_eq!(scene.state(), SupervisorState::Waiting);
-    scene.come_back(2);
+    scene.recover(2);
     assert_eq!(scene.state(), SupervisorState::BackingOff);
     scene.runtime.advance(HOUR);
     assert_eq!(scene.runtime.get(scene.service), Some(2));
@@ -385,7 +386,7 @@ fn an_expired_grace_period_is_a_failure_of_the_dependency() {
     assert_eq!(scene.state(), SupervisorState::Up);
     scene.runtime.advance(ms(1_000));
     assert_eq!(scene.state(), SupervisorState::Waiting);
-    scene.come_back(2);
+    scene.recover(2);
     assert_eq!(scene.state(), SupervisorState::BackingOff);
     assert!(scene.next_try().unwrap() <= HOUR);
 }
