@@ -284,6 +284,6 @@ pub use services::ServiceType;
 pub use store::{DependencyKind, Phase};
 
 /// Compiles and runs the examples of the README.
-#[cfg(all(doctest, feature = "supervise"))]
+#[cfg(all(doctest, feature = "signals", feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
