@@ -11,6 +11,9 @@
 //!   built from are ready (S4, S5).
 //! - No two bodies of one service run at the same time (S10). Close hooks run in the order of
 //!   publication (S14).
+//! - In half of the schedules some builds have a limit, and a queue that does not continue results
+//!   in a deadlock (S16). In half of them some services are a group, which may give up: if one of
+//!   them fails, no instance can be read that another one had before (S18).
 //!
 //! ```text
 //! supervisors:  build, up, failed, build ...                take down, drained, close hook
@@ -35,10 +38,11 @@ use std::{
 };
 
 use mainstay::{
+    FailOutcome, Instance, ServiceSet,
     error::WaitForError,
     supervise::{
-        BodyEnd, Build, Clock, CloseReason, Closing, Completed, Permanent, Planned, RestartPolicy,
-        Sleep,
+        BodyEnd, Build, Clock, CloseReason, Closing, Completed, GroupPolicy, Permanent, Planned,
+        RestartPolicy, Sleep,
     },
 };
 use mainstay_shuttle_tests::{GraphShape, Random, Value, Workers, World, explore};
@@ -234,6 +238,35 @@ fn lock(stop_log: &SharedStopLog) -> MutexGuard<'_, StopLog> {
     stop_log.lock().expect("nothing panics under the lock")
 }
 
+/// Makes a group of some services, and returns them.
+fn group_some(world: &World, random: &mut Random) -> Vec<usize> {
+    let mut members: Vec<usize> = (0..world.count()).filter(|_| random.chance(30)).collect();
+    members.push(world.count() - 1);
+    members.dedup();
+    let policy = match random.chance(50) {
+        true => GroupPolicy::default().max_failures(3, Duration::from_secs(1)),
+        false => GroupPolicy::default(),
+    };
+    let ids: ServiceSet = members.iter().map(|&member| world.ids[member]).collect();
+    world.registry.group(ids, policy).expect("there is no other group");
+    members
+}
+
+/// Fails members of the group, and checks that all others have failed with them (S18).
+fn fail_members(world: &World, members: &[usize], times: usize, mut random: Random) {
+    for _ in 0..times {
+        let before: Vec<_> = members.iter().map(|&member| (member, world.read(member))).collect();
+        let (_, Some(instance)) = &before[random.below(before.len())] else { continue };
+        let outcome = world.registry.fail_instance(instance, "reported");
+        let FailOutcome::Failed(_) = outcome.expect("the id is of this registry") else { continue };
+        for (member, instance) in before {
+            let Some(instance) = instance else { continue };
+            let (was, now) = (Instance::generation(&instance).get(), world.read_generation(member));
+            assert!(now > was, "S18: {member} has not failed with its group");
+        }
+    }
+}
+
 /// Ends the failures, also the permanent ones, and checks that all services recover.
 fn recover(world: &World, calm: &AtomicBool) {
     calm.store(true, Relaxed);
@@ -256,7 +289,17 @@ fn supervised_services_recover_and_stop_in_order() {
         for service in 0..world.count() {
             supervise(&world, service, &stop_log, &calm, random.fork(), &mut supervisors);
         }
+        if random.chance(50) {
+            let limited: Vec<_> = world.ids.iter().copied().filter(|_| random.chance(50)).collect();
+            let most = 1 + random.below(2);
+            world.registry.limit_builds(limited, most).expect("the ids are of this registry");
+        }
         let mut workers = Workers::default();
+        if random.chance(50) {
+            let members = group_some(&world, &mut random);
+            let (failer, forked) = (Arc::clone(&world), random.fork());
+            workers.thread(move || fail_members(&failer, &members, 4, forked));
+        }
         for _ in 0..2 {
             let (failer, forked) = (Arc::clone(&world), random.fork());
             workers.thread(move || failer.fail_some(4, forked));
