@@ -55,9 +55,10 @@ impl Registry {
     /// Limits the number of builds of these services that supervisors run at a time: for example,
     /// those of the clients of one database.
     ///
-    /// As [`RegistryBuilder::max_builds`]. Several limits may name one service, and that of the
-    /// registry counts beside them: a build needs a place of each. Builds that have begun are not
-    /// counted. A limit cannot be removed.
+    /// As [`RegistryBuilder::max_builds`]. `services` is any iterator of ids, or a
+    /// [`ServiceSet`](crate::ServiceSet) by reference. Several limits may name one service, and
+    /// that of the registry counts beside them: a build needs a place of each. Builds that have
+    /// begun are not counted. A limit cannot be removed.
     ///
     /// # Errors
     ///
@@ -67,6 +68,7 @@ impl Registry {
     /// let registry = mainstay::Registry::with_capacity(3)?;
     /// let clients = ["a", "b", "c"].map(|name| registry.register::<u32>(name).unwrap());
     /// registry.limit_builds(clients, 2)?;
+    /// registry.limit_builds(&mainstay::ServiceSet::from(clients), 3)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn limit_builds<I>(
