@@ -430,6 +430,39 @@ fn a_supervisor_that_waits_without_an_edge_is_stuck_too() {
     }
 }
 
+/// It never had an instance, so no change lets the other supervisor try again.
+#[test]
+fn a_supervisor_that_waits_without_an_edge_is_stuck_when_the_other_one_gives_up() {
+    let mut runtime = TestRuntime::with_capacity(3);
+    let registry = runtime.registry.clone();
+    let pool = runtime.service("pool");
+    let policy = RestartPolicy::default().max_failures(1, Duration::from_secs(60));
+    let supervisor = registry.supervise(pool).unwrap().restart_policy(policy);
+    runtime.spawn(supervisor.run(async |_: Build<u32>| Err::<u32, _>("broken")));
+    let reads = runtime.service("reads");
+    let (supervisor, of) = (registry.supervise(reads).unwrap(), registry.clone());
+    runtime.spawn(supervisor.run(async move |_: Build<u32>| of.get(pool).map(|it| *it)));
+    let server = depends(&mut runtime, "server", reads);
+    runtime.run_until_idle();
+    let mut set = registry.wait_set_ready([server]);
+    assert!(set_stuck(&mut set).is_none(), "the pool backs off");
+    runtime.advance(Duration::from_secs(10));
+    let said = set_stuck(&mut set).unwrap();
+    assert!(said.contains("reads: waiting for pool; pool: given up"), "{said}");
+}
+
+#[test]
+fn a_service_without_a_supervisor_is_stuck_while_it_is_held_down() {
+    let (registry, [base]) = registry_of::<u32, 1>(["base"]);
+    let _provider = registry.provide(base).unwrap();
+    let mut one = wait(&registry, base);
+    assert!(stuck(&mut one).is_none());
+    registry.stop(base).wait_blocking().unwrap();
+    assert!(stuck(&mut one).unwrap().contains("base: stopped"));
+    assert!(registry.start(base).unwrap());
+    assert!(stuck(&mut wait(&registry, base)).is_none());
+}
+
 #[test]
 fn an_optional_service_that_is_stuck_does_not_matter_unless_one_waits_for_it() {
     let mut runtime = TestRuntime::with_capacity(3);
