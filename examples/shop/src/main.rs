@@ -1,7 +1,7 @@
 //! A shop: a server as it is written in practice, in one file that reads from top to bottom.
 //!
 //! ```text
-//! cargo run --release -p examples --bin shop
+//! cargo run --release -p shop
 //! curl -k https://localhost:8443/products/tea
 //! curl -k https://localhost:8443/orders -H 'content-type: application/json' \
 //!     -d '{"product": "tea", "amount": 2}'
