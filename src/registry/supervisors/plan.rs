@@ -126,13 +126,13 @@ impl Plan {
         Some(ticket)
     }
 
-    /// Lets a stopped service begin again. Returns whether it was stopped, and whether the caller
-    /// must wake its slot.
     /// Returns whether an operation in progress lets the service begin again at its end.
     pub(in crate::registry) fn begins_again(&self, service: ServiceIndex) -> bool {
         self.lock().members.get(&service).is_some_and(|member| !member.stays_stopped)
     }
 
+    /// Lets a stopped service begin again. Returns whether it was stopped, and whether the caller
+    /// must wake its slot.
     pub(crate) fn start(&self, store: &Store, service: ServiceIndex) -> (bool, bool) {
         let mut state = self.lock();
         if state.shutdown != Course::NotBegun {
