@@ -50,7 +50,8 @@ pub use self::supervisors::{
 #[cfg(feature = "supervise")]
 pub(crate) use self::supervisors::{
     BuildDeadline, BuildNumber, Command, CommandWait, Control, CountHolders, DegradedBy, Details,
-    EndKind, GivenUp, Group, PlannedEnd, Progress, Request, StopEnd, Supervisors, Ticket,
+    EndKind, FailureWindow, GivenUp, Group, PlannedEnd, Progress, Request, StopEnd, Supervisors,
+    Ticket,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;

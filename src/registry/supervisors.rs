@@ -5,6 +5,7 @@
 
 mod control;
 mod degraded;
+mod failure_window;
 mod groups;
 mod places;
 mod plan;
@@ -18,6 +19,7 @@ mod words;
 pub(crate) use self::{
     control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
     degraded::DegradedBy,
+    failure_window::FailureWindow,
     groups::{GivenUp, Group},
     places::BuildNumber,
     plan::{Request, Ticket},

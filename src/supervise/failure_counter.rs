@@ -2,13 +2,12 @@
 //! gives up.
 
 use std::{
-    collections::VecDeque,
     mem,
     time::{Duration, Instant},
 };
 
 use super::RestartPolicy;
-use crate::{numbers::ServiceIndex, store::Received};
+use crate::{numbers::ServiceIndex, registry::FailureWindow, store::Received};
 
 /// What a supervisor does after a failure.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,8 +23,8 @@ pub(crate) struct FailureCounter {
     policy: RestartPolicy,
     /// The counted failures since the last stable instance or reset. Determines the backoff.
     count: u32,
-    /// The times of the failures within the window of `max_failures`; empty without a limit.
-    recent: VecDeque<Instant>,
+    /// Those within the window of `max_failures`. Without a window, they are counted in a row.
+    recent: FailureWindow,
     /// The supervisor has given up, and tries the service once: one failure more is too many.
     tries_once: bool,
     up_since: Option<Instant>,
@@ -38,10 +37,11 @@ pub(crate) struct FailureCounter {
 
 impl FailureCounter {
     pub(crate) fn new(policy: RestartPolicy) -> Self {
+        let window = policy.max_failures.filter(|(_, window)| !window.is_zero());
         Self {
             policy,
             count: 0,
-            recent: VecDeque::new(),
+            recent: FailureWindow::new(window),
             tries_once: false,
             up_since: None,
             planned_at: None,
@@ -102,7 +102,7 @@ impl FailureCounter {
     pub(crate) fn count_failure(&mut self, now: Instant) -> Decision {
         let was_stable = self.record_down(now);
         // Checked first: the window also counts the failures of stable instances.
-        if self.add_to_window(now) || self.tries_once {
+        if self.recent.add(now) || self.tries_once {
             return Decision::GiveUp;
         }
         // Most failures after a stable time are a reload, or a connection that was lost once. So no
@@ -116,18 +116,6 @@ impl FailureCounter {
             return Decision::GiveUp;
         }
         Decision::RetryAfter(self.policy.backoff_after(self.count).max(self.policy.debounce))
-    }
-
-    /// Adds a failure to the window of `max_failures`. Returns whether the window now has more
-    /// failures than the limit.
-    fn add_to_window(&mut self, now: Instant) -> bool {
-        let window = self.policy.max_failures.filter(|(_, window)| !window.is_zero());
-        let Some((limit, window)) = window else { return false };
-        while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= window) {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(now);
-        self.recent.len() > limit as usize
     }
 
     /// Records that the service is built once, although the supervisor has given up.

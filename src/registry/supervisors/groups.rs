@@ -2,13 +2,12 @@
 //! has given up (S18). That the members fail together is decided in the store (`store/groups.rs`).
 
 use std::{
-    collections::{HashMap, VecDeque},
-    mem,
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::Supervisors;
+use super::{FailureWindow, Supervisors};
 use crate::{
     error::GroupGivenUp,
     failure::Failure,
@@ -25,29 +24,16 @@ pub(crate) struct Groups(Mutex<HashMap<ServiceIndex, Arc<Group>>>);
 /// One group. Its lock is a leaf: numbers and pointers are exchanged while it is held.
 pub(crate) struct Group {
     pub(crate) services: Arc<[ServiceIndex]>,
-    /// The greatest number of failures within a window.
-    limit: Option<(u32, Duration)>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    /// The times of the failures in the window. Empty without a limit.
-    recent: VecDeque<Instant>,
+    failures: FailureWindow,
     given_up: Option<GivenUp>,
 }
 
 /// Shared, so that the reason of a user is neither copied nor dropped under the lock.
 pub(crate) type GivenUp = Arc<Shielded<GroupGivenUp>>;
-
-impl State {
-    /// Forgets the failures that are not in the window any more.
-    fn leave_window(&mut self, now: Instant, window: Duration) {
-        while self.recent.front().is_some_and(|&at| now.saturating_duration_since(at) >= window) {
-            self.recent.pop_front();
-        }
-    }
-}
 
 impl Supervisors {
     /// Makes a group of these services. If one of them is in a group already, returns it.
@@ -59,7 +45,8 @@ impl Supervisors {
     ) -> Result<Arc<Group>, ServiceIndex> {
         let mut of = lock(&self.groups.0);
         store.add_group(&services)?;
-        let group = Arc::new(Group { services, limit, state: Mutex::default() });
+        let state = State { failures: FailureWindow::new(limit), given_up: None };
+        let group = Arc::new(Group { services, state: Mutex::new(state) });
         of.extend(group.services.iter().map(|&service| (service, Arc::clone(&group))));
         self.places.ask();
         Ok(group)
@@ -75,19 +62,12 @@ impl Groups {
 impl Group {
     /// Adds a failure to the window. Returns whether it is one too many.
     pub(crate) fn count(&self, now: Instant) -> bool {
-        let Some((limit, window)) = self.limit else { return false };
-        let mut state = lock(&self.state);
-        state.leave_window(now, window);
-        state.recent.push_back(now);
-        state.recent.len() > limit as usize
+        lock(&self.state).failures.add(now)
     }
 
     /// Returns the number of failures in the window.
     pub(crate) fn failures(&self, now: Instant) -> usize {
-        let Some((_, window)) = self.limit else { return 0 };
-        let mut state = lock(&self.state);
-        state.leave_window(now, window);
-        state.recent.len()
+        lock(&self.state).failures.count(now)
     }
 
     pub(crate) fn given_up(&self) -> Option<GivenUp> {
@@ -107,16 +87,20 @@ impl Group {
 
     /// Forgets all failures. Returns whether it had given up.
     fn restart(&self) -> bool {
+        let given_up = {
+            let mut state = lock(&self.state);
+            state.failures.clear();
+            state.given_up.take()
+        };
         // Dropped without the lock.
-        let was = mem::take(&mut *lock(&self.state));
-        was.given_up.is_some()
+        given_up.is_some()
     }
 
     /// Forgets all failures, unless it has given up.
     pub(crate) fn forget(&self) {
         let mut state = lock(&self.state);
         if state.given_up.is_none() {
-            state.recent.clear();
+            state.failures.clear();
         }
     }
 }
