@@ -123,20 +123,16 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             Meaning::Unavailable(service) => self.missing(service, counter),
             _ => None,
         };
-        let decision = match meaning {
-            Meaning::Excused => counter.ignore_failure(since),
-            Meaning::Planned => counter.ignore_planned_failure(since),
-            Meaning::Unavailable(_) if missing.is_some() => counter.ignore_failure(since),
+        let (decision, is_counted) = match meaning {
+            Meaning::Excused => (counter.ignore_failure(since), false),
+            Meaning::Planned => (counter.ignore_planned_failure(since), false),
+            Meaning::Unavailable(_) if missing.is_some() => (counter.ignore_failure(since), false),
             Meaning::Unavailable(_) | Meaning::Failed | Meaning::Permanent => {
-                counter.count_failure(since)
+                (counter.count_failure(since), true)
             }
         };
-        let counted = match meaning {
-            Meaning::Failed | Meaning::Permanent => true,
-            Meaning::Unavailable(_) => missing.is_none(),
-            Meaning::Excused | Meaning::Planned => false,
-        };
-        if let Some(why) = self.group_gives_up(failed, counted.then_some((since, &decision))) {
+        let counted = is_counted.then_some((since, &decision));
+        if let Some(why) = self.group_gives_up(failed, counted) {
             self.set_down(SupervisorState::GivenUp, counter.failures(), &why.failure);
             return Some(Delay { until: Until::Group, since, inputs: mem::take(inputs) });
         }
@@ -181,8 +177,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 self.set_waiting(missing, failures, delay.first_backoff(counter));
             }
             Until::Changed => self.set_state(SupervisorState::Permanent, failures, None),
-            Until::Reset => self.set_state(SupervisorState::GivenUp, failures, None),
-            Until::Group => self.set_state(SupervisorState::GivenUp, failures, None),
+            Until::Reset | Until::Group => {
+                self.set_state(SupervisorState::GivenUp, failures, None);
+            }
             // Reported by the wait itself.
             Until::Spread => {}
         }
