@@ -86,12 +86,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_all_ready(&self) -> WaitAllReady {
-        Wait::new(AllReadyCondition {
-            registry: self.clone(),
-            members: Members::Required,
-            next: 0,
-            seen: 0,
-        })
+        self.wait_members_ready(Members::Required)
     }
 
     /// Waits until all services of a set are ready, also those that are
@@ -125,7 +120,10 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_set_ready(&self, set: impl Into<ServiceSet>) -> WaitAllReady {
-        let members = Members::Set(set.into());
+        self.wait_members_ready(Members::Set(set.into()))
+    }
+
+    fn wait_members_ready(&self, members: Members) -> WaitAllReady {
         Wait::new(AllReadyCondition { registry: self.clone(), members, next: 0, seen: 0 })
     }
 }

@@ -91,15 +91,7 @@ impl NotReady {
 
     /// Finds out why a service is not ready. `None` if it is ready.
     pub(crate) fn of(inner: &RegistryInner, index: ServiceIndex) -> Option<Self> {
-        path(index, |index| {
-            let state = inner.store.slot(index).state.load();
-            let not_ready = state.phase() != Phase::Ready;
-            not_ready.then(|| {
-                let blocking = || inner.store.first_blocking(index);
-                let (link, next) = Link::read(inner, index, state, blocking);
-                (Arc::new(link), next)
-            })
-        })
+        path(index, |index| Link::read_present(inner, index))
     }
 
     /// Returns the path from a service to one that is stuck by itself, if there is one.
@@ -118,13 +110,8 @@ impl NotReady {
     /// Finds out for all services why they are not ready: reads each of them once.
     pub(crate) fn of_all(inner: &RegistryInner, inspection: &Inspection) -> Vec<Option<Self>> {
         let link = |index| {
-            let state = inspection.state(index);
-            let not_ready = state.phase() != Phase::Ready;
-            not_ready.then(|| {
-                let blocking = || inspection.first_blocking(index);
-                let (link, next) = Link::read(inner, index, state, blocking);
-                (Arc::new(link), next)
-            })
+            let blocking = || inspection.first_blocking(index);
+            Link::read_unless_ready(inner, index, inspection.state(index), blocking)
         };
         let links: Vec<_> = inspection.indices().map(link).collect();
         // A service that was registered since the inspection is not among them.
@@ -136,14 +123,7 @@ impl NotReady {
     pub(super) fn of_some(inner: &RegistryInner, indices: &[ServiceIndex]) -> Vec<Option<Self>> {
         let read = RefCell::new(HashMap::new());
         let link = |index| {
-            let link = || {
-                let tag = inner.store.slot(index).state.load();
-                (tag.phase() != Phase::Ready).then(|| {
-                    let blocking = || inner.store.first_blocking(index);
-                    let (link, next) = Link::read(inner, index, tag, blocking);
-                    (Arc::new(link), next)
-                })
-            };
+            let link = || Link::read_present(inner, index);
             read.borrow_mut().entry(index).or_insert_with(link).clone()
         };
         indices.iter().map(|&index| path(index, link)).collect()
@@ -250,6 +230,28 @@ struct Link {
 }
 
 impl Link {
+    /// As `read_unless_ready`, in the present state.
+    fn read_present(
+        inner: &RegistryInner,
+        index: ServiceIndex,
+    ) -> Option<(Arc<Self>, Option<ServiceIndex>)> {
+        let tag = inner.store.slot(index).state.load();
+        Self::read_unless_ready(inner, index, tag, || inner.store.first_blocking(index))
+    }
+
+    /// As `read`. Returns `None` if the service is ready.
+    fn read_unless_ready(
+        inner: &RegistryInner,
+        index: ServiceIndex,
+        tag: Tag,
+        first_blocking: impl FnOnce() -> Option<ServiceIndex>,
+    ) -> Option<(Arc<Self>, Option<ServiceIndex>)> {
+        (tag.phase() != Phase::Ready).then(|| {
+            let (link, next) = Self::read(inner, index, tag, first_blocking);
+            (Arc::new(link), next)
+        })
+    }
+
     /// Reads a service that is not ready. Returns its link, and the service for which it waits.
     fn read(
         inner: &RegistryInner,

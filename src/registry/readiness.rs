@@ -37,12 +37,12 @@ impl Registry {
     pub fn readiness(&self) -> Readiness {
         let store = self.store();
         let is_optional = |index| store.service(index).optional.is_set();
-        let mut readiness = self.readiness_with(store.services(), is_optional);
-        if readiness.up {
-            self.note_all_ready();
-        }
-        readiness.started = store.has_been_ready.is_set();
-        readiness
+        self.readiness_with(store.services(), is_optional, |is_up| {
+            if is_up {
+                self.note_all_ready();
+            }
+            store.has_been_ready.is_set()
+        })
     }
 
     /// As [`readiness`](Self::readiness), for the services of a set: all of them are required, also
@@ -69,10 +69,11 @@ impl Registry {
     pub fn readiness_of(&self, set: &ServiceSet) -> Result<Readiness, ForeignIdError> {
         let store = self.store();
         let indices = set.iter().map(|id| self.index(id)).collect::<Result<Vec<_>, _>>()?;
-        let mut readiness = self.readiness_with(indices.into_iter(), |_| false);
-        let is_up = readiness.up && store.stuck.has_started();
-        readiness.started = is_up || store.has_been_ready.is_set();
-        Ok(readiness)
+        Ok(self.readiness_with(
+            indices.into_iter(),
+            |_| false,
+            |is_up| is_up && store.stuck.has_started() || store.has_been_ready.is_set(),
+        ))
     }
 
     /// Called after a check has found all required services ready.
@@ -82,15 +83,15 @@ impl Registry {
         }
     }
 
-    /// Returns the readiness of these services, without `started`.
+    /// Returns the readiness of these services. `started` gets whether all required ones are ready.
     fn readiness_with(
         &self,
         services: impl Iterator<Item = ServiceIndex>,
         is_optional: impl Fn(ServiceIndex) -> bool,
+        started: impl FnOnce(bool) -> bool,
     ) -> Readiness {
         let store = self.store();
         let (mut not_ready, mut problems) = (Vec::new(), Vec::new());
-        let mut degraded = false;
         for index in services {
             let tag = store.slot(index).state.load();
             if tag.phase() != Phase::Ready {
@@ -99,7 +100,6 @@ impl Registry {
             }
             #[cfg(feature = "supervise")]
             if let Some(why) = self.supervisors().degraded(index, tag.generation()) {
-                degraded = true;
                 problems.push((
                     index,
                     ReadinessProblem {
@@ -113,20 +113,15 @@ impl Registry {
                 ));
             }
         }
-        let (mut up, mut live) = (true, !self.is_closed());
+        let mut live = !self.is_closed();
         let reasons = NotReady::of_some(self.inner(), &not_ready);
         let roots = self.stuck_roots(&not_ready);
         for ((index, why), root) in not_ready.into_iter().zip(reasons).zip(roots) {
             // It has become ready since.
             let Some(why) = why else { continue };
             let optional = is_optional(index);
-            if optional {
-                degraded = true;
-            } else {
-                up = false;
-                // A service that the user has stopped is no reason to end the process.
-                live &= root.is_none_or(|root| root.is_held_down);
-            }
+            // A service that the user has stopped is no reason to end the process.
+            live &= optional || root.is_none_or(|root| root.is_held_down);
             let failure = store.last_failure(index).map(Shielded::new);
             let tag = store.slot(index).state.load();
             problems.push((
@@ -143,17 +138,18 @@ impl Registry {
             ));
         }
         problems.sort_by_key(|(index, _)| *index);
+        let problems: Vec<_> = problems.into_iter().map(|(_, problem)| problem).collect();
+        let is_up = problems.iter().all(|it| it.optional || it.not_ready.is_none());
         let shutdown = self.end_reason();
-        let ready = up && shutdown.is_none();
-        let problems = problems.into_iter().map(|(_, problem)| problem).collect();
+        let ready = is_up && shutdown.is_none();
         Readiness {
-            started: false,
+            started: started(is_up),
             live,
             ready,
-            degraded: ready && degraded,
+            // What is not as it should be is optional, or up.
+            degraded: ready && !problems.is_empty(),
             shutdown,
             problems,
-            up,
         }
     }
 
@@ -220,9 +216,6 @@ pub struct Readiness {
     pub shutdown: Option<String>,
     /// The services that are not ready, or degraded, in the order of registration.
     pub problems: Vec<ReadinessProblem>,
-    /// All required services are ready.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    up: bool,
 }
 
 /// A service that is not ready, or degraded; a part of [`Readiness`].
