@@ -18,10 +18,14 @@
 //!   results in `docs/faults.md`.
 #![cfg(any(loom, crossbeam_loom))]
 
+#[cfg(all(loom, feature = "supervise"))]
+mod paused_clock;
 #[cfg(loom)]
 mod providers;
 mod runner;
 
+#[cfg(all(loom, feature = "supervise"))]
+pub use paused_clock::PausedClock;
 #[cfg(loom)]
 pub use providers::{
     Id, TestProvider, Value, assert_i2, join, now_or_never, read_state, services, try_publish,

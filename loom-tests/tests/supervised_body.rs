@@ -17,10 +17,7 @@
 //! has returned.
 #![cfg(loom)]
 
-use std::{
-    future::{pending, ready},
-    time::Instant,
-};
+use std::future::ready;
 
 use loom::{
     future::block_on,
@@ -32,29 +29,16 @@ use loom::{
 };
 use mainstay::{
     Registry,
-    supervise::{Clock, Live, RestartPolicy, Sleep},
+    supervise::{Live, RestartPolicy},
 };
-use mainstay_loom_tests::{join, model};
+use mainstay_loom_tests::{PausedClock, join, model};
 use mainstay_test_support::poll_once;
-
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
 
 /// Preemption bound: 1.
 #[test]
 fn a_body_that_is_notified_is_followed_by_one_of_the_next_instance() {
     model("a body that is notified is followed by one of the next instance", Some(1), || {
-        let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
+        let registry = Registry::builder(1).unwrap().clock(PausedClock::new()).build();
         let x = registry.register::<u8>("x").unwrap();
         let (running, bodies) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         // The thread of the second body may be the last owner of the registry. loom sees what
@@ -95,7 +79,7 @@ fn a_body_that_is_notified_is_followed_by_one_of_the_next_instance() {
 #[test]
 fn an_async_body_that_returns_because_of_an_end_is_no_failure() {
     model("an async body that returns because of an end is no failure", Some(2), || {
-        let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
+        let registry = Registry::builder(1).unwrap().clock(PausedClock::new()).build();
         let x = registry.register::<u8>("x").unwrap();
         let supervisor = registry.supervise(x).unwrap().body(async |live: Live<u8>| {
             let _ = live.stopping().await;

@@ -17,10 +17,7 @@
 //! group has given up, or never learns of it.
 #![cfg(loom)]
 
-use std::{
-    future::{pending, ready},
-    time::{Duration, Instant},
-};
+use std::{future::ready, time::Duration};
 
 use loom::{
     future::block_on,
@@ -30,11 +27,8 @@ use loom::{
     },
     thread::spawn,
 };
-use mainstay::{
-    Event, EventKind, Observer, Registry,
-    supervise::{Clock, GroupPolicy, Sleep},
-};
-use mainstay_loom_tests::{Value, join, model, now_or_never, read_state, services};
+use mainstay::{Event, EventKind, Observer, Registry, supervise::GroupPolicy};
+use mainstay_loom_tests::{PausedClock, Value, join, model, now_or_never, read_state, services};
 
 /// Preemption bound: 3.
 #[test]
@@ -97,19 +91,6 @@ fn a_group_that_is_reached_over_a_late_edge_fails_too() {
     });
 }
 
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
-
 /// Closes the registry when both members have given up.
 struct Closes(Arc<AtomicUsize>);
 
@@ -131,7 +112,7 @@ fn a_group_gives_up_while_a_member_is_built() {
         let given_up = Arc::new(AtomicUsize::new(0));
         let registry = Registry::builder(2)
             .unwrap()
-            .clock(PausedClock(Instant::now()))
+            .clock(PausedClock::new())
             .observer(Closes(Arc::clone(&given_up)))
             .build();
         let [a, b] = ["a", "b"].map(|name| registry.register::<u8>(name).unwrap());

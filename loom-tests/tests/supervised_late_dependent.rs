@@ -13,35 +13,19 @@
 use std::{
     future::{pending, ready},
     io,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use loom::thread::spawn;
-use mainstay::{
-    Registry,
-    supervise::{Build, Clock, Sleep},
-};
-use mainstay_loom_tests::{join, model};
+use mainstay::{Registry, supervise::Build};
+use mainstay_loom_tests::{PausedClock, join, model};
 use mainstay_test_support::poll_once;
-
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
 
 /// Preemption bound: 2.
 #[test]
 fn a_late_dependent_stops_first_or_gets_no_instance() {
     model("a late dependent stops first or gets no instance", Some(2), || {
-        let registry = Registry::builder(2).unwrap().clock(PausedClock(Instant::now())).build();
+        let registry = Registry::builder(2).unwrap().clock(PausedClock::new()).build();
         let s = registry.register::<u8>("s").unwrap();
         let d = registry.register::<u8>("d").unwrap();
         let supervisor = registry.supervise(s).unwrap();

@@ -14,10 +14,7 @@
 //! waits.
 #![cfg(loom)]
 
-use std::{
-    future::{pending, ready},
-    time::Instant,
-};
+use std::future::ready;
 
 use loom::{
     future::block_on,
@@ -27,25 +24,8 @@ use loom::{
     },
     thread::spawn,
 };
-use mainstay::{
-    Registry, ServiceId,
-    error::WaitForError,
-    supervise::{Build, Clock, Sleep},
-};
-use mainstay_loom_tests::{join, model};
-
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
+use mainstay::{Registry, ServiceId, error::WaitForError, supervise::Build};
+use mainstay_loom_tests::{PausedClock, join, model};
 
 /// The builds that run, and those that have run. The last one of them closes the registry.
 #[derive(Clone)]
@@ -65,7 +45,7 @@ impl Builds {
 }
 
 fn set_up() -> (Registry, [ServiceId<u8>; 2], Builds) {
-    let clock = PausedClock(Instant::now());
+    let clock = PausedClock::new();
     let registry = Registry::builder(2).unwrap().clock(clock).max_builds(1).build();
     let ids = ["a", "b"].map(|name| registry.register(name).unwrap());
     let builds = Builds { running: Arc::default(), done: Arc::default() };

@@ -17,11 +17,7 @@
 //! nothing wakes the shutdown; or the supervisor misses its command, and its service stays ready.
 #![cfg(loom)]
 
-use std::{
-    future::{pending, ready},
-    io,
-    time::{Duration, Instant},
-};
+use std::{future::ready, io, time::Duration};
 
 use loom::{
     future::block_on,
@@ -31,28 +27,12 @@ use loom::{
     },
     thread::spawn,
 };
-use mainstay::{
-    Registry, ServiceId,
-    supervise::{Clock, Closing, Sleep},
-};
-use mainstay_loom_tests::{join, model};
+use mainstay::{Registry, ServiceId, supervise::Closing};
+use mainstay_loom_tests::{PausedClock, join, model};
 use mainstay_test_support::poll_once;
 
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
-
 fn registry_with_one_service() -> (Registry, ServiceId<u8>) {
-    let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
+    let registry = Registry::builder(1).unwrap().clock(PausedClock::new()).build();
     let x = registry.register("x").unwrap();
     (registry, x)
 }

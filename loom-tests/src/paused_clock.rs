@@ -1,0 +1,26 @@
+//! A clock whose time does not advance.
+
+use std::{future::pending, time::Instant};
+
+use mainstay::supervise::{Clock, Sleep};
+
+/// Its time is the one at which it was created, and no sleep ends. So a wake-up that is lost is a
+/// deadlock, which loom reports, and not a timeout.
+pub struct PausedClock(Instant);
+
+impl PausedClock {
+    #[expect(clippy::new_without_default, reason = "it has the present time")]
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Instant {
+        self.0
+    }
+
+    fn sleep_until(&self, _: Instant) -> Sleep {
+        Box::pin(pending())
+    }
+}
