@@ -11,11 +11,13 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
+
+use mainstay_test_support::Process;
 
 /// A limit that is never reached, so that a test that fails does not hang.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -23,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const EXAMPLES: [&str; 2] = [env!("CARGO_BIN_EXE_threads"), env!("CARGO_BIN_EXE_smol")];
 
 struct Server {
-    child: Child,
+    process: Process,
     input: Option<ChildStdin>,
     stdout_lines: Receiver<String>,
     address: String,
@@ -49,7 +51,8 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let mut server = Self { child, input, stdout_lines, address: String::new() };
+        let process = Process::new(child);
+        let mut server = Self { process, input, stdout_lines, address: String::new() };
         let first = server.next_line();
         server.address = first.strip_prefix("listening on ").expect(&first).to_owned();
         server
@@ -66,27 +69,9 @@ impl Server {
         Client { reader: BufReader::new(stream) }
     }
 
-    fn wait_for_end(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < DEADLINE, "the server does not end");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     fn assert_ends_in_order(&mut self) {
-        assert!(self.wait_for_end().success());
+        assert!(self.process.wait_for_end(DEADLINE).success());
         assert_eq!(self.next_line(), "3 services stopped in time");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -216,10 +201,7 @@ fn a_signal_stops_both_servers_in_order() {
             let mut server = Server::start(example, data());
             let mut client = server.client();
             client.ask_until_ready("FR");
-            let pid = server.child.id().to_string();
-            let kill =
-                Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status();
-            assert!(kill.unwrap().success());
+            server.process.signal(signal);
             server.assert_ends_in_order();
         }
     }

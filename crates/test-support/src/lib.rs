@@ -1,6 +1,6 @@
-//! Helpers that the tests of several packages share: random numbers that a seed repeats, and a
-//! single poll of a future. This crate does not depend on mainstay, so that it is the same crate
-//! under every flag and feature with which mainstay is tested.
+//! Helpers that the tests of several packages share: random numbers that a seed repeats, a single
+//! poll of a future, and a process. This crate does not depend on mainstay, so that it is the same
+//! crate under every flag and feature with which mainstay is tested.
 
 use std::{
     future::Future,
@@ -10,6 +10,10 @@ use std::{
     thread,
     time::Duration,
 };
+
+mod process;
+
+pub use process::Process;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Debug, Clone)]

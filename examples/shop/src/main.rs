@@ -181,9 +181,7 @@ impl Shop {
                 _ => Ok(()),
             }
         })?;
-        let replace = |live: &Live<_>, new| Ok(live.replace(new)?);
         self.follow(start, flags, in_directory("flags.toml"), read_toml, replace)?;
-        let replace = |live: &Live<_>, new| Ok(live.replace(new)?);
         self.follow(start, certificate, in_directory("tls.pem"), read_certificate, replace)?;
 
         let (file, probed) = (in_directory("shop.sqlite"), in_directory("shop.sqlite"));
@@ -428,6 +426,11 @@ impl Payments {
         }
         Ok(())
     }
+}
+
+/// Nothing is built again, and no connection is closed.
+fn replace<T: Send + Sync + 'static>(live: &Live<T>, new: T) -> Result<(), BoxError> {
+    Ok(live.replace(new)?)
 }
 
 /// Reports each edit of a file.

@@ -4,12 +4,13 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use mainstay_test_support::Process;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Server {
     pub(crate) http: Http,
-    child: Child,
+    process: Process,
     /// Kept open, so that the server can print.
     _stdout: ChildStdout,
     directory: TempDir,
@@ -79,7 +80,8 @@ impl Server {
         };
         let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build();
         let http = Http { client: client.expect("a client can be created"), base };
-        Self { http, child, _stdout: stdout, directory }
+        let process = Process::with_log(child, directory.path().join("stderr"));
+        Self { http, process, _stdout: stdout, directory }
     }
 
     /// Returns the path of a file that the server has created.
@@ -100,7 +102,7 @@ impl Server {
 
     /// Returns the number of open database files, or `None` if the system does not list open files.
     pub(crate) fn open_databases(&self) -> Option<usize> {
-        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?;
+        let open = fs::read_dir(format!("/proc/{}/fd", self.process.child.id())).ok()?;
         // A file that was closed after `read_dir` has no link.
         let open = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
         Some(open.filter(|file| file.extension() == Some("sqlite".as_ref())).count())
@@ -109,30 +111,8 @@ impl Server {
     /// Sends SIGTERM, and waits until the server has ended.
     #[cfg(unix)]
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(kill.expect("kill can be executed").success());
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the server can be waited for") {
-                return status;
-            }
-            assert!(start.elapsed() < DEADLINE, "the server does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            let log = self.log();
-            let tail = log.lines().rev().take(40).collect::<Vec<_>>();
-            eprintln!("last lines of the log of the server:");
-            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
-        }
+        self.process.signal("TERM");
+        self.process.wait_for_end(DEADLINE)
     }
 }
 

@@ -4,11 +4,11 @@ use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    thread,
+    process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
+use mainstay_test_support::Process;
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Shop {
-    child: Child,
+    process: Process,
     directory: TempDir,
     customer: Customer,
 }
@@ -67,7 +67,8 @@ impl Shop {
             panic!("the shop did not start: {log:?}");
         };
         let client = client().danger_accept_invalid_certs(true).build().unwrap();
-        Self { child, directory, customer: Customer { client, base } }
+        let process = Process::with_log(child, directory.path().join("log"));
+        Self { process, directory, customer: Customer { client, base } }
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -140,15 +141,14 @@ impl Shop {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args([format!("-{signal}"), pid]).status();
-        assert!(kill.unwrap().success());
+        self.process.signal(signal);
     }
 
+    /// Waits until the process has ended. Not on this thread: it may run the payment provider.
     pub(crate) async fn wait_for_end(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.process.child.try_wait().unwrap() {
                 return status;
             }
             assert!(start.elapsed() < DEADLINE, "the shop does not end");
@@ -166,19 +166,6 @@ impl Shop {
             numbers.collect::<Result<_, _>>().unwrap()
         };
         (numbers(false), numbers(true))
-    }
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            let log = self.log();
-            let tail = log.lines().rev().take(40).collect::<Vec<_>>();
-            eprintln!("last lines of the log of the shop:");
-            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
-        }
     }
 }
 
