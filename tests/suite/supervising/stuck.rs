@@ -66,10 +66,7 @@ fn begun(mut operation: StopWait) -> StopWait {
 fn depends(runtime: &mut TestRuntime, name: &str, on: ServiceId<u32>) -> ServiceId<u32> {
     let id = runtime.service(name);
     let supervisor = runtime.registry.supervise(id).unwrap();
-    runtime.spawn(
-        supervisor
-            .run(async move |build: Build<u32>| build.wait_for(on).await.map(|value| **value + 1)),
-    );
+    runtime.spawn(supervisor.run(async move |build| build.wait_for(on).await.map(|it| **it + 1)));
     id
 }
 
