@@ -1,11 +1,14 @@
 //! A clock whose time does not advance.
 
-use std::{future::pending, time::Instant};
+use std::{
+    future::{pending, ready},
+    time::Instant,
+};
 
 use mainstay::supervise::{Clock, Sleep};
 
-/// Its time is the one at which it was created, and no sleep ends. So a wake-up that is lost is a
-/// deadlock, which loom reports, and not a timeout.
+/// Its time is the one at which it was created. A sleep until then or earlier ends at once, and no
+/// other one ends. So a wake-up that is lost is a deadlock, which loom reports, and not a timeout.
 pub struct PausedClock(Instant);
 
 impl PausedClock {
@@ -20,7 +23,7 @@ impl Clock for PausedClock {
         self.0
     }
 
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        if deadline <= self.0 { Box::pin(ready(())) } else { Box::pin(pending()) }
     }
 }

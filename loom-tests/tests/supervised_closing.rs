@@ -15,34 +15,20 @@
 #![cfg(loom)]
 
 use std::{
-    future::{pending, ready},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use loom::{future::block_on, thread::spawn};
 use mainstay::{
     Registry, ServiceId,
-    supervise::{Clock, CloseReason, Closing, Live, RestartPolicy, Sleep},
+    supervise::{CloseReason, Closing, Live, RestartPolicy},
 };
-use mainstay_loom_tests::{join, model};
+use mainstay_loom_tests::{PausedClock, join, model};
 use mainstay_test_support::poll_once;
-
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        if deadline <= self.0 { Box::pin(ready(())) } else { Box::pin(pending()) }
-    }
-}
 
 /// The counter of an `Arc` is not an atomic of loom, so a change of it is no step of a model. This
 /// is one, immediately before it.
@@ -80,7 +66,7 @@ fn why(reason: &CloseReason) -> &'static str {
 }
 
 fn registry_with_one_service() -> (Registry, ServiceId<Value>) {
-    let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
+    let registry = Registry::builder(1).unwrap().clock(PausedClock::new()).build();
     let x = registry.register("x").unwrap();
     (registry, x)
 }

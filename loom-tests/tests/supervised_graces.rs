@@ -19,36 +19,19 @@
 #![cfg(loom)]
 
 use std::{
-    future::{pending, poll_fn, ready},
+    future::poll_fn,
     sync::{Mutex, PoisonError},
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use loom::{future::block_on, sync::Arc, thread::spawn};
-use mainstay::{
-    Registry,
-    error::WaitForError,
-    supervise::{Build, Clock, Sleep},
-};
-use mainstay_loom_tests::{join, model};
+use mainstay::{Registry, error::WaitForError, supervise::Build};
+use mainstay_loom_tests::{PausedClock, join, model};
 use mainstay_test_support::poll_once;
 
-/// A clock whose time does not advance: a sleep until now or earlier ends at once.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        if deadline <= self.0 { Box::pin(ready(())) } else { Box::pin(pending()) }
-    }
-}
-
 fn registry() -> Registry {
-    Registry::builder(2).unwrap().clock(PausedClock(Instant::now())).build()
+    Registry::builder(2).unwrap().clock(PausedClock::new()).build()
 }
 
 /// Preemption bound: 1.

@@ -12,38 +12,21 @@
 //! search of the plan and its request, and the restart waits for its limit.
 #![cfg(loom)]
 
-use std::{
-    future::{pending, ready},
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::{future::ready, pin::Pin, time::Duration};
 
 use loom::thread::spawn;
 use mainstay::{
     Registry, ServiceId,
-    supervise::{Clock, RestartPolicy, Sleep, SupervisorState},
+    supervise::{RestartPolicy, SupervisorState},
 };
-use mainstay_loom_tests::{join, model};
+use mainstay_loom_tests::{PausedClock, join, model};
 use mainstay_test_support::poll_once;
-
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Sleep {
-        if self.0 >= deadline { Box::pin(ready(())) } else { Box::pin(pending()) }
-    }
-}
 
 type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A service that is up, and its supervisor.
 fn supervised(policy: RestartPolicy) -> (Registry, ServiceId<u8>, Run) {
-    let registry = Registry::builder(1).unwrap().clock(PausedClock(Instant::now())).build();
+    let registry = Registry::builder(1).unwrap().clock(PausedClock::new()).build();
     let x = registry.register("x").unwrap();
     let supervisor = registry.supervise(x).unwrap().restart_policy(policy);
     let mut run: Run = Box::pin(supervisor.run(|_| ready(7)));
