@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::{
-    instance::InstanceNumber,
+    instance::{Instance, InstanceNumber},
     numbers::ServiceIndex,
     store::HandOver,
     sync::{AtomicU32, Ordering},
@@ -64,6 +64,13 @@ impl<T> DropNotice<T> {
     pub(crate) fn new(alive: &Arc<AliveCount<T>>) -> Self {
         alive.increment();
         Self(Arc::clone(alive))
+    }
+
+    /// Claims the value of the instance for the receiver, if there is one.
+    pub(crate) fn claim(&self, instance: &Arc<Instance<T>>) {
+        if let Some(hand_over) = self.0.hand_over() {
+            hand_over.claim(instance);
+        }
     }
 
     /// Hands the value of the instance over by `take`, if a receiver claims it. Called when the

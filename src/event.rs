@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+#[cfg(feature = "supervise")]
+use crate::error::{ReloadError, chain};
 use crate::{
     failure::{Failure, Reason},
     numbers::Generation,
@@ -167,6 +169,10 @@ pub enum EventKind<'a> {
     },
     /// The instance is no longer degraded, and is still ready.
     NotDegraded,
+    /// A [reload](crate::Registry::reload) of the service was refused, and nothing has changed. If
+    /// the service is ready, it is stale from now on.
+    #[cfg(feature = "supervise")]
+    ReloadRefused(&'a ReloadError),
     /// The service is at its end: its body, if it has one, was notified.
     Stopping,
     /// The build waits until the number of builds is below a
@@ -238,6 +244,8 @@ impl fmt::Display for EventKind<'_> {
             Self::Completed => f.write_str("completed"),
             Self::Degraded { why } => write!(f, "degraded: {why}"),
             Self::NotDegraded => f.write_str("no longer degraded"),
+            #[cfg(feature = "supervise")]
+            Self::ReloadRefused(error) => write!(f, "reload refused: {}", chain(*error)),
             Self::Stopping => f.write_str("stopping"),
             Self::Queued => f.write_str("queued for its build"),
             Self::BodyLate => f.write_str("its body has not returned in time"),

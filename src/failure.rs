@@ -58,6 +58,13 @@ pub enum Reason {
         /// The service that was stopped.
         root: ServiceName,
     },
+    /// A [reload](crate::Registry::reload) has made new instances current, and the attempt had
+    /// received an old one, or the service has a [gap](crate::supervise::Gap).
+    #[cfg(feature = "supervise")]
+    Reloaded {
+        /// The dependency; of a service with a gap, the service that the caller has named.
+        root: ServiceName,
+    },
     /// A dependency was absent for longer than the [grace
     /// period](crate::supervise::Build::wait_with_grace) that the service declared for it.
     #[cfg(feature = "supervise")]
@@ -83,7 +90,7 @@ impl Reason {
         match self {
             Self::ShutDown | Self::Closed => true,
             #[cfg(feature = "supervise")]
-            Self::Restarted { .. } | Self::Stopped { .. } => true,
+            Self::Restarted { .. } | Self::Stopped { .. } | Self::Reloaded { .. } => true,
             _ => false,
         }
     }
@@ -152,6 +159,8 @@ impl fmt::Display for Phrase<'_> {
             Reason::Restarted { root, why } => write!(f, "{root} is being restarted: {why}"),
             #[cfg(feature = "supervise")]
             Reason::Stopped { root } => write!(f, "{root} was stopped"),
+            #[cfg(feature = "supervise")]
+            Reason::Reloaded { root } => write!(f, "{root} was reloaded"),
             #[cfg(feature = "supervise")]
             Reason::GraceExpired { missing, grace } => {
                 write!(f, "{} was not ready again within {grace:?}", missing.service)

@@ -2,12 +2,14 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
+#[cfg(feature = "supervise")]
+use crate::store::SwitchLink;
 use crate::{
     alive::DropNotice,
     numbers::{Generation, UnixTime},
     read::Guard,
     service::AnyId,
-    store::DependencyKind,
+    store::{DependencyKind, InstanceTag, Tag},
     sync::{Recipient, Shielded},
 };
 
@@ -34,6 +36,9 @@ use crate::{
 pub struct Instance<T> {
     service: AnyId,
     origin: Origin,
+    /// Of an instance that a switch makes current.
+    #[cfg(feature = "supervise")]
+    link: SwitchLink<T>,
     /// Shielded here, because arc-swap may drop the last reference to an instance during a load.
     value: Shielded<T, Published<T>>,
 }
@@ -41,8 +46,15 @@ pub struct Instance<T> {
 /// What an instance has beside its value: its number, and the notice that its value was dropped.
 /// One type, because the value is handed over with its number.
 struct Published<T> {
-    number: InstanceNumber,
+    tag: InstanceTag,
+    revision: u64,
     notice: DropNotice<T>,
+}
+
+impl<T> Published<T> {
+    fn number(&self) -> InstanceNumber {
+        InstanceNumber { generation: self.tag.generation(), revision: self.revision }
+    }
 }
 
 /// What identifies an instance of one service. Numbers are in the order of the publications.
@@ -69,7 +81,7 @@ impl<T> Instance<T> {
     /// ```
     #[inline]
     pub fn generation(this: &Self) -> Generation {
-        this.value.recipient().number.generation
+        this.value.recipient().tag.generation()
     }
 
     /// Returns the id of the service.
@@ -108,7 +120,7 @@ impl<T> Instance<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn revision(this: &Self) -> u64 {
-        this.value.recipient().number.revision
+        this.value.recipient().revision
     }
 
     /// Returns the instances from which this one was built, in the order of their registration.
@@ -149,12 +161,60 @@ impl<T> Instance<T> {
         value: T,
         notice: DropNotice<T>,
     ) -> Self {
-        let value = Shielded::with_recipient(value, Published { number, notice });
-        Self { service, origin, value }
+        let InstanceNumber { generation, revision } = number;
+        let published = Published { tag: InstanceTag::ready(generation), revision, notice };
+        let value = Shielded::with_recipient(value, published);
+        Self {
+            service,
+            origin,
+            #[cfg(feature = "supervise")]
+            link: SwitchLink::none(),
+            value,
+        }
+    }
+
+    /// An instance that a switch makes current. No reader returns it before.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn undecided(
+        number: InstanceNumber,
+        service: AnyId,
+        origin: Origin,
+        link: SwitchLink<T>,
+        value: T,
+        notice: DropNotice<T>,
+    ) -> Self {
+        let InstanceNumber { generation, revision } = number;
+        let published = Published { tag: InstanceTag::undecided(generation), revision, notice };
+        let value = Shielded::with_recipient(value, published);
+        Self { service, origin, link, value }
     }
 
     pub(crate) fn number(this: &Self) -> InstanceNumber {
-        this.value.recipient().number
+        this.value.recipient().number()
+    }
+
+    /// Returns the state under which the instance is current.
+    #[inline]
+    pub(crate) fn tag(this: &Self) -> Tag {
+        this.value.recipient().tag.load()
+    }
+
+    #[cfg(feature = "supervise")]
+    pub(crate) fn link(this: &Self) -> &SwitchLink<T> {
+        &this.link
+    }
+
+    /// Called after the commit of the switch that makes the instance current.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn decide(this: &Self) {
+        this.value.recipient().tag.decide();
+    }
+
+    /// Claims the value for the receiver of its service, if there is one. The caller has a
+    /// reference to the instance.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn claim(this: &Arc<Self>) {
+        this.value.recipient().notice.claim(this);
     }
 
     pub(crate) fn origin(this: &Self) -> &Origin {
@@ -170,7 +230,7 @@ impl<T> Instance<T> {
 impl<T> Recipient<T> for Published<T> {
     #[inline]
     fn receive(&self, take: impl FnOnce() -> T) {
-        self.notice.hand_over(self.number, take);
+        self.notice.hand_over(self.number(), take);
     }
 }
 

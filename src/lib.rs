@@ -28,6 +28,8 @@
 //!   rebuilt once.
 //! - **Supervision.** Backoff with jitter, restart limits, build timeouts, panics that are caught,
 //!   grace periods, and a graceful shutdown that stops dependents before their dependencies.
+//! - **Reloads without an outage.** A service and its dependents are built anew while the old ones
+//!   serve, and switched at one instant, or nothing has changed.
 //!
 //! The price of a read is one more load and a comparison.
 //!
@@ -238,7 +240,7 @@ mod event;
 mod failure;
 mod failure_record;
 mod instance;
-#[cfg(all(loom, feature = "supervise"))]
+#[cfg(all(any(loom, shuttle), feature = "supervise"))]
 #[doc(hidden)]
 pub mod models;
 mod numbers;

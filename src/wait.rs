@@ -18,10 +18,13 @@
 //! | [`Attempt::wait_for_any`] | [`WaitForAny`] | the attempt |
 //! | [`Watch::changed`] | [`Changed`] | the watch, which stores what it last reported |
 //! | `Running::drained` | `Drained` | the running handle, which counts the holders |
+//! | `Registry::reload` | `ReloadWait` | nothing; a drop abandons the reload |
+//! | `Registry::check_reload` | `ReloadCheckWait` | nothing; a drop abandons the check |
+//! | `Live::reload` | `ReloadValueWait` | nothing; a drop abandons the reload, and drops the value |
 //! | `Build::wait_for` | `BuildWaitFor` | the build, which records the edges that it uses |
 //! | `Build::wait_for_any` | `BuildWaitForAny` | the build |
 //!
-//! The last three need the feature `supervise`, which has two more: `StopWait`, which enforces
+//! The last six need the feature `supervise`, which has two more: `StopWait`, which enforces
 //! limits while it waits, and `SignalWait`, which waits for the registry and not for a service.
 //!
 //! All of them are cancel-safe: a wait that is dropped before it has ended has no effect on other
@@ -59,7 +62,7 @@
 #[cfg(feature = "supervise")]
 pub use crate::{
     provide::Drained,
-    supervise::{BuildWaitFor, BuildWaitForAny},
+    supervise::{BuildWaitFor, BuildWaitForAny, ReloadCheckWait, ReloadValueWait, ReloadWait},
 };
 pub use crate::{
     provide::{Begin, Changed, Failed, Invalidated, WaitFor, WaitForAny},

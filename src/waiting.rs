@@ -271,6 +271,12 @@ impl<C: Condition> Wait<C> {
         output.unwrap_or_else(|after| self.condition.timed_out(after))
     }
 
+    /// Lets the next poll check the condition, although no slot has changed.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn check_again(&mut self) {
+        self.waiter.disarm();
+    }
+
     /// Checks the condition. Registers nothing that would wake the caller later.
     #[cfg(feature = "supervise")]
     pub(crate) fn check_now(&mut self) -> Option<C::Output> {

@@ -170,7 +170,9 @@ impl Copy {
         }
         let program = executable(&built.stdout).context("cargo names no executable")?;
         let mut test = Command::new(program);
-        test.current_dir(self.folder.join(build.package)).args(["--exact", &catcher.case]);
+        // Also one that is ignored because it is slow: with the fault, it most often fails early.
+        let options = ["--exact", "--include-ignored", &catcher.case];
+        test.current_dir(self.folder.join(build.package)).args(options);
         let (passed, seconds, log) = self.watch(test, PATIENCE)?;
         let ran = !log.contains("running 0 tests");
         let verdict = match passed {

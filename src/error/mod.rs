@@ -36,6 +36,8 @@ mod provide;
 mod read;
 mod refused;
 mod registry;
+#[cfg(feature = "supervise")]
+mod reload;
 mod unavailable;
 
 #[cfg(feature = "supervise")]
@@ -62,4 +64,5 @@ pub(crate) use self::{
 pub use self::{
     operation::{GroupError, GroupGivenUp, SignalError, StopError},
     provide::DrainError,
+    reload::{NotReloadable, ReloadError, ReloadValueError},
 };

@@ -311,13 +311,26 @@ pub struct ReplaceError<T> {
 
 impl<T> ReplaceError<T> {
     /// The error of an instance of this generation, which has ended.
+    #[cfg(feature = "supervise")]
     pub(crate) fn ended(
         store: &Store,
         index: ServiceIndex,
         generation: Generation,
         value: RefusedValue<T>,
     ) -> Self {
-        let failure = store.failure(index, generation);
+        Self::refused(store, index, generation, None, value)
+    }
+
+    /// The error of an instance whose generation has ended, or whose publication a reload has
+    /// ended, if one is named by the revision of its first instance.
+    pub(crate) fn refused(
+        store: &Store,
+        index: ServiceIndex,
+        generation: Generation,
+        publication: Option<u64>,
+        value: RefusedValue<T>,
+    ) -> Self {
+        let failure = store.end_of_publication(index, generation, publication);
         // The instance is missing because the root of its failure is.
         let (service, generation) = (failure.root.clone(), failure.root_generation);
         let missing = DependencyUnavailable::failed((service, generation), Arc::new(failure));

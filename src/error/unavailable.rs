@@ -209,6 +209,19 @@ impl DependencyUnavailable {
         Self { service, generation, kind: Unavailable::NotReady { phase }, why }
     }
 
+    /// The service is not ready now.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn not_ready_now(registry: &Registry, index: ServiceIndex) -> Self {
+        let (store, why) = (registry.store(), registry.not_ready(index));
+        let state = store.slot(index).state.load();
+        let phase = match state.phase() {
+            // It has become ready after the check.
+            Phase::Ready => Phase::Down,
+            phase => phase,
+        };
+        Self::not_ready_when_read((store.name(index), state.generation()), phase, why.into())
+    }
+
     /// A wait for the service has lasted for `after`.
     pub(crate) fn timed_out(registry: &Registry, index: ServiceIndex, after: Duration) -> Self {
         let (store, why) = (registry.store(), registry.not_ready(index));

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "supervise")]
+use crate::store::AnyInstance;
 use crate::{
     error::{DependencyUnavailable, MustAwaitError, WaitForError},
     instance::{Instance, InstanceId},
@@ -34,6 +36,10 @@ pub trait DependencyId: Copy + Into<AnyId> + Unpin {
 
     /// Returns the current instance, and what identifies it (`Store::read_to_build`).
     fn read_to_build(self, store: &Store) -> Option<(Self::Instance, Received)>;
+
+    /// Returns an instance of this service that a reload has prepared.
+    #[cfg(feature = "supervise")]
+    fn of_prepared(self, instance: AnyInstance, received: Received) -> Option<Self::Instance>;
 }
 
 impl<D: Send + Sync + 'static> DependencyId for ServiceId<D> {
@@ -43,6 +49,11 @@ impl<D: Send + Sync + 'static> DependencyId for ServiceId<D> {
         let instance = store.read_to_build(self)?;
         let received = (Instance::generation(&instance), Instance::revision(&instance));
         Some((instance, received))
+    }
+
+    #[cfg(feature = "supervise")]
+    fn of_prepared(self, instance: AnyInstance, _: Received) -> Option<Self::Instance> {
+        instance.downcast().ok()
     }
 }
 
@@ -54,6 +65,12 @@ impl DependencyId for AnyId {
         let (generation, revision) = received;
         Some((InstanceId { service: self, generation, revision: Some(revision) }, received))
     }
+
+    #[cfg(feature = "supervise")]
+    fn of_prepared(self, _: AnyInstance, received: Received) -> Option<Self::Instance> {
+        let (generation, revision) = received;
+        Some(InstanceId { service: self, generation, revision: Some(revision) })
+    }
 }
 
 /// A dependency is ready, or the attempt that waits for it has ended.
@@ -61,12 +78,12 @@ pub struct DependencyWait<'a, I> {
     pub(crate) registry: &'a Registry,
     pub(crate) dependent: ServiceIndex,
     pub(crate) generation: Generation,
-    edges: &'a UsedEdges,
+    pub(crate) edges: &'a UsedEdges,
     pub(crate) id: I,
     /// The dependency is needed only until the attempt is published.
-    start_only: bool,
+    pub(crate) start_only: bool,
     /// The edge has been published.
-    known: bool,
+    pub(crate) known: bool,
     /// It has started, and the status of the dependent shows it.
     shown: Option<u64>,
 }

@@ -18,6 +18,8 @@ use crate::{
         sealed::{BlockingCondition, Condition, WaitSlots},
     },
 };
+#[cfg(feature = "supervise")]
+use crate::{registry::Reload, supervise::BuildFailure};
 
 /// The handle of a published instance. [`Attempt::ready`](crate::Attempt::ready) returns it; its
 /// drop fails the instance.
@@ -126,15 +128,27 @@ impl<T: Send + Sync + 'static> Running<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
+        self.replace_of(None, value, self.origin.clone())
+    }
+
+    /// As `replace`, but refuses the value if a reload has ended the `publication`, if one is named
+    /// by the revision of its first instance.
+    pub(crate) fn replace_of(
+        &self,
+        publication: Option<u64>,
+        value: T,
+        origin: Origin,
+    ) -> Result<(), ReplaceError<T>> {
         let (store, index) = (self.registry.store(), self.id.index());
-        let origin = self.origin.clone();
-        match store.replace(self.id, self.generation, value, origin, &self.tracker) {
+        match store.replace(self.id, self.generation, publication, value, origin, &self.tracker) {
             Ok(revision) => {
                 let (zero, kind) = (Duration::ZERO, EventKind::Replaced);
                 self.registry.emit_numbered(index, self.generation, revision, zero, kind);
                 Ok(())
             }
-            Err(Refused(value)) => Err(ReplaceError::ended(store, index, self.generation, value)),
+            Err(Refused(value)) => {
+                Err(ReplaceError::refused(store, index, self.generation, publication, value))
+            }
         }
     }
 
@@ -184,6 +198,9 @@ pub struct GenerationEnded {
     registry: Registry,
     service: ServiceIndex,
     generation: Generation,
+    /// For a build aside, which ends with its reload, too.
+    #[cfg(feature = "supervise")]
+    reload: Option<Arc<Reload>>,
 }
 
 impl GenerationEnded {
@@ -192,7 +209,23 @@ impl GenerationEnded {
         service: ServiceIndex,
         generation: Generation,
     ) -> Wait<Self> {
-        Wait::new(Self { registry: registry.clone(), service, generation })
+        Wait::new(Self {
+            registry: registry.clone(),
+            service,
+            generation,
+            #[cfg(feature = "supervise")]
+            reload: None,
+        })
+    }
+
+    #[cfg(feature = "supervise")]
+    pub(crate) fn wait_aside(
+        registry: &Registry,
+        service: ServiceIndex,
+        generation: Generation,
+        reload: Option<Arc<Reload>>,
+    ) -> Wait<Self> {
+        Wait::new(Self { registry: registry.clone(), service, generation, reload })
     }
 }
 
@@ -203,6 +236,11 @@ impl Condition for GenerationEnded {
         let store = self.registry.store();
         if store.slot(self.service).state.load().generation() > self.generation {
             return Some(Ok(store.failure(self.service, self.generation)));
+        }
+        #[cfg(feature = "supervise")]
+        if self.reload.as_ref().is_some_and(|reload| reload.is_over()) {
+            let reason = Reason::error(BuildFailure::Abandoned);
+            return Some(Ok(store.failure_for(self.service, self.generation, reason)));
         }
         store.end_of_wait(self.service).map(Err)
     }

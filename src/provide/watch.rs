@@ -156,6 +156,17 @@ impl<D: Send + Sync + 'static> Watch<D> {
         Ok(Self::new(registry, id, Some(Watcher { service: dependent, generation })))
     }
 
+    /// The watch of an instance of `generation`, whose edge was published.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn of_generation(
+        registry: &Registry,
+        id: ServiceId<D>,
+        dependent: ServiceIndex,
+        generation: Generation,
+    ) -> Self {
+        Self::new(registry, id, Some(Watcher { service: dependent, generation }))
+    }
+
     /// Returns the id of the service that is watched.
     ///
     /// ```

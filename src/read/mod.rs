@@ -22,8 +22,8 @@ use crate::{
     numbers::Generation,
     registry::{LazyNotReady, Registry, RegistryInner},
     service::{AnyId, ServiceId},
-    store::{Phase, Slot, Tag},
-    sync::{ArcCell, Held, Shielded, into_arc, shielded},
+    store::{Phase, Slot, Tag, resolve},
+    sync::{ArcCell, Held, Shielded, hold, into_arc, shielded},
 };
 
 /// A borrowed instance, which [`Registry::get`] returns. It dereferences to the value.
@@ -269,6 +269,21 @@ fn find_current<T>(
     let held = cell.load();
     // The state is read after the value: if it is the tag of the value, the value was current
     // during the call.
+    if held.as_deref().is_some_and(|instance| Instance::tag(instance) == slot.state.load()) {
+        return Ok(Guard { held });
+    }
+    find_undecided(cell, slot, held)
+}
+
+/// As `find_current`, for a content of the cell whose tag is not the state: it may be an instance
+/// of a switch that is not decided.
+#[cold]
+fn find_undecided<T>(
+    cell: &ArcCell<Instance<T>>,
+    slot: &Slot,
+    held: Held<Instance<T>>,
+) -> Result<Guard<T>, Held<Instance<T>>> {
+    let held = resolve(cell, held);
     if is_current(held.as_deref(), slot) { Ok(Guard { held }) } else { Err(held) }
 }
 
@@ -278,8 +293,8 @@ fn find_current_arc<T>(
     slot: &Slot,
 ) -> Result<Arc<Instance<T>>, Option<Arc<Instance<T>>>> {
     match cell.load_full() {
-        Some(instance) if is_current(Some(&instance), slot) => Ok(instance),
-        stale => Err(stale),
+        Some(instance) if Instance::tag(&instance) == slot.state.load() => Ok(instance),
+        other => find_undecided(cell, slot, hold(other)).map(Guard::into_arc).map_err(into_arc),
     }
 }
 
@@ -299,8 +314,8 @@ fn not_ready<F>(registry: &Arc<RegistryInner>, id: AnyId, stale: F) -> GetError 
     GetError::NotReady(DependencyUnavailable::not_ready_when_read(service, phase, why))
 }
 
-/// Returns whether the instance that was read from the cell of a slot is current: whether its tag
-/// is the state. Call it after the read.
+/// Returns whether the instance for which the content of the cell of a slot stands is current:
+/// whether the service is ready in its generation. Call it after the read.
 #[inline]
 fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
     read.is_some_and(|instance| Tag::ready(Instance::generation(instance)) == slot.state.load())
@@ -433,7 +448,7 @@ impl Registry {
         }
         // A replacement was in progress at step 1, and may be so for a long time: compare
         // addresses. The guard prevents that the address of its instance is reused.
-        let now = cell.load();
+        let now = resolve(cell, cell.load());
         if now.as_deref().is_some_and(|now| std::ptr::eq(now, Guard::instance(guard))) {
             return is_current(now.as_deref(), slot);
         }

@@ -14,7 +14,7 @@ use crate::{
     numbers::ServiceIndex,
     registry::Registry,
     service::AnyId,
-    store::{CascadeResult, Exactly, NotFailed, Phase, Tag, Target},
+    store::{CascadeResult, Exactly, FailedSlot, NotFailed, Phase, Tag, Target},
     sync::Shielded,
 };
 
@@ -172,7 +172,7 @@ impl Registry {
         if self.store().slot(index).state.load() == Tag::starting(generation) {
             return Ok(FailOutcome::AlreadyFailed);
         }
-        let target = Target::Instance(Exactly { generation, revision });
+        let target = Target::Instance(Exactly { generation, revision, publication: None });
         Ok(match self.cascade(index, target, reason) {
             Ok(counts) => FailOutcome::Failed(counts),
             Err(NotFailed::AlreadyFailed) => FailOutcome::AlreadyFailed,
@@ -203,8 +203,14 @@ impl Registry {
     /// it began.
     fn report(&self, result: CascadeResult, begun: Option<Instant>) -> Cascade {
         let CascadeResult { counts, failed_slots } = result;
+        self.report_failed(failed_slots, begun);
+        counts
+    }
+
+    /// Reports to the observers that these slots were taken down.
+    pub(crate) fn report_failed(&self, failed_slots: Vec<FailedSlot>, begun: Option<Instant>) {
         if failed_slots.is_empty() || !self.is_observed() {
-            return counts;
+            return;
         }
         let elapsed = self.elapsed_since(begun);
         for slot in failed_slots {
@@ -219,6 +225,5 @@ impl Registry {
             };
             self.emit(slot.index, generation, elapsed, kind);
         }
-        counts
     }
 }

@@ -171,7 +171,8 @@ impl Listing {
     ///
     /// Arrows point from a dependent to its dependency, as in all texts of this crate; failures
     /// travel against the arrows. Declared edges are solid, discovered ones dashed, soft ones
-    /// dotted; start-only edges have a label. DOT cannot represent a NUL, so a NUL in a name is
+    /// dotted; start-only edges have a label. The label of a service also says that it is stale or
+    /// part of a reload. DOT cannot represent a NUL, so a NUL in a name is
     /// written as U+FFFD.
     ///
     /// ```
@@ -195,10 +196,7 @@ impl Listing {
                 dot,
                 "    {} [label={}, fillcolor={colour}];",
                 quoted(&service.name),
-                quoted(&format!(
-                    "{}\n{}, generation {}",
-                    service.name, service.phase, service.generation
-                )),
+                quoted(&label(service)),
             );
         }
         for service in &self.services {
@@ -217,6 +215,21 @@ impl Listing {
         dot.push_str("}\n");
         dot
     }
+}
+
+/// Returns the label of a service in a graph.
+fn label(service: &ServiceStatus) -> String {
+    let ServiceStatus { name, phase, generation, .. } = service;
+    let label = format!("{name}\n{phase}, generation {generation}");
+    #[cfg(feature = "supervise")]
+    let label = {
+        let status = service.supervisor.as_ref();
+        let stale = status.and_then(|status| status.stale.as_ref()).map(|_| "\nstale");
+        let reloading = status.and_then(|status| status.reloading.as_ref());
+        let reloading = reloading.map(|reloading| format!("\n{reloading}"));
+        label + stale.unwrap_or_default() + &reloading.unwrap_or_default()
+    };
+    label
 }
 
 /// Returns the text as a quoted string of the DOT language. A backslash escapes a quote, a line

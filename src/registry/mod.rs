@@ -16,7 +16,7 @@
 //! | `../read/` | `get`, `get_arc`, `get_all`, `reader`, `cached`, `wait_ready`, `wait_ready_any` |
 //! | `../provide/` | `provide`, `constant`, `watch` |
 //! | `supervisors/` | `request_shutdown`, `shutdown_requested`, `shutdown_reason`, `closed` |
-//! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
+//! | `../supervise/` | `supervise`, `restart`, `stop`, `start`, `reload`, `check_reload`, `shutdown`, `shutdown_blocking`, `shutdown_on_drop` |
 //!
 //! `status.rs` is the status of one service, and `record.rs` a listing as plain data.
 //!
@@ -43,15 +43,17 @@ mod trace;
 
 pub(crate) use self::not_ready::LazyNotReady;
 #[cfg(feature = "supervise")]
-pub use self::supervisors::{
-    BodyReport, CloseReport, Degraded, SignalWait, StopReport, StopResult, StopTimeout,
-    StoppedService, SupervisorState, SupervisorStatus, WorkEnd,
+pub(crate) use self::supervisors::{
+    Abandoned, Aside, Begun, BuildDeadline, BuildNumber, Command, CommandWait, Control,
+    CountHolders, DegradedBy, Details, EndKind, FailureWindow, GivenUp, Group, Outcome, PlannedEnd,
+    Progress, Publication, Refusal, Reload, ReloadKind, ReloadRequest, Request, StopEnd,
+    Supervisors, Ticket, UpCommand, WorkEnds,
 };
 #[cfg(feature = "supervise")]
-pub(crate) use self::supervisors::{
-    BuildDeadline, BuildNumber, Command, CommandWait, Control, CountHolders, DegradedBy, Details,
-    EndKind, FailureWindow, GivenUp, Group, PlannedEnd, Progress, Request, StopEnd, Supervisors,
-    Ticket,
+pub use self::supervisors::{
+    BodyReport, CheckedService, CloseReport, Degraded, Gap, GapCause, MissingMember, ReloadCheck,
+    Reloaded, ReloadedService, Reloading, RestartedService, SignalWait, Stale, StopReport,
+    StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus, WorkEnd,
 };
 #[cfg(feature = "tracing")]
 pub use self::trace::TracingObserver;
@@ -99,6 +101,7 @@ use crate::{
 /// - Failing: [`fail`](Self::fail), [`fail_instance`](Self::fail_instance).
 /// - Inspecting: [`status`](Self::status), [`list`](Self::list), [`readiness`](Self::readiness),
 ///   [`observe`](Self::observe).
+/// - Reloading, without an outage: `reload`, `check_reload`.
 /// - Ending: [`close`](Self::close); gracefully, `shutdown`.
 ///
 /// ```

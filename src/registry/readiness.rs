@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fmt, time::Duration};
 
 #[cfg(feature = "supervise")]
-use super::Degraded;
+use super::{Degraded, Stale};
 use super::{NotReady, Registry, not_ready::lasts};
 use crate::{
     error::ForeignIdError, numbers::ServiceIndex, service::ServiceName, service_set::ServiceSet,
@@ -99,16 +99,23 @@ impl Registry {
                 continue;
             }
             #[cfg(feature = "supervise")]
-            if let Some(why) = self.supervisors().degraded(index, tag.generation()) {
+            {
+                let (supervisors, generation) = (self.supervisors(), tag.generation());
+                let degraded = supervisors.degraded(index, generation);
+                let stale = supervisors.stale(index, generation);
+                let since = degraded.as_ref().map(|it| it.since);
+                let since = since.into_iter().chain(stale.as_ref().map(|it| it.since)).min();
+                let Some(since) = since else { continue };
                 problems.push((
                     index,
                     ReadinessProblem {
                         service: store.name(index),
                         optional: is_optional(index),
                         stuck: false,
-                        lasts: why.since.elapsed().ok(),
+                        lasts: since.elapsed().ok(),
                         not_ready: None,
-                        degraded: Some(why),
+                        degraded,
+                        stale,
                     },
                 ));
             }
@@ -134,6 +141,8 @@ impl Registry {
                     not_ready: Some(why),
                     #[cfg(feature = "supervise")]
                     degraded: None,
+                    #[cfg(feature = "supervise")]
+                    stale: None,
                 },
             ));
         }
@@ -210,15 +219,15 @@ pub struct Readiness {
     /// notice of a shutdown, in which requests are still answered.
     pub ready: bool,
     /// It is ready, but an optional service is not, or a body has said that its service is
-    /// degraded (`Live::set_degraded`).
+    /// degraded (`Live::set_degraded`), or the last reload of a service was refused (`Stale`).
     pub degraded: bool,
     /// Why a shutdown was requested, or that the registry is closed.
     pub shutdown: Option<String>,
-    /// The services that are not ready, or degraded, in the order of registration.
+    /// The services that are not ready, degraded or stale, in the order of registration.
     pub problems: Vec<ReadinessProblem>,
 }
 
-/// A service that is not ready, or degraded; a part of [`Readiness`].
+/// A service that is not ready, degraded or stale; a part of [`Readiness`].
 ///
 /// `Display` writes one line, as that of [`NotReady`].
 ///
@@ -241,15 +250,18 @@ pub struct ReadinessProblem {
     pub optional: bool,
     /// Whether it cannot become ready without help.
     pub stuck: bool,
-    /// The time since which it is not ready, or degraded: by the clock of the registry for a
+    /// The time since which it is not ready, degraded or stale: by the clock of the registry for a
     /// supervised service that is not ready, else by the system's clock. `None` if a clock that is
     /// not real cannot say it.
     pub lasts: Option<Duration>,
-    /// Why it is not ready; `None` if it is ready, and degraded.
+    /// Why it is not ready; `None` if it is ready, and degraded or stale.
     pub not_ready: Option<NotReady>,
     /// Why it is degraded.
     #[cfg(feature = "supervise")]
     pub degraded: Option<Degraded>,
+    /// Why it is stale.
+    #[cfg(feature = "supervise")]
+    pub stale: Option<Stale>,
 }
 
 impl ReadinessProblem {
@@ -263,8 +275,13 @@ impl ReadinessProblem {
             return write!(f, "{}", not_ready.before(listed, None));
         }
         #[cfg(feature = "supervise")]
-        if let Some(degraded) = &self.degraded {
-            return write!(f, "{}: {degraded}", self.service);
+        match (&self.degraded, &self.stale) {
+            (Some(degraded), Some(stale)) => {
+                write!(f, "{}: {degraded}, {stale}", self.service)?;
+            }
+            (Some(degraded), None) => write!(f, "{}: {degraded}", self.service)?,
+            (None, Some(stale)) => write!(f, "{}: {stale}", self.service)?,
+            (None, None) => {}
         }
         Ok(())
     }

@@ -277,8 +277,8 @@ impl fmt::Display for ServiceRecord {
             None => write!(f, "{}: {}", self.name, self.phase),
         }?;
         #[cfg(feature = "supervise")]
-        if let Some(degraded) = self.supervisor.as_ref().and_then(|it| it.degraded.as_ref()) {
-            write!(f, ", {degraded}")?;
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.write_how_ready(f)?;
         }
         Ok(())
     }

@@ -190,8 +190,8 @@ impl fmt::Display for ServiceStatus {
             None => write!(f, "{}: {}", self.name, self.phase),
         }?;
         #[cfg(feature = "supervise")]
-        if let Some(degraded) = self.supervisor.as_ref().and_then(|it| it.degraded.as_ref()) {
-            write!(f, ", {degraded}")?;
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.write_how_ready(f)?;
         }
         Ok(())
     }
@@ -281,7 +281,12 @@ impl ServiceStatus {
             #[cfg(feature = "supervise")]
             supervisor: {
                 let is_ready = state.phase() == Phase::Ready;
-                inner.supervisors.status(index, is_ready.then(|| state.generation()))
+                let current = is_ready.then(|| state.generation());
+                let mut status = inner.supervisors.status(index, current);
+                if let Some(status) = status.as_mut().filter(|_| is_ready) {
+                    status.reloading = inner.supervisors.reloading(store, index);
+                }
+                status
             },
         }
     }

@@ -3,21 +3,30 @@
 //! It is in this folder, and not in `supervise/`, so that `registry/` does not depend on
 //! `supervise/`.
 
+mod command;
 mod control;
 mod degraded;
 mod failure_window;
+mod gaps;
 mod groups;
 mod places;
 mod plan;
 mod planned_end;
 mod progress;
+mod reload;
+mod reloaded;
+mod reloads;
 mod report;
 mod signals;
+mod stale;
 mod stopping;
 mod words;
 
 pub(crate) use self::{
-    control::{BuildDeadline, Command, CommandWait, Control, CountHolders, Details, StopEnd},
+    command::{Command, CommandWait},
+    control::{
+        BuildDeadline, Control, CountHolders, Details, Publication, StopEnd, UpCommand, WorkEnds,
+    },
     degraded::DegradedBy,
     failure_window::FailureWindow,
     groups::{GivenUp, Group},
@@ -25,13 +34,19 @@ pub(crate) use self::{
     plan::{Request, Ticket},
     planned_end::{EndKind, PlannedEnd},
     progress::Progress,
+    reload::{Abandoned, Aside, Outcome, Refusal, Reload, ReloadKind},
+    reloads::{Begun, ReloadRequest, Reloads},
 };
 pub use self::{
     degraded::Degraded,
+    gaps::{Gap, GapCause, RestartedService},
+    reload::Reloading,
+    reloaded::{CheckedService, MissingMember, ReloadCheck, Reloaded, ReloadedService},
     report::{
         BodyReport, CloseReport, StopReport, StopResult, StopTimeout, StoppedService, WorkEnd,
     },
     signals::SignalWait,
+    stale::Stale,
 };
 
 use std::{
@@ -48,6 +63,7 @@ use crate::{
     clock::{Clock, SystemClock},
     numbers::{Generation, ServiceIndex},
     service::ServiceName,
+    store::Store,
     sync::{Mutex, lock, shielded},
 };
 
@@ -237,6 +253,12 @@ pub struct SupervisorStatus {
     pub late_by: Option<Duration>,
     /// Since when, and why, the instance that is ready is degraded; `None` if it is not.
     pub degraded: Option<Degraded>,
+    /// Since when, and why, the instance that is ready is stale: its last
+    /// [reload](crate::Registry::reload) was refused. `None` if it is not.
+    pub stale: Option<Stale>,
+    /// The reload or the check for which the service is built aside, while its instance serves.
+    /// `None` if there is none. In a status of one service and in a listing only.
+    pub reloading: Option<Reloading>,
     /// While given up together with its [group](Registry::group): the member whose failure was one
     /// too many.
     pub given_up_with: Option<ServiceName>,
@@ -249,6 +271,7 @@ pub(crate) struct Supervisors {
     pub(crate) plan: Plan,
     pub(crate) places: Places,
     pub(crate) groups: Groups,
+    pub(crate) reloads: Reloads,
     /// Counts a step when the plan has changed in a way that a future of `shutdown` must notice: a
     /// service has ended, the shutdown has begun or has ended.
     pub(crate) progress: Progress,
@@ -275,6 +298,7 @@ impl Default for Supervisors {
             plan: Plan::default(),
             places: Places::default(),
             groups: Groups::default(),
+            reloads: Reloads::default(),
             progress: Progress::default(),
             limits: Progress::default(),
             signals: Signals::default(),
@@ -351,6 +375,23 @@ impl Supervisors {
     /// Returns whether, and why, the instance of this generation is degraded.
     pub(super) fn degraded(&self, index: ServiceIndex, generation: Generation) -> Option<Degraded> {
         self.control(index)?.degraded(generation)
+    }
+
+    /// Returns the reload for which a service is built aside.
+    pub(super) fn reloading(&self, store: &Store, index: ServiceIndex) -> Option<Reloading> {
+        let reload = self.reloads.of(index)?;
+        reload.shown(store, index, self.now())
+    }
+
+    /// Returns whether, and why, the instance of this generation is stale.
+    pub(super) fn stale(&self, index: ServiceIndex, generation: Generation) -> Option<Stale> {
+        let control = self.control(index)?;
+        // Most are not: then the clock is not called.
+        if !control.lock().stale.is(generation) {
+            return None;
+        }
+        let now = self.now();
+        control.lock().stale.of(generation, now)
     }
 
     /// As `status`, without the times: it does not call the clock.

@@ -8,9 +8,9 @@ use crate::{
 /// An observer that emits each event as an event of `tracing`.
 ///
 /// The target is `mainstay`, and the fields are `service`, `generation` and `elapsed` (in seconds).
-/// Failures of services, bodies and close hooks, a supervisor that gives up, a degraded service,
-/// and what takes longer than its limit have the level `WARN`. All other events have the level
-/// `DEBUG`, also an end that was planned ([`EventKind::Stopped`]).
+/// Failures of services, bodies and close hooks, a supervisor that gives up, a degraded service, a
+/// refused reload, and what takes longer than its limit have the level `WARN`. All other events
+/// have the level `DEBUG`, also an end that was planned ([`EventKind::Stopped`]).
 ///
 /// ```
 /// use mainstay::{Registry, TracingObserver};
@@ -26,6 +26,10 @@ impl Observer for TracingObserver {
         let (service, generation) = (&**event.service, event.generation.get());
         let elapsed = event.elapsed.as_secs_f64();
         match event.kind {
+            #[cfg(feature = "supervise")]
+            EventKind::ReloadRefused(_) => {
+                tracing::warn!(target: "mainstay", service, generation, elapsed, "{}", event.kind);
+            }
             EventKind::Failed(_)
             | EventKind::Invalidated(_)
             | EventKind::AttemptFailed(_)

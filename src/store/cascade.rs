@@ -25,7 +25,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Phase, Store,
+    Decision, Phase, Store,
     history::{Cause, Exactly, NotCondemned, OldCauses},
     quiet::{Activity, LARGE},
     slot::Slot,
@@ -50,7 +50,13 @@ pub(crate) enum Target {
 impl Target {
     /// The present instance of a generation.
     pub(crate) fn any_revision(generation: Generation) -> Self {
-        Self::Instance(Exactly { generation, revision: None })
+        Self::Instance(Exactly { generation, revision: None, publication: None })
+    }
+
+    /// The present instance of a publication: `first` is the revision of its first instance.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn publication(generation: Generation, first: u64) -> Self {
+        Self::Instance(Exactly { generation, revision: None, publication: Some(first) })
     }
 }
 
@@ -129,7 +135,7 @@ impl Store {
                 if with_groups {
                     return Ok(self.fail_with_groups(start, Some(&reason)));
                 }
-                let condemned = self.condemn(&[start]);
+                let condemned = self.condemn(&[start], None);
                 let deferred = self.blame(&[start], condemned.members(), |_| root, &reason);
                 let result = self.take_down(&[start], &condemned, |_| root, false);
                 drop(deferred);
@@ -159,7 +165,7 @@ impl Store {
             drop(deferred);
             return Ok(result);
         }
-        let condemned = self.condemn(&[start]);
+        let condemned = self.condemn(&[start], None);
         let result = self.take_down(&[start], &condemned, |_| root, false);
         drop(deferred);
         // Last, because no waiter needs it.
@@ -252,7 +258,7 @@ impl Store {
     ///
     /// This holds for a single root. Of several roots one may depend on another one, and may have
     /// been condemned before it. So a root that is a dependent is checked for a restart.
-    pub(super) fn condemn(&self, roots: &[Member]) -> Condemned {
+    pub(super) fn condemn(&self, roots: &[Member], within: Option<&Decision>) -> Condemned {
         let one = match roots {
             [root] => Some(*root),
             _ => None,
@@ -307,10 +313,11 @@ impl Store {
         // Cases 1 and 3: no list of the closure has changed.
         let is_complete = match computed {
             Some((root, number)) => self.service(root.service).closure.is_unchanged_since(number),
+            // The dependents first: a switch that is completed before this has changed a list.
             None => {
-                members.iter().all(|member| member.is_unchanged(self))
+                !walk.has_passed_over_a_dependent(self, within)
+                    && members.iter().all(|member| member.is_unchanged(self))
                     && walk.pruned_at.is_none_or(|activity| self.activity() == activity)
-                    && !walk.has_passed_over_an_attempt(self)
             }
         };
         let is_missed = |member: &Member| self.is_missed(&walk, member);
@@ -319,7 +326,7 @@ impl Store {
             let is_walk = one.is_some() && computed.is_none() && is_complete;
             return Condemned::Closure { members, is_walk, activity };
         }
-        let members = self.condemn_again(roots, &members, pin);
+        let members = self.condemn_again(roots, &members, within, pin);
         Condemned::Closure { members, is_walk: false, activity: None }
     }
 
@@ -334,7 +341,7 @@ impl Store {
 
     /// Walks until the edges that were read form no cycle. They may form one, because they are read
     /// at different times; the graph itself is acyclic.
-    fn walk(&self, starts: &[ServiceIndex], pin: &Pin) -> Walk {
+    pub(super) fn walk(&self, starts: &[ServiceIndex], pin: &Pin) -> Walk {
         loop {
             if let Some(walk) = Walk::new(self, starts, |service| self.quiet_at(service), pin) {
                 return walk;
@@ -366,6 +373,7 @@ impl Store {
         &self,
         roots: &[Member],
         first: &[Member],
+        within: Option<&Decision>,
         pin: &Pin,
     ) -> Vec<Member> {
         let condemned = first.iter().filter(|member| member.is_condemned());
@@ -384,11 +392,11 @@ impl Store {
                 }
             }
             fence_before_check();
-            // Both checks read after the fence. If one of them finds a change, a later pass must
-            // condemn the slots that this change concerns.
-            if members.iter().all(|member| member.is_unchanged(self))
+            // All checks read after the fence. If one of them finds a change, a later pass must
+            // condemn the slots that this change concerns. The dependents first, as in `condemn`.
+            if !walk.has_passed_over_a_dependent(self, within)
+                && members.iter().all(|member| member.is_unchanged(self))
                 && walk.pruned_at.is_none_or(|activity| self.activity() == activity)
-                && !walk.has_passed_over_an_attempt(self)
                 && !members.iter().any(|member| self.is_missed(&walk, member))
             {
                 return members;
@@ -406,6 +414,24 @@ impl Store {
         root_of: impl Fn(ServiceIndex) -> ServiceIndex,
         record: bool,
     ) -> CascadeResult {
+        let (result, had_waiters) = self.take_down_slots(roots, condemned, root_of, record);
+        // Not before all slots are down: a waker is user code, which may read other services of
+        // the closure, and so is the `Drop` of a value that a provider has abandoned.
+        for &service in had_waiters.iter().rev() {
+            self.wake_after_transition(service);
+        }
+        result
+    }
+
+    /// As `take_down`, without a wake-up. Returns the slots that had waiters, dependents first.
+    #[inline]
+    pub(super) fn take_down_slots(
+        &self,
+        roots: &[Member],
+        condemned: &Condemned,
+        root_of: impl Fn(ServiceIndex) -> ServiceIndex,
+        record: bool,
+    ) -> (CascadeResult, Vec<ServiceIndex>) {
         let mut result = CascadeResult::default();
         let mut had_waiters = Vec::new();
         let slots = self.slots();
@@ -438,12 +464,7 @@ impl Store {
         if let Condemned::Closure { members, activity: Some(activity), .. } = condemned {
             self.mark_quiet(roots, members, *activity);
         }
-        // Not before all slots are down: a waker is user code, which may read other services of
-        // the closure, and so is the `Drop` of a value that a provider has abandoned.
-        for &service in had_waiters.iter().rev() {
-            self.wake_after_transition(service);
-        }
-        result
+        (result, had_waiters)
     }
 }
 

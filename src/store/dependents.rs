@@ -40,8 +40,8 @@ impl List {
 pub(crate) struct Entry {
     pub(crate) dependent: ServiceIndex,
     /// A cascade follows the entry only if it finds the dependent not ready: the edge is declared
-    /// as start-only. An edge that an attempt has discovered has an entry only as long as it is
-    /// followed in any phase.
+    /// as start-only, or belongs to a switch that is not committed. An edge that an attempt has
+    /// discovered has an entry only as long as it is followed in any phase.
     pub(crate) unless_ready: bool,
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    CyclePath, Declaration, Discovered, Edge, NotDeclared, Received, Store, Tag, fence_before_check,
+    CyclePath, Declaration, Discovered, Edge, NotDeclared, Received, Store, Tag,
+    fence_before_check, undecided::resolve_to_build,
 };
 #[cfg(feature = "supervise")]
 use super::{DependencyKind, Given, Phase};
@@ -105,7 +106,7 @@ impl Store {
         generation: Generation,
         start_only: bool,
     ) -> Result<Discovered, CyclePath> {
-        self.topology.discover(self, edge, generation, start_only)
+        self.topology.discover(self, edge, Tag::starting(generation), start_only)
     }
 
     /// Returns the current instance of a dependency, for an attempt that has published its edge.
@@ -124,7 +125,9 @@ impl Store {
         if self.service(id.index()).end_mark.is_set() {
             return None;
         }
-        let instance = cell.load_full()?;
+        // A switch that is pending is waited for: if this attempt received the old instance now,
+        // the commit might not find it.
+        let instance = resolve_to_build(cell, cell.load_full()?)?;
         // A condemned instance is still served to readers, but nothing new is built from it (A1).
         let current = slot.state.load() == Tag::ready(Instance::generation(&instance));
         let usable = current && slot.condemned.load() == Instance::generation(&instance);

@@ -1,7 +1,7 @@
 //! The operations on a slot whose type the caller does not know. Each is the typed operation of
 //! `publish.rs`: a service stores pointers to the ones of its type.
 
-use super::{Phase, Store, history::AnyInstance, state::Tag, used_edges::Received};
+use super::{Phase, Store, history::AnyInstance, resolve, state::Tag, used_edges::Received};
 use crate::{
     instance::{Instance, InstanceNumber, Origin},
     numbers::{Generation, ServiceIndex},
@@ -19,7 +19,7 @@ pub(crate) struct Operations {
     /// Returns what identifies the current instance, for an attempt that has published its edge
     /// (`Store::read_to_build`).
     pub(super) read_to_build: fn(&Store, ServiceIndex) -> Option<Received>,
-    /// Describes the instance in the cell.
+    /// Describes the instance for which the content of the cell stands.
     stored: fn(&Store, ServiceIndex) -> Option<StoredInstance>,
 }
 
@@ -65,7 +65,7 @@ fn read_to_build<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -
 
 fn stored<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -> Option<StoredInstance> {
     let (cell, _) = store.open(id::<T>(store, index)?)?;
-    let held = cell.load();
+    let held = resolve(cell, cell.load());
     let instance = held.as_ref()?;
     let InstanceNumber { generation, revision } = Instance::number(instance);
     Some(StoredInstance { generation, revision, origin: Instance::origin(instance).clone() })

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+#[cfg(feature = "supervise")]
+use super::Decision;
 use super::{
     Phase, Store,
     cascade::{CascadeResult, Condemned},
+    history::OldCauses,
     walk::{Member, is_followed},
 };
 use crate::{
@@ -21,6 +24,52 @@ impl Store {
         roots: &BTreeSet<ServiceIndex>,
         reason: &Shielded<Reason>,
     ) -> CascadeResult {
+        let (roots, mut deferred) = self.condemn_roots(roots, reason);
+        #[cfg(feature = "supervise")]
+        if !roots.is_empty() && self.takes_groups_down(reason) {
+            let (starts, condemned, root_of) = self.condemn_with_groups(&roots);
+            let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
+            deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
+            let mut result = self.take_down(&starts, &condemned, root_of, true);
+            drop(deferred);
+            result.put_first(&roots);
+            return result;
+        }
+        let condemned = self.condemn(&roots, None);
+        let root_of = self.roots_of(&roots, &condemned);
+        let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
+        deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
+        let result = self.take_down(&roots, &condemned, root_of, true);
+        drop(deferred);
+        result
+    }
+
+    /// As `fail_all`, for a reason that is planned, within a switch, which it does not abort. It
+    /// wakes no waiter, and so runs no user code: a lock may be held. The caller drops the causes,
+    /// and wakes the slots that had waiters, which are returned dependents first.
+    #[cfg(feature = "supervise")]
+    pub(super) fn fail_all_within(
+        &self,
+        decision: &Decision,
+        roots: &BTreeSet<ServiceIndex>,
+        reason: &Shielded<Reason>,
+    ) -> (CascadeResult, Vec<OldCauses>, Vec<ServiceIndex>) {
+        let (roots, mut deferred) = self.condemn_roots(roots, reason);
+        let condemned = self.condemn(&roots, Some(decision));
+        let root_of = self.roots_of(&roots, &condemned);
+        let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
+        deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
+        let (result, had_waiters) = self.take_down_slots(&roots, &condemned, root_of, true);
+        (result, deferred, had_waiters)
+    }
+
+    /// Condemns the roots, and stores the cause at each of them. Returns the old causes, which the
+    /// caller drops after the cascade.
+    fn condemn_roots(
+        &self,
+        roots: &BTreeSet<ServiceIndex>,
+        reason: &Shielded<Reason>,
+    ) -> (Vec<Member>, Vec<OldCauses>) {
         let mut deferred = Vec::new();
         let start = |&root: &ServiceIndex| {
             let mut start = Member::new(self, root);
@@ -38,24 +87,8 @@ impl Store {
             start
         };
         // In the order of the indices, as `condemn` expects.
-        let roots: Vec<Member> = roots.iter().map(start).collect();
-        #[cfg(feature = "supervise")]
-        if !roots.is_empty() && self.takes_groups_down(reason) {
-            let (starts, condemned, root_of) = self.condemn_with_groups(&roots);
-            let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
-            deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
-            let mut result = self.take_down(&starts, &condemned, root_of, true);
-            drop(deferred);
-            result.put_first(&roots);
-            return result;
-        }
-        let condemned = self.condemn(&roots);
-        let root_of = self.roots_of(&roots, &condemned);
-        let root_of = |service| root_of.get(&service).copied().unwrap_or(roots[0].service);
-        deferred.extend(self.blame(&roots, condemned.members(), root_of, reason));
-        let result = self.take_down(&roots, &condemned, root_of, true);
-        drop(deferred);
-        result
+        let roots = roots.iter().map(start).collect();
+        (roots, deferred)
     }
 
     /// Returns for each member a root on which it depends. A root is its own.

@@ -113,12 +113,15 @@ pub(crate) enum EdgeSource {
         /// The last attempt needs the edge only until it is published.
         start_only: bool,
     },
+    /// A switch has added it: only the new instance of this generation uses it, which is not
+    /// current yet, or never will be.
+    Undecided { generation: Generation },
 }
 
 impl EdgeSource {
     /// Returns whether the user has declared the edge.
     pub(crate) fn is_declared(self) -> bool {
-        !matches!(self, Self::Discovered { .. })
+        !matches!(self, Self::Discovered { .. } | Self::Undecided { .. })
     }
 
     /// Returns the kind of an edge with this source.
@@ -135,12 +138,17 @@ impl EdgeSource {
     /// Returns whether an attempt has discovered the edge, or has made a declared one hard. A
     /// publication that does not need it then removes the edge, or makes it start-only again.
     pub(super) fn is_discovered(self) -> bool {
-        matches!(self, Self::Discovered { .. } | Self::DeclaredToStart { hard: Some(_) })
+        match self {
+            Self::Discovered { .. } | Self::Undecided { .. } => true,
+            Self::DeclaredToStart { hard } => hard.is_some(),
+            Self::Declared => false,
+        }
     }
 
-    /// Returns whether a cascade follows the edge only if the dependent is not ready.
+    /// Returns whether a cascade follows the edge only if the dependent is not ready, or if the
+    /// switch is committed that makes the edge hard.
     pub(super) fn unless_ready(self) -> bool {
-        self == Self::DeclaredToStart { hard: None }
+        matches!(self, Self::DeclaredToStart { hard: None } | Self::Undecided { .. })
     }
 }
 
@@ -158,6 +166,8 @@ impl PackedSource {
     const DECLARED_TO_START: u64 = 1 << 62;
     /// No attempt uses the edge. A generation has 61 bits.
     const UNUSED: u64 = 1 << 63;
+    /// No edge that is declared to start has the other mark.
+    const UNDECIDED: u64 = Self::DECLARED_TO_START | Self::START_ONLY;
 
     fn new(source: EdgeSource) -> Self {
         let word = |attempt: Option<Generation>| {
@@ -169,6 +179,7 @@ impl PackedSource {
             EdgeSource::Discovered { attempt, start_only } => {
                 Self(word(attempt) | u64::from(start_only))
             }
+            EdgeSource::Undecided { generation } => Self(generation.get() << 1 | Self::UNDECIDED),
         }
     }
 
@@ -176,8 +187,11 @@ impl PackedSource {
         if self.0 == Self::DECLARED {
             return EdgeSource::Declared;
         }
-        let generation = (self.0 & !Self::DECLARED_TO_START) >> 1;
-        let attempt = (self.0 & Self::UNUSED == 0).then(|| Generation::new(generation));
+        let generation = Generation::new((self.0 & !Self::DECLARED_TO_START) >> 1);
+        if self.0 & Self::UNDECIDED == Self::UNDECIDED {
+            return EdgeSource::Undecided { generation };
+        }
+        let attempt = (self.0 & Self::UNUSED == 0).then_some(generation);
         if self.0 & Self::DECLARED_TO_START != 0 {
             return EdgeSource::DeclaredToStart { hard: attempt };
         }

@@ -114,7 +114,7 @@ impl Store {
         starts.extend(self.condemn_groups(&mut search, roots.iter().map(service).collect(), &pin));
         // In the order of the indices, as `condemn` expects.
         starts.sort_unstable_by_key(service);
-        let mut condemned = self.condemn(&starts);
+        let mut condemned = self.condemn(&starts, None);
         loop {
             // A pass may have followed an edge to a group that the search has not found. Nothing is
             // down yet, so this group is condemned, too. Each round finds another one.
@@ -137,7 +137,7 @@ impl Store {
             let first = Vec::from_iter(first);
             starts.extend(new);
             starts.sort_unstable_by_key(service);
-            let members = self.condemn_again(&starts, &first, &pin);
+            let members = self.condemn_again(&starts, &first, None, &pin);
             condemned = Condemned::Closure { members, is_walk: false, activity: None };
         }
     }

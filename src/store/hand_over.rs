@@ -56,7 +56,7 @@ impl<T> HandOver<T> {
     }
 
     /// Claims the value of an instance that was published. The caller has a reference to it.
-    pub(super) fn claim(&self, instance: &Arc<Instance<T>>) {
+    pub(crate) fn claim(&self, instance: &Arc<Instance<T>>) {
         let mut values = lock(&self.0);
         let Some(Values { claimed, handed_over }) = &mut *values else { return };
         claimed.insert(Instance::number(instance), Arc::downgrade(instance));

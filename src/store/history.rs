@@ -16,6 +16,8 @@ use std::{
     time::SystemTime,
 };
 
+#[cfg(feature = "supervise")]
+use super::decision::{Decided, Decision};
 use super::{
     observed::{FailedSince, Listed},
     state::{CondemnedCell, Phase, Tag, Transition},
@@ -80,6 +82,19 @@ struct Replaced {
     revision: u64,
     /// The instance of `revision`, until it is in the cell of the slot.
     pending: Option<AnyInstance>,
+    /// The switch that makes the next instance current, if it is committed.
+    #[cfg(feature = "supervise")]
+    switch: Option<Switching>,
+    /// The revision of the first instance of the present publication.
+    first: u64,
+}
+
+/// A switch that is noted.
+#[cfg(feature = "supervise")]
+struct Switching {
+    decision: Arc<Decision>,
+    /// Whether the new instance begins a publication.
+    begins: bool,
 }
 
 /// Why the failure of a certain instance does not begin.
@@ -97,6 +112,9 @@ pub(crate) struct Exactly {
     pub(crate) generation: Generation,
     /// `None` for any revision.
     pub(crate) revision: Option<u64>,
+    /// The revision of the first instance of its publication, if it is of one that must not be
+    /// over: a reload begins another one.
+    pub(crate) publication: Option<u64>,
 }
 
 impl History {
@@ -106,6 +124,12 @@ impl History {
 
     fn open(&self) -> MutexGuard<'_, Option<Box<Record>>> {
         lock(&self.0)
+    }
+
+    /// Waits until no other thread is changing the history.
+    #[cfg(feature = "supervise")]
+    pub(super) fn wait_for_change(&self) {
+        drop(self.open());
     }
 
     // Causes.
@@ -125,12 +149,21 @@ impl History {
         let record = open.get_or_insert_default();
         let to = match exactly {
             None => condemned.increment(),
-            Some(Exactly { generation, revision }) => {
+            Some(exactly) => {
+                let Exactly { generation, revision, .. } = exactly;
                 // A generation that has ended has failed, whatever was replaced before.
                 if condemned.load() > generation {
                     return Err(NotCondemned::AlreadyFailed);
                 }
                 let replaced = &record.replacements;
+                // A switch must not make another instance current after this one was condemned.
+                #[cfg(feature = "supervise")]
+                if revision == Some(replaced.of(generation)) || exactly.publication.is_some() {
+                    replaced.abort_switch();
+                }
+                if replaced.is_over(generation, exactly.publication) {
+                    return Err(NotCondemned::AlreadyFailed);
+                }
                 match revision.map(|revision| revision.cmp(&replaced.of(generation))) {
                     Some(Less) => {
                         return Err(NotCondemned::Replaced(replaced.pending.clone()));
@@ -217,17 +250,19 @@ impl History {
 
     /// Returns how often the value was replaced.
     pub(crate) fn replaced(&self) -> u64 {
-        self.open().as_ref().map_or(0, |record| record.replaced)
+        self.open().as_ref().map_or(0, |record| record.replaced + record.replacements.switched())
     }
 
     /// Decides a replacement of the instance of `generation`, and returns the new instance. Returns
     /// `None`, and does not call `instance`, if a cascade that began at this service has condemned
-    /// the generation, or if a later one has been replaced already.
+    /// the generation, or if a later one has been replaced already, or if the `publication` is
+    /// over.
     ///
     /// `instance` creates the new instance from its revision. It runs no user code.
     pub(crate) fn decide_replacement<T: Send + Sync + 'static>(
         &self,
         generation: Generation,
+        publication: Option<u64>,
         instance: impl FnOnce(u64) -> Option<Arc<T>>,
     ) -> Option<Arc<T>> {
         let mut open = self.open();
@@ -236,18 +271,108 @@ impl History {
         if failed || record.replacements.generation > generation {
             return None;
         }
+        // From now on, no switch is committed that would replace the present instance.
+        #[cfg(feature = "supervise")]
+        record.end_switch();
+        if record.replacements.is_over(generation, publication) {
+            return None;
+        }
+        let first = record.replacements.first_of(generation);
         let revision = record.replacements.of(generation) + 1;
         let instance = instance(revision)?;
         record.replaced += 1;
         let pending: AnyInstance = Arc::clone(&instance) as _;
         let old = std::mem::replace(
             &mut record.replacements,
-            Replaced { generation, revision, pending: Some(pending) },
+            Replaced { pending: Some(pending), ..Replaced::new(generation, revision, first) },
         );
         drop(open);
         // It may be the last reference: a value of the user.
         drop(old);
         Some(instance)
+    }
+
+    /// Returns whether a reload has ended this publication, if one is named by the revision of its
+    /// first instance, and its generation has not ended.
+    #[cfg(feature = "supervise")]
+    pub(super) fn is_over(&self, generation: Generation, publication: Option<u64>) -> bool {
+        let open = self.open();
+        open.as_ref().is_some_and(|record| {
+            let failed = record.ended.as_ref().is_some_and(|cause| cause.generation >= generation);
+            !failed && record.replacements.is_over(generation, publication)
+        })
+    }
+
+    /// Notes that a switch makes the instance after this one current, if it is committed, and
+    /// whether that one begins a publication. Returns `false`, and notes nothing, if this is not
+    /// the last one that was decided, if it may not be in its cell yet, or if a cascade that began
+    /// at this service has condemned the generation.
+    #[cfg(feature = "supervise")]
+    pub(super) fn begin_switch(
+        &self,
+        InstanceNumber { generation, revision }: InstanceNumber,
+        decision: &Arc<Decision>,
+        begins: bool,
+    ) -> bool {
+        let mut open = self.open();
+        let record = open.get_or_insert_default();
+        let failed = record.ended.as_ref().is_some_and(|cause| cause.generation >= generation);
+        let replaced = &mut record.replacements;
+        if failed
+            || replaced.generation > generation
+            || replaced.of(generation) != revision
+            || replaced.pending.is_some()
+        {
+            return false;
+        }
+        let switch = Some(Switching { decision: Arc::clone(decision), begins });
+        let first = replaced.first_of(generation);
+        *replaced = Replaced { switch, ..Replaced::new(generation, revision, first) };
+        true
+    }
+
+    /// Counts the replacement by a switch, if it is committed, and forgets the switch.
+    #[cfg(feature = "supervise")]
+    pub(super) fn end_switch(&self, decision: &Arc<Decision>) {
+        let mut open = self.open();
+        let Some(record) = open.as_mut() else { return };
+        let noted = record.replacements.switch.as_ref();
+        if noted.is_some_and(|switch| Arc::ptr_eq(&switch.decision, decision)) {
+            record.end_switch();
+        }
+    }
+
+    /// Returns whether the switch that was noted is committed.
+    #[cfg(feature = "supervise")]
+    pub(super) fn is_switched(&self) -> bool {
+        self.open().as_ref().is_some_and(|record| record.replacements.switched() > 0)
+    }
+
+    /// Aborts the switch that was noted, unless it is committed, or is this one. Returns whether it
+    /// is committed.
+    #[cfg(feature = "supervise")]
+    pub(super) fn decide_switch(&self, within: Option<&Decision>) -> bool {
+        let open = self.open();
+        let switch = open.as_ref().and_then(|record| record.replacements.switch.as_ref());
+        switch.is_some_and(|Switching { decision, .. }| {
+            let is_own = within.is_some_and(|own| std::ptr::eq(own, &raw const **decision));
+            !is_own && !decision.abort()
+        })
+    }
+
+    /// Ends the attempt of `generation` by the transition `to_void`, and stores its cause. One step
+    /// for a thread that finds the transition, and then the cause.
+    #[cfg(feature = "supervise")]
+    pub(super) fn void_attempt(
+        &self,
+        cause: Shielded<Cause>,
+        to_void: impl FnOnce() -> bool,
+    ) -> OldCauses {
+        let mut open = self.open();
+        if !to_void() {
+            return [Some(cause), None];
+        }
+        open.get_or_insert_default().end(cause)
     }
 
     /// Returns the instance of the last replacement, if it is not in its cell yet.
@@ -259,7 +384,7 @@ impl History {
     pub(crate) fn forget_pending<T>(&self, instance: &Instance<T>) {
         let mut open = self.open();
         let Some(record) = open.as_mut() else { return };
-        let &mut Replaced { generation, revision, ref mut pending } = &mut record.replacements;
+        let &mut Replaced { generation, revision, ref mut pending, .. } = &mut record.replacements;
         let is_this = InstanceNumber { generation, revision } == Instance::number(instance);
         let old = if is_this { pending.take() } else { None };
         drop(open);
@@ -277,17 +402,76 @@ impl Record {
         }
         [self.ended.replace(cause), self.while_down.take()]
     }
+
+    /// Ends the switch that was noted, if there is one: aborts it, or counts its replacement.
+    #[cfg(feature = "supervise")]
+    fn end_switch(&mut self) {
+        let replaced = &mut self.replacements;
+        let Some(switch) = replaced.switch.take() else { return };
+        if !switch.decision.abort() {
+            replaced.revision += 1;
+            self.replaced += 1;
+            if switch.begins {
+                replaced.first = replaced.revision;
+            }
+        }
+    }
 }
 
 impl Default for Replaced {
     fn default() -> Self {
-        Self { generation: Generation::FIRST, revision: 0, pending: None }
+        Self::new(Generation::FIRST, 0, 0)
     }
 }
 
 impl Replaced {
+    fn new(generation: Generation, revision: u64, first: u64) -> Self {
+        Self {
+            generation,
+            revision,
+            pending: None,
+            #[cfg(feature = "supervise")]
+            switch: None,
+            first,
+        }
+    }
+
     /// Returns how many replacements of an instance of `generation` were decided.
     fn of(&self, generation: Generation) -> u64 {
-        if self.generation == generation { self.revision } else { 0 }
+        if self.generation == generation { self.revision + self.switched() } else { 0 }
+    }
+
+    /// Returns whether the switch that was noted is committed, as a number of replacements.
+    fn switched(&self) -> u64 {
+        #[cfg(feature = "supervise")]
+        if let Some(switch) = &self.switch {
+            return u64::from(switch.decision.load() == Decided::Committed);
+        }
+        0
+    }
+
+    /// Returns the revision of the first instance of the present publication.
+    fn first_of(&self, generation: Generation) -> u64 {
+        if self.generation != generation {
+            return 0;
+        }
+        #[cfg(feature = "supervise")]
+        if self.switch.as_ref().is_some_and(|switch| switch.begins) && self.switched() > 0 {
+            return self.revision + 1;
+        }
+        self.first
+    }
+
+    /// Returns whether a reload has ended this publication, if one is named.
+    fn is_over(&self, generation: Generation, publication: Option<u64>) -> bool {
+        publication.is_some_and(|publication| self.first_of(generation) > publication)
+    }
+
+    /// Aborts the switch that was noted, unless it is committed.
+    #[cfg(feature = "supervise")]
+    fn abort_switch(&self) {
+        if let Some(switch) = &self.switch {
+            switch.decision.abort();
+        }
     }
 }

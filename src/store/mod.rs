@@ -36,6 +36,8 @@
 //! I1 and I2 are stated for hard edges, and F for hard and start-only edges.
 
 mod cascade;
+#[cfg(feature = "supervise")]
+mod decision;
 mod dependents;
 mod edges;
 mod end_mark;
@@ -59,9 +61,13 @@ mod slot;
 mod state;
 mod status;
 mod stuck_log;
+#[cfg(feature = "supervise")]
+mod switch;
 mod topology;
 #[cfg_attr(not(feature = "supervise"), path = "tracker_disabled.rs")]
 mod tracker;
+#[cfg_attr(not(feature = "supervise"), path = "undecided_disabled.rs")]
+mod undecided;
 mod used_edges;
 mod wait_point;
 mod walk;
@@ -70,8 +76,10 @@ use std::{any::type_name, collections::HashMap, sync::Arc};
 
 #[cfg(all(feature = "supervise", any(test, loom)))]
 pub(crate) use self::hand_over::Claimed;
+#[cfg(not(feature = "supervise"))]
+use self::undecided::Decision;
 pub(crate) use self::{
-    cascade::{CascadeResult, NotFailed, Target},
+    cascade::{CascadeResult, FailedSlot, NotFailed, Target},
     end_mark::EndMark,
     graph::{CyclePath, Edge, EdgeSource},
     history::Exactly,
@@ -80,18 +88,23 @@ pub(crate) use self::{
     publish::Refused,
     role::RoleRefused,
     slot::Slot,
-    state::{Replacements, Tag},
+    state::{InstanceTag, Replacements, Tag},
     status::Awaited,
     stuck_log::EntryNumber,
     topology::{Declaration, NotDeclared},
     tracker::InstanceTracker,
+    undecided::resolve,
     used_edges::{Received, UsedEdges},
     wait_point::{WaitPoint, Waiter},
 };
 #[cfg(feature = "supervise")]
 pub(crate) use self::{
+    decision::Decision,
     edges::FoundDependent,
     hand_over::{HandOver, HandedOver, Next},
+    history::AnyInstance,
+    switch::{Member, NotSwitched, Outsiders, Prepared, Switch},
+    undecided::SwitchLink,
     used_edges::Given,
 };
 pub use self::{graph::DependencyKind, state::Phase};
@@ -165,6 +178,9 @@ pub struct Store {
     /// The last activity at which a service was marked as quiet.
     last_quiet: QuietSince,
     names: Mutex<HashMap<ServiceName, ServiceIndex>>,
+    /// One switch at a time.
+    #[cfg(feature = "supervise")]
+    switching: Mutex<()>,
     closed: Flag,
     pub(crate) observed: Observed,
     pub(crate) stuck: StuckLog,
@@ -198,6 +214,8 @@ impl Store {
             begun: Begun::new(),
             last_quiet: QuietSince::new(),
             names: Mutex::new(HashMap::new()),
+            #[cfg(feature = "supervise")]
+            switching: Mutex::new(()),
             closed: Flag::new(),
             observed: Observed::new(),
             stuck: StuckLog::new(),
@@ -319,11 +337,55 @@ impl Store {
     /// Returns the failure that ended `generation` of the service. It names the last cascade that
     /// reached the service, and the last cause that was stored at the root of that cascade.
     pub(crate) fn failure(&self, index: ServiceIndex, generation: Generation) -> Failure {
+        // The thread that has ended the attempt is about to store the root and the cause.
+        #[cfg(feature = "supervise")]
+        if self.slot(index).state.load() == Tag::void(generation) {
+            self.service(index).history.wait_for_change();
+        }
         let root = self.slot(index).failed_by.get();
         // A cascade that began at a service that was down has not ended a generation of the service
         // itself, only those of its dependents.
         let cause = self.service(root).history.cascade(root == index);
         self.describe(index, generation, root, cause)
+    }
+
+    /// A failure of the service itself for this reason, which has not happened to its slot.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn failure_for(
+        &self,
+        index: ServiceIndex,
+        generation: Generation,
+        reason: sync::Shielded<Reason>,
+    ) -> Failure {
+        self.describe(index, generation, index, Some(Cause::new(generation, reason)))
+    }
+
+    /// Returns whether a reload has ended this publication, and its generation has not ended.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn is_publication_over(
+        &self,
+        index: ServiceIndex,
+        generation: Generation,
+        publication: u64,
+    ) -> bool {
+        self.service(index).history.is_over(generation, Some(publication))
+    }
+
+    /// As `failure`, or, if a reload has ended the publication that is named by the revision of its
+    /// first instance, a failure that says this.
+    pub(crate) fn end_of_publication(
+        &self,
+        index: ServiceIndex,
+        generation: Generation,
+        publication: Option<u64>,
+    ) -> Failure {
+        #[cfg(feature = "supervise")]
+        if self.service(index).history.is_over(generation, publication) {
+            let reason = sync::Shielded::new(Reason::Reloaded { root: self.name(index) });
+            return self.failure_for(index, generation, reason);
+        }
+        let _ = publication;
+        self.failure(index, generation)
     }
 
     /// Returns the last failed attempt of the present generation if there is one, else the failure
@@ -428,5 +490,24 @@ impl Slots for Store {
 
     fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    #[cfg(feature = "supervise")]
+    fn is_switched(&self, service: ServiceIndex) -> bool {
+        self.is_replaced_now(service) && self.service(service).history.is_switched()
+    }
+
+    #[cfg(feature = "supervise")]
+    fn decide_switch(&self, service: ServiceIndex, within: Option<&Decision>) -> bool {
+        self.is_replaced_now(service) && self.service(service).history.decide_switch(within)
+    }
+}
+
+#[cfg(feature = "supervise")]
+impl Store {
+    /// Returns whether a replacement or a switch of a service is in progress. Called after the
+    /// fence of a cascade, it finds a switch whose fence came before.
+    fn is_replaced_now(&self, service: ServiceIndex) -> bool {
+        self.slot(service).replacements.completed().is_none()
     }
 }

@@ -8,6 +8,7 @@ use super::{
     state::{Tag, Transition},
     topology::Slots,
     tracker::InstanceTracker,
+    undecided::is_aborted,
     used_edges::UsedEdges,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
     store::Edge,
-    sync::{ArcCell, Held, Shielded, empty_load},
+    sync::{ArcCell, Held, Shielded, hold},
 };
 
 /// The value that was not published. It is returned to the caller.
@@ -114,7 +115,7 @@ impl Store {
         let (number, notice) = (InstanceNumber { generation, revision: 0 }, tracker.drop_notice());
         let instance = Arc::new(Instance::new(number, id.into(), origin, value, notice));
         // The slot is most likely empty: its provider has removed the value of the last generation.
-        let Some(previous) = install(cell, &instance, empty_load(), |current| {
+        let Some(previous) = install(cell, &instance, hold(None), |current| {
             // This attempt may have been invalidated since the check. It must not replace the value
             // of a later attempt.
             current.is_none_or(|current| Instance::generation(current) <= generation)
@@ -158,7 +159,8 @@ impl Store {
 
     /// Replaces the value of a ready service. The new instance has the same tag and the next
     /// revision. Returns the value if the service is not ready in `generation`, or if a cascade
-    /// that began at it has condemned it.
+    /// that began at it has condemned it, or if a reload has ended the `publication`, if one is
+    /// named by the revision of its first instance.
     ///
     /// It takes the lock of the history for an exchange of pointers. Then it wakes the waiters,
     /// because some of them may watch the service. Returns the revision of the new instance.
@@ -176,6 +178,7 @@ impl Store {
         &self,
         id: ServiceId<T>,
         generation: Generation,
+        publication: Option<u64>,
         value: T,
         origin: Origin,
         tracker: &InstanceTracker<T>,
@@ -188,7 +191,8 @@ impl Store {
             return Err(Refused::value(value));
         }
         let mut value = Some(value);
-        let decided = self.service(index).history.decide_replacement(generation, |revision| {
+        let history = &self.service(index).history;
+        let decided = history.decide_replacement(generation, publication, |revision| {
             let (number, value) = (InstanceNumber { generation, revision }, value.take()?);
             let notice = tracker.drop_notice();
             Some(Arc::new(Instance::new(number, id.into(), origin, value, notice)))
@@ -215,9 +219,11 @@ impl Store {
         // readers are slow as long, and wakers and the `Drop` of the old value are user code.
         let replacing = slot.replacements.begin();
         let old = install(cell, instance, cell.load(), |current| {
-            current.is_some_and(|current| {
-                let current = Instance::number(current);
-                current.generation == generation && current.revision < revision
+            current.is_some_and(|instance| {
+                let current = Instance::number(instance);
+                // The revision of an instance of an aborted switch is that of no other one.
+                current.generation == generation
+                    && (current.revision < revision || is_aborted(instance))
             }) && slot.state.load() == Tag::ready(generation)
         });
         drop(replacing);
@@ -346,7 +352,7 @@ impl Store {
     }
 
     /// Wakes the waiters, if the transition has found the waiter bit set (W).
-    fn notify(&self, index: ServiceIndex, transition: Transition) {
+    pub(super) fn notify(&self, index: ServiceIndex, transition: Transition) {
         if transition.had_waiters {
             self.wake_after_transition(index);
         }

@@ -19,7 +19,7 @@ use std::fmt;
 
 use crate::{
     numbers::Generation,
-    sync::{AtomicU64, Ordering, fence},
+    sync::{AtomicU64, OftenConstant, Ordering, fence},
 };
 
 /// The phase of a service: down, starting or ready.
@@ -63,6 +63,8 @@ impl fmt::Display for Phase {
 }
 
 const PHASE: u64 = 0b011;
+#[cfg(feature = "supervise")]
+const VOID: u64 = 0b011;
 const WAITERS: u64 = 0b100;
 const GENERATION_SHIFT: u32 = 3;
 
@@ -74,8 +76,8 @@ const _: () = assert!(Generation::LAST.get() == u64::MAX >> GENERATION_SHIFT);
 pub(crate) struct Tag(u64);
 
 impl Tag {
-    /// A tag that no state has: there is no fourth phase.
-    pub(crate) const NONE: Self = Self(PHASE);
+    /// A tag that no state has: `StateCell::load` removes this bit.
+    pub(crate) const NONE: Self = Self(WAITERS);
 
     pub(crate) fn new(generation: Generation, phase: Phase) -> Self {
         Self(generation.get() << GENERATION_SHIFT | phase as u64)
@@ -93,16 +95,72 @@ impl Tag {
         Self::new(generation, Phase::Down)
     }
 
+    /// The state of an attempt that cannot be published any more: the commit of a switch has found
+    /// it, and takes the slot down (`Store::void`).
+    #[cfg(feature = "supervise")]
+    pub(crate) fn void(generation: Generation) -> Self {
+        Self(generation.get() << GENERATION_SHIFT | VOID)
+    }
+
     pub(crate) fn generation(self) -> Generation {
         Generation::new(self.0 >> GENERATION_SHIFT)
     }
 
+    /// Returns the phase. A void attempt is *starting*: its slot is held.
     pub(crate) fn phase(self) -> Phase {
         match self.0 & PHASE {
             0 => Phase::Down,
-            1 => Phase::Starting,
-            _ => Phase::Ready,
+            2 => Phase::Ready,
+            _ => Phase::Starting,
         }
+    }
+}
+
+/// The tag of an instance: the state under which the instance is current. Undecided, it is one that
+/// no state has.
+pub(crate) struct InstanceTag(OftenConstant);
+
+/// The bit of a tag that is not decided. No state that was loaded has it.
+#[cfg(feature = "supervise")]
+const UNDECIDED: u64 = WAITERS;
+
+impl InstanceTag {
+    /// The tag of an instance that is published or replaces another one.
+    pub(crate) fn ready(generation: Generation) -> Self {
+        Self(OftenConstant::constant(Tag::ready(generation).0))
+    }
+
+    /// The tag of an instance that a switch makes current, until it is committed.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn undecided(generation: Generation) -> Self {
+        Self(OftenConstant::changing(Tag::ready(generation).0 | UNDECIDED))
+    }
+
+    /// Acquire: pairs with `decide`. A reader that finds the tag of an instance of a switch also
+    /// finds its decision, and so all instances of the switch in their cells (R1).
+    #[inline]
+    pub(crate) fn load(&self) -> Tag {
+        Tag(self.0.load(Ordering::Acquire))
+    }
+
+    /// Called after the commit of the switch. Release: pairs with `load`.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn decide(&self) {
+        self.0.store(Tag::ready(self.generation()).0, Ordering::Release);
+    }
+
+    /// Relaxed: the generation never changes.
+    #[inline]
+    pub(crate) fn generation(&self) -> Generation {
+        Tag(self.0.load(Ordering::Relaxed)).generation()
+    }
+}
+
+#[cfg(feature = "supervise")]
+impl Tag {
+    /// Returns whether this is the tag of an instance that is not decided.
+    pub(crate) fn is_undecided(self) -> bool {
+        self.0 & UNDECIDED != 0
     }
 }
 

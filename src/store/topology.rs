@@ -4,6 +4,8 @@
 //! then counts the change and invalidates the precomputed closures that it concerns. A cascade uses
 //! the precomputed closure of its root (`precomputed.rs`), or follows the lists (`walk.rs`).
 
+#[cfg(feature = "supervise")]
+mod aside;
 mod closures;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
@@ -14,6 +16,7 @@ pub(super) use self::closures::{Outdated, budget};
 #[cfg(feature = "supervise")]
 use super::groups::Groups;
 use super::{
+    Decision,
     dependents::Entry,
     graph::{CyclePath, DependencyKind, Edge, EdgeSource, Graph, PlaceNumber},
     precomputed::ClosureCell,
@@ -100,6 +103,18 @@ pub(crate) trait Slots {
 
     /// Returns the limit for all precomputed closures together.
     fn budget(&self) -> &Arc<Budget>;
+
+    /// Returns whether a switch that is not completed has made a new instance of a service current:
+    /// its edges that are undecided are hard.
+    fn is_switched(&self, _service: ServiceIndex) -> bool {
+        false
+    }
+
+    /// Aborts a switch of a service in progress, unless it is committed, or is the one `within`
+    /// which the caller runs. Returns whether it is committed.
+    fn decide_switch(&self, _service: ServiceIndex, _within: Option<&Decision>) -> bool {
+        false
+    }
 }
 
 impl Topology {
@@ -163,7 +178,8 @@ impl Topology {
             {
                 EdgeSource::DeclaredToStart { hard: attempt }
             }
-            (_, Some(EdgeSource::Discovered { .. }) | None) => {
+            // A switch that needs a hard edge makes it hard when it is committed.
+            (_, Some(EdgeSource::Discovered { .. } | EdgeSource::Undecided { .. }) | None) => {
                 EdgeSource::DeclaredToStart { hard: None }
             }
         };
@@ -217,19 +233,31 @@ impl Topology {
         }
     }
 
-    /// Ensures that the edge is published, and marks it as used by the attempt of `generation`; if
-    /// `start_only` is set, only until the publication of the attempt.
+    /// Ensures that the edge is published, and marks it as used by the attempt whose slot is in
+    /// this state; if `start_only` is set, only until the publication.
     ///
-    /// Adds no edge if the attempt is invalidated.
+    /// Adds no edge if the state has changed.
     pub(crate) fn discover(
         &self,
         slots: &impl Slots,
         edge: Edge,
-        generation: Generation,
+        state: Tag,
         start_only: bool,
     ) -> Result<Discovered, CyclePath> {
-        let used = |start_only| EdgeSource::Discovered { attempt: Some(generation), start_only };
         let mut graph = sync::lock(&self.graph);
+        self.discover_in(&mut graph, slots, edge, state, start_only)
+    }
+
+    fn discover_in(
+        &self,
+        graph: &mut Graph,
+        slots: &impl Slots,
+        edge: Edge,
+        state: Tag,
+        start_only: bool,
+    ) -> Result<Discovered, CyclePath> {
+        let generation = state.generation();
+        let used = |start_only| EdgeSource::Discovered { attempt: Some(generation), start_only };
         match graph.find(edge) {
             // A declared edge is permanent, so it needs no mark.
             Some(EdgeSource::Declared) => Ok(Discovered::Known),
@@ -242,7 +270,7 @@ impl Topology {
             }
             Some(EdgeSource::DeclaredToStart { hard: Some(_) }) => {
                 let hard = Some(generation);
-                self.mark(&mut graph, slots, edge, EdgeSource::DeclaredToStart { hard });
+                self.mark(graph, slots, edge, EdgeSource::DeclaredToStart { hard });
                 Ok(Discovered::Used)
             }
             // A later attempt uses the edge, so this one is invalidated. The mark of the later
@@ -255,38 +283,48 @@ impl Topology {
             {
                 // This attempt has used the edge before. If one of its uses is not start-only,
                 // the edge is hard.
-                self.mark(&mut graph, slots, edge, used(before && start_only));
+                self.mark(graph, slots, edge, used(before && start_only));
                 Ok(Discovered::Known)
             }
-            // Only earlier attempts have used the edge, or a failed attempt of the same generation.
-            Some(EdgeSource::Discovered { .. }) => {
-                self.mark(&mut graph, slots, edge, used(start_only));
+            // Only earlier attempts have used the edge, or a failed attempt of the same generation,
+            // or a switch of an earlier generation.
+            Some(EdgeSource::Discovered { .. } | EdgeSource::Undecided { .. }) => {
+                self.mark(graph, slots, edge, used(start_only));
                 Ok(Discovered::Used)
             }
             // The edge is new, or is hard from now on.
-            None | Some(EdgeSource::DeclaredToStart { hard: None }) => {
-                // The edge is counted before the state is confirmed. A later attempt is
-                // published, which moves the state, before it compares the count. So either this
-                // attempt sees that it is invalidated, or the later one sees the count and
-                // removes the edge.
-                let count = slots.discovered(edge.dependent);
-                count.fetch_add(1);
-                if !slots.slot(edge.dependent).state.confirm(Tag::starting(generation)) {
-                    count.fetch_sub(1);
-                    return Ok(Discovered::Known);
-                }
-                if graph.find(edge).is_some() {
-                    let hard = Some(generation);
-                    self.mark(&mut graph, slots, edge, EdgeSource::DeclaredToStart { hard });
-                    return Ok(Discovered::Added);
-                }
-                let added = self.add(&mut graph, slots, edge, used(start_only));
-                if added.is_err() {
-                    count.fetch_sub(1);
-                }
-                added.map(|()| Discovered::Added)
+            Some(EdgeSource::DeclaredToStart { hard: None }) => {
+                let source = EdgeSource::DeclaredToStart { hard: Some(generation) };
+                self.add_counted(graph, slots, edge, state, source)
             }
+            None => self.add_counted(graph, slots, edge, state, used(start_only)),
         }
+    }
+
+    /// Adds a discovered edge, or makes a declared one hard, unless the state of the dependent has
+    /// changed.
+    fn add_counted(
+        &self,
+        graph: &mut Graph,
+        slots: &impl Slots,
+        edge: Edge,
+        state: Tag,
+        source: EdgeSource,
+    ) -> Result<Discovered, CyclePath> {
+        // The edge is counted before the state is confirmed. A later attempt is published, which
+        // moves the state, before it compares the count. So either this attempt sees that it is
+        // invalidated, or the later one sees the count and removes the edge.
+        let count = slots.discovered(edge.dependent);
+        count.fetch_add(1);
+        if !slots.slot(edge.dependent).state.confirm(state) {
+            count.fetch_sub(1);
+            return Ok(Discovered::Known);
+        }
+        let added = self.set_source(graph, slots, edge, source);
+        if added.is_err() {
+            count.fetch_sub(1);
+        }
+        added.map(|()| Discovered::Added)
     }
 
     /// Marks the edges that the failed attempt of `generation` used as unused. They are kept for
@@ -329,6 +367,8 @@ impl Topology {
             EdgeSource::Discovered { attempt, .. } => {
                 attempt.is_none_or(|attempt| attempt < generation)
             }
+            // The switch was aborted, or its new instance has started on it.
+            EdgeSource::Undecided { generation: of } => of <= generation,
         };
         let unused: Vec<_> = graph.dependencies(dependent).filter(is_unused).collect();
         for (edge, source) in unused {
@@ -466,7 +506,9 @@ impl Topology {
 /// refused because of it.
 fn is_dead(slots: &impl Slots, edge: Edge, source: EdgeSource) -> bool {
     match source {
-        EdgeSource::Declared | EdgeSource::DeclaredToStart { .. } => false,
+        EdgeSource::Declared
+        | EdgeSource::DeclaredToStart { .. }
+        | EdgeSource::Undecided { .. } => false,
         // An attempt of an earlier generation than this one can no longer be published.
         EdgeSource::Discovered { attempt, .. } => attempt
             .is_none_or(|attempt| attempt < slots.slot(edge.dependent).state.load().generation()),

@@ -65,6 +65,11 @@ impl<T> InstanceTracker<T> {
         if let Some(hand_over) = self.alive.hand_over() {
             hand_over.claim(instance);
         }
+        self.record(instance);
+    }
+
+    /// As `add`, for an instance that is not published: its value is not claimed.
+    pub(crate) fn record(&self, instance: &Arc<Instance<T>>) {
         let new = Arc::downgrade(instance);
         let Instances { first, more } = &mut *lock(&self.instances);
         more.retain(|instance| instance.strong_count() > 0);

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+#[cfg(feature = "supervise")]
+use super::switch;
 use super::{CyclePath, DependencyKind, Edge, Store, topology::Discovered};
 use crate::{
     instance::BuiltFrom,
@@ -21,7 +23,7 @@ pub(crate) struct UsedEdges(Mutex<BTreeMap<EdgeKey, UsedEdge>>);
 /// The dependency, and whether the edge is soft.
 type EdgeKey = (ServiceIndex, bool);
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct UsedEdge {
     /// The attempt uses it as a discovered edge, so it is counted in `Service::discovered`.
     discovered: bool,
@@ -79,6 +81,35 @@ impl UsedEdges {
         edge.discovered |= discovered != Discovered::Known;
         edge.added |= discovered == Discovered::Added;
         Ok(())
+    }
+
+    /// As `discover`, for a soft edge that a build aside uses. Returns whether it was added.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn discover_soft_aside(
+        &self,
+        store: &Store,
+        (dependent, generation): (ServiceIndex, Generation),
+        dependency: ServiceIndex,
+    ) -> Result<bool, CyclePath> {
+        let found = store.instance_to_build_from(dependency);
+        let added = store.discover_soft_aside(dependent, dependency, generation)?;
+        let mut edges = self.lock();
+        edges.entry((dependency, true)).or_insert(UsedEdge { found, ..UsedEdge::default() });
+        Ok(added)
+    }
+
+    /// Records that a wait of a build aside has begun. Its edge is made known by the switch.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn wait_aside(&self, dependency: ServiceIndex) {
+        self.lock().entry((dependency, false)).or_default();
+    }
+
+    /// Returns the edges without those that `forget_received` forgets.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn without_received(&self) -> Self {
+        let copy = Self(Mutex::new(self.lock().clone()));
+        copy.forget_received();
+        copy
     }
 
     /// Records that a wait returns an instance.
@@ -168,6 +199,19 @@ impl UsedEdges {
     /// Returns whether the attempt has received an instance over a hard edge to `dependency`.
     pub(super) fn has_received(&self, dependency: ServiceIndex) -> bool {
         self.lock().get(&(dependency, false)).is_some_and(|edge| edge.hard.is_some())
+    }
+
+    /// Returns the edges over which it has received an instance.
+    #[cfg(feature = "supervise")]
+    pub(super) fn used(&self) -> Vec<switch::UsedEdge> {
+        let edges = self.lock();
+        let used = edges.iter().flat_map(|(&(dependency, _), edge)| {
+            let used = |start_only, received: Option<Received>| {
+                Some(switch::UsedEdge { dependency, start_only, received: received? })
+            };
+            [used(false, edge.hard), used(true, edge.start_only)].into_iter().flatten()
+        });
+        used.collect()
     }
 
     /// Returns the instances that the attempt has received, or `None` if there are none.

@@ -2,7 +2,7 @@
 //! lock, while edges may change.
 
 use super::{
-    Phase,
+    Decision, Phase,
     dependents::{Entry, Iter},
     precomputed::Precomputed,
     quiet::Activity,
@@ -105,12 +105,24 @@ impl Walk {
     }
 
     /// Returns whether a dependent that was not followed, because it was ready, is starting now:
-    /// its attempt may have received an instance of a member. Then the caller walks again.
+    /// its attempt may have received an instance of a member. Or a switch has made an instance of
+    /// it current that was built from a member. Then the caller walks again.
     ///
-    /// Called after the fence of the cascade.
-    pub(super) fn has_passed_over_an_attempt(&self, slots: &impl Slots) -> bool {
+    /// Called after the fence of the cascade. A switch that is pending is aborted: it would be
+    /// committed after a dependency of its new instance was condemned. Not one `within` which the
+    /// cascade runs: it has checked that no new instance needs what it takes down.
+    pub(super) fn has_passed_over_a_dependent(
+        &self,
+        slots: &impl Slots,
+        within: Option<&Decision>,
+    ) -> bool {
         self.unless_ready.iter().any(|&(dependent, followed)| {
-            !followed && slots.slot(dependent).state.load().phase() == Phase::Starting
+            !followed
+                && match slots.slot(dependent).state.load().phase() {
+                    Phase::Starting => true,
+                    Phase::Ready => slots.decide_switch(dependent, within),
+                    Phase::Down => false,
+                }
         })
     }
 
@@ -157,7 +169,9 @@ impl Walk {
 
 /// Returns whether a cascade follows an entry now.
 pub(super) fn is_followed(slots: &impl Slots, entry: Entry) -> bool {
-    !entry.unless_ready || slots.slot(entry.dependent).state.load().phase() != Phase::Ready
+    !entry.unless_ready
+        || slots.slot(entry.dependent).state.load().phase() != Phase::Ready
+        || slots.is_switched(entry.dependent)
 }
 
 /// Walks in the order of the indices, which is the order of the slots in memory. In a large closure

@@ -1,14 +1,17 @@
 //! Bodies: the user's code that runs while an instance is up.
 //!
 //! An async body is a future that the supervisor polls. A blocking body runs on a thread of its
-//! own, which the supervisor starts for each publication. In both cases a body is a value that
-//! exists once, so no two bodies of one service run at the same time: the thread takes the function
-//! of the user with it, and puts it back when the function has returned.
+//! own, which the supervisor starts for each publication. Several calls of a body may be in
+//! progress: at a reload, the new one begins beside the old one, which stops. The function of an
+//! *exclusive* body is taken by a call, and put back when the call has ended: the next one waits
+//! for it.
 
 use std::{
     any::Any,
-    future::Future,
+    future::{Future, poll_fn},
+    ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
+    task::Poll,
 };
 
 use super::{
@@ -39,22 +42,26 @@ pub(super) mod sealed {
 
         /// Runs the body for one publication. The supervisor drops the future if the body does not
         /// return in time.
-        fn run(&mut self, live: Live<T>) -> impl Future<Output = BodyResult>;
+        ///
+        /// Several of these futures may exist. The one of the earlier publication must be polled
+        /// first in each poll of the task: if the body is an exclusive one, the later one waits for
+        /// its end.
+        fn run(&self, live: Live<T>) -> impl Future<Output = BodyResult>;
 
-        /// Completes once the last body has returned. An async body ends with its future; a
-        /// blocking one may continue after the supervisor has given up waiting for it.
-        fn returned(&mut self) -> impl Future<Output = ()> {
+        /// Completes once all bodies have returned. An async body ends with its future; a blocking
+        /// one may continue after the supervisor has given up waiting for it.
+        fn returned(&self) -> impl Future<Output = ()> {
             std::future::ready(())
         }
 
-        /// Returns the generation for which a body still runs: then `returned` waits.
+        /// Returns a generation for which a body still runs: then `returned` waits.
         fn running(&self) -> Option<Generation> {
             None
         }
 
         /// Takes the result of a body that has returned too late, and the generation of its
-        /// instance.
-        fn late_result(&mut self) -> Option<(Generation, BodyResult)> {
+        /// instance. Returns `None` if there is no other one.
+        fn late_result(&self) -> Option<(Generation, BodyResult)> {
             None
         }
     }
@@ -67,62 +74,253 @@ pub struct NoBody;
 impl<T: Send + Sync + 'static> sealed::Body<T> for NoBody {
     const EXISTS: bool = false;
 
-    async fn run(&mut self, _: Live<T>) -> BodyResult {
+    async fn run(&self, _: Live<T>) -> BodyResult {
         Ok(Some(BodyEnd::StayReady))
     }
 }
 
-/// The body of [`Supervisor::body`](super::Supervisor::body).
-pub struct AsyncBody<F>(Shielded<F>);
+/// An async body ([`Supervisor::body`](super::Supervisor::body)). `C` is [`Overlapping`] or
+/// [`Exclusive`].
+pub struct AsyncBody<C>(pub(super) C);
 
-impl<F> AsyncBody<F> {
-    pub(super) fn new(body: F) -> Self {
-        Self(Shielded::new(body))
+/// The function of a body of which several calls may be in progress.
+pub struct Overlapping<F>(Shielded<F>);
+
+impl<F> Overlapping<F> {
+    pub(super) fn new(function: F) -> Self {
+        Self(Shielded::new(function))
     }
 }
 
-impl<T, F, O> sealed::Body<T> for AsyncBody<F>
+/// The function of a body of which one call is in progress at a time.
+pub struct Exclusive<F>(Mutex<Option<Shielded<F>>>);
+
+impl<T, F, O> sealed::Body<T> for AsyncBody<Overlapping<F>>
+where
+    T: Send + Sync + 'static,
+    F: AsyncFn(Live<T>) -> O,
+    O: BodyOutput,
+{
+    async fn run(&self, live: Live<T>) -> BodyResult {
+        let Overlapping(function) = &self.0;
+        // The conversion of the output is user code, too.
+        let output = UserFuture::new(async { (**function)(live).await.into_result() });
+        output.await.unwrap_or_else(panicked)
+    }
+}
+
+impl<T, F, O> sealed::Body<T> for AsyncBody<Exclusive<F>>
 where
     T: Send + Sync + 'static,
     F: AsyncFnMut(Live<T>) -> O,
     O: BodyOutput,
 {
-    async fn run(&mut self, live: Live<T>) -> BodyResult {
-        // The conversion of the output is user code, too.
-        let output = UserFuture::new(async { (*self.0)(live).await.into_result() });
+    async fn run(&self, live: Live<T>) -> BodyResult {
+        // Nothing wakes this: the body that has it is polled, and dropped, by the same task, before
+        // this one.
+        let mut function = poll_fn(|_| self.0.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let output = UserFuture::new(async { (*function)(live).await.into_result() });
         output.await.unwrap_or_else(panicked)
     }
 }
 
-/// The body of [`Supervisor::body_blocking`](super::Supervisor::body_blocking).
-pub struct BlockingBody<F> {
-    /// The name of the threads.
-    name: String,
-    shared: ThreadArc<OnThread<F>>,
+impl<F> Exclusive<F> {
+    pub(super) fn new(function: F) -> Self {
+        Self(Mutex::new(Some(Shielded::new(function))))
+    }
+
+    /// Takes the function, unless it is taken.
+    fn take(&self) -> Option<Taken<'_, F>> {
+        let function = lock(&self.0).take()?;
+        Some(Taken { function: Some(function), owner: self })
+    }
 }
 
-/// What the supervisor shares with the thread of a body.
-struct OnThread<F> {
-    state: Mutex<ThreadState<F>>,
-    /// Counts a step after the function was put back. Not an event of event-listener: that would
-    /// call the waker of the supervisor's task, which may panic, under its lock.
+/// Its drop puts the function back.
+struct Taken<'a, F> {
+    /// `None` only during the drop.
+    function: Option<Shielded<F>>,
+    owner: &'a Exclusive<F>,
+}
+
+impl<F> Deref for Taken<'_, F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        match &self.function {
+            Some(function) => function,
+            None => unreachable!("it is put back by the drop"),
+        }
+    }
+}
+
+impl<F> DerefMut for Taken<'_, F> {
+    fn deref_mut(&mut self) -> &mut F {
+        match &mut self.function {
+            Some(function) => function,
+            None => unreachable!("it is put back by the drop"),
+        }
+    }
+}
+
+impl<F> Drop for Taken<'_, F> {
+    fn drop(&mut self) {
+        *lock(&self.owner.0) = self.function.take();
+    }
+}
+
+/// A body that runs on threads ([`Supervisor::body_blocking`](super::Supervisor::body_blocking)).
+/// `C` is [`Overlapping`] or [`Exclusive`].
+pub struct BlockingBody<C> {
+    /// The name of the threads.
+    name: String,
+    shared: ThreadArc<Shared<C>>,
+}
+
+/// What the supervisor shares with the threads of a body.
+struct Shared<C> {
+    body: C,
+    calls: Mutex<Calls>,
+    /// Counts a step after a call has returned. Not an event of event-listener: that would call the
+    /// waker of the supervisor's task, which may panic, under its lock.
     returned: Progress,
 }
 
-struct ThreadState<F> {
-    /// `None` while the thread runs it.
-    function: Option<Shielded<F>>,
-    /// The generation for which a thread was started that has not put the function back.
-    running: Option<Generation>,
-    /// The result, and the generation of the instance.
-    result: Option<(Generation, BodyResult)>,
+/// The calls that are in progress, or whose results were not taken. At most a few.
+#[derive(Default)]
+struct Calls {
+    /// The number of calls so far.
+    begun: u64,
+    list: Vec<Call>,
 }
 
-impl<F> OnThread<F> {
-    /// Waits until no thread runs the function.
+struct Call {
+    number: u64,
+    generation: Generation,
+    /// `None` until its thread has returned.
+    result: Option<Shielded<BodyResult>>,
+}
+
+/// How a blocking body is called.
+trait CallBody<T: Send + Sync + 'static>: Send + Sync + 'static {
+    /// Whether a call begins only after the one before it has returned.
+    const EXCLUSIVE: bool;
+
+    fn call(&self, live: Live<T>) -> BodyResult;
+}
+
+impl<T, F, O> CallBody<T> for Overlapping<F>
+where
+    T: Send + Sync + 'static,
+    F: Fn(Live<T>) -> O + Send + Sync + 'static,
+    O: BodyOutput,
+{
+    const EXCLUSIVE: bool = false;
+
+    fn call(&self, live: Live<T>) -> BodyResult {
+        let output = catch_unwind(AssertUnwindSafe(|| (*self.0)(live).into_result()));
+        output.unwrap_or_else(panicked)
+    }
+}
+
+impl<T, F, O> CallBody<T> for Exclusive<F>
+where
+    T: Send + Sync + 'static,
+    F: FnMut(Live<T>) -> O + Send + 'static,
+    O: BodyOutput,
+{
+    const EXCLUSIVE: bool = true;
+
+    fn call(&self, live: Live<T>) -> BodyResult {
+        let Some(mut function) = self.take() else {
+            unreachable!("the call before it has put the function back before it returned")
+        };
+        let output = catch_unwind(AssertUnwindSafe(|| (*function)(live).into_result()));
+        output.unwrap_or_else(panicked)
+    }
+}
+
+impl<C> BlockingBody<C> {
+    pub(super) fn new(name: String, body: C) -> Self {
+        let (calls, returned) = (Mutex::default(), Progress::default());
+        // A name with a zero byte cannot be given to a thread.
+        let name = name.replace('\0', "");
+        Self { name, shared: ThreadArc::new(Shared { body, calls, returned }) }
+    }
+}
+
+impl<T, C> sealed::Body<T> for BlockingBody<C>
+where
+    T: Send + Sync + 'static,
+    C: CallBody<T>,
+{
+    async fn run(&self, live: Live<T>) -> BodyResult {
+        let number = self.shared.begin(live.generation(), C::EXCLUSIVE).await;
+        let shared = ThreadArc::clone(&self.shared);
+        let on_thread = move || {
+            let result = shared.body.call(live);
+            shared.end(number, result);
+        };
+        if let Err(error) = ThreadBuilder::new().name(self.name.clone()).spawn(on_thread) {
+            lock(&self.shared.calls).list.retain(|call| call.number != number);
+            return Err(error.into());
+        }
+        loop {
+            let steps = self.shared.returned.steps();
+            if let Some((_, result)) = self.shared.take_result(|call| call.number == number) {
+                return result;
+            }
+            self.shared.returned.after(steps).await;
+        }
+    }
+
+    async fn returned(&self) {
+        self.shared.returned().await;
+    }
+
+    fn running(&self) -> Option<Generation> {
+        self.shared.running()
+    }
+
+    fn late_result(&self) -> Option<(Generation, BodyResult)> {
+        self.shared.take_result(|_| true)
+    }
+}
+
+impl<C> Shared<C> {
+    /// Notes that a call begins, and returns its number. An exclusive one waits until no other one
+    /// is in progress.
+    ///
+    /// Noted before the thread is started, because it may begin later.
+    async fn begin(&self, generation: Generation, exclusive: bool) -> u64 {
+        loop {
+            // Before the check: a call that returns afterwards counts a step.
+            let steps = self.returned.steps();
+            {
+                let mut calls = lock(&self.calls);
+                if !exclusive || calls.running().is_none() {
+                    calls.begun += 1;
+                    let number = calls.begun;
+                    calls.list.push(Call { number, generation, result: None });
+                    return number;
+                }
+            }
+            self.returned.after(steps).await;
+        }
+    }
+
+    /// Notes the result of a call.
+    fn end(&self, number: u64, result: BodyResult) {
+        let result = Some(Shielded::new(result));
+        if let Some(call) = lock(&self.calls).list.iter_mut().find(|call| call.number == number) {
+            call.result = result;
+        }
+        self.returned.step();
+    }
+
+    /// Waits until no call is in progress.
     async fn returned(&self) {
         loop {
-            // Before the check: a thread that puts the function back afterwards counts a step.
             let steps = self.returned.steps();
             if self.running().is_none() {
                 return;
@@ -132,67 +330,22 @@ impl<F> OnThread<F> {
     }
 
     fn running(&self) -> Option<Generation> {
-        lock(&self.state).running
+        lock(&self.calls).running()
+    }
+
+    /// Takes the first result of these calls.
+    fn take_result(&self, of: impl Fn(&Call) -> bool) -> Option<(Generation, BodyResult)> {
+        let mut calls = lock(&self.calls);
+        let found = calls.list.iter().position(|call| call.result.is_some() && of(call))?;
+        let Call { generation, result, .. } = calls.list.remove(found);
+        Some((generation, result?.into_inner()))
     }
 }
 
-impl<F> BlockingBody<F> {
-    pub(super) fn new(name: String, function: F) -> Self {
-        let function = Some(Shielded::new(function));
-        let state = Mutex::new(ThreadState { function, running: None, result: None });
-        // A name with a zero byte cannot be given to a thread.
-        let name = name.replace('\0', "");
-        Self { name, shared: ThreadArc::new(OnThread { state, returned: Progress::default() }) }
-    }
-}
-
-impl<T, F, O> sealed::Body<T> for BlockingBody<F>
-where
-    T: Send + Sync + 'static,
-    F: FnMut(Live<T>) -> O + Send + 'static,
-    O: BodyOutput,
-{
-    async fn run(&mut self, live: Live<T>) -> BodyResult {
-        let generation = live.generation();
-        lock(&self.shared.state).running = Some(generation);
-        let shared = ThreadArc::clone(&self.shared);
-        let on_thread = move || {
-            // In a statement of its own: the function must not run under the lock.
-            let function = lock(&shared.state).function.take();
-            let Some(mut function) = function else { return };
-            let output = catch_unwind(AssertUnwindSafe(|| (*function)(live).into_result()));
-            let result = output.unwrap_or_else(panicked);
-            {
-                let mut state = lock(&shared.state);
-                (state.function, state.running) = (Some(function), None);
-                state.result = Some((generation, result));
-            }
-            shared.returned.step();
-        };
-        // The function is in `shared` until the thread runs, so it is not lost if none is started.
-        if let Err(error) = ThreadBuilder::new().name(self.name.clone()).spawn(on_thread) {
-            lock(&self.shared.state).running = None;
-            return Err(error.into());
-        }
-        loop {
-            let steps = self.shared.returned.steps();
-            if let Some((_, result)) = lock(&self.shared.state).result.take() {
-                return result;
-            }
-            self.shared.returned.after(steps).await;
-        }
-    }
-
-    async fn returned(&mut self) {
-        self.shared.returned().await;
-    }
-
+impl Calls {
+    /// Returns the generation of the first call that is in progress.
     fn running(&self) -> Option<Generation> {
-        self.shared.running()
-    }
-
-    fn late_result(&mut self) -> Option<(Generation, BodyResult)> {
-        lock(&self.shared.state).result.take()
+        self.list.iter().find(|call| call.result.is_none()).map(|call| call.generation)
     }
 }
 

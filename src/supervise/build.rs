@@ -8,21 +8,16 @@ use std::{
 };
 
 use super::{
-    build_timer::BuildTimer,
     build_wait::{BuildWait, BuildWaitFor, BuildWaitForAny},
-    pending_attempt::{BuildShared, PendingAttempt},
+    pending_attempt::BuildShared,
 };
 use crate::{
     error::DependencyError,
     failure::Failure,
     numbers::Generation,
-    provide::{
-        Attempt, DependencyId, DependencyWait, GenerationEnded, Invalidated, WaitingFor, Watch,
-    },
-    registry::{BuildNumber, Registry},
+    provide::{DependencyId, DependencyWait, GenerationEnded, Invalidated, WaitingFor, Watch},
+    registry::Registry,
     service::{AnyId, ServiceId},
-    store::UsedEdges,
-    sync::{Flag, Mutex},
     waiting::Wait,
 };
 
@@ -58,45 +53,28 @@ pub struct Build<T: Send + Sync + 'static> {
     registry: Registry,
     id: ServiceId<T>,
     generation: Generation,
-    shared: Arc<BuildShared>,
+    pub(super) shared: Arc<BuildShared>,
     failures: u32,
     holders: usize,
-}
-
-/// Splits an attempt into the part that the supervisor keeps and the part that the builder
-/// receives.
-pub(super) fn split<T: Send + Sync + 'static>(
-    attempt: &mut Attempt<T>,
-    failures: u32,
-    holders: usize,
-    timer: BuildTimer,
-    number: Option<BuildNumber>,
-) -> (PendingAttempt<'_, T>, Build<T>) {
-    let shared = Arc::new(BuildShared {
-        edges: UsedEdges::default(),
-        ended: Flag::new(),
-        timer,
-        number,
-        graces: Mutex::default(),
-    });
-    let Attempt { registry, id, generation, .. } = &*attempt;
-    let build = Build {
-        registry: registry.clone(),
-        id: *id,
-        generation: *generation,
-        shared: Arc::clone(&shared),
-        failures,
-        holders,
-    };
-    (PendingAttempt::new(attempt, shared), build)
 }
 
 impl<T: Send + Sync + 'static> Build<T> {
+    pub(super) fn new(
+        registry: &Registry,
+        id: ServiceId<T>,
+        generation: Generation,
+        shared: Arc<BuildShared>,
+        failures: u32,
+        holders: usize,
+    ) -> Self {
+        Self { registry: registry.clone(), id, generation, shared, failures, holders }
+    }
+
     /// Waits until a service is ready, and makes it a hard dependency.
     ///
     /// If the dependency fails later, the build is invalidated, or the instance that it has built
-    /// fails. As [`Attempt::wait_for`]; in addition, the time of the wait does not count as build
-    /// time. The wait is cancel-safe.
+    /// fails. As [`Attempt::wait_for`](crate::Attempt::wait_for); in addition, the time of the wait
+    /// does not count as build time. The wait is cancel-safe.
     ///
     /// # Errors
     ///
@@ -135,7 +113,7 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// dependency.
     ///
     /// If the dependency fails during the build, the build is invalidated. Its later failures do
-    /// not affect the instance. As [`Attempt::wait_to_start`].
+    /// not affect the instance. As [`Attempt::wait_to_start`](crate::Attempt::wait_to_start).
     ///
     /// # Errors
     ///
@@ -171,7 +149,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// Waits until a service of any type is ready, makes it a hard dependency, and returns what
     /// identifies its instance.
     ///
-    /// As [`wait_for`](Self::wait_for), by an untyped id ([`Attempt::wait_for_any`]).
+    /// As [`wait_for`](Self::wait_for), by an untyped id
+    /// ([`Attempt::wait_for_any`](crate::Attempt::wait_for_any)).
     ///
     /// # Errors
     ///
@@ -290,7 +269,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// Makes a service a soft dependency, and returns a watch that reports its changes.
     ///
     /// The watch reports when the dependency fails, is replaced, or is ready again; the instance
-    /// does not fail with it. Does not wait for the dependency. As [`Attempt::watch`].
+    /// does not fail with it. Does not wait for the dependency. As
+    /// [`Attempt::watch`](crate::Attempt::watch).
     ///
     /// # Errors
     ///
@@ -335,8 +315,11 @@ impl<T: Send + Sync + 'static> Build<T> {
             false => Ok(()),
         };
         not_ended()?;
-        let watch =
-            Watch::of_attempt(registry, dependency, self.id.index(), *generation, &shared.edges)?;
+        let (index, edges) = (self.id.index(), &shared.edges);
+        let watch = match &shared.aside {
+            None => Watch::of_attempt(registry, dependency, index, *generation, edges)?,
+            Some(aside) => aside.watch(registry, edges, (index, *generation), dependency)?,
+        };
         // Again, as for a wait that has received an instance.
         not_ended()?;
         Ok(watch)
@@ -357,7 +340,7 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// Shows in the status of the service what the build waits for, until the returned handle is
     /// dropped or the build ends ([`ServiceStatus::waiting_for`]).
     ///
-    /// As [`Attempt::waiting_for`]. The wait counts as build time.
+    /// As [`Attempt::waiting_for`](crate::Attempt::waiting_for). The wait counts as build time.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(1)?;
@@ -396,9 +379,9 @@ impl<T: Send + Sync + 'static> Build<T> {
 
     /// Returns whether the value of this build can no longer be published.
     ///
-    /// This is so if a failure has invalidated the build, or if the build has ended. An async build
-    /// is then dropped by the supervisor. A blocking build that takes long should call this from
-    /// time to time, and return.
+    /// This is so if a failure has invalidated the build, if the build has ended, or if the reload
+    /// for which it builds is over. An async build is then dropped by the supervisor. A blocking
+    /// build that takes long should call this from time to time, and return.
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(2)?;
@@ -423,18 +406,27 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn is_invalidated(&self) -> bool {
+        let (store, index) = (self.registry.store(), self.id.index());
         self.shared.ended.is_set()
-            || !self.registry.store().is_starting(self.id.index(), self.generation)
+            || match &self.shared.aside {
+                None => !store.is_starting(index, self.generation),
+                Some(aside) => {
+                    store.slot(index).state.load().generation() > self.generation
+                        || aside.reload.is_over()
+                }
+            }
     }
 
     /// Waits until a failure invalidates the build, and returns this failure.
     ///
     /// For a blocking build that waits for something else at the same time, or for a task that the
-    /// build has spawned. Cancel-safe.
+    /// build has spawned. Cancel-safe. In a build for a reload it also ends when the reload is
+    /// over, with the reason
+    /// [`BuildFailure::Abandoned`](crate::supervise::BuildFailure::Abandoned).
     ///
     /// # Errors
     ///
-    /// As [`Attempt::invalidated`].
+    /// As [`Attempt::invalidated`](crate::Attempt::invalidated).
     ///
     /// ```
     /// # let registry = mainstay::Registry::with_capacity(2)?;
@@ -459,7 +451,8 @@ impl<T: Send + Sync + 'static> Build<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn invalidated(&self) -> Invalidated {
-        GenerationEnded::wait(&self.registry, self.id.index(), self.generation)
+        let reload = self.shared.aside.as_ref().map(|aside| Arc::clone(&aside.reload));
+        GenerationEnded::wait_aside(&self.registry, self.id.index(), self.generation, reload)
     }
 
     /// Returns the generation under which the value will be published.

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     error::ForeignIdError,
-    numbers::ServiceIndex,
+    numbers::{Generation, ServiceIndex},
     provide::Attempt,
-    registry::{BuildNumber, Registry, RegistryBuilder},
+    registry::{BuildNumber, Registry, RegistryBuilder, Reload},
     service::AnyId,
     store::Store,
     waiting::{
@@ -125,9 +125,27 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let failures = counter.failures();
             self.set_state(SupervisorState::Queued, failures, None);
             let generation = attempt.generation;
-            Wait::new(Placed(BuildUseless { registry, index, generation, control: &self.control }))
-                .await;
+            let control = &self.control;
+            let useless = BuildUseless { registry, index, generation, control, reload: None };
+            Wait::new(Placed(useless)).await;
             self.set_state(SupervisorState::Building, failures, None);
+        }
+        Some(place)
+    }
+
+    /// As `place`, for a build aside: the service is up, and its state stays as it is.
+    pub(super) async fn place_aside(
+        &self,
+        reload: &Reload,
+        generation: Generation,
+    ) -> Option<Place<'_>> {
+        let (registry, index) = (self.registry(), self.id().index());
+        let (build, has_all) = registry.supervisors().places.begin(index)?;
+        let place = Place { registry, index, build };
+        if !has_all {
+            let (control, reload) = (&self.control, Some(reload));
+            let useless = BuildUseless { registry, index, generation, control, reload };
+            Wait::new(Placed(useless)).await;
         }
         Some(place)
     }

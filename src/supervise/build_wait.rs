@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::pending_attempt::{BuildShared, Grace};
 use crate::{
     error::WaitForError,
-    numbers::ServiceIndex,
+    numbers::{Generation, ServiceIndex},
     provide::{DependencyId, DependencyWait},
+    registry,
     service::{AnyId, ServiceId},
     store::Store,
     sync::Shielded,
@@ -33,7 +34,8 @@ pub type BuildWaitForAny<'a> = Wait<BuildWait<'a, AnyId>>;
 ///
 /// It adds four things to the wait of an attempt: it ends with the build, it pauses the build
 /// timer, it returns the places of the build as long as it is in progress (S16), and it records a
-/// grace period.
+/// grace period. That of a build aside waits for the new instance of a dependency that is reloaded,
+/// too (S20).
 pub struct BuildWait<'a, I> {
     pub(super) wait: DependencyWait<'a, I>,
     pub(super) shared: &'a BuildShared,
@@ -43,6 +45,10 @@ pub struct BuildWait<'a, I> {
 }
 
 impl<I: DependencyId> BuildWait<'_, I> {
+    fn attempt(&self) -> (ServiceIndex, Generation) {
+        (self.wait.dependent, self.wait.generation)
+    }
+
     /// Returns an error if the build has ended.
     fn not_ended(&self, dependency: ServiceIndex) -> Result<(), WaitForError> {
         if self.shared.ended.is_set() {
@@ -57,7 +63,15 @@ impl<I: DependencyId> BuildWait<'_, I> {
     fn received(&self, dependency: ServiceIndex) -> Result<(), WaitForError> {
         if let Some(period) = self.grace {
             // It remains when the publication removes the start-only edge.
-            self.wait.add_soft_edge()?;
+            match &self.shared.aside {
+                None => self.wait.add_soft_edge()?,
+                Some(aside) => {
+                    let (store, attempt) = (self.store(), self.attempt());
+                    aside
+                        .discover_soft(store, &self.shared.edges, attempt, dependency)
+                        .map_err(|cycle| registry::cycle_error(store, cycle))?;
+                }
+            }
             self.shared.record_grace(Grace { dependency, period });
         }
         // Again: if the build has ended since the first check, what was recorded above may have no
@@ -72,8 +86,13 @@ impl<I: DependencyId> BuildWait<'_, I> {
         let (registry, dependent) = (self.wait.registry, self.wait.dependent);
         let (store, places) = (registry.store(), &registry.supervisors().places);
         let Some(build) = self.shared.number else { return true };
-        let receives = store.is_ready(dependency)
-            && store.is_starting(dependent, self.wait.generation)
+        let would_receive = match &self.shared.aside {
+            None => {
+                store.is_ready(dependency) && store.is_starting(dependent, self.wait.generation)
+            }
+            Some(aside) => aside.would_receive(store, self.attempt(), dependency),
+        };
+        let receives = would_receive
             && !store.is_closed()
             // At its turn to stop, the build ends.
             && !store.service(dependent).end_mark.is_set();
@@ -96,7 +115,10 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
         if self.has_begun && !self.build_may_continue(dependency) {
             return None;
         }
-        let output = Shielded::new(self.wait.check());
+        let output = Shielded::new(match &self.shared.aside {
+            None => self.wait.check(),
+            Some(aside) => aside.check(&mut self.wait, dependency),
+        });
         if let Some(Ok(_)) = &*output {
             if let Err(error) = self.received(dependency) {
                 return Some(Err(error));
@@ -129,7 +151,12 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
             registry.wake_placed(places.wait_begins(self.wait.dependent, build));
         }
         self.has_begun = true;
-        self.wait.on_start();
+        match &self.shared.aside {
+            None => self.wait.on_start(),
+            Some(aside) => {
+                aside.reload.waits(self.wait.dependent, Some(self.wait.id.into().index));
+            }
+        }
     }
 
     fn on_end(&mut self, started_at: Option<Instant>) {
@@ -138,7 +165,10 @@ impl<I: DependencyId> Condition for BuildWait<'_, I> {
             registry.supervisors().places.wait_ends(self.wait.dependent, build);
         }
         self.shared.timer.resume(registry.clock().now());
-        self.wait.on_end(started_at);
+        match &self.shared.aside {
+            None => self.wait.on_end(started_at),
+            Some(aside) => aside.reload.waits(self.wait.dependent, None),
+        }
     }
 }
 

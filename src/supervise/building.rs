@@ -5,16 +5,20 @@ use std::{error::Error, mem, pin::pin, time::Duration};
 use futures_lite::future::or;
 
 use super::{
-    Build, BuildFailure, BuildOutput, build, build_timer::BuildTimer,
-    failure_counter::FailureCounter, pending_attempt::Grace, retrying::Inputs,
-    supervisor::ServiceLoop, user_code::UserBuilder,
+    Build, BuildFailure, BuildOutput,
+    build_timer::BuildTimer,
+    failure_counter::FailureCounter,
+    pending_attempt::{self, Grace},
+    retrying::Inputs,
+    supervisor::ServiceLoop,
+    user_code::UserBuilder,
 };
 use crate::{
     error::ReadyError,
     failure::{Failure, Reason},
     numbers::{Generation, ServiceIndex},
     provide::{Attempt, Running},
-    registry::{BuildNumber, Control, Registry},
+    registry::{BuildNumber, Control, Registry, Reload},
     store::Store,
     sync::Shielded,
     waiting::{
@@ -40,7 +44,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     {
         let timeout = counter.policy().build_timeout;
         let timer = BuildTimer::new(timeout, || self.now());
-        let (pending, build) = build::split(attempt, counter.failures(), holders, timer, number);
+        let (pending, build) =
+            pending_attempt::split(attempt, counter.failures(), holders, timer, number);
         if timeout.is_some() {
             self.control.set_build(pending.deadline());
         }
@@ -50,6 +55,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 index: self.id().index(),
                 generation: pending.generation(),
                 control: &self.control,
+                reload: None,
             });
             let timed_out = async {
                 self.build_timed_out(pending.timer()).await;
@@ -98,7 +104,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Waits until the timeout of a build has expired.
-    async fn build_timed_out(&self, timer: &BuildTimer) {
+    pub(super) async fn build_timed_out(&self, timer: &BuildTimer) {
         loop {
             // A wait of the build may have moved the deadline during the sleep, so it is checked
             // again after each sleep.
@@ -143,13 +149,15 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 }
 
-/// Waits until the value of a build could not be published: its attempt was invalidated, or the
-/// service must stop.
+/// Waits until the value of a build could not be published: its attempt was invalidated, its reload
+/// is over, or the service must stop.
 pub(super) struct BuildUseless<'a> {
     pub(super) registry: &'a Registry,
     pub(super) index: ServiceIndex,
     pub(super) generation: Generation,
     pub(super) control: &'a Control,
+    /// For a build aside.
+    pub(super) reload: Option<&'a Reload>,
 }
 
 impl Condition for BuildUseless<'_> {
@@ -157,9 +165,11 @@ impl Condition for BuildUseless<'_> {
 
     fn check(&mut self) -> Option<()> {
         let store = self.registry.store();
-        let is_useless = !store.is_starting(self.index, self.generation)
-            || store.is_closed()
-            || self.control.must_end();
+        let has_ended = match self.reload {
+            None => !store.is_starting(self.index, self.generation),
+            Some(reload) => reload.is_over(),
+        };
+        let is_useless = has_ended || store.is_closed() || self.control.must_end();
         is_useless.then_some(())
     }
 

@@ -1,31 +1,19 @@
 //! The instance that is up, with its body, and how it ends.
 
-use std::{
-    future::{Future, poll_fn},
-    ops::Deref,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{ops::Deref, pin::pin, sync::Arc, time::Duration};
 
 use futures_lite::future::or;
 
 use super::{
-    Body, BodyEnd, BodyFailure, CloseReason, Live, Probes, SupervisorState,
-    body::BodyResult,
-    failure_counter::FailureCounter,
-    output::UserError,
-    pending_attempt::Grace,
-    supervisor::{ServiceLoop, Work},
-    user_code::work_end,
+    Body, CloseReason, Probes, SupervisorState, failure_counter::FailureCounter,
+    supervisor::ServiceLoop,
 };
 use crate::{
     error::ReadyError,
     failure::{Failure, Reason},
-    numbers::{Generation, ServiceIndex},
+    numbers::Generation,
     provide::{AllDrained, Attempt, Readers, Running},
-    registry::{BodyReport, Control, CountHolders, Registry, StopEnd},
+    registry::{CountHolders, StopEnd},
     store::{InstanceTracker, Store, Target},
     sync::Shielded,
     waiting::{
@@ -99,7 +87,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     pub(super) async fn stop<B: Body<T>>(
         &self,
         running: Option<Up<T>>,
-        body: &mut B,
+        body: &B,
         earlier: &mut Vec<Arc<InstanceTracker<T>>>,
     ) {
         self.set_state(SupervisorState::Stopping, 0, None);
@@ -138,7 +126,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Completes with `None` when the registry is closed, and so ends what is awaited beside it.
-    async fn closed<R>(&self) -> Option<R> {
+    pub(super) async fn closed<R>(&self) -> Option<R> {
         self.registry().closed().await;
         None
     }
@@ -228,97 +216,9 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.must_stop().unless_holds(pin!(or(drained, expired))).await
     }
 
-    /// Runs the body of a published instance, if there is one and `calls_body`, and its probes,
-    /// until the instance fails. Then waits until the body has returned, at most for the stop
-    /// timeout, and until the registry is closed. Returns the failure, and its time: the body may
-    /// return much later. Returns `None` if the service must stop: then the instance can still be
-    /// read.
-    pub(super) async fn run_work<B: Body<T>, P: Probes<T>>(
-        &self,
-        running: &Arc<Running<T>>,
-        graces: Vec<Grace>,
-        work: &mut Work<B, P>,
-        calls_body: bool,
-        counter: &FailureCounter,
-    ) -> Option<(Shielded<Failure>, Instant)> {
-        let mut down = pin!(self.down(running, graces));
-        let mut body = pin!(work.body.run(Live::new(running, &self.control)));
-        let mut has_returned = !calls_body;
-        // The result of a body that has returned at the same time as the end.
-        let mut returned = None;
-        let failed = {
-            // S19: dropped at the end of the instance, before its body has returned.
-            let mut probes = pin!(work.probes.run(self, running));
-            poll_fn(|context| {
-                // The end of the instance first: a body that returns because of it has not failed.
-                if let Poll::Ready(failed) = down.as_mut().poll(context) {
-                    return Poll::Ready(failed);
-                }
-                if !has_returned {
-                    if let Poll::Ready(result) = body.as_mut().poll(context) {
-                        // Once more: the end may have come since, and the body has returned because
-                        // of it. The wake-up of `down` follows the end, and may not have come yet.
-                        if let Some(ended) = self.check_ended(running.generation()) {
-                            returned = Some(result);
-                            return Poll::Ready(ended.failed());
-                        }
-                        has_returned = true;
-                        self.body_decides(running, result, counter);
-                        if let Poll::Ready(failed) = down.as_mut().poll(context) {
-                            return Poll::Ready(failed);
-                        }
-                    }
-                }
-                // They never complete: a probe that fails the instance wakes `down`.
-                let _ = probes.as_mut().poll(context);
-                Poll::Pending
-            })
-            .await
-        };
-        let since = self.now();
-        if !has_returned {
-            // It knows (`Live::stopping`), and may have been notified before this supervisor.
-            self.set_state(SupervisorState::Stopping, counter.failures(), None);
-            // Its result changes nothing now.
-            let returned = async {
-                match returned.take() {
-                    Some(result) => result.map(drop),
-                    None => body.as_mut().await.map(drop),
-                }
-            };
-            self.body_ends(running.generation(), since, returned).await;
-        }
-        failed.map(|failed| (failed, since))
-    }
-
-    /// Waits until a body has returned that was notified at `since`, at most for the stop timeout,
-    /// and reports how it has ended. If the registry is closed, the body is polled once more, and
-    /// not waited for.
-    async fn body_ends(
-        &self,
-        generation: Generation,
-        since: Instant,
-        returned: impl Future<Output = Result<(), UserError>>,
-    ) {
-        let after = self.policy.stop_timeout;
-        let returned = async { Some(returned.await) };
-        let late = async {
-            self.sleep_until(since.checked_add(after)).await;
-            Some(Err(BodyFailure::TimedOut { after }.into()))
-        };
-        let Some(result) = or(or(returned, late), self.closed()).await else { return };
-        let reason = result.err().map(Reason::error);
-        if let Some(reason) = &reason {
-            self.body_failed(generation, reason);
-        }
-        let took = self.now().saturating_duration_since(since);
-        // A request of a planned end that comes later removes the report: it is not of this end.
-        self.control.report_body(BodyReport { took, end: work_end(reason.as_deref()) });
-    }
-
     /// Waits, at the turn to stop, for a body that was late when its instance, of this generation,
     /// ended.
-    async fn wait_for_late_body<B: Body<T>>(&self, generation: Generation, body: &mut B) {
+    async fn wait_for_late_body<B: Body<T>>(&self, generation: Generation, body: &B) {
         let returned = async {
             body.returned().await;
             match body.late_result() {
@@ -329,63 +229,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         self.body_ends(generation, self.now(), returned).await;
     }
 
-    /// Waits until a published instance has failed, and enforces its grace periods until then.
-    /// Returns `None` if the service must stop.
-    pub(super) async fn down(
-        &self,
-        running: &Running<T>,
-        graces: Vec<Grace>,
-    ) -> Option<Shielded<Failure>> {
-        // Most services have no grace period, and pay nothing for those of others.
-        if graces.is_empty() {
-            match Wait::new(self.ends(running.generation(), true)).await {
-                Ended::GraceDeclared => {}
-                ended => return ended.failed(),
-            }
-        }
-        let down = async { Wait::new(self.ends(running.generation(), false)).await.failed() };
-        or(down, self.enforce_graces(graces, running)).await
-    }
-
-    /// Returns whether the instance of this generation has failed, or the service must stop.
-    pub(super) fn has_ended(&self, generation: Generation) -> bool {
-        self.check_ended(generation).is_some()
-    }
-
-    fn check_ended(&self, generation: Generation) -> Option<Ended> {
-        Wait::new(self.ends(generation, false)).check_now()
-    }
-
-    fn ends(&self, generation: Generation, unless_graces: bool) -> InstanceEnds<'_> {
-        InstanceEnds {
-            registry: self.registry(),
-            index: self.id().index(),
-            generation,
-            control: &self.control,
-            unless_graces,
-        }
-    }
-
-    /// Decides what the return of a body means for its instance.
-    fn body_decides(&self, running: &Running<T>, result: BodyResult, counter: &FailureCounter) {
-        let reason = match result {
-            Ok(Some(BodyEnd::StayReady)) => return,
-            Ok(Some(BodyEnd::Completed)) => {
-                self.set_state(SupervisorState::Completed, counter.failures(), None);
-                return;
-            }
-            Ok(None) => Reason::error(BodyFailure::Returned),
-            Err(error) => Reason::error(error),
-        };
-        let target = Target::any_revision(running.generation());
-        let _ = self.registry().cascade(self.id().index(), target, reason);
-    }
-
     /// Waits until the last body has returned, and reports the error of one that was late. Returns
     /// `None` if the service must stop.
     pub(super) async fn body_returned<B: Body<T>>(
         &self,
-        body: &mut B,
+        body: &B,
         counter: &FailureCounter,
     ) -> Option<()> {
         if body.running().is_some() {
@@ -418,60 +266,4 @@ impl<T: Send + Sync + 'static> Condition for Unshared<'_, T> {
     }
 
     fn timed_out(&self, _: Duration) {}
-}
-
-/// Waits until an instance has failed, or the service must stop.
-struct InstanceEnds<'a> {
-    registry: &'a Registry,
-    index: ServiceIndex,
-    generation: Generation,
-    control: &'a Control,
-    /// Whether a declared grace period ends the wait, too.
-    unless_graces: bool,
-}
-
-/// What has ended the wait for the end of an instance.
-enum Ended {
-    Failed(Shielded<Failure>),
-    MustStop,
-    GraceDeclared,
-}
-
-impl Ended {
-    /// Returns the failure of the instance, if it has failed.
-    fn failed(self) -> Option<Shielded<Failure>> {
-        match self {
-            Self::Failed(failed) => Some(failed),
-            Self::MustStop | Self::GraceDeclared => None,
-        }
-    }
-}
-
-impl Condition for InstanceEnds<'_> {
-    type Output = Ended;
-
-    fn check(&mut self) -> Option<Self::Output> {
-        let store = self.registry.store();
-        if store.slot(self.index).state.load().generation() > self.generation {
-            let failure = store.failure(self.index, self.generation);
-            return Some(Ended::Failed(Shielded::new(failure)));
-        }
-        if store.is_closed() || self.control.must_end() {
-            return Some(Ended::MustStop);
-        }
-        let declared = self.unless_graces && store.graces_declared(self.index) > 0;
-        declared.then_some(Ended::GraceDeclared)
-    }
-
-    fn slots(&self) -> WaitSlots {
-        WaitSlots::of(self.index)
-    }
-
-    fn store(&self) -> &Store {
-        self.registry.store()
-    }
-
-    fn timed_out(&self, _: Duration) -> Self::Output {
-        Ended::MustStop
-    }
 }

@@ -32,7 +32,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     /// Fails the running instance if one of the grace periods of its build, or of those that are
     /// declared, expires. Never completes: it is polled together with the wait for the failure of
     /// the instance.
-    pub(super) async fn enforce_graces<R>(&self, of_build: Vec<Grace>, running: &Running<T>) -> R {
+    ///
+    /// `first` is the revision of the first instance of the publication.
+    pub(super) async fn enforce_graces<R>(
+        &self,
+        of_build: Vec<Grace>,
+        running: &Running<T>,
+        first: u64,
+    ) -> R {
         let (store, index) = (self.registry().store(), self.id().index());
         let mut tolerated = Tolerated::new(store);
         // Each of these waits has received an instance.
@@ -57,7 +64,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             };
             let expired = async { Some(self.first_expired(&mut tolerated).await) };
             if let Some(expired) = or(declared, expired).await {
-                self.fail_without(expired, running.generation());
+                self.fail_without(expired, running.generation(), first);
                 // The wait for the failure of the instance completes.
                 return pending().await;
             }
@@ -86,8 +93,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         }
     }
 
-    /// Fails the instance of this generation, because a dependency was absent for too long.
-    fn fail_without(&self, expired: Grace, generation: Generation) {
+    /// Fails the instance of this publication, because a dependency was absent for too long.
+    fn fail_without(&self, expired: Grace, generation: Generation, first: u64) {
         let Grace { dependency, period } = expired;
         let store = self.registry().store();
         // The dependency has been ready and is not now: so it has failed, and the failure is
@@ -100,8 +107,8 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             None => DependencyUnavailable::timed_out(self.registry(), dependency, period),
         };
         let reason = Reason::GraceExpired { missing: Arc::new(missing), grace: period };
-        // By generation, so that a later instance of this service is never affected.
-        let target = Target::any_revision(generation);
+        // So that a later instance of this service is never affected.
+        let target = Target::publication(generation, first);
         let _ = self.registry().cascade(self.id().index(), target, Shielded::new(reason));
     }
 }

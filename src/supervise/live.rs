@@ -10,12 +10,13 @@ use std::{
 use crate::{
     error::{MustAwaitError, RefusedValue, ReplaceError, WaitError},
     failure::{Cascade, Failure, Reason},
-    instance::Instance,
+    instance::{Instance, Origin},
     numbers::{Generation, ServiceIndex},
     provide::Running,
-    registry::{Control, DegradedBy, Registry},
+    registry::{Control, DegradedBy, Registry, WorkEnds},
     service::{ServiceId, ServiceName},
     store::{Store, Target},
+    sync::Shielded,
     waiting::{
         Wait,
         sealed::{BlockingCondition, Condition, WaitSlots},
@@ -25,7 +26,8 @@ use crate::{
 /// The handle of the present publication of a service, which its [body] receives.
 ///
 /// It keeps no instance alive, and its drop fails nothing. A body may clone it and give it to other
-/// tasks. After the end of the publication it has no effect.
+/// tasks. After the end of the publication it has no effect: after a failure, a planned end, or a
+/// reload, which begins the next publication in the same generation.
 ///
 /// [body]: crate::supervise::Supervisor::body
 ///
@@ -37,7 +39,7 @@ use crate::{
 /// let registry = Registry::with_capacity(1)?;
 /// let limit = registry.register::<u32>("limit")?;
 /// let (edited, mut edits) = tokio::sync::mpsc::channel(1);
-/// let supervisor = registry.supervise(limit)?.body(async move |live| {
+/// let supervisor = registry.supervise(limit)?.exclusive_body(async move |live| {
 ///     loop {
 ///         tokio::select! {
 ///             Some(new) = edits.recv() => live.replace(new)?,
@@ -59,6 +61,8 @@ pub struct Live<T: Send + Sync + 'static> {
     registry: Registry,
     id: ServiceId<T>,
     generation: Generation,
+    /// The revision of the first instance of the publication: 0, unless a reload has begun it.
+    first: u64,
     /// The supervisor is the owner.
     running: Weak<Running<T>>,
     control: Arc<Control>,
@@ -66,11 +70,12 @@ pub struct Live<T: Send + Sync + 'static> {
 
 impl<T: Send + Sync + 'static> Clone for Live<T> {
     fn clone(&self) -> Self {
-        let Self { registry, id, generation, running, control } = self;
+        let Self { registry, id, generation, first, running, control } = self;
         Self {
             registry: registry.clone(),
             id: *id,
             generation: *generation,
+            first: *first,
             running: running.clone(),
             control: Arc::clone(control),
         }
@@ -107,6 +112,12 @@ pub enum StopReason {
         /// The service that is being stopped.
         root: ServiceName,
     },
+    /// A reload has made a new instance of the service current. The body of that one has begun,
+    /// unless it is an [exclusive](crate::supervise::Supervisor::exclusive_body) one.
+    Reloaded {
+        /// The service that was reloaded: this one, or one on which it depends.
+        root: ServiceName,
+    },
     /// It is the turn of the service in a [shutdown](Registry::shutdown). The instance can be read
     /// until the body has returned.
     ShutDown,
@@ -122,6 +133,7 @@ impl fmt::Display for StopReason {
                 Reason::Restarted { root: root.clone(), why: Arc::clone(why) }.fmt(f)
             }
             Self::Stopped { root } => Reason::Stopped { root: root.clone() }.fmt(f),
+            Self::Reloaded { root } => Reason::Reloaded { root: root.clone() }.fmt(f),
             Self::ShutDown => Reason::ShutDown.fmt(f),
             Self::Closed => Reason::Closed.fmt(f),
         }
@@ -142,15 +154,32 @@ impl StopReason {
     }
 }
 
+/// The running handle, and the current instance of a publication.
+type Current<T> = (Arc<Running<T>>, Arc<Instance<T>>);
+
 impl<T: Send + Sync + 'static> Live<T> {
-    pub(super) fn new(running: &Arc<Running<T>>, control: &Arc<Control>) -> Self {
+    pub(super) fn new(running: &Arc<Running<T>>, first: u64, control: &Arc<Control>) -> Self {
         Self {
             registry: running.registry.clone(),
             id: running.id,
             generation: running.generation,
+            first,
             running: Arc::downgrade(running),
             control: Arc::clone(control),
         }
+    }
+
+    /// Returns the running handle, and the current instance of the publication. The failure, or the
+    /// reload, that has ended the publication, if it is over.
+    pub(super) fn running(&self) -> Result<Current<T>, Failure> {
+        let (store, index) = (self.registry.store(), self.id.index());
+        let running = self.running.upgrade();
+        let current = running.and_then(|running| Some((running, self.instance()?)));
+        // Not before: a reload may have been switched, and its supervisor has not noticed it.
+        let is_over = store.is_publication_over(index, self.generation, self.first);
+        current
+            .filter(|_| !is_over)
+            .ok_or_else(|| store.end_of_publication(index, self.generation, Some(self.first)))
     }
 
     /// Returns the registry.
@@ -172,10 +201,13 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// ended.
     ///
     /// The caller should not keep it for longer than one step of its work: it would delay the
-    /// draining of the instance. As [`Running::instance`].
+    /// draining of the instance. As [`Running::instance`], but in a generation in which the service
+    /// was reloaded it takes a lock for a few instructions.
     pub fn instance(&self) -> Option<Arc<Instance<T>>> {
         let instance = self.registry.get_arc(self.id).ok()?;
-        (Instance::generation(&instance) == self.generation).then_some(instance)
+        let is_of_this = Instance::generation(&instance) == self.generation
+            && !self.control.is_over(self.generation, self.first);
+        is_of_this.then_some(instance)
     }
 
     /// Replaces the value without a new generation. The body continues, and dependents stay as they
@@ -187,7 +219,7 @@ impl<T: Send + Sync + 'static> Live<T> {
     pub fn replace(&self, value: T) -> Result<(), ReplaceError<T>> {
         match self.running.upgrade() {
             Some(running) => {
-                let result = running.replace(value);
+                let result = running.replace_of(Some(self.first), value, self.origin(&running));
                 drop(running);
                 // The supervisor may wait for this handle.
                 self.registry.store().wake(self.id.index());
@@ -206,7 +238,7 @@ impl<T: Send + Sync + 'static> Live<T> {
     ///
     /// Does nothing if the publication has ended. As [`Running::fail`].
     pub fn fail(&self, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Cascade {
-        let target = Target::any_revision(self.generation);
+        let target = Target::publication(self.generation, self.first);
         let reason = Reason::error(reason);
         self.registry.cascade(self.id.index(), target, reason).unwrap_or_default()
     }
@@ -229,8 +261,9 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let registry = Registry::with_capacity(1)?;
     /// let cache = registry.register::<u32>("cache")?;
-    /// let (sender, mut connected) = tokio::sync::watch::channel(false);
+    /// let (sender, connected) = tokio::sync::watch::channel(false);
     /// let supervisor = registry.supervise(cache)?.body(async move |live| {
+    ///     let mut connected = connected.clone();
     ///     loop {
     ///         match *connected.borrow_and_update() {
     ///             true => live.clear_degraded(),
@@ -284,15 +317,25 @@ impl<T: Send + Sync + 'static> Live<T> {
     }
 
     pub(super) fn change_degraded(&self, by: DegradedBy, why: Option<Arc<str>>) {
-        let Self { registry, id, generation, control, .. } = self;
-        registry.set_degraded(id.index(), control, *generation, by, why);
+        let &Self { ref registry, id, generation, first, ref control, .. } = self;
+        registry.set_degraded(id.index(), control, (generation, first), by, why);
+    }
+
+    /// Returns the origin of a replacement. If the publication is over, the replacement is refused,
+    /// and its origin does not matter.
+    fn origin(&self, running: &Running<T>) -> Origin {
+        let present = if self.first > 0 { running.instance() } else { None };
+        let present = present.map(Shielded::new);
+        let origin = present.as_ref().map(|instance| Instance::origin(instance).clone());
+        origin.unwrap_or_else(|| running.origin.clone())
     }
 
     /// Waits until the body must end, and returns the reason.
     ///
     /// If the instance has failed, it is down already. If it is the turn of the service to stop, in
     /// a restart, a stop or a shutdown, the instance can still be read: it goes down when the body
-    /// returns. In these cases the body has the
+    /// returns. If a reload has ended the publication, the new instance is current already. In
+    /// these cases the body has the
     /// [stop timeout](crate::supervise::RestartPolicy::stop_timeout) to return. If the registry was
     /// closed, the body is polled once more, and then dropped.
     ///
@@ -306,6 +349,7 @@ impl<T: Send + Sync + 'static> Live<T> {
             registry: self.registry.clone(),
             index: self.id.index(),
             generation: self.generation,
+            first: self.first,
             control: Arc::clone(&self.control),
         })
     }
@@ -315,7 +359,8 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// After the next instance of the service has ended, too, a handle that is kept returns the
     /// reason of that end.
     pub fn stop_reason(&self) -> Option<StopReason> {
-        reason_to_stop(&self.registry, self.id.index(), self.generation, &self.control)
+        let publication = (self.generation, self.first);
+        reason_to_stop(&self.registry, self.id.index(), publication, &self.control)
     }
 }
 
@@ -336,17 +381,19 @@ pub struct MustStop {
     registry: Registry,
     index: ServiceIndex,
     generation: Generation,
+    first: u64,
     control: Arc<Control>,
 }
 
-/// Returns the reason for which the publication of a generation ends, if it does.
+/// Returns the reason for which a publication ends, if it does. It is named by its generation and
+/// the revision of its first instance.
 ///
 /// Needs nothing of the supervisor, so a body learns of a failure also if the supervisor is not
 /// polled. A thread that makes one of these conditions true wakes the slot afterwards.
 fn reason_to_stop(
     registry: &Registry,
     index: ServiceIndex,
-    generation: Generation,
+    (generation, first): (Generation, u64),
     control: &Control,
 ) -> Option<StopReason> {
     let store = registry.store();
@@ -363,14 +410,18 @@ fn reason_to_stop(
     if registry.is_closed() {
         return Some(StopReason::Closed);
     }
-    control.end_requested().map(|end| StopReason::planned(&end.reason))
+    Some(match control.work_ends(generation, first)? {
+        WorkEnds::Planned(end) => StopReason::planned(&end.reason),
+        WorkEnds::Reloaded(root) => StopReason::Reloaded { root: store.name(root) },
+    })
 }
 
 impl Condition for MustStop {
     type Output = Result<StopReason, WaitError>;
 
     fn check(&mut self) -> Option<Self::Output> {
-        reason_to_stop(&self.registry, self.index, self.generation, &self.control).map(Ok)
+        let publication = (self.generation, self.first);
+        reason_to_stop(&self.registry, self.index, publication, &self.control).map(Ok)
     }
 
     fn slots(&self) -> WaitSlots {

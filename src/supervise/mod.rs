@@ -130,7 +130,9 @@
 //! A service may have a [body](Supervisor::body): code that runs while the service is up, such as a
 //! server that accepts connections, or a worker on a queue. If it returns an error, panics or just
 //! returns, the instance fails, so a service is never ready after its worker has died. A body may
-//! also say that the service is ready, but [degraded](Live::set_degraded).
+//! also say that the service is ready, but [degraded](Live::set_degraded). At a reload, the body of
+//! the new instance begins beside the old one, which stops, unless it is an
+//! [exclusive](Supervisor::exclusive_body) one.
 //!
 //! # Probes
 //!
@@ -156,6 +158,15 @@
 //! A service may have a [close hook](Supervisor::on_close): code that receives each of its values
 //! at its end: after a failure, after a replacement, or at a planned end. Most often it owns the
 //! value, because the last reader hands it over.
+//!
+//! # Reloads
+//!
+//! [`Registry::reload`](crate::Registry::reload) builds a service and all that depends on it anew
+//! while the old instances serve, and makes all new instances current at one instant, or changes
+//! nothing. What must not exist twice, as a listening port, is
+//! [exclusive](Supervisor::exclusive): it is restarted at that instant, with its dependents. A
+//! service may also [adopt](Supervisor::adopt) the new instance of a dependency in place. A reload
+//! that is refused can be [tried again](ReloadWait::retry).
 //!
 //! # Planned ends
 //!
@@ -187,7 +198,8 @@
 // | `run_loop.rs`                | the loop of one supervisor                                    |
 // | `building.rs`                | one build, until its value is published                       |
 // | `build_limit.rs`             | limits on builds, and the place of one build (S16)            |
-// | `ending.rs`                  | the instance that is up, its body, and its end (S4, S9)       |
+// | `tenure.rs`                  | the instance that is up, and its body (S9)                    |
+// | `ending.rs`                  | its end, and the turn to stop (S4)                            |
 // | `verdict.rs`                 | what the reason of a failure says about the next build (S1)   |
 // | `retrying.rs`                | when the next build begins; changes of inputs (S12, S13)      |
 // | `spread.rs`                  | builds that follow a failure of a dependency, spread          |
@@ -196,6 +208,7 @@
 // | `reporting.rs`               | the states that a supervisor reports, and their events        |
 // | `build.rs`                   | `Build`, which a builder receives                             |
 // | `build_wait.rs`              | its waits for dependencies                                    |
+// | `aside.rs`                   | the build of a new instance while the old one serves (S20)    |
 // | `body.rs`                    | the body of a service, async or on a thread (S10)             |
 // | `live.rs`                    | `Live`, which a body receives (S11)                           |
 // | `probe.rs`                   | probes of the instance that is up (S19)                       |
@@ -208,13 +221,21 @@
 // | `closer.rs`                  | calls the close hook for each value, in order (S14, S15)      |
 // | `user_code.rs`               | calls builders and close hooks, and catches their panics      |
 // | `operations.rs`              | restarting, stopping and starting single services             |
+// | `reload.rs`                  | the waits for a reload                                        |
+// | `coordinator.rs`             | what they do: the members, their supervisors, the switch (S21)|
+// | `reload_root.rs`             | where the new instance of the root comes from                 |
+// | `reload_retry.rs`            | reloads that are retried after a refusal                      |
+// | `gaps.rs`                    | the services of a reload, and the restarted ones (S22)        |
+// | `adopt.rs`                   | taking over a new instance of a dependency in place (S23)     |
 // | `shutdown.rs`                | the futures of a graceful shutdown, and their limits (S6)     |
 // | `../registry/supervisors.rs` | the status of the supervisors, and the commands to them       |
 // | `../registry/supervisors/`   | `plan.rs` and `stopping.rs`: the order of a planned end, and  |
 // |                              | its steps (S4, S5); the requests of a shutdown; the report;   |
 // |                              | `progress.rs` wakes the futures of a shutdown; `places.rs`:   |
-// |                              | the places of builds (S16); `degraded.rs`: why an instance    |
-// |                              | is degraded                                                   |
+// |                              | the places of builds (S16); `degraded.rs` and `stale.rs`: why |
+// |                              | an instance is degraded or stale; `reload.rs`, `reloads.rs`   |
+// |                              | and `reloaded.rs`: a reload, all of them, and their results;  |
+// |                              | `gaps.rs`: the services that one restarts (S22)               |
 // | `../registry/all_ready.rs`   | waiting for all services (S7)                                 |
 // | `../registry/stuck.rs`       | waits that end when stuck (S17)                               |
 // | `../registry/readiness.rs`   | whether a program is started, live, ready and degraded        |
@@ -245,9 +266,10 @@
 // H   Each value that was published for a receiver has exactly one end: it is handed over, or it is
 //     dropped or taken after the receiver has waived it, or dropped after the receiver.
 // S9  A service is not ready without its body, unless the body has said so.
-// S10 No two bodies of one service run at the same time.
-// S11 A body is notified of a failure after its instance is down, and of a planned end while its
-//     instance can be read.
+// S10 But for a reload, no two bodies of one service run at the same time, and never two calls of
+//     an exclusive one.
+// S11 A body is notified of a failure after its instance is down, of a planned end while its
+//     instance can be read, and of a reload after the new instance is current.
 // S12 No change of an input is missed while a supervisor waits for its retry.
 // S13 There is at most one build for each change of an input and for each first backoff.
 // S14 Each value that was published is closed once, in the order of publication, one at a time.
@@ -259,7 +281,17 @@
 //     while the group has given up.
 // S19 A probe has an effect only if the value that it was called with is the current one when it
 //     ends, and the end of the instance was not announced before.
+// S20 Until the switch, a build aside changes nothing of its service; from the switch on, all that
+//     belongs to the present instance is of the new build.
+// S21 A reload has one end: it switches all members or none, and its caller learns which. No two
+//     reloads in progress have a member in common.
+// S22 A service with a gap is never built aside, and after the switch no reader finds an instance
+//     of it that was built before.
+// S23 An adopter is asked to adopt after each switch that has made a new instance of its dependency
+//     current, unless its instance was built from that one, or has failed.
 
+mod adopt;
+mod aside;
 mod body;
 mod build;
 mod build_limit;
@@ -268,8 +300,10 @@ mod build_wait;
 mod building;
 mod closer;
 mod closing;
+mod coordinator;
 mod ending;
 mod failure_counter;
+mod gaps;
 mod grace;
 mod group;
 mod live;
@@ -278,12 +312,16 @@ mod output;
 mod pending_attempt;
 mod policy;
 mod probe;
+mod reload;
+mod reload_retry;
+mod reload_root;
 mod reporting;
 mod retrying;
 mod run_loop;
 mod shutdown;
 mod spread;
 mod supervisor;
+mod tenure;
 mod user_code;
 mod verdict;
 mod wake_list;
@@ -291,7 +329,8 @@ mod wake_list;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use self::user_code::panic_message;
 pub use self::{
-    body::{AsyncBody, BlockingBody, Body, NoBody},
+    adopt::AdoptFailure,
+    body::{AsyncBody, BlockingBody, Body, Exclusive, NoBody, Overlapping},
     build::Build,
     build_wait::{BuildWaitFor, BuildWaitForAny},
     closing::{AsyncHook, CloseHook, CloseReason, Closing, NoHook},
@@ -301,6 +340,8 @@ pub use self::{
     output::{BodyEnd, BodyOutput, BuildOutput, CloseOutput, Completed},
     policy::RestartPolicy,
     probe::{AsyncProbe, NoProbe, ProbeFailed, ProbeMiss, Probes},
+    reload::{ReloadCheckWait, ReloadValueWait, ReloadWait},
+    reload_retry::{ReloadRetry, ReloadValueRetry, RetriedReload},
     shutdown::{Shutdown, ShutdownGuard, ShutdownOptions},
     supervisor::Supervisor,
     user_code::{BodyFailure, BuildFailure, CloseFailure},
@@ -313,8 +354,10 @@ pub use crate::clock::TokioClock;
 pub use crate::{
     clock::{Clock, Sleep, SystemClock},
     registry::{
-        BodyReport, CloseReport, Degraded, SignalWait, StopReport, StopResult, StopTimeout,
-        StoppedService, SupervisorState, SupervisorStatus, WorkEnd,
+        BodyReport, CheckedService, CloseReport, Degraded, Gap, GapCause, MissingMember,
+        ReloadCheck, Reloaded, ReloadedService, Reloading, RestartedService, SignalWait, Stale,
+        StopReport, StopResult, StopTimeout, StoppedService, SupervisorState, SupervisorStatus,
+        WorkEnd,
     },
 };
 

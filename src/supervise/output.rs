@@ -66,7 +66,8 @@ pub trait BodyOutput: sealed::BodyOutput {}
 
 impl<O: sealed::BodyOutput> BodyOutput for O {}
 
-/// What a close hook may return: nothing, or a [`Result`] of nothing with any error.
+/// What a close hook or an [adoption](super::Supervisor::adopt) may return: nothing, or a
+/// [`Result`] of nothing with any error.
 ///
 /// This trait is sealed: it is implemented for the types above.
 pub trait CloseOutput: sealed::CloseOutput {}

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::build_timer::BuildTimer;
+use super::{Build, aside::AsideBuild, build_timer::BuildTimer};
 use crate::{
     numbers::ServiceIndex,
     provide::Attempt,
@@ -33,24 +33,32 @@ pub(super) struct BuildShared {
     /// For the places of the build, if there were limits when it began.
     pub(super) number: Option<BuildNumber>,
     /// For each dependency of which a wait with a grace period has received an instance, the
-    /// shortest period.
-    pub(super) graces: Mutex<BTreeMap<ServiceIndex, Duration>>,
+    /// shortest period. `None`, as in most builds, if there is none: its drop costs nothing.
+    graces: Mutex<Option<BTreeMap<ServiceIndex, Duration>>>,
+    /// For a build aside.
+    pub(super) aside: Option<AsideBuild>,
 }
 
 impl BuildShared {
+    pub(super) fn new(
+        timer: BuildTimer,
+        number: Option<BuildNumber>,
+        aside: Option<AsideBuild>,
+    ) -> Self {
+        let (edges, ended, graces) = (UsedEdges::default(), Flag::new(), Mutex::default());
+        Self { edges, ended, timer, number, graces, aside }
+    }
+
     /// Records a grace period, after the wait has received an instance.
     pub(super) fn record_grace(&self, Grace { dependency, period }: Grace) {
         let mut graces = lock(&self.graces);
-        let known = graces.entry(dependency).or_insert(period);
+        let known = graces.get_or_insert_default().entry(dependency).or_insert(period);
         *known = period.min(*known);
     }
 
-    fn graces(&self) -> Vec<Grace> {
+    pub(super) fn graces(&self) -> Vec<Grace> {
         let graces = lock(&self.graces);
-        // Most builds have none.
-        if graces.is_empty() {
-            return Vec::new();
-        }
+        let Some(graces) = &*graces else { return Vec::new() };
         let graces = graces.iter();
         graces.map(|(&dependency, &period)| Grace { dependency, period }).collect()
     }
@@ -71,6 +79,22 @@ impl BuildDeadline for BuildShared {
 pub(super) struct PendingAttempt<'a, T: Send + Sync + 'static> {
     attempt: &'a mut Attempt<T>,
     shared: Arc<BuildShared>,
+}
+
+/// Splits an attempt into the part that the supervisor keeps and the part that the builder
+/// receives.
+pub(super) fn split<T: Send + Sync + 'static>(
+    attempt: &mut Attempt<T>,
+    failures: u32,
+    holders: usize,
+    timer: BuildTimer,
+    number: Option<BuildNumber>,
+) -> (PendingAttempt<'_, T>, Build<T>) {
+    let shared = Arc::new(BuildShared::new(timer, number, None));
+    let Attempt { registry, id, generation, .. } = &*attempt;
+    let kept = Arc::clone(&shared);
+    let build = Build::new(registry, *id, *generation, shared, failures, holders);
+    (PendingAttempt::new(attempt, kept), build)
 }
 
 impl<'a, T: Send + Sync + 'static> PendingAttempt<'a, T> {

@@ -42,12 +42,14 @@ pub(super) mod sealed {
         /// The number of probes.
         const COUNT: u32;
 
-        /// Runs the probes of one publication, until the future is dropped.
+        /// Runs the probes of one publication, until the future is dropped. `first` is the revision
+        /// of its first instance.
         #[expect(private_interfaces, reason = "the trait is sealed")]
         fn run(
             &mut self,
             service: &ServiceLoop<T>,
             running: &Arc<Running<T>>,
+            first: u64,
         ) -> impl Future<Output = Infallible>;
     }
 }
@@ -60,7 +62,12 @@ impl<T: Send + Sync + 'static> sealed::Probes<T> for NoProbe {
     const COUNT: u32 = 0;
 
     #[expect(private_interfaces, reason = "the trait is sealed")]
-    fn run(&mut self, _: &ServiceLoop<T>, _: &Arc<Running<T>>) -> impl Future<Output = Infallible> {
+    fn run(
+        &mut self,
+        _: &ServiceLoop<T>,
+        _: &Arc<Running<T>>,
+        _: u64,
+    ) -> impl Future<Output = Infallible> {
         pending()
     }
 }
@@ -93,17 +100,22 @@ where
     const COUNT: u32 = P::COUNT + 1;
 
     #[expect(private_interfaces, reason = "the trait is sealed")]
-    async fn run(&mut self, service: &ServiceLoop<T>, running: &Arc<Running<T>>) -> Infallible {
+    async fn run(
+        &mut self,
+        service: &ServiceLoop<T>,
+        running: &Arc<Running<T>>,
+        first: u64,
+    ) -> Infallible {
         let Self { others, function, every, timeout, then } = self;
         let publication = Publication {
             service,
-            live: Live::new(running, &service.control),
+            live: Live::new(running, first, &service.control),
             every: *every,
             timeout: *timeout,
             then: *then,
             by: DegradedBy::Probe(Self::COUNT),
         };
-        or(others.run(service, running), publication.probe(&mut **function)).await
+        or(others.run(service, running, first), publication.probe(&mut **function)).await
     }
 }
 
@@ -220,7 +232,8 @@ impl<T: Send + Sync + 'static> Publication<'_, T> {
     /// Fails the instance, unless it was replaced.
     fn fail(&self, revision: u64, failed: ProbeFailed) -> HasFailed {
         let generation: Generation = self.live.generation();
-        let target = Target::Instance(Exactly { generation, revision: Some(revision) });
+        let exactly = Exactly { generation, revision: Some(revision), publication: None };
+        let target = Target::Instance(exactly);
         let (registry, index) = (self.service.registry(), self.live.id().index());
         match registry.cascade(index, target, Reason::error(failed)) {
             Err(NotFailed::Replaced) => HasFailed::No,

@@ -121,10 +121,13 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
         since: Option<Instant>,
     ) -> (SupervisorState, u64) {
         // No other thread reports a state.
-        let ends = !state.is_ready() && self.control.was_ready();
+        let ends = !state.is_ready() && (since.is_some() || self.control.was_ready());
         // Before the lock is taken: the clock is user code.
         let now = ends.then(|| since.unwrap_or_else(|| self.now()));
-        let (was, number) = self.control.set_state(state, details, now);
+        let (was, number, reload) = self.control.set_state(state, details, now);
+        if let Some(reload) = reload {
+            self.refuse_reload(&reload);
+        }
         if state.may_be_stuck() || was.may_be_stuck() {
             self.registry().review(self.id().index());
         }
@@ -132,7 +135,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
     }
 
     /// Emits an event of this generation, or of the present one. The status shows it already.
-    fn emit(&self, generation: Option<Generation>, number: u64, kind: EventKind<'_>) {
+    pub(super) fn emit(&self, generation: Option<Generation>, number: u64, kind: EventKind<'_>) {
         let (registry, index) = (self.registry(), self.id().index());
         let present = || registry.store().slot(index).state.load().generation();
         let generation = generation.unwrap_or_else(present);

@@ -16,6 +16,7 @@ use super::{
     failure_counter::FailureCounter,
     retrying::{Delay, Inputs},
     supervisor::{ServiceLoop, Work},
+    tenure::Tenure,
     user_code::UserBuilder,
 };
 use crate::{
@@ -79,7 +80,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 *delay = None;
             }
             // Returns here if the service must stop: no instance is up.
-            self.body_returned(&mut work.body, counter).await?;
+            self.body_returned(&work.body, counter).await?;
             let mut inputs = Inputs::default();
             let result = {
                 let mut attempt = self.begin(counter, failed_at).await?;
@@ -109,13 +110,14 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                     self.set_state(state, counter.failures(), None);
                     // `since` is before the end of the body and the draining: both are part of the
                     // backoff.
+                    let tenure = Tenure::new(graces, builder, &mut inputs, counter);
                     let up = match &running {
                         Up::Owned(running) => {
-                            self.down(running, graces).await.map(|failed| (failed, self.now()))
+                            self.down(running, tenure).await.map(|failed| (failed, self.now()))
                         }
                         Up::Shared(running) => {
                             let calls_body = B::EXISTS && !O::COMPLETES;
-                            self.run_work(running, graces, work, calls_body, counter).await
+                            self.run_work(running, tenure, work, calls_body).await
                         }
                     };
                     let Some((failed, since)) = up else {

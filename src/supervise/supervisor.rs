@@ -12,8 +12,9 @@ use futures_lite::future::or;
 
 use super::{
     AsyncBody, AsyncHook, BlockingBody, Body, BodyOutput, Build, BuildOutput, Clock, CloseHook,
-    CloseOutput, Closing, Live, NoBody, NoHook, NoProbe, Probes, RestartPolicy, closer::Closer,
-    failure_counter::FailureCounter, user_code::UserBuilder,
+    CloseOutput, Closing, Exclusive, Live, NoBody, NoHook, NoProbe, Overlapping, Probes,
+    RestartPolicy, adopt::Adoptions, closer::Closer, failure_counter::FailureCounter,
+    user_code::UserBuilder,
 };
 use crate::{
     clock::{WakeSource, block_on},
@@ -62,7 +63,7 @@ use crate::{
 /// ```
 #[must_use = "a supervisor does nothing until it is run"]
 pub struct Supervisor<T: Send + Sync + 'static, B = NoBody, H = NoHook, P = NoProbe> {
-    service: ServiceLoop<T>,
+    pub(super) service: ServiceLoop<T>,
     body: B,
     close_hook: H,
     probes: P,
@@ -81,6 +82,7 @@ pub(super) struct ServiceLoop<T: Send + Sync + 'static> {
     pub(super) policy: RestartPolicy,
     /// `None` without a close hook.
     pub(super) closer: Option<Closer<T>>,
+    pub(super) adoptions: Adoptions<T>,
     wake_source: WakeSource,
 }
 
@@ -91,6 +93,7 @@ impl<T: Send + Sync + 'static> Supervisor<T> {
             control,
             policy: RestartPolicy::default(),
             closer: None,
+            adoptions: Adoptions::new(),
             wake_source: WakeSource::Clock,
         };
         Self { service, body: NoBody, close_hook: NoHook, probes: NoProbe }
@@ -103,6 +106,10 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>, P: Probes<T>> Supervisor<T, NoBo
     /// It is called after each publication, and receives a [`Live`] for it: a server accepts
     /// connections, a worker takes jobs from a queue, a watcher reads a file when it changes. It is
     /// polled by the future of this supervisor. A [replacement](Live::replace) does not end it.
+    ///
+    /// A reload ends it, and begins the body of the new instance at once: for a short time there
+    /// are two. A body that must not overlap with the next one, or that changes what it has
+    /// captured, is an [`exclusive_body`](Self::exclusive_body).
     ///
     /// # What it returns
     ///
@@ -155,13 +162,52 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>, P: Probes<T>> Supervisor<T, NoBo
     /// # Ok(())
     /// # }
     /// ```
-    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<F>, H, P>
+    pub fn body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<Overlapping<F>>, H, P>
+    where
+        F: AsyncFn(Live<T>) -> O,
+        O: BodyOutput,
+    {
+        self.with_body(AsyncBody(Overlapping::new(body)))
+    }
+
+    /// Sets the body: an async function of which no two calls are in progress at the same time.
+    ///
+    /// As [`body`](Self::body), but the body may change what it has captured. After a reload, the
+    /// body of the new instance begins when the one of the old instance has returned, or was
+    /// dropped at its stop timeout. Until then the service is up without its body.
+    ///
+    /// ```
+    /// use mainstay::{Registry, error::ReplaceError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = Registry::with_capacity(1)?;
+    /// let limit = registry.register::<u32>("limit")?;
+    /// let (edited, mut edits) = tokio::sync::mpsc::channel(1);
+    /// let supervisor = registry.supervise(limit)?.exclusive_body(async move |live| {
+    ///     loop {
+    ///         tokio::select! {
+    ///             Some(new) = edits.recv() => live.replace(new)?,
+    ///             _ = live.stopping() => return Ok::<_, ReplaceError<u32>>(()),
+    ///         }
+    ///     }
+    /// });
+    /// tokio::spawn(supervisor.run(async |_| 100));
+    /// registry.wait_ready(limit).await?;
+    /// edited.send(200).await?;
+    /// while *registry.get(limit)? != 200 {
+    ///     tokio::task::yield_now().await;
+    /// }
+    /// # registry.close();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn exclusive_body<F, O>(self, body: F) -> Supervisor<T, AsyncBody<Exclusive<F>>, H, P>
     where
         F: AsyncFnMut(Live<T>) -> O,
         O: BodyOutput,
     {
-        let Self { service, close_hook, probes, .. } = self;
-        Supervisor { service, body: AsyncBody::new(body), close_hook, probes }
+        self.with_body(AsyncBody(Exclusive::new(body)))
     }
 
     /// Sets the body: a blocking function that runs on a thread of its own while the service is up.
@@ -171,8 +217,9 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>, P: Probes<T>> Supervisor<T, NoBo
     ///
     /// A thread cannot be ended from outside. If the body has not returned when the stop timeout
     /// expires, the supervisor continues without it, but does not build the service again before
-    /// the body has returned: no two bodies of a service run at the same time. Until then the state
-    /// is [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning). A
+    /// the body has returned: but for a reload, no two bodies of a service run at the same time.
+    /// Until then the state is
+    /// [`SupervisorState::BodyRunning`](crate::supervise::SupervisorState::BodyRunning). A
     /// supervisor that is dropped abandons the body: it runs on, and the service may be supervised
     /// again.
     ///
@@ -181,9 +228,43 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>, P: Probes<T>> Supervisor<T, NoBo
     /// use std::{sync::mpsc, thread};
     ///
     /// let registry = Registry::with_capacity(1)?;
+    /// let squares = registry.register::<u64>("squares")?;
+    /// let (sender, results) = mpsc::channel();
+    /// let supervisor = registry.supervise(squares)?.body_blocking(move |live| {
+    ///     for number in 1.. {
+    ///         if live.stop_reason().is_some() || sender.send(number * number).is_err() {
+    ///             break;
+    ///         }
+    ///     }
+    /// });
+    /// thread::spawn(move || supervisor.run_blocking(|_| 1));
+    /// assert_eq!(results.iter().take(3).collect::<Vec<_>>(), [1, 4, 9]);
+    /// # registry.close();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<Overlapping<F>>, H, P>
+    where
+        F: Fn(Live<T>) -> O + Send + Sync + 'static,
+        O: BodyOutput,
+    {
+        let name = self.service.name();
+        self.with_body(BlockingBody::new(name, Overlapping::new(body)))
+    }
+
+    /// Sets the body: a blocking function of which no two calls are in progress at the same time.
+    ///
+    /// As [`body_blocking`](Self::body_blocking), but the body may change what it has captured.
+    /// After a reload, the body of the new instance begins when the one of the old instance has
+    /// returned, however late that is. Until then the service is up without its body.
+    ///
+    /// ```
+    /// use mainstay::Registry;
+    /// use std::{sync::mpsc, thread};
+    ///
+    /// let registry = Registry::with_capacity(1)?;
     /// let worker = registry.register::<mpsc::Sender<u64>>("worker")?;
     /// let (sender, jobs) = mpsc::channel();
-    /// let supervisor = registry.supervise(worker)?.body_blocking(move |live| {
+    /// let supervisor = registry.supervise(worker)?.exclusive_body_blocking(move |live| {
     ///     while live.stop_reason().is_none() {
     ///         match jobs.recv() {
     ///             Ok(job) => println!("{job} squared is {}", job * job),
@@ -196,14 +277,21 @@ impl<T: Send + Sync + 'static, H: CloseHook<T>, P: Probes<T>> Supervisor<T, NoBo
     /// # registry.close();
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn body_blocking<F, O>(self, body: F) -> Supervisor<T, BlockingBody<F>, H, P>
+    pub fn exclusive_body_blocking<F, O>(
+        self,
+        body: F,
+    ) -> Supervisor<T, BlockingBody<Exclusive<F>>, H, P>
     where
         F: FnMut(Live<T>) -> O + Send + 'static,
         O: BodyOutput,
     {
+        let name = self.service.name();
+        self.with_body(BlockingBody::new(name, Exclusive::new(body)))
+    }
+
+    fn with_body<B: Body<T>>(self, body: B) -> Supervisor<T, B, H, P> {
         let Self { service, close_hook, probes, .. } = self;
-        let name = service.registry().store().name(service.id().index());
-        Supervisor { body: BlockingBody::new(name.to_string(), body), service, close_hook, probes }
+        Supervisor { service, body, close_hook, probes }
     }
 }
 
@@ -419,7 +507,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
                 self.run_loop(&mut builder, work, &mut earlier, &mut counter, &mut delay).await;
             // The loop also ends if the registry is closed. Then no close hook is called.
             let Some(end) = self.control.execute_end() else { return };
-            self.stop(running, &mut work.body, &mut earlier).await;
+            self.stop(running, &work.body, &mut earlier).await;
             // The drop of this supervisor reports the end.
             if end.kind == EndKind::ShutDown {
                 return;
@@ -434,6 +522,11 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
 
     pub(super) fn registry(&self) -> &Registry {
         &self.provider.registry
+    }
+
+    /// Returns the name of the service.
+    fn name(&self) -> String {
+        self.registry().store().name(self.id().index()).to_string()
     }
 
     fn clock(&self) -> &dyn Clock {

@@ -62,6 +62,10 @@ pub enum BuildFailure {
         /// The timeout.
         after: Duration,
     },
+    /// The build was one for a reload, which is over before it. This is no failure of the service:
+    /// [`Build::invalidated`](crate::supervise::Build::invalidated) returns it.
+    #[error("the reload is over")]
+    Abandoned,
 }
 
 impl BuildFailure {
@@ -181,8 +185,7 @@ impl<F> UserBuilder<F> {
         O: BuildOutput<T>,
     {
         // The conversion of the output is user code, too.
-        let output = UserFuture::new(async { (*self.0)(build).await.into_result() });
-        let result = output.await;
+        let result = UserFuture::new(async { (*self.0)(build).await.into_result() }).await;
         result.unwrap_or_else(|payload| Err(BuildFailure::panicked(payload).into()))
     }
 }

@@ -10,9 +10,9 @@ use super::schedule_point;
 /// The result of a load: a protected reference that is cheap to get. Keep it only for a short time.
 pub(crate) type Held<T> = Guard<Option<Arc<T>>>;
 
-/// Returns the result of a load of an empty cell.
-pub(crate) fn empty_load<T>() -> Held<T> {
-    Guard::from_inner(None)
+/// Returns the result of a load of a cell with this content.
+pub(crate) fn hold<T>(content: Option<Arc<T>>) -> Held<T> {
+    Guard::from_inner(content)
 }
 
 /// Converts the result of a load into a counted reference.
@@ -36,6 +36,13 @@ impl<T> ArcCell<T> {
     pub(crate) fn load(&self) -> Held<T> {
         schedule_point();
         self.0.load()
+    }
+
+    /// As `load`, for a caller that knows that the content it has loaded was exchanged, and loads
+    /// in a loop.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn load_again(&self) -> Held<T> {
+        self.load()
     }
 
     #[inline]

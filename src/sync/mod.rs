@@ -10,6 +10,7 @@
 //!   [`schedule_point`]s.
 
 mod budget;
+mod often_constant;
 mod park;
 mod polling;
 mod shielded;
@@ -25,16 +26,15 @@ mod model;
 mod snapshot;
 
 #[cfg(loom)]
-pub(crate) use self::model::{
-    ArcCell, Held, Pin, Snapshot, empty_load, into_arc, park_timeout, pin,
-};
+pub(crate) use self::model::{ArcCell, Held, Pin, Snapshot, hold, into_arc, park_timeout, pin};
 #[cfg(not(loom))]
 pub(crate) use self::{
-    arc_cell::{ArcCell, Held, empty_load, into_arc},
+    arc_cell::{ArcCell, Held, hold, into_arc},
     snapshot::{Pin, Snapshot, pin},
 };
 pub(crate) use self::{
     budget::{Budget, Taken},
+    often_constant::OftenConstant,
     park::block_until,
     polling::polls_supervisor,
     shielded::{Recipient, Shielded, shielded},
@@ -132,6 +132,27 @@ impl Flag {
     /// Sets the flag. Returns whether this call has set it. Release: pairs with `is_set`.
     pub(crate) fn set(&self) -> bool {
         !self.0.swap(true, Ordering::Release)
+    }
+}
+
+/// A boolean that only the holder of one lock writes, and that others read to find whether they
+/// must take the lock. All its orderings are Relaxed: what it says is under the lock, and a thread
+/// that sets it wakes the slot on which the readers wait.
+#[cfg(feature = "supervise")]
+pub(crate) struct LockedFlag(AtomicBool);
+
+#[cfg(feature = "supervise")]
+impl LockedFlag {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: bool) {
+        self.0.store(value, Ordering::Relaxed);
     }
 }
 

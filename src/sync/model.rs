@@ -38,9 +38,9 @@ impl<T> Deref for Held<T> {
     }
 }
 
-/// As `arc_cell::empty_load`.
-pub(crate) fn empty_load<T>() -> Held<T> {
-    Held(None)
+/// As `arc_cell::hold`.
+pub(crate) fn hold<T>(content: Option<Arc<T>>) -> Held<T> {
+    Held(content)
 }
 
 /// As `arc_cell::into_arc`.
@@ -120,6 +120,14 @@ impl<T> ArcCell<T> {
             let index = self.current.fetch_add(0, Ordering::Acquire);
             self.at(index).expect("the newest value is not freed")
         })
+    }
+
+    /// As `arc_cell::ArcCell::load_again`. A read-modify-write: a stale load may return the same
+    /// content for ever, and that would be a loop without an end.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn load_again(&self) -> Held<T> {
+        let index = self.current.fetch_add(0, Ordering::Acquire);
+        Held(self.at(index).expect("the newest value is not freed"))
     }
 
     pub(crate) fn replace(

@@ -208,7 +208,7 @@ fn requesting() -> Result<ProgramOutcome, BoxError> {
     let (sender, jobs) = mpsc::channel();
     let program = Program::on_threads(&registry).stop_when(stop_signal()?);
     Ok(program.run_blocking(|start| {
-        let supervisor = registry.supervise(a)?.body_blocking({
+        let supervisor = registry.supervise(a)?.exclusive_body_blocking({
             let registry = registry.clone();
             move |live| {
                 if jobs.try_recv().is_err() {

@@ -332,10 +332,11 @@ fn a_body_that_does_not_return_is_named_and_does_not_delay_the_end() {
     let program = Program::on_threads(&registry).shutdown(MOMENT).join_timeout(LONG);
     let outcome = program.run_blocking(|start| {
         let policy = RestartPolicy::default().stop_timeout(LONG);
-        let stubborn = registry.supervise(a)?.restart_policy(policy).body_blocking(move |_| {
-            let _ = started.send(());
-            let _ = released.recv_timeout(LONG);
-        });
+        let stubborn =
+            registry.supervise(a)?.restart_policy(policy).exclusive_body_blocking(move |_| {
+                let _ = started.send(());
+                let _ = released.recv_timeout(LONG);
+            });
         start.spawn(stubborn, |it| it.run(async |_| 1))?;
         start.spawn(registry.supervise(b)?, |it| it.run(async |_| 1))?;
         has_started.recv_timeout(LONG)?;

@@ -479,9 +479,9 @@ fn a_future_waits_for_the_next_value() {
 /// Handing over costs an instance nothing.
 #[test]
 fn an_instance_is_as_large_as_its_parts() {
-    // Generation, revision, the count of instances, id, the time of the publication, and the
-    // instances from which it was built.
-    let words = 3 + 1 + 1 + 2;
+    // Tag, revision, the count of instances, id, the time of the publication, the instances from
+    // which it was built, and the link of a switch.
+    let words = 3 + 1 + 1 + 2 + 1;
     assert_eq!(size_of::<Instance<()>>(), words * 8);
     assert_eq!(size_of::<Instance<u64>>(), (words + 1) * 8);
 }

@@ -28,7 +28,8 @@ pub(in crate::registry) enum State {
     Starting,
     WaitingFor(Cow<'static, str>),
     #[cfg(feature = "supervise")]
-    Supervised(SupervisorStatus),
+    // Boxed: it is much larger than the others.
+    Supervised(Box<SupervisorStatus>),
 }
 
 impl State {
@@ -58,7 +59,9 @@ impl State {
         #[cfg(feature = "supervise")]
         let status = match status {
             // Its end is in progress, also if it is down already.
-            Some(status) if status.state.is_ending() => return (Self::Supervised(status), None),
+            Some(status) if status.state.is_ending() => {
+                return (Self::Supervised(Box::new(status)), None);
+            }
             status => status,
         };
         if store.has_stopped(index) {
@@ -79,13 +82,12 @@ impl State {
             return match status.state {
                 // The supervisor has not noticed the failure yet.
                 SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
-                SupervisorState::Building => {
-                    Self::awaited(inner, index, tag).unwrap_or((Self::Supervised(status), None))
-                }
+                SupervisorState::Building => Self::awaited(inner, index, tag)
+                    .unwrap_or_else(|| (Self::Supervised(Box::new(status)), None)),
                 _ => {
                     let waiting_for = status.waiting_for.as_deref();
                     let next = waiting_for.and_then(|name| store.find(name)).map(|id| id.index);
-                    (Self::Supervised(status), next.filter(|&next| !store.is_ready(next)))
+                    (Self::Supervised(Box::new(status)), next.filter(|&next| !store.is_ready(next)))
                 }
             };
         }

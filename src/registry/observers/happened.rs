@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "supervise")]
+use crate::error::ReloadError;
 use crate::{
     event::EventKind,
     failure::{Failure, Reason},
@@ -89,6 +91,8 @@ impl Found {
             | EventKind::Closing
             | EventKind::StopEnded
             | EventKind::StopTimedOut => event.number <= self.changes,
+            #[cfg(feature = "supervise")]
+            EventKind::ReloadRefused(_) => event.number <= self.changes,
             EventKind::Closed => closed,
         }
     }
@@ -122,6 +126,8 @@ enum Owned {
     Failure(Shielded<Failure>, for<'a> fn(&'a Failure) -> EventKind<'a>),
     Reason(Shielded<Reason>, for<'a> fn(&'a Reason) -> EventKind<'a>),
     Text(Box<str>, for<'a> fn(&'a str) -> EventKind<'a>),
+    #[cfg(feature = "supervise")]
+    Reload(Shielded<ReloadError>),
 }
 
 impl Owned {
@@ -172,6 +178,8 @@ fn to_owned(kind: &EventKind<'_>) -> Result<EventKind<'static>, Owned> {
             return Err(Owned::Text(why.into(), |why| EventKind::Degraded { why }));
         }
         EventKind::NotDegraded => EventKind::NotDegraded,
+        #[cfg(feature = "supervise")]
+        EventKind::ReloadRefused(it) => return Err(Owned::Reload(Shielded::new(it.clone()))),
         EventKind::Stopping => EventKind::Stopping,
         EventKind::Queued => EventKind::Queued,
         EventKind::BodyLate => EventKind::BodyLate,
@@ -213,6 +221,8 @@ impl Kept {
             Some(Owned::Failure(failure, kind)) => kind(failure),
             Some(Owned::Reason(reason, kind)) => kind(reason),
             Some(Owned::Text(text, kind)) => kind(text),
+            #[cfg(feature = "supervise")]
+            Some(Owned::Reload(error)) => EventKind::ReloadRefused(error),
         };
         f(&Happened { index, generation, number, elapsed, kind });
     }

@@ -95,6 +95,11 @@ impl Degradations {
         Some(it.shown())
     }
 
+    /// Removes the reasons of this generation. Returns whether there were any.
+    pub(super) fn clear(&mut self, generation: Generation) -> bool {
+        self.0.take().is_some_and(|it| it.generation == generation)
+    }
+
     /// Sets or removes a reason for an instance that is up. Returns whether this has changed
     /// anything.
     fn set(
@@ -134,7 +139,7 @@ impl Control {
     /// number of the change.
     fn set_degraded(
         &self,
-        generation: Generation,
+        (generation, first): (Generation, u64),
         by: DegradedBy,
         why: Option<Arc<str>>,
         now: SystemTime,
@@ -143,7 +148,10 @@ impl Control {
         let mut control = self.lock();
         // Under the lock: a reason of a later generation is stored after that generation has begun,
         // so this check finds the end of its own one, and removes no later reason.
-        if !is_up() || !control.degraded.set(generation, by, why, now) {
+        if !is_up() || control.reloaded(generation, first).is_some() {
+            return None;
+        }
+        if !control.degraded.set(generation, by, why, now) {
             return None;
         }
         let shown = control.degraded.of(generation);
@@ -153,12 +161,13 @@ impl Control {
 
 impl Registry {
     /// Sets or removes a reason for which the instance of this generation is degraded, unless the
-    /// generation has ended, and emits the event of a change.
+    /// generation or the publication has ended, and emits the event of a change. `first` is the
+    /// revision of the first instance of the publication.
     pub(crate) fn set_degraded(
         &self,
         index: ServiceIndex,
         control: &Control,
-        generation: Generation,
+        (generation, first): (Generation, u64),
         by: DegradedBy,
         why: Option<Arc<str>>,
     ) {
@@ -167,7 +176,8 @@ impl Registry {
             (state.phase(), state.generation()) == (Phase::Ready, generation)
         };
         let now = UnixTime::now().into();
-        let Some((shown, number)) = control.set_degraded(generation, by, why, now, is_up) else {
+        let Some((shown, number)) = control.set_degraded((generation, first), by, why, now, is_up)
+        else {
             return;
         };
         let kind = match &shown {

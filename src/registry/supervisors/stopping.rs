@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Control, PlannedEnd, StopEnd, SupervisorState,
+    Control, PlannedEnd, Refusal, StopEnd, SupervisorState,
     plan::{Released, Step, Turn},
     report::{BodyReport, CloseReport, StopReport, StopResult, StopTimeout, StoppedService},
 };
@@ -158,7 +158,9 @@ impl Registry {
         // First while it can be found: another thread may report it as late, and describes it.
         self.end_reached(service, control);
         self.supervisors().remove(service);
-        control.end();
+        if let Some(reload) = control.end() {
+            reload.refused(self.store(), service, Refusal::NotUp);
+        }
         // Its turn may have begun since then. If it begins later, the plan finds no supervisor, or
         // one that is not running, and ends the service itself.
         self.end_reached(service, control);

@@ -25,15 +25,7 @@ impl SupervisorState {
 impl fmt::Display for SupervisorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            state,
-            failures,
-            next_try_in,
-            waiting_for,
-            holders,
-            late_by,
-            degraded,
-            given_up_with,
-            ..
+            state, failures, next_try_in, waiting_for, holders, late_by, given_up_with, ..
         } = self;
         match state {
             SupervisorState::BackingOff => {
@@ -73,8 +65,22 @@ impl fmt::Display for SupervisorStatus {
             _ if *holders > 0 => write!(f, "{state} (holders: {holders})"),
             _ => write!(f, "{state}"),
         }?;
-        match degraded {
-            Some(degraded) => write!(f, ", {degraded}"),
+        self.write_how_ready(f)
+    }
+}
+
+impl SupervisorStatus {
+    /// Writes what the status of a service that is ready says beyond that.
+    pub(in crate::registry) fn write_how_ready(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { degraded, stale, reloading, .. } = self;
+        if let Some(degraded) = degraded {
+            write!(f, ", {degraded}")?;
+        }
+        if let Some(stale) = stale {
+            write!(f, ", {stale}")?;
+        }
+        match reloading {
+            Some(reloading) => write!(f, ", {reloading}"),
             None => Ok(()),
         }
     }

@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// A topology with its slots, and a model of both.
-struct World {
-    topology: Topology,
+pub(super) struct World {
+    pub(super) topology: Topology,
     slots: Vec<(Slot, Count, ClosureCell)>,
     role: Role,
     budget: Arc<Budget>,
@@ -50,16 +50,16 @@ impl Slots for World {
     }
 }
 
-fn index(service: u32) -> ServiceIndex {
+pub(super) fn index(service: u32) -> ServiceIndex {
     ServiceIndex::new(service)
 }
 
-fn edge((dependent, dependency, soft): (u32, u32, bool)) -> Edge {
+pub(super) fn edge((dependent, dependency, soft): (u32, u32, bool)) -> Edge {
     Edge { dependent: index(dependent), dependency: index(dependency), soft }
 }
 
 impl World {
-    fn new(services: u32) -> Self {
+    pub(super) fn new(services: u32) -> Self {
         let world = Self::unbuilt(services);
         world.topology.build(&world);
         world
@@ -96,7 +96,9 @@ impl World {
     /// Whether only attempts have used the edge that can no longer be published.
     fn is_dead(&self, (dependent, ..): (u32, u32, bool), source: EdgeSource) -> bool {
         match source {
-            EdgeSource::Declared | EdgeSource::DeclaredToStart { .. } => false,
+            EdgeSource::Declared
+            | EdgeSource::DeclaredToStart { .. }
+            | EdgeSource::Undecided { .. } => false,
             EdgeSource::Discovered { attempt, .. } => {
                 attempt.is_none_or(|attempt| attempt < self.generation(dependent))
             }
@@ -129,9 +131,11 @@ impl World {
             EdgeSource::Declared if key.2 => self.declare(key, DependencyKind::Soft),
             EdgeSource::Declared => self.declare(key, DependencyKind::Hard),
             EdgeSource::DeclaredToStart { .. } => self.declare(key, DependencyKind::StartOnly),
-            EdgeSource::Discovered { start_only, .. } => {
-                self.topology.discover(self, edge(key), generation, start_only).map(|_| ())
-            }
+            EdgeSource::Discovered { start_only, .. } => self
+                .topology
+                .discover(self, edge(key), Tag::starting(generation), start_only)
+                .map(|_| ()),
+            EdgeSource::Undecided { .. } => unreachable!("there is no switch"),
         };
         match result {
             Ok(()) => {

@@ -101,7 +101,7 @@ fn each_state_has_an_event_after_the_status_shows_it() {
     let policy = exact().max_failures(2, 60 * SECOND).drain_timeout(SECOND);
     let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
     let mut bodies = 0;
-    let supervisor = supervisor.body(async move |live| {
+    let supervisor = supervisor.exclusive_body(async move |live| {
         bodies += 1;
         if bodies == 1 {
             // It reacts too late.
@@ -170,7 +170,7 @@ fn a_blocking_body_that_is_late_has_an_event() {
     let (release, released) = mpsc::channel::<()>();
     let policy = exact().stop_timeout(ms(1));
     let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
-    let supervisor = supervisor.body_blocking(move |_| {
+    let supervisor = supervisor.exclusive_body_blocking(move |_| {
         let _ = released.recv();
     });
     let thread = thread::spawn(move || supervisor.run_blocking(|_| 1));

@@ -154,7 +154,7 @@ fn a_body_that_is_late_has_its_own_words() {
     let (release, released) = mpsc::channel::<()>();
     let supervisor = registry.supervise(id).unwrap();
     let supervisor = supervisor.restart_policy(exact().stop_timeout(s(1)));
-    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+    let supervisor = supervisor.exclusive_body_blocking(move |live: Live<u32>| {
         let _ = released.recv();
         // The next body, for which nothing is left to receive, stays.
         let _ = live.stopping().wait_blocking();

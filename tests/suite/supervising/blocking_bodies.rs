@@ -37,7 +37,7 @@ fn an_error_a_panic_and_a_plain_return_fail_the_instance_and_are_counted() {
     let id = runtime.service("worker");
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
     let mut bodies = 0;
-    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+    let supervisor = supervisor.exclusive_body_blocking(move |live: Live<u32>| {
         bodies += 1;
         match bodies {
             1 => Ok(()),
@@ -113,7 +113,7 @@ fn what_a_blocking_body_returns_after_it_was_notified_is_no_failure() {
     let id = runtime.service("worker");
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
     let mut bodies = 0;
-    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+    let supervisor = supervisor.exclusive_body_blocking(move |live: Live<u32>| {
         bodies += 1;
         let why = live.stopping().wait_blocking().unwrap();
         assert!(bodies != 1 || matches!(why, StopReason::Failed(_)), "{why}");
@@ -172,7 +172,7 @@ fn a_blocking_body_may_replace_and_fail_its_instance() {
     let (sender, seen) = mpsc::channel();
     let mut bodies = 0;
     let supervisor = registry.supervise(id).unwrap().restart_policy(exact());
-    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+    let supervisor = supervisor.exclusive_body_blocking(move |live: Live<u32>| {
         bodies += 1;
         if bodies == 1 {
             live.replace(8).unwrap();

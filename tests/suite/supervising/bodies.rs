@@ -88,7 +88,7 @@ fn an_error_a_panic_and_a_plain_return_of_a_body_fail_its_instance_and_are_count
     let id = runtime.service("worker");
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
     let mut bodies = 0;
-    let supervisor = supervisor.body(async move |_| {
+    let supervisor = supervisor.exclusive_body(async move |_| {
         bodies += 1;
         match bodies {
             1 => Ok(()),
@@ -374,7 +374,7 @@ fn panics_around_a_body_and_a_builder_do_not_end_the_supervisor() {
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
     let captured = PanicsInDrop;
     let mut bodies = 0;
-    let supervisor = supervisor.body(async move |_| {
+    let supervisor = supervisor.exclusive_body(async move |_| {
         let _captured = &captured;
         bodies += 1;
         match bodies {
@@ -455,7 +455,7 @@ fn a_blocking_body_that_does_not_return_keeps_its_service_down_until_it_does() {
     let (resume, wait) = mpsc::channel::<()>();
     let alive = Arc::new(AtomicUsize::new(0));
     let most = Arc::new(AtomicUsize::new(0));
-    let supervisor = supervisor.body_blocking({
+    let supervisor = supervisor.exclusive_body_blocking({
         let (alive, most) = (Arc::clone(&alive), Arc::clone(&most));
         move |_| {
             let _counted = LiveCount::new(&alive);

@@ -178,7 +178,7 @@ fn bodies_of_every_form_run() {
                 assert!(!registry.is_closed() && *bodies > 0);
                 Ok::<_, String>(())
             };
-            task(it.body(body).run(async |_| 1))
+            task(it.exclusive_body(body).run(async |_| 1))
         }),
         ("one that stays ready", SupervisorState::Up, |it, _| {
             task(it.body(async |_| BodyEnd::StayReady).run(async |_| 1))
@@ -241,7 +241,7 @@ fn blocking_bodies_of_every_form_run() {
                 assert_eq!(live.generation().get() + 1, bodies);
                 live.stopping().wait_blocking().map(|_| ()).map_err(|error| format!("{error}"))
             };
-            task(it.body_blocking(body).run(async |_| 1))
+            task(it.exclusive_body_blocking(body).run(async |_| 1))
         }),
         ("one that completes", SupervisorState::Completed, |it| {
             task(it.body_blocking(|_| BodyEnd::Completed).run(async |_| 1))

@@ -29,7 +29,7 @@ fn a_shutdown_waits_for_a_blocking_body_that_is_late_since_a_failure() {
         let (resume, until_resumed) = mpsc::channel::<()>();
         let policy = exact().stop_timeout(ms(100));
         let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
-        let supervisor = supervisor.body_blocking(move |_| {
+        let supervisor = supervisor.exclusive_body_blocking(move |_| {
             let _ = until_resumed.recv();
             Err::<(), _>("the job was lost")
         });
@@ -99,7 +99,7 @@ fn an_error_that_a_blocking_body_returns_too_late_is_reported() {
     let policy = exact().stop_timeout(ms(100));
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
     let mut calls = 0;
-    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+    let supervisor = supervisor.exclusive_body_blocking(move |live: Live<u32>| {
         calls += 1;
         if calls == 1 {
             let _ = until_resumed.recv();
@@ -134,7 +134,7 @@ fn a_body_that_hangs_keeps_no_supervisor_when_the_registry_is_closed() {
             let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(exact());
             match blocking {
                 true => {
-                    let supervisor = supervisor.body_blocking(move |_| {
+                    let supervisor = supervisor.exclusive_body_blocking(move |_| {
                         let _ = until_resumed.recv();
                     });
                     runtime.spawn(supervisor.run(async |_| 1));
@@ -226,10 +226,11 @@ fn a_supervisor_that_is_dropped_abandons_its_blocking_body() {
         // A service has one supervisor: the one before is dropped.
         runtime.tasks.clear();
         let count = Arc::clone(&running);
-        let supervisor = runtime.registry.supervise(id).unwrap().body_blocking(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            let _ = until_resumed.recv();
-        });
+        let supervisor =
+            runtime.registry.supervise(id).unwrap().exclusive_body_blocking(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                let _ = until_resumed.recv();
+            });
         runtime.spawn(supervisor.run(async |_| 1));
         runtime.run_until_idle();
         until("the body runs", || running.load(Ordering::Relaxed) == bodies);

@@ -25,6 +25,7 @@ mod overlapping;
 mod pace;
 mod panics;
 mod probes;
+mod reloads;
 mod restarting;
 mod retries;
 mod runtime;

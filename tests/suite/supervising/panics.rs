@@ -122,7 +122,7 @@ fn a_waker_that_panics_when_a_blocking_body_returns_hides_no_later_return() {
     let (sender, receiver) = mpsc::channel::<()>();
     let policy = RestartPolicy::default().backoff(ms(1), ms(1));
     let supervisor = registry.supervise(id).unwrap().restart_policy(policy);
-    let supervisor = supervisor.body_blocking(move |_| {
+    let supervisor = supervisor.exclusive_body_blocking(move |_| {
         let _ = receiver.recv_timeout(LONG);
     });
     let mut run = Box::pin(supervisor.run(async |_| 1));

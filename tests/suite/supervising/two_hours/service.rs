@@ -95,11 +95,11 @@ impl World {
             }
             _ if may_stay_ready(service) => {
                 let body = async move |live| Ok::<_, BoxError>(body(live).await?.unwrap());
-                Box::pin(supervisor.body(body).on_close(close_hook).run(builder))
+                Box::pin(supervisor.exclusive_body(body).on_close(close_hook).run(builder))
             }
             _ => {
                 let body = async move |live| body(live).await.map(drop);
-                Box::pin(supervisor.body(body).on_close(close_hook).run(builder))
+                Box::pin(supervisor.exclusive_body(body).on_close(close_hook).run(builder))
             }
         });
     }
