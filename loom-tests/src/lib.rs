@@ -23,6 +23,8 @@ mod paused_clock;
 #[cfg(loom)]
 mod providers;
 mod runner;
+#[cfg(all(loom, feature = "supervise"))]
+mod switching;
 
 #[cfg(all(loom, feature = "supervise"))]
 pub use paused_clock::PausedClock;
@@ -31,3 +33,8 @@ pub use providers::{
     Id, TestProvider, Value, assert_i2, join, now_or_never, read_state, services, try_publish,
 };
 pub use runner::model;
+#[cfg(all(loom, feature = "supervise"))]
+pub use switching::{
+    Up, assert_rests_on_current, chain, prepare, reload_chain, reload_diamond, up_chain,
+    up_diamond, version,
+};

@@ -294,7 +294,7 @@ impl World {
 }
 
 /// Yields to other threads for some steps.
-pub(crate) fn pause(random: &mut Random) {
+pub fn pause(random: &mut Random) {
     for _ in 0..random.below(6) {
         thread::yield_now();
     }

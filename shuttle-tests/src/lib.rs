@@ -63,9 +63,9 @@ use shuttle::{
 use schedule::Chooser;
 
 pub use self::{
-    actors::{Behavior, Workers, poll_at_most},
+    actors::{Behavior, Workers, pause, poll_at_most},
     schedule::{Kind, Plan},
-    world::{GraphShape, Id, Value, World},
+    world::{GraphShape, Id, Observed, Value, World},
 };
 pub use mainstay_test_support::Random;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use mainstay::{
-    FailOutcome, Guard, Instance, Phase, Registry, RegistryBuilder, ServiceId,
+    AnyId, FailOutcome, Guard, Instance, Phase, Registry, RegistryBuilder, ServiceId,
     error::{CycleError, GetError},
 };
 
@@ -26,6 +26,9 @@ pub struct Value {
     pub service: usize,
     /// Increases with each new value.
     pub version: u64,
+    /// The switch that makes it current, by its position, or that has made an earlier value
+    /// current that it replaces.
+    pub switch: Option<usize>,
     /// The services that the value was built from, directly or not, with their generations. Two
     /// generations of one service would be an inconsistent value.
     built_from: BTreeSet<(usize, u64)>,
@@ -52,11 +55,37 @@ pub struct GraphShape {
     pub declared: usize,
 }
 
-/// The newest instance of a service that any thread has seen.
+/// An instance of a service. A later one is greater.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Observed {
-    generation: u64,
-    version: u64,
+pub struct Observed {
+    pub generation: u64,
+    pub revision: u64,
+}
+
+impl Observed {
+    pub fn of<T>(instance: &Instance<T>) -> Self {
+        let generation = Instance::generation(instance).get();
+        Self { generation, revision: Instance::revision(instance) }
+    }
+}
+
+/// What the threads have observed of a service.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// The newest instance.
+    newest: Observed,
+    /// The newest generation in which it was ready.
+    ready: Option<u64>,
+    /// The newest instance of which it is known that a switch has made it current.
+    switched: Observed,
+}
+
+/// A switch of several services.
+#[derive(Debug, Default)]
+struct Switch {
+    /// Each with its new instance.
+    members: Vec<(usize, Observed)>,
+    is_committed: Option<bool>,
 }
 
 /// The services, and what the threads have observed of them.
@@ -67,7 +96,8 @@ pub struct World {
     pub dependencies: Vec<Vec<usize>>,
     /// (dependent, dependency): the edges that are declared at the start.
     declared: BTreeSet<(usize, usize)>,
-    seen: Mutex<Vec<Observed>>,
+    seen: Mutex<Vec<Seen>>,
+    switches: Mutex<Vec<Switch>>,
     /// (dependent, dependency): every edge that a thread has requested.
     requested: Mutex<BTreeSet<(usize, usize)>>,
     /// (service, generation): every instance that `fail_instance` has failed.
@@ -114,7 +144,8 @@ impl World {
         }
         Arc::new(Self {
             registry: configure(builder).build(),
-            seen: Mutex::new(vec![Observed::default(); services]),
+            seen: Mutex::new(vec![Seen::default(); services]),
+            switches: Mutex::default(),
             ids,
             dependencies,
             declared: requested.clone(),
@@ -150,29 +181,89 @@ impl World {
 
     /// A new value that was built from nothing yet.
     pub fn value(&self, service: usize) -> Value {
-        self.value_built_from(service, BTreeSet::new())
+        self.value_built_from(service, BTreeSet::new(), None)
     }
 
     /// A new value that replaces `of`: it was built from the same instances.
     pub fn successor(&self, of: &Value) -> Value {
-        self.value_built_from(of.service, of.built_from.clone())
+        self.value_built_from(of.service, of.built_from.clone(), of.switch)
     }
 
-    fn value_built_from(&self, service: usize, built_from: BTreeSet<(usize, u64)>) -> Value {
+    fn value_built_from(
+        &self,
+        service: usize,
+        built_from: BTreeSet<(usize, u64)>,
+        switch: Option<usize>,
+    ) -> Value {
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
-        Value { service, version, built_from, _alive: Arc::clone(&self.alive) }
+        Value { service, version, switch, built_from, _alive: Arc::clone(&self.alive) }
     }
 
     // Observing.
 
     /// Records that a thread has seen the service in this generation.
     pub fn record_generation(&self, service: usize, generation: u64) {
-        self.record(service, Observed { generation, version: 0 });
+        let newest = &mut lock(&self.seen)[service].newest;
+        *newest = Observed { generation, revision: 0 }.max(*newest);
     }
 
     fn record(&self, service: usize, now: Observed) {
-        let seen = &mut lock(&self.seen)[service];
-        *seen = now.max(*seen);
+        let Seen { newest, ready, .. } = &mut lock(&self.seen)[service];
+        *newest = now.max(*newest);
+        *ready = (*ready).max(Some(now.generation));
+    }
+
+    // Switching.
+
+    /// Records that a switch is prepared. Returns its position, which its values need.
+    pub fn begin_switch(&self) -> usize {
+        let mut switches = lock(&self.switches);
+        switches.push(Switch::default());
+        switches.len() - 1
+    }
+
+    /// A new value of a switch that was built from nothing yet.
+    pub fn value_of_switch(&self, service: usize, switch: usize) -> Value {
+        self.value_built_from(service, BTreeSet::new(), Some(switch))
+    }
+
+    /// Records the new instance of a member.
+    pub fn add_member(&self, switch: usize, service: usize, new: Observed) {
+        lock(&self.switches)[switch].members.push((service, new));
+    }
+
+    /// Records how a switch has ended.
+    pub fn end_switch(&self, switch: usize, is_committed: bool) {
+        self.record_switch(switch, is_committed);
+    }
+
+    fn record_switch(&self, switch: usize, is_committed: bool) {
+        let Switch { members, is_committed: known } = &mut lock(&self.switches)[switch];
+        assert_eq!(
+            *known.get_or_insert(is_committed),
+            is_committed,
+            "R3: of a switch that is not committed: {members:?}"
+        );
+        if is_committed {
+            let mut seen = lock(&self.seen);
+            for &(member, new) in &*members {
+                let Seen { newest, switched, .. } = &mut seen[member];
+                *newest = new.max(*newest);
+                *switched = new.max(*switched);
+            }
+        }
+    }
+
+    /// The new instance of a service, if it is a member of this switch.
+    pub fn new_instance(&self, switch: Option<usize>, service: usize) -> Option<Observed> {
+        let switches = lock(&self.switches);
+        let mut members = switches[switch?].members.iter();
+        members.find(|(member, _)| *member == service).map(|&(_, new)| new)
+    }
+
+    /// The position of a service.
+    fn position(&self, id: AnyId) -> usize {
+        self.ids.iter().position(|&of| id == of.into()).expect("of this registry")
     }
 
     /// Everything that any thread has seen so far. What is read after this call must not be older.
@@ -294,7 +385,7 @@ impl World {
 /// What the threads had seen at some point in time.
 pub struct Observations<'w> {
     world: &'w World,
-    seen: Vec<Observed>,
+    seen: Vec<Seen>,
 }
 
 impl Observations<'_> {
@@ -311,7 +402,12 @@ impl Observations<'_> {
                 Some(instance)
             }
             Err(GetError::NotReady(error)) => {
-                self.world.record_generation(service, error.generation.get());
+                let (now, ready) = (error.generation.get(), self.seen[service].ready);
+                assert!(
+                    ready < Some(now),
+                    "R2: {service} was ready in {ready:?}, and is not in {now}"
+                );
+                self.world.record_generation(service, now);
                 None
             }
             Err(error) => unreachable!("{error}"),
@@ -331,20 +427,40 @@ impl Observations<'_> {
                         instance.service
                     );
                 }
+                let (at, now) = (other.service, Observed::of(other));
+                if let Some(new) = self.world.new_instance(instance.switch, at) {
+                    assert!(
+                        now >= new,
+                        "R3: {} is new, and {at} is old: {now:?}, not {new:?}",
+                        instance.service
+                    );
+                }
             }
         }
     }
 
     /// Checks an instance that was read after that point in time.
     pub fn check(&self, instance: &Instance<Value>) {
-        let (service, generation) = (instance.service, Instance::generation(instance).get());
-        let now = Observed { generation, version: instance.version };
-        let seen = self.seen[service];
-        assert!(now >= seen, "{service} goes back from {seen:?} to {now:?}");
+        let (service, now) = (instance.service, Observed::of(instance));
+        let seen = self.seen[service].newest;
+        assert!(now >= seen, "R1: {service} goes back from {seen:?} to {now:?}");
         self.world.record(service, now);
+        if let Some(switch) = instance.switch {
+            self.world.record_switch(switch, true);
+        }
+        for from in Instance::built_from(instance) {
+            let (dependency, generation) =
+                (self.world.position(from.service), from.generation.get());
+            let (from, new) =
+                (Observed { generation, revision: from.revision }, self.seen[dependency].switched);
+            assert!(
+                generation != new.generation || from >= new,
+                "I2: {service} was built from {dependency} in {from:?}, now switched to {new:?}"
+            );
+        }
         let mut last = None;
         for &(dependency, generation) in &instance.built_from {
-            let seen = self.seen[dependency].generation;
+            let seen = self.seen[dependency].newest.generation;
             assert!(
                 generation >= seen,
                 "I1: {service} was built from {dependency} in {generation}, seen in {seen}"

@@ -13,7 +13,7 @@ use std::{mem, sync::Arc, task::Poll, time::Instant};
 use mainstay::{
     Attempt, Cached, FailOutcome, Guard, Instance, Phase, Provider, Registry, Running, ServiceId,
     Watch, WatchEvent,
-    error::{DependencyUnavailable, GetAllError, GetError, WaitForError, WatchError},
+    error::{GetAllError, GetError, WaitForError, WatchError},
 };
 
 use super::{
@@ -122,13 +122,6 @@ impl World {
     fn watcher(&self, service: usize) -> Watcher {
         let watch = self.registry.watch(self.ids[service]).unwrap();
         Watcher { watch, by: None, reported: None }
-    }
-
-    /// The event of a refused read.
-    fn refused(&self, missing: DependencyUnavailable) -> Event {
-        let DependencyUnavailable { service, generation, .. } = missing;
-        let service = service.parse().expect("services are named by their numbers");
-        Event::Met { service, generation: generation.get() }
     }
 
     /// After all threads have stopped: no ready service depends on a failed instance, and each
@@ -248,7 +241,7 @@ impl Player<'_> {
         };
         let event = match read {
             Ok(mark) => Event::Read([Some(mark), None, None]),
-            Err(GetError::NotReady(why)) => self.world.refused(why),
+            Err(GetError::NotReady(why)) => Event::not_ready(&why),
             Err(other) => panic!("{other}"),
         };
         self.recorder.push(bounds, event);
@@ -301,7 +294,7 @@ impl Player<'_> {
         };
         let event = match read {
             Ok(marks) => Event::Read(marks),
-            Err(GetAllError::NotReady(why)) => self.world.refused(why),
+            Err(GetAllError::NotReady(why)) => Event::not_ready(&why),
             Err(GetAllError::Contended { .. }) => return,
             Err(other) => panic!("{other}"),
         };

@@ -447,3 +447,61 @@ fn an_end_without_a_failure_that_explains_it_is_refused() {
         |at| fits_exactly(&[slow, known, above, ended, failed(at), (1, 32, 33, met(2, 1))]);
     assert!(history(15) && !history(25));
 }
+
+/// The new values 20 and 21 of the services 0 and 1, which are switched, while 12 depends on both.
+fn switched(invoked: u64, answered: u64) -> [Line<Event>; 2] {
+    let of = |value: Built| Event::Switched { value: Built { version: 1, ..value }, switch: 7 };
+    let values = [value(20, 0, 0, &[]), value(21, 1, 0, &[(0, 0)])];
+    values.map(|value| (0, invoked, answered, of(value)))
+}
+
+#[test]
+fn a_read_of_an_old_value_after_a_new_one_of_another_member_is_refused_as_r1() {
+    let [a, b] = switched(10, 40);
+    for (new, old) in [(20, 11), (21, 10)] {
+        let first = (1, 11, 12, read(&[new]));
+        assert!(fits(&[a, b, first, (2, 11, 14, read(&[old]))]), "at the same time");
+        assert!(!fits(&[a, b, first, (2, 13, 14, read(&[old]))]));
+        assert!(fits(&[a, b, (1, 11, 12, read(&[old])), (1, 13, 14, read(&[new]))]));
+        assert!(!fits(&[a, b, (1, 41, 42, read(&[old]))]), "the reload has returned");
+    }
+    // A later value of a member shows the switch, too: a replacement, or the next generation.
+    let replaced = Built { version: 2, ..value(30, 0, 0, &[]) };
+    for later in [replaced, value(30, 0, 1, &[])] {
+        let published = (1, 11, 12, Event::Published(later));
+        assert!(!fits(&[a, b, published, (2, 13, 14, read(&[11]))]));
+    }
+    // A later switch of one of them shows it, too, but not the other way round.
+    let below = (0, 6, 7, Event::Published(value(13, 3, 0, &[])));
+    let of = |value, version| Event::Switched { value: Built { version, ..value }, switch: 8 };
+    let c = (1, 10, 40, of(value(31, 3, 0, &[]), 1));
+    let d = (1, 10, 40, of(value(32, 1, 0, &[(0, 0)]), 2));
+    let both = |first, then| {
+        fits(&[below, a, b, c, d, (2, 11, 12, read(&[first])), (1, 13, 14, read(&[then]))])
+    };
+    assert!(!both(31, 10));
+    assert!(both(20, 13));
+}
+
+#[test]
+fn values_of_one_instant_on_both_sides_of_a_switch_are_refused_as_r3() {
+    let [a, b] = switched(10, 40);
+    for marks in [[20, 11], [10, 21]] {
+        assert!(!fits(&[a, b, (1, 5, 60, read(&marks))]));
+    }
+    for marks in [&[10, 11, 12], &[20, 21, 12]] {
+        assert!(fits(&[a, b, (1, 11, 39, read(marks))]));
+    }
+    // A value that was built for a switch that was not committed.
+    assert!(!fits(&[(1, 11, 39, read(&[20]))]));
+}
+
+#[test]
+fn a_service_that_is_not_ready_in_a_generation_of_its_own_is_refused_as_r2() {
+    let not_ready = |generation| Event::NotReady { service: 1, generation };
+    let [a, b] = switched(10, 40);
+    assert!(!fits(&[a, b, (1, 11, 12, not_ready(0))]));
+    assert!(fits(&[a, b, (1, 2, 3, not_ready(0))]), "it is being published");
+    assert!(fits(&[a, b, (1, 41, 42, not_ready(1))]), "it has failed");
+    assert!(!fits_exactly(&[a, b, (1, 41, 42, not_ready(1))]), "nothing has failed it");
+}

@@ -23,7 +23,14 @@
 //! then `fail` or the like was called before, of its service or of a dependency, and had not
 //! returned when the publication was called. If the publication, or that of a dependency, had not
 //! returned when the failure was called, the failure may be of any other service, because this
-//! service or a dependency may once have been built from it or started with it.
+//! service or a dependency may once have been built from it or started with it. A dependency is
+//! here one of any value of the generation, also of one that was built aside and not switched.
+//!
+//! **A switch is one instant.** When an operation has returned that met the new value of one member
+//! of a switch, or a later one, the old values of all members have ended (R1). No operation that
+//! says that several values were current at one instant returned a new one and an old one (R3). A
+//! service that a read found not ready has left each generation whose publication had returned
+//! before (R2).
 //!
 //! *No false alarm*: each bound follows from the documented guarantees, and from one operation
 //! that had returned before another one was called. Nothing follows from a failure that is under
@@ -33,6 +40,8 @@
 //! *Time*: the records are sorted once, and found by bisection.
 
 use std::{collections::HashMap, fmt};
+
+use mainstay::error::DependencyUnavailable;
 
 use super::record::{Bounds, Recorded, Table};
 
@@ -57,13 +66,23 @@ pub(crate) struct Value {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Published(Value),
+    /// By a switch. Those with the same number are of the same one.
+    Switched {
+        value: Value,
+        switch: u64,
+    },
     /// By `ready`, because its generation had ended, or by `replace`, because its generation had
-    /// been condemned.
+    /// been condemned; or it was built aside, and not switched.
     Refused(Value),
     /// The marks of values, all of one instant.
     Read([Option<u64>; 3]),
     /// The service was in this generation, or in a later one.
     Met {
+        service: usize,
+        generation: u64,
+    },
+    /// The same, and it was not ready in it.
+    NotReady {
         service: usize,
         generation: u64,
     },
@@ -78,11 +97,17 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// The event of a read that was refused. Services are named by their numbers.
+    pub(crate) fn not_ready(why: &DependencyUnavailable) -> Self {
+        let service = why.service.parse().expect("services are named by their numbers");
+        Self::NotReady { service, generation: why.generation.get() }
+    }
+
     /// The marks of the values that were current according to this event.
     fn current(&self) -> impl Iterator<Item = u64> {
         let marks = match *self {
             Self::Read(marks) => marks,
-            Self::Published(value) => [Some(value.mark), None, None],
+            Self::Published(value) | Self::Switched { value, .. } => [Some(value.mark), None, None],
             _ => [None; 3],
         };
         marks.into_iter().flatten()
@@ -132,6 +157,9 @@ struct Known {
     possible_failures: Earliest<u64>,
 }
 
+/// The members of each switch, and the instance that it has made current at each.
+type Switches = HashMap<u64, Vec<(usize, (u64, u64))>>;
+
 /// The fact that shows the end of a value.
 #[derive(Debug)]
 enum End {
@@ -143,22 +171,38 @@ enum End {
 struct Lifetimes {
     /// The accepted values, by mark, and the bounds of their publications.
     published: HashMap<u64, (Value, Bounds)>,
+    /// The services on which any value of a generation depends.
+    built_from: HashMap<(usize, u64), [bool; SERVICES]>,
     /// When each generation of a service was first known to be ready.
     existed: HashMap<(usize, u64), u64>,
     /// When the publication of each generation had returned.
     returned: HashMap<(usize, u64), u64>,
     services: Vec<Known>,
+    /// The members of each switch, with the generation and version of their new values.
+    switches: Switches,
 }
 
 impl Lifetimes {
     fn of(history: &[Recorded<Event>]) -> Self {
         let (mut published, mut returned) = (HashMap::new(), HashMap::new());
+        let mut switches = HashMap::<u64, Vec<_>>::new();
+        let mut built_from = HashMap::<_, [bool; SERVICES]>::new();
         for Recorded { what, bounds, .. } in history {
-            if let Event::Published(value) = *what {
-                published.insert(value.mark, (value, *bounds));
-                if value.version == 0 {
-                    returned.insert((value.service, value.generation), bounds.answered);
-                }
+            if let Event::Published(value)
+            | Event::Switched { value, .. }
+            | Event::Refused(value @ Value { version: 1.., .. }) = *what
+            {
+                let built_from = built_from.entry((value.service, value.generation)).or_default();
+                value.dependencies().for_each(|(on, _)| built_from[on] = true);
+            }
+            let (Event::Published(value) | Event::Switched { value, .. }) = *what else { continue };
+            published.insert(value.mark, (value, *bounds));
+            if value.version == 0 {
+                returned.insert((value.service, value.generation), bounds.answered);
+            }
+            if let Event::Switched { switch, .. } = *what {
+                let member = (value.service, (value.generation, value.version));
+                switches.entry(switch).or_default().push(member);
             }
         }
         let mut existed = HashMap::new();
@@ -181,7 +225,7 @@ impl Lifetimes {
                 Event::Refused(Value { service, generation, .. }) => {
                     met[service].push(((generation + 1, 0), *answered));
                 }
-                Event::Met { service, generation } => {
+                Event::Met { service, generation } | Event::NotReady { service, generation } => {
                     met[service].push(((generation, 0), *answered));
                 }
                 Event::Failed { service } => {
@@ -191,9 +235,10 @@ impl Lifetimes {
                 Event::MayHaveFailed { service } => {
                     possible_failures[service].push((*answered, *invoked))
                 }
-                Event::Published(_) | Event::Read(_) => {}
+                Event::Published(_) | Event::Switched { .. } | Event::Read(_) => {}
             }
         }
+        meet_all_members(&mut met, &switches);
         let known = met.into_iter().zip(failed).zip(possible_failures).map(
             |((met, failed), possible_failures)| Known {
                 met: Earliest::new(met),
@@ -201,7 +246,7 @@ impl Lifetimes {
                 possible_failures: Earliest::new(possible_failures),
             },
         );
-        Self { published, existed, returned, services: known.collect() }
+        Self { published, built_from, existed, returned, services: known.collect(), switches }
     }
 
     /// When the end of the value was first known, and by which fact.
@@ -247,9 +292,34 @@ impl Lifetimes {
             return Err("not current at one instant".into());
         }
         match what {
+            Event::Read(marks) => self.check_switches(marks),
+            Event::NotReady { service, generation } => {
+                match self.returned.get(&(*service, *generation)) {
+                    Some(&at) if at < bounds.invoked => {
+                        Err(format!("R2: it was published in g{generation} at {at}"))
+                    }
+                    _ => Ok(()),
+                }
+            }
             Event::Published(value) if value.version == 0 => self.check_generation(value, *bounds),
             _ => Ok(()),
         }
+    }
+
+    /// Checks that values of one instant are all of the time before a switch, or all after it.
+    fn check_switches(&self, marks: &[Option<u64>; 3]) -> Result<(), String> {
+        let values = || marks.iter().flatten().filter_map(|mark| self.published.get(mark));
+        for members in self.switches.values() {
+            let new = |(value, _): &(Value, Bounds)| {
+                let member = members.iter().find(|(service, _)| *service == value.service);
+                member.map(|(_, new)| (value.generation, value.version) >= *new)
+            };
+            let is_new: Vec<bool> = values().filter_map(new).collect();
+            if is_new.contains(&true) && is_new.contains(&false) {
+                return Err(format!("R3: some are new, and some old: {members:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that the services that it was started with had not ended, and that a failure explains
@@ -270,8 +340,9 @@ impl Lifetimes {
         // Until this time a service on which it does not depend may have failed it.
         let returned = value.dependencies().filter_map(|on| self.returned.get(&on)).max();
         let returned = published.answered.max(returned.copied().unwrap_or(0));
+        let built_from = self.built_from.get(&(value.service, value.generation));
         let may_be_the_cause = |service: usize| {
-            let depends = service == value.service || value.on[service].is_some();
+            let depends = service == value.service || built_from.is_some_and(|on| on[service]);
             let until = if depends { ended } else { returned.min(ended) };
             let possible_failures =
                 self.services[service].possible_failures.from(published.invoked);
@@ -281,6 +352,26 @@ impl Lifetimes {
             return Ok(());
         }
         Err(format!("{value:?} had ended at {ended}, and no call has failed it"))
+    }
+}
+
+/// Adds what follows from R1: an operation that has met the new value of one member of a switch, or
+/// a later one, has met those of all.
+fn meet_all_members(met: &mut [Vec<((u64, u64), u64)>; SERVICES], switches: &Switches) {
+    let mut is_complete = switches.is_empty();
+    while !is_complete {
+        is_complete = true;
+        let known = met.clone().map(Earliest::new);
+        for members in switches.values() {
+            let first = |&(service, new): &(usize, (u64, u64))| known[service].from(new);
+            let Some(at) = members.iter().filter_map(first).min() else { continue };
+            for &(service, new) in members {
+                if known[service].from(new).is_none_or(|known| at < known) {
+                    met[service].push((new, at));
+                    is_complete = false;
+                }
+            }
+        }
     }
 }
 

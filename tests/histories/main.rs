@@ -11,6 +11,8 @@
 //!   dependency and of watches. See [`lifetimes`]. No generation ends without a failure that
 //!   explains it. After the threads have stopped, no ready service depends on a failed instance
 //!   (I2), and no service is left condemned (A3).
+//! - **A reload switches all its members at one instant** (R1 to R3), by the same lifetimes, with
+//!   supervised services: [`reloads`].
 //! - The checks accept correct histories and refuse wrong ones: [`checker`].
 //!
 //! ```text
@@ -20,8 +22,8 @@
 //!   time       -------------------------------------------------------------------------------->
 //! ```
 //!
-//! `MAINSTAY_HISTORY_OPS` is the number of recorded operations, half of them for each of the two
-//! tests. `MAINSTAY_SEED` determines what the threads do; the scheduler determines when. Both
+//! `MAINSTAY_HISTORY_OPS` is the number of recorded operations, a third of them for each of the
+//! three tests. `MAINSTAY_SEED` determines what the threads do; the scheduler determines when. All
 //! tests print their figures: `MAINSTAY_HISTORY_OPS=5000000 cargo test --release --test histories
 //! -- --nocapture`.
 //!
@@ -34,6 +36,8 @@ mod lifetimes;
 mod linearize;
 mod one_service;
 mod record;
+#[cfg(feature = "supervise")]
+mod reloads;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;
@@ -74,7 +78,7 @@ fn one_at_a_time(name: &str, run: impl FnOnce(usize, &Seed) -> Figures) {
     let operations = env::var("MAINSTAY_HISTORY_OPS")
         .map_or(100_000, |given| given.parse::<usize>().expect("MAINSTAY_HISTORY_OPS is a number"));
     let seed = Seed::new();
-    println!("{name}: {}", run(operations / 2, &seed));
+    println!("{name}: {}", run(operations / 3, &seed));
 }
 
 #[test]
@@ -85,4 +89,10 @@ fn one_service_is_linearizable() {
 #[test]
 fn every_read_fits_into_the_lifetimes() {
     one_at_a_time("across services", across_services::run);
+}
+
+#[cfg(feature = "supervise")]
+#[test]
+fn every_switch_is_one_instant() {
+    one_at_a_time("reloads", reloads::run);
 }

@@ -1,0 +1,113 @@
+//! Services with a gap are taken down at a switch (S22), and adopters are passed (S23).
+//!
+//! ```text
+//! switch:  installs, fence, checks | takes those with a gap down | commits | wakes
+//! attempt: begins, edge, fence, reads the value, waits if the switch is pending | publishes
+//! ```
+//!
+//! What must not happen: a reader that has found a new instance finds an instance of a service with
+//! a gap that was built before it; such a service is ready after the switch and was built from an
+//! old instance (I2).
+#![cfg(loom)]
+
+use loom::thread::spawn;
+use mainstay::{Registry, Running, models::Reload};
+use mainstay_loom_tests::{
+    Id, TestProvider, Value, assert_rests_on_current, join, model, prepare, services, version,
+};
+
+/// 0 is a member, and 1 was built from it.
+fn a_gap() -> (Registry, [Id; 2], [TestProvider; 2], [Running<Value>; 2], Reload) {
+    let (registry, [x, y], [of_x, of_y]) = services(&[]);
+    let (x_up, y_up) = (of_x.start(&[]), of_y.start(&[x]));
+    let mut reload = Reload::new(&registry);
+    prepare(&mut reload, &x_up, x, &[]);
+    (registry, [x, y], [of_x, of_y], [x_up, y_up], reload)
+}
+
+/// Preemption bound: 3.
+#[test]
+fn a_reader_of_a_new_instance_finds_no_older_one() {
+    model("a reader of a new instance finds no older one", Some(3), || {
+        let (registry, [x, y], providers, ups, mut reload) = a_gap();
+        reload.restart(y);
+        let switch = spawn(move || reload.commit());
+        let reader = spawn({
+            let registry = registry.clone();
+            move || {
+                let found = version(&registry, x);
+                assert!(found == 0 || registry.get(y).is_err(), "S22: an old instance");
+            }
+        });
+        assert!(join(switch), "nothing else prevents the switch");
+        join(reader);
+        assert!(registry.get(y).is_err());
+        drop((ups, providers));
+    });
+}
+
+/// Preemption bound: 2.
+#[test]
+fn it_begins_again_during_the_switch() {
+    model("a service with a gap begins again during the switch", Some(2), || {
+        let (registry, [x, y], [of_x, of_y], [x_up, y_up], mut reload) = a_gap();
+        reload.restart(y);
+        let switch = spawn(move || reload.commit());
+        let builder = spawn(move || {
+            let failed = loom::future::block_on(y_up.failed());
+            assert!(failed.is_ok_and(|failure| failure.is_planned()));
+            drop(y_up);
+            (of_y.build(&[x]), of_y)
+        });
+        assert!(join(switch), "nothing else prevents the switch");
+        let up = join(builder);
+        assert!(up.0.is_some());
+        assert_rests_on_current(&registry, &[x, y]);
+        assert_eq!(version(&registry, x), 1);
+        drop((up, x_up, of_x));
+    });
+}
+
+/// A replacement may abort the switch before or after the take-down. (Preemption bound: 2.)
+#[test]
+fn a_switch_that_is_aborted_has_taken_it_down_or_not() {
+    model("a switch that is aborted has taken it down or not", Some(2), || {
+        let (registry, [x, y], providers, [x_up, y_up], mut reload) = a_gap();
+        reload.restart(y);
+        let switch = spawn(move || reload.commit());
+        let replacer = spawn(move || {
+            x_up.replace(Value::new(7)).expect("nothing fails");
+            x_up
+        });
+        let committed = join(switch);
+        let x_up = join(replacer);
+        assert_eq!(version(&registry, x), 7, "a replacement is lost");
+        assert!(!committed || registry.get(y).is_err(), "S22: an old instance");
+        assert!(registry.get(y).is_ok() || providers[1].try_build(&[x]).is_some(), "A3");
+        drop((x_up, y_up, providers));
+    });
+}
+
+/// Preemption bound: 2.
+#[test]
+fn an_adopter_is_passed_in_its_generation_only() {
+    model("an adopter is passed in its generation only", Some(2), || {
+        let (registry, [x, y], [of_x, of_y], [x_up, y_up], mut reload) = a_gap();
+        reload.pass(y);
+        let switch = spawn(move || reload.commit());
+        let builder = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(y, "edited").expect("of this registry");
+                drop(y_up);
+                (of_y.try_build(&[x]), of_y)
+            }
+        });
+        let committed = join(switch);
+        let up = join(builder);
+        if committed && up.0.is_some() && registry.get(y).is_ok() {
+            assert_rests_on_current(&registry, &[x, y]);
+        }
+        drop((up, x_up, of_x));
+    });
+}
