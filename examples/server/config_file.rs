@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,14 +19,14 @@ const POLL: Duration = Duration::from_secs(1);
 pub(crate) struct ConfigFile {
     path: PathBuf,
     /// The result of the last `read`.
-    seen: Content,
+    seen: Mutex<Content>,
     touched: Arc<Notify>,
     /// Notifies `touched` until it is dropped. Without a watcher only `POLL` detects changes.
     _watcher: Option<RecommendedWatcher>,
 }
 
 /// The text of the file, or the error as a text, so that both can be compared.
-type Content = Result<String, String>;
+pub(crate) type Content = Result<String, String>;
 
 /// Returns the path of the configuration file. The argument may be its directory.
 pub(crate) fn locate(path: PathBuf) -> PathBuf {
@@ -41,28 +41,34 @@ impl ConfigFile {
                 eprintln!("no events for {}, reading it every {POLL:?}: {error}", path.display())
             })
             .ok();
-        Self { path, seen: Err("not read yet".into()), touched, _watcher: watcher }
+        let seen = Mutex::new(Err("not read yet".into()));
+        Self { path, seen, touched, _watcher: watcher }
     }
 
     pub(crate) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    pub(crate) async fn read(&mut self) -> Result<&str, String> {
-        self.seen = content(self.path.clone()).await;
-        self.seen.as_deref().map_err(Clone::clone)
+    pub(crate) async fn read(&self) -> Content {
+        let content = content(self.path.clone()).await;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = content.clone();
+        content
     }
 
-    /// Completes when the content of the file differs from the last `read`. It is cancel-safe.
+    /// Completes when the content of the file differs from the last `read` of any caller. It is
+    /// cancel-safe.
     pub(crate) async fn changed(&self) {
-        loop {
+        // First without an event: another wait may have received it.
+        while !self.has_changed().await {
             if time::timeout(POLL, self.touched.notified()).await.is_ok() {
                 time::sleep(DELAY).await;
             }
-            if content(self.path.clone()).await != self.seen {
-                return;
-            }
         }
+    }
+
+    async fn has_changed(&self) -> bool {
+        let content = content(self.path.clone()).await;
+        content != *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

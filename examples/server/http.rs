@@ -12,12 +12,12 @@ use axum::{
 use mainstay::{
     AnyId, Guard, Phase,
     error::{DependencyUnavailable, GetAllError, Unavailable},
-    supervise::StopWait,
+    supervise::{Reloaded, StopWait, TokioClock},
     test_kit::BuildOutcome,
 };
 use serde_json::{Value, json};
 
-use crate::{BoxError, Services};
+use crate::{BoxError, Services, config::RELOAD_TIMEOUT};
 
 pub(crate) fn router(services: Services) -> Router {
     Router::new()
@@ -27,6 +27,7 @@ pub(crate) fn router(services: Services) -> Router {
         .route("/services.dot", get(graph))
         .route("/services/{name}/fail", post(fail))
         .route("/services/{name}/builds/{outcome}", post(build))
+        .route("/services/{name}/reload", post(reload))
         .route("/services/{name}/restart", post(restart))
         .route("/services/{name}/stop", post(stop))
         .route("/services/{name}/start", post(start))
@@ -78,10 +79,15 @@ fn country_blocking(services: &Services, code: &str) -> Result<Json<Value>, Prob
         "name": country.name,
         "zones": zones,
         "zone_count": country.zones,
-        "config": { "name": config.name, "generation": Guard::generation(&config) },
-        "database": { "label": database.label, "generation": Guard::generation(&database) },
-        "catalog": { "label": catalog.label, "generation": Guard::generation(&catalog) },
+        "config": { "name": config.name, "instance": instance(&config) },
+        "database": { "label": database.label, "instance": instance(&database) },
+        "catalog": { "label": catalog.label, "instance": instance(&catalog) },
     })))
+}
+
+/// Returns the generation and the revision. A reload changes the revision alone.
+fn instance<T>(guard: &Guard<T>) -> [u64; 2] {
+    [Guard::generation(guard).into(), Guard::revision(guard)]
 }
 
 async fn list(State(services): State<Services>) -> impl IntoResponse {
@@ -139,6 +145,22 @@ async fn build(
 
 fn find(services: &Services, name: &str) -> Result<AnyId, Problem> {
     services.registry.find(name).map_err(|error| Problem::NotFound(error.to_string()))
+}
+
+/// Builds a service and its dependents anew, and switches to them at one instant. If one of them
+/// cannot be built, nothing has changed.
+async fn reload(
+    State(services): State<Services>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let reload = services.registry.reload(find(&services, &name)?);
+    match reload.timeout(RELOAD_TIMEOUT, &TokioClock).await {
+        Ok(Reloaded { members, .. }) => {
+            let switched = members.iter().map(|member| &member.service);
+            Ok(Json(json!({ "switched": switched.collect::<Vec<_>>() })))
+        }
+        Err(error) => Err(Problem::Refused(error.to_string())),
+    }
 }
 
 /// Restarts a service, with its dependents, as planned.
@@ -200,6 +222,8 @@ enum Problem {
     /// A service is not ready. The response contains the services that block it.
     Unavailable(Value),
     NotFound(String),
+    /// A reload was not possible.
+    Refused(String),
     Internal(BoxError),
 }
 
@@ -242,6 +266,9 @@ impl IntoResponse for Problem {
             }
             Self::NotFound(what) => {
                 (StatusCode::NOT_FOUND, Json(json!({ "error": what }))).into_response()
+            }
+            Self::Refused(what) => {
+                (StatusCode::CONFLICT, Json(json!({ "error": what }))).into_response()
             }
             Self::Internal(error) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error.to_string() })))

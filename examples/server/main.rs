@@ -12,19 +12,24 @@
 //!            └── page ◄──────┘
 //! ```
 //!
-//! Edit `target/example-server/server.toml` while it runs: the old configuration fails together
-//! with everything that was built from it, and the new one is built. No response mixes the two. If
-//! the file is broken, every response is a 503 that says what is wrong, until the file is repaired.
+//! Edit `target/example-server/server.toml` while it runs: everything that depends on it is built
+//! anew beside the old services, which continue to answer, and is switched at one instant. No
+//! request notices it, and no response mixes the two. If the file is broken, or something cannot be
+//! built from it, nothing changes, and `/services` says what is stale and why. With `--on-edit
+//! restart` the old services are taken down first, and while the file is broken every response is a
+//! 503 that says what is wrong.
 //!
 //! Each service is supervised: it defines how it is built, and three of them have a body that runs
 //! while they are up. The body of `config` watches the file, that of `http` accepts connections,
 //! and that of `statistics` is a worker on a queue. The handlers in `http.rs` only read. `http`
 //! stays up whatever fails, and stops first: it has a soft edge to each other service.
 //!
-//! To see how the server recovers, fail a service, let its next build fail, let the worker panic,
+//! To build one service and its dependents anew without an outage, reload it. To see how the server
+//! recovers, fail a service, let its next build fail, let the worker panic,
 //! or stop a service and start it again:
 //!
 //! ```text
+//! curl -X POST localhost:8080/services/database/reload
 //! curl -X POST localhost:8080/services/database/fail
 //! curl -X POST localhost:8080/services/database/builds/panic
 //! curl -X POST localhost:8080/statistics/panic
@@ -60,7 +65,7 @@ use mainstay::{
 
 use crate::{
     catalog::Catalog,
-    config::{Config, Source},
+    config::{Config, OnEdit, Source},
     config_file::ConfigFile,
     database::Database,
     events::PrintEvents,
@@ -131,6 +136,7 @@ impl Services {
         start: &mut ProgramStart,
         file: ConfigFile,
         listener: Listener,
+        on_edit: OnEdit,
         limit: Option<u32>,
     ) -> Result<(), BoxError> {
         let Self { registry, config, builds, .. } = self.clone();
@@ -141,10 +147,10 @@ impl Services {
             .reset_after(MAX_BACKOFF)
             .stop_timeout(STOP_TIMEOUT);
 
-        let source = Source::new(file);
+        let source = Source::new(file, on_edit);
         let supervisor = registry.supervise(config)?.restart_policy(policy.clone()).body({
-            let source = source.clone();
-            async move |live| source.watch(live).await
+            let (source, services) = (source.clone(), self.clone());
+            async move |live| source.watch(live, &services).await
         });
         // It waits for a change of the file, so it has no timeout.
         start.spawn(supervisor, |it| it.run(async move |build| source.build(build).await))?;
@@ -236,7 +242,7 @@ async fn run(options: Options) -> Result<ProgramOutcome, BoxError> {
         .shutdown(2 * STOP_TIMEOUT)
         .stop_when(stop);
     let outcome = program.run(|start| {
-        services.start(start, ConfigFile::watch(file), listener, options.limit)?;
+        services.start(start, ConfigFile::watch(file), listener, options.on_edit, options.limit)?;
         println!("listening on http://{address}");
         Ok::<_, BoxError>(())
     });

@@ -34,7 +34,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::{
-    end_under_load,
+    RESTARTS, end_under_load,
     example_server::{DEADLINE, Server},
     generation,
     load::{SERVICES, Seen, client, configuration, number},
@@ -412,7 +412,7 @@ impl Hour {
 async fn the_server_recovers_from_an_hour_of_failures() {
     let seed = Seed::new();
     let rounds = std::env::var("MAINSTAY_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
-    let server = Server::start_with(&["--limit", &LIMIT.to_string()]);
+    let server = Server::start_with(&[&RESTARTS[..], &["--limit", &LIMIT.to_string()]].concat());
     let (random, name) = (seed.random(0), "world-0".to_owned());
     let mut hour = Hour { server, random, name, configurations: 0, failed: BTreeMap::new() };
     hour.reconfigure().await;

@@ -68,8 +68,11 @@ pub(crate) struct Seen {
     /// The origins that responses have shown: `catalog 9` was built from `database 7`, which was
     /// built from `config 5`, which was `world-3`.
     built_from: BTreeMap<String, String>,
-    latest: [u64; 3],
+    latest: [Instance; 3],
 }
+
+/// The generation and the revision of an instance.
+type Instance = [u64; 2];
 
 impl Seen {
     fn country(&mut self, code: &str, answer: &Answer) {
@@ -84,13 +87,14 @@ impl Seen {
         assert_eq!(number(&body["zone_count"]), expected as u64, "{body}");
         assert_eq!(body["zones"].as_array().map(Vec::len), Some(expected), "{body}");
 
-        let [config, database, catalog] =
-            ["config", "database", "catalog"].map(|service| number(&body[service]["generation"]));
-        self.built_from(format!("config {config}"), name.to_owned());
-        self.built_from(format!("database {database}"), format!("config {config}"));
-        self.built_from(format!("catalog {catalog}"), format!("database {database}"));
-        for (latest, now) in self.latest.iter_mut().zip([config, database, catalog]) {
-            assert!(*latest <= now, "generations must only grow: {body}");
+        let instances = ["config", "database", "catalog"]
+            .map(|service| [0, 1].map(|number_of| number(&body[service]["instance"][number_of])));
+        let [config, database, catalog] = instances;
+        self.built_from(format!("config {config:?}"), name.to_owned());
+        self.built_from(format!("database {database:?}"), format!("config {config:?}"));
+        self.built_from(format!("catalog {catalog:?}"), format!("database {database:?}"));
+        for (latest, now) in self.latest.iter_mut().zip(instances) {
+            assert!(*latest <= now, "generations and revisions must only grow: {body}");
             *latest = now;
         }
         self.names.insert(name.to_owned());
