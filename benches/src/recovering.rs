@@ -35,7 +35,7 @@ pub struct Node {
 }
 
 /// A root and this number of services below it, each of which depends on exactly one other.
-fn nodes(graph: Graph, dependents: usize) -> Vec<Node> {
+pub fn nodes(graph: Graph, dependents: usize) -> Vec<Node> {
     let mut nodes = vec![Node { name: "service 0".into(), dependency: None, depth: 0 }];
     for (dependent, dependency) in graph(dependents + 1) {
         assert_eq!(dependent, nodes.len(), "the graph must be a tree");
@@ -95,12 +95,71 @@ impl Services {
         total
     }
 
+    /// Waits until all services are ready, changes the root this number of times, and closes the
+    /// registry. Returns the sum of what `round` returns, which is called before and after each
+    /// change.
+    #[cfg(feature = "supervise")]
+    async fn change(self, change: Change, rounds: u64, round: OnRound<'_>) -> Duration {
+        self.wait_for_all(0).await;
+        let (root, registry) = (self.services[0].0, &self.registry);
+        let (last, _) = self.services[self.services.len() - 1];
+        let mut total = Duration::ZERO;
+        for number in 1..=rounds {
+            self.number.store(number, Ordering::Relaxed);
+            total += round(Round::Begins { registry, last });
+            let start = Instant::now();
+            let switch_took = match change {
+                Change::Reload => {
+                    let reloaded = registry.reload(root).await.unwrap();
+                    assert_eq!(reloaded.members.len(), self.services.len());
+                    reloaded.switch_took.unwrap()
+                }
+                Change::Restart => {
+                    registry.fail(root, "bench").unwrap();
+                    self.wait_for_all(number).await;
+                    Duration::ZERO
+                }
+            };
+            total += round(Round::Ends { took: start.elapsed(), switch_took });
+            self.wait_for_all(number).await;
+        }
+        registry.close();
+        total
+    }
+
     async fn wait_for_all(&self, number: u64) {
         for &(id, depth) in &self.services {
             assert_eq!(**self.registry.wait_ready(id).await.unwrap(), number + depth);
         }
     }
 }
+
+/// How a new value of the root gets to all services.
+#[cfg(feature = "supervise")]
+#[derive(Clone, Copy)]
+pub enum Change {
+    Reload,
+    /// A failure of the root.
+    Restart,
+}
+
+/// A call before a change or after it.
+#[cfg(feature = "supervise")]
+pub enum Round<'a> {
+    Begins {
+        registry: &'a Registry,
+        last: ServiceId<u64>,
+    },
+    Ends {
+        took: Duration,
+        /// The time of the switch of a reload.
+        switch_took: Duration,
+    },
+}
+
+/// Called before and after each change. The sum of the results is measured.
+#[cfg(feature = "supervise")]
+pub type OnRound<'a> = &'a mut dyn FnMut(Round<'_>) -> Duration;
 
 /// Returns the loop of a provider, written by hand.
 pub fn by_hand(
@@ -190,6 +249,27 @@ fn on_runtime(runtime: &Runtime, nodes: &[Node], provide: Provide, rounds: u64) 
         let elapsed = runtime.spawn(services.time(rounds)).await.unwrap();
         tasks.join_all().await;
         elapsed
+    })
+}
+
+/// Changes the root this number of times, with all supervisors on a runtime with one thread.
+/// Returns the sum of what `round` returns.
+#[cfg(feature = "supervise")]
+pub fn changes_on_one_thread(
+    nodes: &[Node],
+    change: Change,
+    rounds: u64,
+    round: OnRound<'_>,
+) -> Duration {
+    let (services, work) = Services::new(nodes, supervised);
+    Builder::new_current_thread().build().unwrap().block_on(async {
+        let mut tasks = JoinSet::new();
+        for provider in work {
+            tasks.spawn(provider);
+        }
+        let total = services.change(change, rounds, round).await;
+        tasks.join_all().await;
+        total
     })
 }
 

@@ -32,6 +32,7 @@ impl Sections<'_> {
             self.wakeups()?,
             self.recovery()?,
             self.supervision()?,
+            self.reload(),
             self.publication()?,
             self.building()?,
             self.growth(),
@@ -246,6 +247,27 @@ impl Sections<'_> {
         let of = self.results.features("supervision");
         let content = self.recovering("supervised/", "supervision.svg", what, &of)?;
         Ok(section("Supervision", &format!("{what}."), &of, content))
+    }
+
+    fn reload(&self) -> String {
+        let groups = [
+            ("reload/whole", "until all services are current"),
+            ("reload/slowest get", "the slowest get during it"),
+            ("reload/switch/0 readers", "the switch"),
+            ("reload/switch/256 readers", "the switch, after 256 threads have read"),
+        ];
+        let mut tables = String::new();
+        for (group, title) in groups {
+            let columns = Column::by_value(self.results, group, false);
+            if !columns.is_empty() {
+                tables += &table(self.results, &format!("{title}, services"), &columns);
+            }
+        }
+        let about = "A new value of the first service of a chain gets to all of them. A *restart* \
+                     fails the first one. *One struct* is an `ArcSwap` of one struct with all \
+                     values, which are built in a loop: no supervisors, no errors of one service, \
+                     no bodies. A get is repeated until there is a value.";
+        section("Reload", about, &self.results.features("reload"), tables)
     }
 
     fn recovering(&self, groups: &str, file: &str, what: &str, of: &str) -> Result<String> {

@@ -54,6 +54,8 @@ fn counterparts(group: &str, rival: &str) -> &'static [&'static str] {
         ("supervised", "by hand, tokio") => &["mainstay supervised, tokio"],
         ("supervised", "by hand, one thread") => &["mainstay supervised, one thread"],
         ("supervised", "by hand, threads") => &["mainstay supervised, threads"],
+        // It has other guarantees.
+        ("reload", "one struct") => &["mainstay reload"],
         ("publication", _) => &["mainstay begin and ready", "mainstay replace"],
         _ => &[],
     }
