@@ -1,5 +1,5 @@
-//! Supervised services, with failures, restarts, stops and starts, on one thread and in virtual
-//! time. After each operation their states are compared with a model.
+//! Supervised services, with failures, restarts, stops, starts and reloads, on one thread and in
+//! virtual time. After each operation their states are compared with a model.
 
 mod model;
 mod op;
@@ -14,7 +14,8 @@ use std::{
 
 use arbitrary::{Arbitrary, Unstructured};
 use mainstay::{
-    ServiceId,
+    Phase, ServiceId,
+    error::ReloadError,
     supervise::{self, Clock, Live, Permanent, Planned, RestartPolicy, StopWait, SupervisorState},
     test_kit::TestRuntime,
 };
@@ -200,6 +201,7 @@ impl World {
                 let was_stopped = was_stopped.expect("the id is of this registry");
                 assert_eq!(self.model.start(service), was_stopped, "whether it was stopped");
             }
+            Op::Reload { service, refuser } => self.reload(self.index(service), refuser),
             Op::NextBuild(service, outcome) => {
                 let service = self.index(service);
                 with(&self.orders[service], |orders| orders.outcomes.push_back(outcome));
@@ -216,6 +218,44 @@ impl World {
             Op::Advance(time) => self.advance(ms(time)),
         }
         self.runtime.run_until_idle();
+    }
+
+    /// Reloads a service, if this ends at once: all builds succeed, or one of them fails.
+    fn reload(&mut self, root: usize, refuser: u8) {
+        let Some(members) = self.model.members(root) else { return };
+        for &member in &members {
+            with(&self.orders[member], |orders| orders.outcomes.clear());
+            self.model.services[member].outcomes.clear();
+        }
+        let refuses = refuser.is_multiple_of(3) && !members.is_empty();
+        let refuser = refuses.then(|| members[usize::from(refuser / 3) % members.len()]);
+        if let Some(refuser) = refuser {
+            with(&self.orders[refuser], |orders| orders.outcomes.push_back(Outcome::Fail));
+        }
+        let (reload, result) =
+            (self.runtime.registry.reload(self.ids[root]), Arc::new(Mutex::new(None)));
+        let of_task = Arc::clone(&result);
+        self.runtime.spawn(async move {
+            let reloaded = reload.await;
+            *of_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(reloaded);
+        });
+        self.runtime.run_until_idle();
+        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (result.expect("it ends at once"), refuser) {
+            (Ok(reloaded), None) if !members.is_empty() => {
+                let switched = reloaded.members.iter().map(|it| it.service.to_string());
+                let expected = members.iter().map(|member| format!("s{member}"));
+                assert_eq!(expected.collect::<BTreeSet<_>>(), switched.collect());
+                self.model.reload(&members);
+            }
+            (Err(ReloadError::Refused { service, .. }), Some(refuser)) => {
+                assert_eq!(*service, *format!("s{refuser}"));
+                let left = with(&self.orders[refuser], |orders| orders.outcomes.len());
+                assert_eq!(left, 0, "its builder was called");
+            }
+            (Err(ReloadError::NotReady(_)), None) if members.is_empty() => {}
+            (result, refuser) => panic!("{members:?}, {refuser:?}: {result:?}"),
+        }
     }
 
     /// Begins a restart or a stop.
@@ -244,6 +284,9 @@ impl World {
                 (status.phase, status.generation.get(), supervisor.state),
                 "phase, generation, state of s{service} in model and registry after {after:?}"
             );
+            if expected.phase == Phase::Ready {
+                assert_eq!(expected.revision, status.revision, "revision of s{service}, {after:?}");
+            }
             let shows = !matches!(
                 supervisor.state,
                 SupervisorState::Stopping | SupervisorState::Stopped | SupervisorState::Completed

@@ -39,13 +39,15 @@ pub(super) struct Service {
     pub(super) stop_timeout: Time,
     pub(super) first_backoff: Time,
     pub(super) generation: u64,
+    /// How often a reload has replaced the instance.
+    pub(super) revision: u64,
     pub(super) phase: Phase,
     activity: Activity,
     pub(super) body_runs: bool,
     /// The wait for a retry, which a planned end may interrupt.
     delay: Option<Delay>,
-    /// What the last attempt was given of each dependency: a generation, or none.
-    given: Vec<Option<u64>>,
+    /// What the last attempt was given of each dependency: a generation and a revision, or nothing.
+    given: Vec<Option<(u64, u64)>>,
     pub(super) outcomes: VecDeque<Outcome>,
     count: u32,
     in_window: u32,
@@ -97,6 +99,7 @@ impl Service {
             dependencies,
             body: body.map(|takes| if takes > 0 { takes + offset } else { 0 }),
             generation: 0,
+            revision: 0,
             phase: Phase::Down,
             activity: Activity::Nothing,
             body_runs: false,
@@ -380,15 +383,65 @@ impl Model {
         self.plan = plan;
     }
 
-    /// Returns the generations of the instances that an attempt could get.
-    fn available_dependencies(&self, service: usize) -> Vec<Option<u64>> {
+    /// Returns the services that a reload builds aside, if it can be executed at once: those of the
+    /// closure that are ready. All of them are up, nothing ends, and no old body stays beside a new
+    /// one. If the root is not ready, there are none.
+    pub(super) fn members(&self, root: usize) -> Option<Vec<usize>> {
+        let mut members = Vec::new();
+        // The dependents of a service come after it.
+        for service in root..self.services.len() {
+            let Service { dependencies, phase, activity, body, .. } = &self.services[service];
+            let is_below = |it: &usize| members.contains(it);
+            if *phase != Phase::Ready || service != root && !dependencies.iter().any(is_below) {
+                continue;
+            }
+            let is_up = matches!(activity, Activity::Up | Activity::Completed);
+            let is_given = |&it: &usize| members.contains(&it) || self.available(it).is_some();
+            let is_simple = is_up && !self.plan.is_marked(service) && body.is_none_or(|it| it == 0);
+            if !is_simple || !dependencies.iter().all(is_given) {
+                return None;
+            }
+            members.push(service);
+        }
+        Some(members)
+    }
+
+    /// New instances of these services are current. The attempts that could have received an old
+    /// one begin again.
+    pub(super) fn reload(&mut self, members: &[usize]) {
+        let now = self.now;
+        for &member in members {
+            let subject = &mut self.services[member];
+            subject.revision += 1;
+            subject.activity = Activity::Up;
+            if subject.body.is_some() {
+                (subject.body_runs, subject.shown) = (true, subject.count);
+            }
+        }
+        for service in 0..self.services.len() {
+            if members.contains(&service) {
+                self.services[service].given = self.available_dependencies(service);
+                continue;
+            }
+            let subject = &mut self.services[service];
+            let depends = subject.dependencies.iter().any(|it| members.contains(it));
+            if depends && subject.phase == Phase::Starting {
+                (subject.phase, subject.generation) = (Phase::Down, subject.generation + 1);
+                subject.failed(Meaning::Excused, now);
+            }
+        }
+        self.run_until_idle();
+    }
+
+    /// Returns the generations and revisions of the instances that an attempt could get.
+    fn available_dependencies(&self, service: usize) -> Vec<Option<(u64, u64)>> {
         let dependencies = self.services[service].dependencies.iter();
         dependencies.map(|&dependency| self.available(dependency)).collect()
     }
 
-    fn available(&self, service: usize) -> Option<u64> {
-        let Service { phase, generation, .. } = self.services[service];
-        (phase == Phase::Ready && !self.plan.is_marked(service)).then_some(generation)
+    fn available(&self, service: usize) -> Option<(u64, u64)> {
+        let Service { phase, generation, revision, .. } = self.services[service];
+        (phase == Phase::Ready && !self.plan.is_marked(service)).then_some((generation, revision))
     }
 
     /// Returns whether a retry may begin.
@@ -431,6 +484,7 @@ impl Model {
                 subject.reset_if_requested();
                 subject.up_since = Some(now);
                 (subject.phase, subject.activity) = (Phase::Ready, Activity::Up);
+                subject.revision = 0;
                 (subject.body_runs, subject.shown) = (subject.body.is_some(), subject.count);
                 return true;
             }

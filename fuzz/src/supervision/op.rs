@@ -31,6 +31,11 @@ pub(super) enum Op {
         subtree: bool,
     },
     Start(u8),
+    Reload {
+        service: u8,
+        /// Chooses whether a member refuses it, and which one.
+        refuser: u8,
+    },
     /// The outcome of the next build of a service, after those that are defined already.
     NextBuild(u8, Outcome),
     EndBody(u8, BodyEnd),
@@ -47,6 +52,7 @@ impl Arbitrary<'_> for Op {
             4..=5 => Self::Restart(u.arbitrary()?),
             6 => Self::Stop { service: u.arbitrary()?, subtree: false },
             7 => Self::Stop { service: u.arbitrary()?, subtree: true },
+            9 if kind >= 100 => Self::Reload { service: u.arbitrary()?, refuser: u.arbitrary()? },
             8..=9 => Self::Start(u.arbitrary()?),
             10..=11 => Self::NextBuild(u.arbitrary()?, Outcome::Fail),
             12 => Self::NextBuild(u.arbitrary()?, Outcome::FailPermanently),
