@@ -24,13 +24,15 @@
 //! returned when the publication was called. If the publication, or that of a dependency, had not
 //! returned when the failure was called, the failure may be of any other service, because this
 //! service or a dependency may once have been built from it or started with it. A dependency is
-//! here one of any value of the generation, also of one that was built aside and not switched.
+//! here one of any value of the generation, also of one that was built aside and not switched, and
+//! of any value of a generation on which one of these depends: a failure that comes while a switch
+//! is completed may still follow the edges of the old instances.
 //!
 //! **A switch is one instant.** When an operation has returned that met the new value of one member
-//! of a switch, or a later one, the old values of all members have ended (R1). No operation that
-//! says that several values were current at one instant returned a new one and an old one (R3). A
-//! service that a read found not ready has left each generation whose publication had returned
-//! before (R2).
+//! of a switch, or a later one of its generation, the old values of all members have ended (R1). No
+//! operation that says that several values were current at one instant returned a new one and an
+//! old one (R3). A service that a read found not ready has left each generation whose publication
+//! had returned before (R2).
 //!
 //! *No false alarm*: each bound follows from the documented guarantees, and from one operation
 //! that had returned before another one was called. Nothing follows from a failure that is under
@@ -187,13 +189,16 @@ impl Lifetimes {
         let (mut published, mut returned) = (HashMap::new(), HashMap::new());
         let mut switches = HashMap::<u64, Vec<_>>::new();
         let mut built_from = HashMap::<_, [bool; SERVICES]>::new();
+        let mut dependencies = HashMap::<_, Vec<(usize, u64)>>::new();
         for Recorded { what, bounds, .. } in history {
             if let Event::Published(value)
             | Event::Switched { value, .. }
             | Event::Refused(value @ Value { version: 1.., .. }) = *what
             {
-                let built_from = built_from.entry((value.service, value.generation)).or_default();
+                let generation = (value.service, value.generation);
+                let built_from = built_from.entry(generation).or_default();
                 value.dependencies().for_each(|(on, _)| built_from[on] = true);
+                dependencies.entry(generation).or_default().extend(value.dependencies());
             }
             let (Event::Published(value) | Event::Switched { value, .. }) = *what else { continue };
             published.insert(value.mark, (value, *bounds));
@@ -203,6 +208,17 @@ impl Lifetimes {
             if let Event::Switched { switch, .. } = *what {
                 let member = (value.service, (value.generation, value.version));
                 switches.entry(switch).or_default().push(member);
+            }
+        }
+        // No path is longer.
+        for _ in 0..SERVICES {
+            for (generation, dependencies) in &dependencies {
+                let below = dependencies.iter().filter_map(|on| built_from.get(on)).copied();
+                let below: Vec<_> = below.collect();
+                let of_this = built_from.entry(*generation).or_default();
+                for (on, is_below) in below.iter().flat_map(|below| below.iter().enumerate()) {
+                    of_this[on] |= is_below;
+                }
             }
         }
         let mut existed = HashMap::new();
@@ -356,14 +372,19 @@ impl Lifetimes {
 }
 
 /// Adds what follows from R1: an operation that has met the new value of one member of a switch, or
-/// a later one, has met those of all.
+/// a later one of its generation, has met those of all. A later generation shows nothing: the
+/// member may have failed between the checks of the switch and its commit, so that its new value
+/// was never current.
 fn meet_all_members(met: &mut [Vec<((u64, u64), u64)>; SERVICES], switches: &Switches) {
     let mut is_complete = switches.is_empty();
     while !is_complete {
         is_complete = true;
         let known = met.clone().map(Earliest::new);
         for members in switches.values() {
-            let first = |&(service, new): &(usize, (u64, u64))| known[service].from(new);
+            let first = |&(service, new): &(usize, (u64, u64))| {
+                let is_new = |it: &(u64, u64)| it.0 == new.0 && *it >= new;
+                met[service].iter().filter(|(it, _)| is_new(it)).map(|&(_, at)| at).min()
+            };
             let Some(at) = members.iter().filter_map(first).min() else { continue };
             for &(service, new) in members {
                 if known[service].from(new).is_none_or(|known| at < known) {

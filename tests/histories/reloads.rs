@@ -130,10 +130,11 @@ impl World {
         used: Vec<usize>,
     ) -> Result<Value, Box<dyn Error + Send + Sync>> {
         let generation = build.generation().get();
-        // If it is up in this generation, it is built aside.
         let version = match self.registry.get(self.ids[service]) {
+            _ if !build.is_reload() => 0,
             Ok(old) if Guard::generation(&old).get() == generation => Guard::revision(&old) + 1,
-            _ => 0,
+            // The value would have no number.
+            _ => return Err("it has failed since the build was asked for".into()),
         };
         let mark = 1 + self.marks.fetch_add(1, Ordering::Relaxed);
         let (on, started_with) = ([None; SERVICES], [None; SERVICES]);
