@@ -1,12 +1,6 @@
 //! Building aside: the new instance of a service that is up, for a reload (S20).
 
-use std::{
-    collections::BTreeMap,
-    future::pending,
-    pin::pin,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::pending, pin::pin, sync::Arc, time::Duration};
 
 use futures_lite::future::or;
 
@@ -28,9 +22,7 @@ use crate::{
     instance::{Instance, Origin},
     numbers::{Generation, ServiceIndex, UnixTime},
     provide::{DependencyId, DependencyWait, Running, Watch},
-    registry::{
-        self, BuildDeadline, BuildNumber, Control, Outcome, Publication, Refusal, Registry, Reload,
-    },
+    registry::{self, BuildNumber, Control, Outcome, Publication, Refusal, Registry, Reload},
     service::ServiceId,
     store::{CyclePath, Member, Prepared, Store, UsedEdges},
     sync::{Mutex, Shielded, lock, yield_task},
@@ -123,7 +115,7 @@ impl<T: Send + Sync + 'static> ServiceLoop<T> {
             let shared = Arc::clone(&pending.shared);
             let build = Build::new(registry, self.id(), generation, shared, counter.failures(), 0);
             if timeout.is_some() {
-                self.control.set_build(pending.deadline());
+                self.control.set_build(pending.shared.deadline());
             }
             let outcome = {
                 let reload = Some(&**reload);
@@ -391,12 +383,6 @@ impl<'a> PendingAside<'a> {
             Some(aside) => aside,
             None => unreachable!("it was created with one"),
         }
-    }
-
-    /// Returns what tells the registry by how much the build is late.
-    fn deadline(&self) -> Weak<dyn BuildDeadline> {
-        let shared: Weak<BuildShared> = Arc::downgrade(&self.shared);
-        shared
     }
 
     /// Ends the build. Returns the edges that it has used, which stay published.

@@ -49,6 +49,12 @@ impl BuildShared {
         Self { edges, ended, timer, number, graces, aside }
     }
 
+    /// Returns what tells the registry by how much the build is late.
+    pub(super) fn deadline(self: &Arc<Self>) -> Weak<dyn BuildDeadline> {
+        let shared: Weak<Self> = Arc::downgrade(self);
+        shared
+    }
+
     /// Records a grace period, after the wait has received an instance.
     pub(super) fn record_grace(&self, Grace { dependency, period }: Grace) {
         let mut graces = lock(&self.graces);
@@ -109,8 +115,7 @@ impl<'a, T: Send + Sync + 'static> PendingAttempt<'a, T> {
 
     /// Returns what tells the registry by how much the build is late.
     pub(super) fn deadline(&self) -> Weak<dyn BuildDeadline> {
-        let shared: Weak<BuildShared> = Arc::downgrade(&self.shared);
-        shared
+        self.shared.deadline()
     }
 
     /// Ends the build. Returns the grace periods that it has recorded.

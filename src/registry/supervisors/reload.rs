@@ -88,17 +88,14 @@ pub(crate) enum Outcome {
     Abandoned,
 }
 
-/// How far the build aside of one member is.
-enum Progress {
-    /// Its supervisor was asked.
-    Requested,
-    /// Its builder runs since this time.
-    Building { since: Instant, waits_for: Option<ServiceIndex> },
-    /// `took` is the duration of its build. The member is `None` from the switch on.
-    Prepared { member: Option<Box<dyn Member>>, took: Duration },
+/// The build aside of one member.
+struct Progress {
+    aside: Aside,
+    /// What it has prepared, until the switch or the end.
+    member: Option<Box<dyn Member>>,
 }
 
-/// How far the build aside of one member is: a copy.
+/// How far the build aside of one member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aside {
     /// Its supervisor was asked, and has not called the builder.
@@ -166,7 +163,7 @@ impl Reload {
         let positions = members.iter().enumerate().map(|(position, &it)| (it, position)).collect();
         let state = State {
             course: Course::Preparing,
-            progress: members.iter().map(|_| Progress::Requested).collect(),
+            progress: members.iter().map(|_| Progress::new()).collect(),
             missing: members.len(),
             why: None,
         };
@@ -226,7 +223,7 @@ impl Reload {
             return false;
         }
         if let Some(progress) = self.progress(&mut state, member) {
-            *progress = Progress::Building { since: now, waits_for: None };
+            progress.aside = Aside::Building { since: now, waits_for: None };
         }
         true
     }
@@ -237,7 +234,8 @@ impl Reload {
     /// Called by a wait of a build aside, on the thread that polls it. Wakes no thread.
     pub(crate) fn waits(&self, member: ServiceIndex, dependency: Option<ServiceIndex>) {
         let mut state = self.lock();
-        if let Some(Progress::Building { waits_for, .. }) = self.progress(&mut state, member) {
+        let progress = self.progress(&mut state, member);
+        if let Some(Aside::Building { waits_for, .. }) = progress.map(|it| &mut it.aside) {
             *waits_for = dependency;
         }
     }
@@ -252,14 +250,9 @@ impl Reload {
         service: ServiceIndex,
     ) -> Option<Option<(AnyInstance, InstanceNumber)>> {
         let position = *self.positions.get(&service)?;
-        match &self.lock().progress[position] {
-            Progress::Prepared { member: Some(member), .. } => {
-                Some(Some((member.instance(), member.number())))
-            }
-            Progress::Prepared { member: None, .. }
-            | Progress::Requested
-            | Progress::Building { .. } => Some(None),
-        }
+        let state = self.lock();
+        let member = state.progress[position].member.as_ref();
+        Some(member.map(|member| (member.instance(), member.number())))
     }
 
     /// Returns whether a service is restarted at the switch.
@@ -288,7 +281,7 @@ impl Reload {
                 return Err(member);
             }
             let Some(progress) = self.progress(&mut state, service) else { return Err(member) };
-            *progress = Progress::Prepared { member: Some(member), took };
+            *progress = Progress { aside: Aside::Prepared { took }, member: Some(member) };
             state.missing -= 1;
             state.missing == 0
         };
@@ -325,7 +318,7 @@ impl Reload {
         let restarts = self.has_gap(member) && !self.is_check() && !self.is_over();
         let aside = match restarts {
             true => Aside::Requested,
-            false => self.progress(&mut self.lock(), member)?.shown(),
+            false => self.progress(&mut self.lock(), member)?.aside,
         };
         let lasts = self.begun.zip(now).map(|(begun, now)| now.saturating_duration_since(begun));
         let (built, waits_for) = match aside {
@@ -394,7 +387,7 @@ impl Reload {
     /// Returns how far each member is, in their order.
     pub(crate) fn asides(&self) -> Vec<(ServiceIndex, Aside)> {
         let state = self.lock();
-        self.members.iter().copied().zip(state.progress.iter().map(Progress::shown)).collect()
+        self.members.iter().copied().zip(state.progress.iter().map(|it| it.aside)).collect()
     }
 
     fn progress<'a>(&self, state: &'a mut State, member: ServiceIndex) -> Option<&'a mut Progress> {
@@ -495,21 +488,13 @@ impl fmt::Display for Reloading {
 impl State {
     /// Returns what the members have prepared, in their order.
     fn take_prepared(&mut self) -> Vec<Box<dyn Member>> {
-        let prepared = self.progress.iter_mut().filter_map(|progress| match progress {
-            Progress::Prepared { member, .. } => member.take(),
-            Progress::Requested | Progress::Building { .. } => None,
-        });
-        prepared.collect()
+        self.progress.iter_mut().filter_map(|progress| progress.member.take()).collect()
     }
 }
 
 impl Progress {
-    fn shown(&self) -> Aside {
-        match *self {
-            Self::Requested => Aside::Requested,
-            Self::Building { since, waits_for } => Aside::Building { since, waits_for },
-            Self::Prepared { took, .. } => Aside::Prepared { took },
-        }
+    fn new() -> Self {
+        Self { aside: Aside::Requested, member: None }
     }
 }
 
