@@ -8,21 +8,14 @@
 //!   are.
 //! - At the end only the databases of the present configuration are open.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fs, path::Path};
 
 use mainstay_test_support::{Random, Seed};
 use reqwest::StatusCode;
 
 use crate::{
     example_server::{Answer, Server},
-    load::{SERVICES, Seen, client, configuration},
+    load::{Clients, SERVICES, configuration},
     started, status, wait_until_shown,
 };
 
@@ -104,10 +97,7 @@ async fn no_request_notices_an_edit() {
     let server = started("world-0").await;
     write_other_schema(&server.file("world.sqlite"), &server.file("other.sqlite"));
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| tokio::spawn(client(server.http.clone(), Arc::clone(&stop))))
-        .collect();
+    let clients = Clients::start(&server.http, CLIENTS);
     let (mut shown, mut broken) = ("world-0".to_owned(), 0);
     for edit in 0..edits {
         if edit % 3 == 2 {
@@ -126,11 +116,7 @@ async fn no_request_notices_an_edit() {
         shown = name;
     }
 
-    stop.store(true, Ordering::Relaxed);
-    let mut seen = Seen::default();
-    for client in clients {
-        seen.merge(client.await.expect("every response was correct"));
-    }
+    let seen = clients.stop().await;
     println!(
         "{edits} edits, {broken} broken; {} countries, {} pages, {} configurations",
         seen.countries,

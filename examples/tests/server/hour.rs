@@ -21,10 +21,6 @@ use std::{
     collections::BTreeMap,
     fs,
     ops::RangeInclusive,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -37,7 +33,7 @@ use crate::{
     RESTARTS, end_under_load,
     example_server::{DEADLINE, Server},
     generation,
-    load::{SERVICES, Seen, client, configuration, number},
+    load::{Clients, SERVICES, Seen, configuration, number},
     status, wait_until_blocked_by, wait_until_shown,
 };
 
@@ -419,22 +415,14 @@ async fn the_server_recovers_from_an_hour_of_failures() {
     hour.wait_until_all_up().await;
     hour.failed = hour.printed_failures();
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| tokio::spawn(client(hour.server.http.clone(), Arc::clone(&stop))))
-        .collect();
+    let clients = Clients::start(&hour.server.http, CLIENTS);
     for round in 0..rounds {
         // Each kind once, and then mostly the short ones.
         let kind = if round < KINDS { round } else { hour.random.below(3 * KINDS) };
         let kind = if kind < KINDS { kind } else { hour.one_of(&SHORT) };
         hour.checked_round(kind).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    let mut seen = Seen::default();
-    for client in clients {
-        seen.merge(client.await.expect("every response was correct"));
-    }
-    let Seen { countries, pages, unavailable, .. } = seen;
+    let Seen { countries, pages, unavailable, .. } = clients.stop().await;
     println!("{rounds} rounds: {countries} countries, {pages} pages, {unavailable} unavailable");
     println!("failures that began in each service: {:?}", hour.failed);
     assert!(

@@ -11,6 +11,7 @@ use std::{
 
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::example_server::{Answer, Http};
 
@@ -109,7 +110,7 @@ impl Seen {
         self.pages += 1;
     }
 
-    pub(crate) fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) {
         self.countries += other.countries;
         self.pages += other.pages;
         self.unavailable += other.unavailable;
@@ -129,8 +130,32 @@ impl Seen {
     }
 }
 
+/// Clients that send requests without a break, and check every response.
+pub(crate) struct Clients {
+    pub(crate) stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<Seen>>,
+}
+
+impl Clients {
+    pub(crate) fn start(http: &Http, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |_| tokio::spawn(client(http.clone(), Arc::clone(&stop)));
+        Self { tasks: (0..count).map(client).collect(), stop }
+    }
+
+    /// Stops all of them. Returns what they have seen together.
+    pub(crate) async fn stop(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut seen = Seen::default();
+        for task in self.tasks {
+            seen.merge(task.await.expect("every response was correct"));
+        }
+        seen
+    }
+}
+
 /// Sends requests without a break until `stop` is set, and checks every response.
-pub(crate) async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
+async fn client(http: Http, stop: Arc<AtomicBool>) -> Seen {
     let mut seen = Seen::default();
     for round in 0..100_000 {
         if stop.load(Ordering::Relaxed) {

@@ -47,7 +47,7 @@ use serde_json::Value;
 
 use crate::{
     example_server::{Answer, Server},
-    load::{SERVICES, Seen, check_unavailable, client, configuration, fail_services, number},
+    load::{Clients, SERVICES, check_unavailable, configuration, fail_services, number},
 };
 
 const REWRITES: usize = 100;
@@ -126,11 +126,8 @@ async fn generations(server: &Server) -> BTreeMap<&'static str, u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_response_mixes_two_configurations() {
     let server = started_to_restart("world-0").await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| tokio::spawn(client(server.http.clone(), Arc::clone(&stop))))
-        .collect();
-    let failures = tokio::spawn(fail_services(server.http.clone(), Arc::clone(&stop)));
+    let clients = Clients::start(&server.http, CLIENTS);
+    let failures = tokio::spawn(fail_services(server.http.clone(), Arc::clone(&clients.stop)));
 
     for rewrite in 1..=REWRITES {
         if rewrite % 10 == 0 {
@@ -154,12 +151,9 @@ async fn no_response_mixes_two_configurations() {
         }
     }
 
-    stop.store(true, Ordering::Relaxed);
+    clients.stop.store(true, Ordering::Relaxed);
     failures.await.expect("every request was answered");
-    let mut seen = Seen::default();
-    for client in clients {
-        seen.merge(client.await.expect("every response was correct"));
-    }
+    let seen = clients.stop().await;
     println!(
         "{} countries, {} pages, {} unavailable, {} configurations",
         seen.countries,
