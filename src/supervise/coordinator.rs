@@ -11,7 +11,7 @@ use std::{
 use super::{
     gaps::{self, Adopter, Finder, GapPolicy, Parts, RestartedGap, Restarting},
     reload_retry::Retry,
-    reload_root::Root,
+    reload_root::{NewRoot, Root},
 };
 use crate::{
     error::{DependencyUnavailable, MustAwaitError, NotReloadable, ReloadError},
@@ -20,8 +20,9 @@ use crate::{
     instance::InstanceNumber,
     numbers::{Generation, ServiceIndex},
     registry::{
-        Abandoned, Aside, Begun, Gap, MissingMember, Refusal, Registry, Reload, ReloadKind,
-        ReloadRequest, Reloaded, ReloadedService, RestartedService, cycle_error,
+        Abandoned, Aside, Begun, CheckedService, Gap, MissingMember, Refusal, Registry, Reload,
+        ReloadCheck, ReloadKind, ReloadRequest, Reloaded, ReloadedService, RestartedService,
+        cycle_error,
     },
     service::{AnyId, ServiceName},
     store::{Member, NotSwitched, Outsiders, Store, Switch},
@@ -33,10 +34,9 @@ use crate::{
 const MOST_TRIES: u32 = 16;
 
 /// A reload, or a check, of one call. The first check of the wait begins it.
-pub(super) struct Coordinator<R: Root> {
+pub struct Coordinator<R: Root> {
     registry: Registry,
     id: AnyId,
-    kind: ReloadKind,
     pub(super) gap_policy: GapPolicy,
     pub(super) root: R,
     /// `None` before the first check, and after the end.
@@ -69,12 +69,12 @@ enum Course {
 
 /// A reload that has succeeded.
 #[derive(Clone)]
-pub(super) struct Done {
+pub struct Done {
     /// Empty after a check.
     numbers: HashMap<ServiceIndex, Revisions>,
-    pub(super) asides: Vec<(ServiceIndex, Aside)>,
+    asides: Vec<(ServiceIndex, Aside)>,
     /// Those of a check.
-    pub(super) gaps: Vec<Gap>,
+    gaps: Vec<Gap>,
     switch_took: Option<Duration>,
     /// Empty after a check.
     restarted: Vec<RestartedService>,
@@ -89,11 +89,10 @@ enum Step {
 }
 
 impl<R: Root> Coordinator<R> {
-    pub(super) fn new(registry: &Registry, id: AnyId, kind: ReloadKind, root: R) -> Self {
+    pub(super) fn new(registry: &Registry, id: AnyId, root: R) -> Self {
         Self {
             registry: registry.clone(),
             id,
-            kind,
             gap_policy: GapPolicy::Exclusive,
             root,
             request: None,
@@ -110,8 +109,8 @@ impl<R: Root> Coordinator<R> {
         self.registry.store()
     }
 
-    fn is_check(&self) -> bool {
-        self.kind == ReloadKind::Check
+    fn is_check() -> bool {
+        R::KIND == ReloadKind::Check
     }
 
     pub(super) fn check(&mut self) -> Option<Result<Done, ReloadError>> {
@@ -191,7 +190,7 @@ impl<R: Root> Coordinator<R> {
         let request = match self.request {
             Some(request) => request,
             None => {
-                let (request, superseded) = supervisors.reloads.request(root, self.is_check());
+                let (request, superseded) = supervisors.reloads.request(root, Self::is_check());
                 self.request = Some(request);
                 if let Some(superseded) = superseded {
                     superseded.abandon(store, Abandoned::Superseded);
@@ -204,7 +203,7 @@ impl<R: Root> Coordinator<R> {
         if !store.is_ready(root) {
             return Err(self.not_ready(root));
         }
-        let (kind, policy, forced) = (self.kind, self.gap_policy, &self.forced);
+        let (kind, policy, forced) = (R::KIND, self.gap_policy, &self.forced);
         let Parts { members, gaps, adopters } =
             Finder { registry: &registry, kind, policy, forced }.find(root)?;
         if members.first().or(gaps.first().map(|gap| &gap.service)) != Some(&root) {
@@ -214,7 +213,7 @@ impl<R: Root> Coordinator<R> {
         let restarted = gaps.iter().map(|gap| gap.service).collect();
         let adopting = adopters.iter().map(|it| (it.service, it.generation)).collect();
         (self.gaps, self.adopters) = (gaps, adopters);
-        let reload = Reload::new(root, members, restarted, adopting, kind, supervisors.now());
+        let reload = Reload::new(root, members, restarted, adopting, R::KIND, supervisors.now());
         match supervisors.reloads.begin(&request, &reload) {
             Begun::Superseded => Err(ReloadError::Superseded { root: store.name(root) }),
             Begun::After(earlier) => {
@@ -235,7 +234,7 @@ impl<R: Root> Coordinator<R> {
         let given = self.root.prepare(store, reload);
         let given =
             given.map_err(|failure| ReloadError::Failed { root: store.name(root), failure })?;
-        if let Some(given) = given {
+        if let NewRoot(Some(given)) = given {
             // It is refused if the reload is over: the next step finds that.
             let _ = reload.prepared(store, given, Duration::ZERO);
         }
@@ -264,7 +263,7 @@ impl<R: Root> Coordinator<R> {
         let registry = self.registry.clone();
         let (store, supervisors) = (registry.store(), registry.supervisors());
         let asides = reload.asides();
-        if self.is_check() {
+        if Self::is_check() {
             reload.not_switched(store);
             drop(members);
             let gaps = gaps::shown(&registry, &self.gaps);
@@ -406,7 +405,7 @@ impl<R: Root> Coordinator<R> {
     fn pause(&mut self, root: ServiceIndex, error: &ReloadError) -> bool {
         let Some(now) = self.registry.supervisors().now() else { return false };
         let Some(retry) = &mut self.retry else { return false };
-        let until = match error.may_be_mended(self.kind == ReloadKind::Given) {
+        let until = match error.may_be_mended(R::KIND == ReloadKind::Given) {
             true => retry.next_try(now, self.tries),
             false => None,
         };
@@ -427,12 +426,12 @@ impl<R: Root> Coordinator<R> {
         }
     }
 
-    /// Ends a pause. Returns the result if there is no next try: a build has kept the value.
-    pub(super) fn resume(&mut self) -> Option<ReloadError> {
+    /// Ends a pause. Returns the output if there is no next try: a build has kept the value.
+    pub(super) fn resume(&mut self) -> Option<R::Output> {
         match mem::replace(&mut self.course, Course::Begins) {
             Course::Paused(_, error) if !self.root.take_back() => {
                 self.end();
-                Some(*error)
+                Some(self.output(Err(*error)))
             }
             Course::Paused(..) => None,
             course => {
@@ -465,7 +464,7 @@ impl<R: Root> Coordinator<R> {
 
     /// Reports a reload that was refused.
     fn report(&self, root: ServiceIndex, error: &ReloadError) {
-        if !self.is_check() {
+        if !Self::is_check() {
             self.registry.report_refused_reload(root, error);
         }
     }
@@ -535,6 +534,11 @@ impl<R: Root> Coordinator<R> {
         matches!(self.course, Course::Restarting(_))
     }
 
+    /// Returns the output of the wait.
+    pub(super) fn output(&self, result: Result<Done, ReloadError>) -> R::Output {
+        R::output(self, result)
+    }
+
     pub(super) fn reloaded(&self, done: Done) -> Reloaded {
         let Done { numbers, asides, switch_took, restarted, gap_took, gaps: _ } = done;
         let member = |(index, aside): (ServiceIndex, Aside)| {
@@ -546,6 +550,15 @@ impl<R: Root> Coordinator<R> {
         let members = asides.into_iter().filter_map(member).collect();
         let adopters = self.adopters();
         Reloaded { members, restarted, adopters, gap_took, switch_took, tries: self.tries }
+    }
+
+    pub(super) fn checked(&self, done: Done) -> ReloadCheck {
+        let checked = |(service, aside): (ServiceIndex, Aside)| {
+            let (service, build_took) = (self.store().name(service), aside.took());
+            CheckedService { service, build_took }
+        };
+        let members = done.asides.into_iter().map(checked).collect();
+        ReloadCheck { members, gaps: done.gaps, adopters: self.adopters() }
     }
 }
 

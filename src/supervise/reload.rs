@@ -2,19 +2,16 @@
 //!
 //! The public waits. `coordinator.rs` is what they do (S21).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{
     Live,
-    coordinator::{Coordinator, Done},
+    coordinator::Coordinator,
     gaps::GapPolicy,
-    reload_retry::sealed::Retried,
-    reload_root::{Builder, Value},
+    reload_root::{Builder, Check, Root, Value},
 };
 use crate::{
-    error::{ReloadError, ReloadValueError},
-    numbers::ServiceIndex,
-    registry::{Aside, CheckedService, Registry, ReloadCheck, ReloadKind, Reloaded},
+    registry::Registry,
     service::AnyId,
     store::Store,
     waiting::{
@@ -24,32 +21,32 @@ use crate::{
 };
 
 /// The wait of [`Registry::reload`]. It borrows nothing.
-pub type ReloadWait = Wait<HasReloaded>;
+pub type ReloadWait = Wait<ReloadHasEnded<Builder>>;
 
 /// The wait of [`Live::reload`]. It borrows nothing.
-pub type ReloadValueWait<T> = Wait<HasReloadedValue<T>>;
+pub type ReloadValueWait<T> = Wait<ReloadHasEnded<Value<T>>>;
 
 /// The wait of [`Registry::check_reload`]. It borrows nothing.
-pub type ReloadCheckWait = Wait<HasBuiltAside>;
+pub type ReloadCheckWait = Wait<ReloadHasEnded<Check>>;
 
-/// A service was reloaded.
-pub struct HasReloaded(pub(super) Coordinator<Builder>);
+/// A reload has ended, or the check of one.
+pub struct ReloadHasEnded<R: Root>(pub(super) Coordinator<R>);
 
-/// A service was reloaded, with a value that was given.
-pub struct HasReloadedValue<T: Send + Sync + 'static>(pub(super) Coordinator<Value<T>>);
+// A value that was given is never pinned.
+impl<R: Root> Unpin for ReloadHasEnded<R> {}
 
-// The value is never pinned.
-impl<T: Send + Sync + 'static> Unpin for HasReloadedValue<T> {}
+impl<R: Root> ReloadHasEnded<R> {
+    fn new(registry: &Registry, id: AnyId, root: R) -> Wait<Self> {
+        Wait::new(Self(Coordinator::new(registry, id, root)))
+    }
+}
 
-/// The members of a reload were built.
-pub struct HasBuiltAside(Coordinator<Builder>);
-
-impl Condition for HasReloaded {
-    type Output = Result<Reloaded, ReloadError>;
+impl<R: Root> Condition for ReloadHasEnded<R> {
+    type Output = R::Output;
 
     fn check(&mut self) -> Option<Self::Output> {
         let result = self.0.check()?;
-        Some(result.map(|done| self.0.reloaded(done)))
+        Some(self.0.output(result))
     }
 
     fn slots(&self) -> WaitSlots {
@@ -65,122 +62,13 @@ impl Condition for HasReloaded {
     }
 
     fn timed_out(&self, after: Duration) -> Self::Output {
-        self.0.timed_out(after).map(|done| self.0.reloaded(done))
+        self.0.output(self.0.timed_out(after))
     }
 }
 
-impl BlockingCondition for HasReloaded {
+impl<R: Root> BlockingCondition for ReloadHasEnded<R> {
     fn must_await(&self) -> Self::Output {
-        Err(self.0.must_await())
-    }
-}
-
-impl Retried for HasReloaded {
-    fn paused_until(&self) -> Option<Instant> {
-        self.0.paused_until()
-    }
-
-    fn resume(&mut self) -> Option<Self::Output> {
-        self.0.resume().map(Err)
-    }
-
-    fn registry(&self) -> &Registry {
-        self.0.registry()
-    }
-}
-
-impl<T: Send + Sync + 'static> HasReloadedValue<T> {
-    fn with_value(&self, error: ReloadError) -> ReloadValueError<T> {
-        ReloadValueError { value: self.0.root.refused(), error }
-    }
-}
-
-impl<T: Send + Sync + 'static> Condition for HasReloadedValue<T> {
-    type Output = Result<Reloaded, ReloadValueError<T>>;
-
-    fn check(&mut self) -> Option<Self::Output> {
-        Some(match self.0.check()? {
-            Ok(done) => Ok(self.0.reloaded(done)),
-            Err(error) => Err(self.with_value(error)),
-        })
-    }
-
-    fn slots(&self) -> WaitSlots {
-        self.0.slots()
-    }
-
-    fn store(&self) -> &Store {
-        self.0.store()
-    }
-
-    fn reads_stuck_log(&self) -> bool {
-        self.0.is_restarting()
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        match self.0.timed_out(after) {
-            Ok(done) => Ok(self.0.reloaded(done)),
-            Err(error) => Err(self.with_value(error)),
-        }
-    }
-}
-
-impl<T: Send + Sync + 'static> BlockingCondition for HasReloadedValue<T> {
-    fn must_await(&self) -> Self::Output {
-        Err(self.with_value(self.0.must_await()))
-    }
-}
-
-impl<T: Send + Sync + 'static> Retried for HasReloadedValue<T> {
-    fn paused_until(&self) -> Option<Instant> {
-        self.0.paused_until()
-    }
-
-    fn resume(&mut self) -> Option<Self::Output> {
-        let error = self.0.resume()?;
-        Some(Err(self.with_value(error)))
-    }
-
-    fn registry(&self) -> &Registry {
-        self.0.registry()
-    }
-}
-
-impl HasBuiltAside {
-    fn checked(&self, done: Done) -> ReloadCheck {
-        let checked = |(service, aside): (ServiceIndex, Aside)| {
-            let (service, build_took) = (self.0.store().name(service), aside.took());
-            CheckedService { service, build_took }
-        };
-        let members = done.asides.into_iter().map(checked).collect();
-        ReloadCheck { members, gaps: done.gaps, adopters: self.0.adopters() }
-    }
-}
-
-impl Condition for HasBuiltAside {
-    type Output = Result<ReloadCheck, ReloadError>;
-
-    fn check(&mut self) -> Option<Self::Output> {
-        let result = self.0.check()?;
-        Some(result.map(|done| self.checked(done)))
-    }
-
-    fn slots(&self) -> WaitSlots {
-        self.0.slots()
-    }
-
-    fn store(&self) -> &Store {
-        self.0.store()
-    }
-
-    fn timed_out(&self, after: Duration) -> Self::Output {
-        self.0.timed_out(after).map(|done| self.checked(done))
-    }
-}
-
-impl BlockingCondition for HasBuiltAside {
-    fn must_await(&self) -> Self::Output {
-        Err(self.0.must_await())
+        self.0.output(Err(self.0.must_await()))
     }
 }
 
@@ -279,7 +167,7 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reload(&self, id: impl Into<AnyId>) -> ReloadWait {
-        Wait::new(HasReloaded(Coordinator::new(self, id.into(), ReloadKind::All, Builder)))
+        ReloadHasEnded::new(self, id.into(), Builder)
     }
 
     /// Reloads a service as [`reload`](Self::reload) does, but only if no service would have a gap.
@@ -349,16 +237,17 @@ impl Registry {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn check_reload(&self, id: impl Into<AnyId>) -> ReloadCheckWait {
-        Wait::new(HasBuiltAside(Coordinator::new(self, id.into(), ReloadKind::Check, Builder)))
+        ReloadHasEnded::new(self, id.into(), Check)
     }
 }
 
-impl ReloadWait {
+impl<R: Root> Wait<ReloadHasEnded<R>> {
     /// Lets services have a gap that cannot be built aside, because they are provided by hand, or
     /// their supervisor is not up: they are taken down at the switch, with their hard dependents.
     ///
     /// Without this, such a service refuses the reload, by name. Nothing but its provider can begin
-    /// it again. A [constant](Registry::constant) has none, and is always refused.
+    /// it again. A [constant](Registry::constant) has none, and is always refused. A
+    /// [check](Registry::check_reload) lists such services with the others that would have a gap.
     ///
     /// ```
     /// use mainstay::{supervise::Build, test_kit::TestRuntime};
@@ -385,48 +274,6 @@ impl ReloadWait {
     /// });
     /// runtime.run_until_idle();
     /// assert_eq!(*runtime.registry.get(server)?, 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn allow_gap(mut self) -> Self {
-        self.condition_mut().0.gap_policy = GapPolicy::Any;
-        self
-    }
-}
-
-impl<T: Send + Sync + 'static> ReloadValueWait<T> {
-    /// As [`ReloadWait::allow_gap`].
-    ///
-    /// ```
-    /// use mainstay::{supervise::{Build, Live}, test_kit::TestRuntime};
-    ///
-    /// let mut runtime = TestRuntime::new(1)?;
-    /// let limit = runtime.registry.register::<u32>("limit")?;
-    /// let run = runtime.registry.supervise(limit)?.body(async |live: Live<u32>| {
-    ///     assert!(live.reload(200).allow_gap().await.is_ok());
-    ///     live.stopping().await.map(|_| ())
-    /// });
-    /// runtime.spawn(run.run(async |_: Build<u32>| 100));
-    /// runtime.run_until_idle();
-    /// assert_eq!(*runtime.registry.get(limit)?, 200);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn allow_gap(mut self) -> Self {
-        self.condition_mut().0.gap_policy = GapPolicy::Any;
-        self
-    }
-}
-
-impl ReloadCheckWait {
-    /// As [`ReloadWait::allow_gap`]: the check then lists such services with the others that would
-    /// have a gap.
-    ///
-    /// ```
-    /// # let registry = mainstay::Registry::with_capacity(1)?;
-    /// # let port = registry.register::<u16>("port")?;
-    /// # let provider = registry.provide(port)?;
-    /// let _running = provider.begin().wait_blocking()?.ready(80)?;
-    /// let check = registry.check_reload(port).allow_gap().wait_blocking()?;
-    /// assert_eq!(check.gaps[0].to_string(), "port (has no supervisor)");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn allow_gap(mut self) -> Self {
@@ -473,8 +320,8 @@ impl<T: Send + Sync + 'static> Live<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reload(&self, value: T) -> ReloadValueWait<T> {
-        let (id, root) = (self.id().into(), Value::new(self.clone(), value));
-        Wait::new(HasReloadedValue(Coordinator::new(self.registry(), id, ReloadKind::Given, root)))
+        let root = Value::new(self.clone(), value);
+        ReloadHasEnded::new(self.registry(), self.id().into(), root)
     }
 
     /// As [`reload`](Self::reload), but only if no service would have a gap; as

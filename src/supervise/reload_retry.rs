@@ -12,31 +12,18 @@ use futures_lite::future::or;
 
 use super::{
     RestartPolicy,
-    reload::{HasReloaded, HasReloadedValue, ReloadValueWait, ReloadWait},
+    reload::ReloadHasEnded,
+    reload_root::{Builder, Retried, Value},
 };
 use crate::{
     clock::{Clock, ShieldedSleep, Sleep, WakeSource, block_on_until, within},
     registry::Registry,
     sync::polls_supervisor,
-    waiting::{Wait, sealed::BlockingCondition},
+    waiting::{
+        Wait,
+        sealed::{BlockingCondition, Condition},
+    },
 };
-
-pub(super) mod sealed {
-    use super::{BlockingCondition, Instant, Registry};
-
-    /// A reload that pauses after a refusal.
-    pub trait Retried: BlockingCondition {
-        /// Returns when the next try begins, if it pauses before it.
-        fn paused_until(&self) -> Option<Instant>;
-
-        /// Ends a pause. Returns the result if there is no next try.
-        fn resume(&mut self) -> Option<Self::Output>;
-
-        fn registry(&self) -> &Registry;
-    }
-}
-
-use sealed::Retried;
 
 /// When the tries of a reload begin that is refused.
 pub(super) struct Retry {
@@ -60,10 +47,10 @@ impl Retry {
 }
 
 /// The wait of [`ReloadWait::retry`]. It borrows nothing.
-pub type ReloadRetry = RetriedReload<HasReloaded>;
+pub type ReloadRetry = RetriedReload<Builder>;
 
 /// The wait of [`ReloadValueWait::retry`]. It borrows nothing.
-pub type ReloadValueRetry<T> = RetriedReload<HasReloadedValue<T>>;
+pub type ReloadValueRetry<T> = RetriedReload<Value<T>>;
 
 /// The wait for a reload that is tried again after each refusal: await it on any executor, or block
 /// a thread. [`ReloadWait::retry`] returns it.
@@ -79,14 +66,14 @@ pub type ReloadValueRetry<T> = RetriedReload<HasReloadedValue<T>>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a wait does nothing unless it is awaited or `wait_blocking` is called"]
-pub struct RetriedReload<C: Retried> {
-    wait: Wait<C>,
+pub struct RetriedReload<R: Retried> {
+    wait: Wait<ReloadHasEnded<R>>,
     /// The time until which it sleeps.
     sleep: Option<(Instant, ShieldedSleep<Sleep>)>,
 }
 
-impl<C: Retried> RetriedReload<C> {
-    fn new(wait: Wait<C>) -> Self {
+impl<R: Retried> RetriedReload<R> {
+    fn new(wait: Wait<ReloadHasEnded<R>>) -> Self {
         Self { wait, sleep: None }
     }
 
@@ -105,7 +92,7 @@ impl<C: Retried> RetriedReload<C> {
     /// assert!(registry.reload(port).retry(RestartPolicy::default()).wait_blocking().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wait_blocking(self) -> C::Output {
+    pub fn wait_blocking(self) -> R::Output {
         self.block(None, false)
     }
 
@@ -120,7 +107,7 @@ impl<C: Retried> RetriedReload<C> {
     /// assert!(retry.wait_blocking_timeout(std::time::Duration::ZERO).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wait_blocking_timeout(self, timeout: Duration) -> C::Output {
+    pub fn wait_blocking_timeout(self, timeout: Duration) -> R::Output {
         // A deadline that `Instant` cannot represent is never reached.
         self.block(Instant::now().checked_add(timeout), timeout.is_zero())
     }
@@ -136,7 +123,7 @@ impl<C: Retried> RetriedReload<C> {
     /// assert!(retry.wait_blocking_deadline(std::time::Instant::now()).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn wait_blocking_deadline(self, deadline: Instant) -> C::Output {
+    pub fn wait_blocking_deadline(self, deadline: Instant) -> R::Output {
         self.block(Some(deadline), false)
     }
 
@@ -155,17 +142,17 @@ impl<C: Retried> RetriedReload<C> {
     /// # });
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn timeout(mut self, timeout: Duration, clock: &dyn Clock) -> C::Output {
+    pub async fn timeout(mut self, timeout: Duration, clock: &dyn Clock) -> R::Output {
         let output = within(&mut self, timeout, clock).await;
         output.unwrap_or_else(|after| self.wait.condition().timed_out(after))
     }
 
-    fn block(self, deadline: Option<Instant>, only_checks: bool) -> C::Output {
+    fn block(self, deadline: Option<Instant>, only_checks: bool) -> R::Output {
         let Self { mut wait, .. } = self;
         if !only_checks && polls_supervisor() {
             return wait.condition().must_await();
         }
-        let (registry, start) = (wait.condition().registry().clone(), Instant::now());
+        let (registry, start) = (wait.condition().0.registry().clone(), Instant::now());
         let ended = block_on_until(deadline, |wake_source| {
             let wait = &mut wait;
             async move { all_tries(wait, &registry, &wake_source).await }
@@ -175,16 +162,17 @@ impl<C: Retried> RetriedReload<C> {
 }
 
 /// Waits for the end of the last try.
-async fn all_tries<C: Retried>(
-    wait: &mut Wait<C>,
+async fn all_tries<R: Retried>(
+    wait: &mut Wait<ReloadHasEnded<R>>,
     registry: &Registry,
     wake_source: &WakeSource,
-) -> C::Output {
+) -> R::Output {
     loop {
         let paused = poll_fn(|context| match Pin::new(&mut *wait).poll(context) {
             Poll::Ready(output) => Poll::Ready(Err(output)),
             Poll::Pending => wait
                 .condition()
+                .0
                 .paused_until()
                 .map_or(Poll::Pending, |until| Poll::Ready(Ok(until))),
         });
@@ -201,37 +189,37 @@ async fn all_tries<C: Retried>(
         if let Some(output) = or(ended, sleep).await {
             return output;
         }
-        if let Some(output) = wait.condition_mut().resume() {
+        if let Some(output) = wait.condition_mut().0.resume() {
             return output;
         }
         wait.check_again();
     }
 }
 
-impl<C: Retried> Future for RetriedReload<C> {
-    type Output = C::Output;
+impl<R: Retried> Future for RetriedReload<R> {
+    type Output = R::Output;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R::Output> {
         let Self { wait, sleep } = &mut *self;
         loop {
             if let Poll::Ready(output) = Pin::new(&mut *wait).poll(context) {
                 *sleep = None;
                 return Poll::Ready(output);
             }
-            let Some(until) = wait.condition().paused_until() else {
+            let Some(until) = wait.condition().0.paused_until() else {
                 *sleep = None;
                 return Poll::Pending;
             };
             let present = sleep.take().filter(|(present, _)| *present == until);
             let (_, sleeps) = sleep.insert(present.unwrap_or_else(|| {
-                let clock = wait.condition().registry().clock();
+                let clock = wait.condition().0.registry().clock();
                 (until, ShieldedSleep::new(clock.sleep_until(until)))
             }));
             if Pin::new(sleeps).poll(context).is_pending() {
                 return Poll::Pending;
             }
             *sleep = None;
-            if let Some(output) = wait.condition_mut().resume() {
+            if let Some(output) = wait.condition_mut().0.resume() {
                 return Poll::Ready(output);
             }
             wait.check_again();
@@ -239,13 +227,13 @@ impl<C: Retried> Future for RetriedReload<C> {
     }
 }
 
-impl<C: Retried> fmt::Debug for RetriedReload<C> {
+impl<R: Retried> fmt::Debug for RetriedReload<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetriedReload").finish_non_exhaustive()
     }
 }
 
-impl ReloadWait {
+impl<R: Retried> Wait<ReloadHasEnded<R>> {
     /// Tries the reload again after each refusal, with the backoff of a policy before each try.
     ///
     /// It ends as soon as a try succeeds, and with an error
@@ -255,7 +243,10 @@ impl ReloadWait {
     ///   closed;
     /// - if a newer reload of the same root [supersedes](crate::error::ReloadError::Superseded) it:
     ///   what that one brings is newer;
-    /// - if the timeout of the wait expires, which is for all tries together.
+    /// - if the timeout of the wait expires, which is for all tries together;
+    /// - if the value of a [`Live::reload`](super::Live::reload) cannot be used again, because a
+    ///   build still holds it when the next try would begin, or because its instance is down: the
+    ///   value was meant for that one.
     ///
     /// Each refusal is reported by an event, and the root stays
     /// [stale](crate::supervise::Stale) until a try succeeds. Of the policy only the
@@ -283,33 +274,7 @@ impl ReloadWait {
     /// assert_eq!(*runtime.registry.get(pool)?, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn retry(mut self, policy: RestartPolicy) -> ReloadRetry {
-        self.condition_mut().0.retry = Some(Retry::new(policy));
-        RetriedReload::new(self)
-    }
-}
-
-impl<T: Send + Sync + 'static> ReloadValueWait<T> {
-    /// As [`ReloadWait::retry`]: the value returns from a try that is refused, and is used for the
-    /// next one. If a build still holds it then, there is no next one.
-    ///
-    /// The wait also ends with an error if this instance is down: the value was meant for it.
-    ///
-    /// ```
-    /// use mainstay::{supervise::{Build, Live, RestartPolicy}, test_kit::TestRuntime};
-    ///
-    /// let mut runtime = TestRuntime::new(1)?;
-    /// let limit = runtime.registry.register::<u32>("limit")?;
-    /// let run = runtime.registry.supervise(limit)?.body(async |live: Live<u32>| {
-    ///     assert!(live.reload(200).retry(RestartPolicy::default()).await.is_ok());
-    ///     live.stopping().await.map(|_| ())
-    /// });
-    /// runtime.spawn(run.run(async |_: Build<u32>| 100));
-    /// runtime.run_until_idle();
-    /// assert_eq!(*runtime.registry.get(limit)?, 200);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn retry(mut self, policy: RestartPolicy) -> ReloadValueRetry<T> {
+    pub fn retry(mut self, policy: RestartPolicy) -> RetriedReload<R> {
         self.condition_mut().0.retry = Some(Retry::new(policy));
         RetriedReload::new(self)
     }

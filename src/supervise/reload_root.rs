@@ -3,41 +3,75 @@
 
 use std::{mem, sync::Arc};
 
-use super::Live;
+use super::{
+    Live,
+    coordinator::{Coordinator, Done},
+};
 use crate::{
-    error::RefusedValue,
+    error::{RefusedValue, ReloadError, ReloadValueError},
     failure::Failure,
     instance::Instance,
-    registry::Reload,
+    registry::{Reload, ReloadCheck, ReloadKind, Reloaded},
     store::{Member, Prepared, Store, UsedEdges},
     sync::{Mutex, Shielded, lock},
 };
 
-/// Where the new instance of the root comes from.
-pub(super) trait Root {
-    /// Prepares it, if its supervisor does not build it. Returns the failure of the old one, if
-    /// that is over.
-    fn prepare(&self, store: &Store, reload: &Reload) -> Result<Option<Box<dyn Member>>, Failure>;
+/// Where the new instance of the root comes from, and what the wait returns.
+pub trait Root: Sized {
+    type Output;
 
-    /// Called after a switch that has not taken place. Returns whether it can be prepared again.
-    fn take_back(&self) -> bool;
-}
+    const KIND: ReloadKind;
 
-/// The supervisor of the root builds it.
-pub(super) struct Builder;
+    fn output(coordinator: &Coordinator<Self>, result: Result<Done, ReloadError>) -> Self::Output;
 
-impl Root for Builder {
-    fn prepare(&self, _: &Store, _: &Reload) -> Result<Option<Box<dyn Member>>, Failure> {
-        Ok(None)
+    /// Prepares the new instance, if its supervisor does not build it. Returns the failure of the
+    /// old one, if that is over.
+    fn prepare(&self, _: &Store, _: &Reload) -> Result<NewRoot, Failure> {
+        Ok(NewRoot(None))
     }
 
+    /// Called after a switch that has not taken place. Returns whether it can be prepared again.
     fn take_back(&self) -> bool {
         true
     }
 }
 
+/// The new instance of the root; `None` if its supervisor builds it.
+pub struct NewRoot(pub(super) Option<Box<dyn Member>>);
+
+/// A root whose reload can be retried.
+pub trait Retried: Root {}
+
+/// The supervisor of the root builds it.
+pub struct Builder;
+
+impl Root for Builder {
+    type Output = Result<Reloaded, ReloadError>;
+
+    const KIND: ReloadKind = ReloadKind::All;
+
+    fn output(coordinator: &Coordinator<Self>, result: Result<Done, ReloadError>) -> Self::Output {
+        result.map(|done| coordinator.reloaded(done))
+    }
+}
+
+impl Retried for Builder {}
+
+/// The supervisor of the root builds it, and it is dropped.
+pub struct Check;
+
+impl Root for Check {
+    type Output = Result<ReloadCheck, ReloadError>;
+
+    const KIND: ReloadKind = ReloadKind::Check;
+
+    fn output(coordinator: &Coordinator<Self>, result: Result<Done, ReloadError>) -> Self::Output {
+        result.map(|done| coordinator.checked(done))
+    }
+}
+
 /// The body of the root has given it.
-pub(super) struct Value<T: Send + Sync + 'static> {
+pub struct Value<T: Send + Sync + 'static> {
     live: Live<T>,
     given: Mutex<Given<T>>,
 }
@@ -60,7 +94,7 @@ impl<T: Send + Sync + 'static> Value<T> {
     }
 
     /// Returns the value, after a reload that has not taken place.
-    pub(super) fn refused(&self) -> RefusedValue<T> {
+    fn refused(&self) -> RefusedValue<T> {
         match self.swap(Given::Gone) {
             Given::Owned(value) => RefusedValue::owned(value.into_inner()),
             Given::Refused(value) => value,
@@ -70,8 +104,21 @@ impl<T: Send + Sync + 'static> Value<T> {
     }
 }
 
+impl<T: Send + Sync + 'static> Retried for Value<T> {}
+
 impl<T: Send + Sync + 'static> Root for Value<T> {
-    fn prepare(&self, store: &Store, reload: &Reload) -> Result<Option<Box<dyn Member>>, Failure> {
+    type Output = Result<Reloaded, ReloadValueError<T>>;
+
+    const KIND: ReloadKind = ReloadKind::Given;
+
+    fn output(coordinator: &Coordinator<Self>, result: Result<Done, ReloadError>) -> Self::Output {
+        match result {
+            Ok(done) => Ok(coordinator.reloaded(done)),
+            Err(error) => Err(ReloadValueError { value: coordinator.root.refused(), error }),
+        }
+    }
+
+    fn prepare(&self, store: &Store, reload: &Reload) -> Result<NewRoot, Failure> {
         let Self { live, .. } = self;
         let id = live.id();
         let (running, old) = live.running()?;
@@ -89,7 +136,7 @@ impl<T: Send + Sync + 'static> Root for Value<T> {
         // The supervisor may wait for this handle.
         store.wake(id.index());
         self.swap(Given::Prepared(prepared.new_instance()));
-        Ok(Some(Box::new(prepared)))
+        Ok(NewRoot(Some(Box::new(prepared))))
     }
 
     fn take_back(&self) -> bool {

@@ -32,7 +32,7 @@ use crate::{
 ///
 /// All methods are blocking: they take a lock for a short time. Those that change what others wait
 /// for wake their slots after that, so wakers may run in the call.
-pub(crate) struct Reload {
+pub struct Reload {
     root: ServiceIndex,
     decision: Arc<Decision>,
     /// Each after its dependencies. The root is the first one, unless it has a gap: then there are
@@ -53,7 +53,7 @@ pub(crate) struct Reload {
 
 /// What the user has asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReloadKind {
+pub enum ReloadKind {
     /// All members are built anew.
     All,
     /// The value of the root was given: its supervisor is not asked, and its body continues.
@@ -65,7 +65,7 @@ pub(crate) enum ReloadKind {
 struct State {
     course: Course,
     /// In the order of `Reload::members`.
-    progress: Vec<Progress>,
+    progress: Vec<MemberProgress>,
     /// How many of them are not prepared.
     missing: usize,
     /// Why it was abandoned, until the coordinator takes it.
@@ -89,7 +89,7 @@ pub(crate) enum Outcome {
 }
 
 /// The build aside of one member.
-struct Progress {
+struct MemberProgress {
     aside: Aside,
     /// What it has prepared, until the switch or the end.
     member: Option<Box<dyn Member>>,
@@ -163,7 +163,7 @@ impl Reload {
         let positions = members.iter().enumerate().map(|(position, &it)| (it, position)).collect();
         let state = State {
             course: Course::Preparing,
-            progress: members.iter().map(|_| Progress::new()).collect(),
+            progress: members.iter().map(|_| MemberProgress::new()).collect(),
             missing: members.len(),
             why: None,
         };
@@ -281,7 +281,7 @@ impl Reload {
                 return Err(member);
             }
             let Some(progress) = self.progress(&mut state, service) else { return Err(member) };
-            *progress = Progress { aside: Aside::Prepared { took }, member: Some(member) };
+            *progress = MemberProgress { aside: Aside::Prepared { took }, member: Some(member) };
             state.missing -= 1;
             state.missing == 0
         };
@@ -390,7 +390,11 @@ impl Reload {
         self.members.iter().copied().zip(state.progress.iter().map(|it| it.aside)).collect()
     }
 
-    fn progress<'a>(&self, state: &'a mut State, member: ServiceIndex) -> Option<&'a mut Progress> {
+    fn progress<'a>(
+        &self,
+        state: &'a mut State,
+        member: ServiceIndex,
+    ) -> Option<&'a mut MemberProgress> {
         let position = *self.positions.get(&member)?;
         state.progress.get_mut(position)
     }
@@ -492,7 +496,7 @@ impl State {
     }
 }
 
-impl Progress {
+impl MemberProgress {
     fn new() -> Self {
         Self { aside: Aside::Requested, member: None }
     }
