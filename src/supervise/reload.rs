@@ -127,16 +127,16 @@ impl Registry {
     /// it has found the new instance of a member.
     ///
     /// The wait lasts until each of them is ready again, or has failed. The service is reloaded
-    /// in any case, and [`Reloaded::restarted`] names those that did not come up, each with its
-    /// cause; so it does if the timeout of the wait expires in this time. If the root has a gap,
-    /// nothing is built aside, and the reload is a restart of all.
+    /// in any case, and [`restarted`](crate::supervise::Reloaded::restarted) names those that did
+    /// not come up, each with its cause; so it does if the timeout of the wait expires in it.
+    /// If the root has a gap, nothing is built aside, and the reload is a restart of all.
     ///
     /// They are taken down just before the new instances become current. If a member is replaced in
     /// that moment, so that nothing is switched, they have restarted for nothing.
     ///
     /// # Errors
     ///
-    /// [`ReloadError`].
+    /// [`ReloadError`](crate::error::ReloadError).
     ///
     /// ```
     /// use mainstay::{error::WaitForError, supervise::Build, test_kit::TestRuntime};
@@ -174,8 +174,9 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`ReloadError::Gap`] names all services that would have one, also those that are provided by
-    /// hand. Nothing is built then. The other errors are those of a reload.
+    /// [`ReloadError::Gap`](crate::error::ReloadError::Gap) names all services that would have one,
+    /// also those that are provided by hand. Nothing is built then. The other errors are those of a
+    /// reload.
     ///
     /// ```
     /// use mainstay::{error::ReloadError, supervise::Build, test_kit::TestRuntime};
@@ -212,7 +213,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`ReloadError`]: that of the reload.
+    /// [`ReloadError`](crate::error::ReloadError): that of the reload.
     ///
     /// ```
     /// use mainstay::{error::ReloadError, supervise::Build, test_kit::TestRuntime};
@@ -296,7 +297,7 @@ impl<T: Send + Sync + 'static> Live<T> {
     ///
     /// # Errors
     ///
-    /// [`ReloadValueError`], which returns the value.
+    /// [`ReloadValueError`](crate::error::ReloadValueError), which returns the value.
     ///
     /// ```
     /// use mainstay::{error::WaitForError, supervise::{Build, Live}, test_kit::TestRuntime};
@@ -329,7 +330,7 @@ impl<T: Send + Sync + 'static> Live<T> {
     ///
     /// # Errors
     ///
-    /// [`ReloadValueError`], which returns the value.
+    /// [`ReloadValueError`](crate::error::ReloadValueError), which returns the value.
     ///
     /// ```
     /// use mainstay::{supervise::{Build, Live}, test_kit::TestRuntime};

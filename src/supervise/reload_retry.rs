@@ -46,14 +46,14 @@ impl Retry {
     }
 }
 
-/// The wait of [`ReloadWait::retry`]. It borrows nothing.
+/// The wait of [`ReloadWait::retry`](super::ReloadWait::retry). It borrows nothing.
 pub type ReloadRetry = RetriedReload<Builder>;
 
-/// The wait of [`ReloadValueWait::retry`]. It borrows nothing.
+/// The wait of [`ReloadValueWait::retry`](super::ReloadValueWait::retry). It borrows nothing.
 pub type ReloadValueRetry<T> = RetriedReload<Value<T>>;
 
 /// The wait for a reload that is tried again after each refusal: await it on any executor, or block
-/// a thread. [`ReloadWait::retry`] returns it.
+/// a thread. [`ReloadWait::retry`](super::ReloadWait::retry) returns it.
 ///
 /// ```
 /// use mainstay::supervise::{ReloadRetry, RestartPolicy};

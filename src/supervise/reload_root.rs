@@ -16,7 +16,7 @@ use crate::{
     sync::{Mutex, Shielded, lock},
 };
 
-/// Where the new instance of the root comes from, and what the wait returns.
+/// The source of the new instance of the root. It decides what the wait returns.
 pub trait Root: Sized {
     type Output;
 
