@@ -70,18 +70,46 @@ fn by_every_clock<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Clock>) -> F) {
     runtime.block_on(test(Arc::new(TokioClock)));
 }
 
+/// Begins a sleep, and polls it before its time has come: on a busy machine a short one may be over
+/// by then. Returns the sleep, its end, and what the poll has returned.
+fn begin_sleep<T>(
+    clock: &dyn Clock,
+    mut poll: impl FnMut(&mut Sleep) -> Option<T>,
+) -> (Sleep, Instant, T) {
+    (0..10)
+        .find_map(|attempt| {
+            let until = clock.now() + ms(5 << attempt);
+            let mut sleep = clock.sleep_until(until);
+            let polled = poll(&mut sleep)?;
+            Some((sleep, until, polled))
+        })
+        .expect("a poll takes less than five seconds")
+}
+
+/// Begins a sleep that holds the last reference to a waker that panics.
+fn begin_with_panics(clock: &dyn Clock, in_drop: bool) -> (Sleep, Instant, Arc<AtomicUsize>) {
+    begin_sleep(clock, |sleep| {
+        let (waker, panics) = Panics::waker(in_drop);
+        match poll_with(sleep, &waker) {
+            Poll::Pending => Some(panics),
+            Poll::Ready(()) => {
+                // Nothing else owns it.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+                None
+            }
+        }
+    })
+}
+
 #[test]
 fn a_waker_that_panics_when_it_is_called_ends_no_other_sleep() {
     by_every_clock(|clock| async move {
-        let begun = clock.now();
-        let (waker, panics) = Panics::waker(false);
-        let mut panicking = clock.sleep_until(begun + ms(5));
-        assert!(poll_with(&mut panicking, &waker).is_pending());
+        let (mut panicking, until, panics) = begin_with_panics(&*clock, false);
         // One that exists, and one that begins later.
-        clock.sleep_until(begun + ms(20)).await;
-        clock.sleep_until(begun + ms(30)).await;
+        clock.sleep_until(until + ms(15)).await;
+        clock.sleep_until(until + ms(25)).await;
         assert_eq!(panics.load(Ordering::SeqCst), 1);
-        assert!(clock.now() >= begun + ms(30));
+        assert!(clock.now() >= until + ms(25));
         assert!(poll_once(&mut panicking).is_ready());
     });
 }
@@ -89,32 +117,29 @@ fn a_waker_that_panics_when_it_is_called_ends_no_other_sleep() {
 #[test]
 fn a_waker_that_panics_when_it_is_dropped_ends_no_other_sleep() {
     by_every_clock(|clock| async move {
-        let begun = clock.now();
         // The sleep and its timer are the last owners of the waker. It is dropped after its call.
-        let (waker, panics) = Panics::waker(true);
-        let mut called = clock.sleep_until(begun + ms(5));
-        assert!(poll_with(&mut called, &waker).is_pending());
-        drop(waker);
-        clock.sleep_until(begun + ms(20)).await;
+        let (mut called, until, panics) = begin_with_panics(&*clock, true);
+        clock.sleep_until(until + ms(15)).await;
         assert_eq!(panics.load(Ordering::SeqCst), 1);
         assert!(poll_once(&mut called).is_ready());
         // It is dropped with its sleep.
         let (waker, panics) = Panics::waker(true);
-        let mut dropped = clock.sleep_until(begun + HOUR);
+        let mut dropped = clock.sleep_until(until + HOUR);
         assert!(poll_with(&mut dropped, &waker).is_pending());
         drop(waker);
         drop(dropped);
         assert_eq!(panics.load(Ordering::SeqCst), 1, "the waker outlives its sleep");
-        clock.sleep_until(begun + ms(30)).await;
+        clock.sleep_until(until + ms(25)).await;
     });
 }
 
 #[test]
 fn a_waker_that_panics_when_it_is_cloned_ends_only_its_poll() {
     by_every_clock(|clock| async move {
-        let mut sleep = clock.sleep_until(clock.now() + ms(5));
-        let poll = AssertUnwindSafe(|| poll_with(&mut sleep, &unclonable()));
-        assert!(catch_unwind(poll).is_err());
+        let (sleep, _, _) = begin_sleep(&*clock, |sleep| {
+            let poll = AssertUnwindSafe(|| poll_with(sleep, &unclonable()));
+            catch_unwind(poll).err()
+        });
         sleep.await;
     });
 }
