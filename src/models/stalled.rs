@@ -37,10 +37,6 @@ impl<F: Fn() + Send + Sync> Member for Stalled<F> {
         self.member.begins()
     }
 
-    fn old_has_received(&self, dependency: ServiceIndex) -> bool {
-        self.member.old_has_received(dependency)
-    }
-
     fn install(&self, store: &Store) -> bool {
         let is_installed = self.member.install(store);
         (self.installed)();

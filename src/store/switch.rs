@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    CyclePath, DependencyKind, Discovered, Edge, Phase, Received, Store,
+    CyclePath, Discovered, Edge, Phase, Received, Store,
     cascade::FailedSlot,
     decision::{Decided, Decision},
     history::{AnyInstance, Cause, OldCauses},
@@ -54,9 +54,6 @@ pub(crate) trait Member: Send + Sync {
     /// Returns whether the new instance begins a publication: what belongs to the old instance, as
     /// its body, changes it no more.
     fn begins(&self) -> bool;
-
-    /// Returns whether the old instance has received an instance over its hard edge to a service.
-    fn old_has_received(&self, dependency: ServiceIndex) -> bool;
 
     /// Puts the new instance into the cell, if the old one is there. Returns whether it was.
     fn install(&self, store: &Store) -> bool;
@@ -148,14 +145,6 @@ impl<T: Send + Sync + 'static> Member for Prepared<T> {
 
     fn begins(&self) -> bool {
         self.begins
-    }
-
-    fn old_has_received(&self, dependency: ServiceIndex) -> bool {
-        let built_from = Instance::built_from(&self.old);
-        // In the order of registration; of one service the hard edge comes first.
-        let at = built_from.partition_point(|from| from.service.index < dependency);
-        let from = built_from.get(at).filter(|from| from.service.index == dependency);
-        from.is_some_and(|from| from.kind == DependencyKind::Hard)
     }
 
     fn install(&self, store: &Store) -> bool {
@@ -309,15 +298,11 @@ impl Store {
         for member in members {
             let (index, number) = (member.service(), member.number());
             self.topology.drop_unused_edges(self, index, number.generation, |edge: Edge| {
-                match result.is_ok() {
-                    true if member.begins() => member.edges().has_received(edge.dependency),
-                    // An instance that continues a publication depends on what the old one was
-                    // built from, as a replacement does.
-                    true => member.old_has_received(edge.dependency),
-                    // Only those that are undecided: another switch may have replaced the old
-                    // instance, and the present one needs other edges.
-                    false => true,
-                }
+                // An instance that continues a publication keeps what the old one was built from,
+                // as a replacement does. After an abort, only those that are undecided are dropped:
+                // another switch may have replaced the old instance, and the present one needs
+                // other edges.
+                result.is_err() || !member.begins() || member.edges().has_received(edge.dependency)
             });
         }
         result

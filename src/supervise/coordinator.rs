@@ -393,8 +393,10 @@ impl<R: Root> Coordinator<R> {
             Refusal::Stopping(reason) => ReloadError::Stopping { root, service: name, reason },
             Refusal::NotUp => {
                 let control = self.registry.supervisors().control(service);
-                let why = control
-                    .map_or(NotReloadable::ByHand, |control| NotReloadable::NotUp(control.state()));
+                let why = control.map_or(NotReloadable::ByHand, |control| {
+                    let state = control.not_reloadable();
+                    NotReloadable::NotUp(state.unwrap_or_else(|| control.state()))
+                });
                 ReloadError::NotReloadable { root, service: name, why }
             }
         }
@@ -456,10 +458,7 @@ impl<R: Root> Coordinator<R> {
     /// Abandons the reload, if it is in progress, and ends the request.
     fn end(&mut self) {
         self.abandon();
-        let reloads = &self.registry.supervisors().reloads;
-        if let Some(request) = self.request.take() {
-            reloads.ended(&request);
-        }
+        self.request = None;
     }
 
     /// Reports a reload that was refused.

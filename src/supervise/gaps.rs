@@ -181,8 +181,10 @@ impl Finder<'_> {
             // The caller wants to know all.
             None => (NotReloadable::ByHand, self.policy != GapPolicy::Exclusive),
             Some(control) if control.is_exclusive() => return Ok(Some(GapCause::Exclusive)),
-            Some(control) if control.can_reload() => return Ok(None),
-            Some(control) => (NotReloadable::NotUp(control.state()), self.policy == GapPolicy::Any),
+            Some(control) => match control.not_reloadable() {
+                None => return Ok(None),
+                Some(state) => (NotReloadable::NotUp(state), self.policy == GapPolicy::Any),
+            },
         };
         if may_have_gap {
             return Ok(Some(GapCause::NotReloadable(why)));

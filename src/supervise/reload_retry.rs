@@ -68,8 +68,8 @@ pub type ReloadValueRetry<T> = RetriedReload<Value<T>>;
 #[must_use = "a wait does nothing unless it is awaited or `wait_blocking` is called"]
 pub struct RetriedReload<R: Retried> {
     wait: Wait<ReloadHasEnded<R>>,
-    /// The time until which it sleeps.
-    sleep: Option<(Instant, ShieldedSleep<Sleep>)>,
+    /// `None` unless it pauses.
+    sleep: Option<ShieldedSleep<Sleep>>,
 }
 
 impl<R: Retried> RetriedReload<R> {
@@ -210,12 +210,11 @@ impl<R: Retried> Future for RetriedReload<R> {
                 *sleep = None;
                 return Poll::Pending;
             };
-            let present = sleep.take().filter(|(present, _)| *present == until);
-            let (_, sleeps) = sleep.insert(present.unwrap_or_else(|| {
+            let paused = sleep.get_or_insert_with(|| {
                 let clock = wait.condition().0.registry().clock();
-                (until, ShieldedSleep::new(clock.sleep_until(until)))
-            }));
-            if Pin::new(sleeps).poll(context).is_pending() {
+                ShieldedSleep::new(clock.sleep_until(until))
+            });
+            if Pin::new(paused).poll(context).is_pending() {
                 return Poll::Pending;
             }
             *sleep = None;

@@ -183,11 +183,16 @@ impl ControlState {
         self.is_asked() || self.reset_requested || self.end_requested.is_some()
     }
 
-    fn can_reload(&self) -> bool {
+    /// As `Control::not_reloadable`.
+    fn not_reloadable(&self) -> Option<SupervisorState> {
         // The supervisor of a service that is ready is about to report that it is up, if it has
         // not done so.
         let is_building = matches!(self.state, SupervisorState::Building | SupervisorState::Queued);
-        (self.state.is_ready() || is_building) && self.end_requested.is_none()
+        if !self.state.is_ready() && !is_building {
+            return Some(self.state);
+        }
+        // It is about to report that, too.
+        self.end_requested.is_some().then_some(SupervisorState::Stopping)
     }
 
     pub(super) fn count_change(&mut self) -> u64 {
@@ -361,10 +366,10 @@ impl Control {
         is_reset
     }
 
-    /// Returns whether the supervisor can be asked to build its service aside, if the service is
-    /// ready.
-    pub(crate) fn can_reload(&self) -> bool {
-        lock(&self.state).can_reload()
+    /// Returns the state of the supervisor if it cannot be asked to build its service aside,
+    /// although the service is ready.
+    pub(crate) fn not_reloadable(&self) -> Option<SupervisorState> {
+        lock(&self.state).not_reloadable()
     }
 
     /// Asks the supervisor to build its service aside (S20). Returns `false` if the service is not
@@ -374,7 +379,7 @@ impl Control {
     /// it builds for that one.
     pub(crate) fn request_reload(&self, reload: &Arc<Reload>) -> bool {
         let mut control = lock(&self.state);
-        if !control.can_reload() {
+        if control.not_reloadable().is_some() {
             return false;
         }
         let earlier = control.reload.replace(Arc::clone(reload));

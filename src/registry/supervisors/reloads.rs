@@ -18,7 +18,7 @@ pub(crate) struct Reloads(Mutex<Table>);
 struct Table {
     /// The number of the last request.
     last: u64,
-    /// The newest requests of each root that have not ended.
+    /// The newest requests of each root.
     newest: HashMap<ServiceIndex, Newest>,
     /// For each member, the reload for which it is built aside. Also for each service with a gap,
     /// and each adopter: a reload that builds it aside must not miss what this one brings. It may
@@ -31,8 +31,6 @@ struct Table {
 struct Newest {
     reload: u64,
     check: u64,
-    /// How many requests have not ended.
-    requests: usize,
 }
 
 /// What a caller wants: the number of its request decides whether a newer one supersedes it.
@@ -63,7 +61,7 @@ impl Table {
 impl Reloads {
     /// Adds a request. It supersedes the older ones of the same root: a check only the older
     /// checks. The caller abandons the reload that is returned, if there is one, and wakes the slot
-    /// of the root; and calls `ended` at the end of the request.
+    /// of the root.
     pub(crate) fn request(
         &self,
         root: ServiceIndex,
@@ -73,7 +71,6 @@ impl Reloads {
         table.last += 1;
         let request = ReloadRequest { root, number: table.last, is_check };
         let newest = table.newest.entry(root).or_default();
-        newest.requests += 1;
         match is_check {
             true => newest.check = request.number,
             false => newest.reload = request.number,
@@ -116,16 +113,6 @@ impl Reloads {
                 // The caller has another reference.
                 table.of.remove(&service);
             }
-        }
-    }
-
-    /// Forgets a request that has ended.
-    pub(crate) fn ended(&self, request: &ReloadRequest) {
-        let mut table = lock(&self.0);
-        let Some(newest) = table.newest.get_mut(&request.root) else { return };
-        newest.requests -= 1;
-        if newest.requests == 0 {
-            table.newest.remove(&request.root);
         }
     }
 

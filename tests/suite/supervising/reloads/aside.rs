@@ -244,6 +244,26 @@ fn the_end_of_an_instance_comes_before_the_error_of_its_build() {
 }
 
 #[test]
+fn a_build_that_blocks_for_longer_than_its_timeout_is_refused() {
+    let mut runtime = TestRuntime::new();
+    let (id, clock) = (runtime.service("a"), runtime.clock.clone());
+    let policy = exact().build_timeout(ms(50));
+    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
+    runtime.spawn(supervisor.run(async move |build: Build<u32>| {
+        if build.is_reload() {
+            // In one poll, and then it returns a value.
+            clock.advance(ms(60));
+        }
+        1
+    }));
+    runtime.run_until_idle();
+    let error = reload_one(&mut runtime, id).take().unwrap_err();
+    assert!(matches!(&error, ReloadError::Refused { .. }), "{error:?}");
+    let text = mainstay::error::chain(&error).to_string();
+    assert!(text.contains("50ms"), "{text}");
+}
+
+#[test]
 fn a_prepared_build_has_no_place() {
     let (mut runtime, [config, pool, server]) = super::chain();
     runtime.registry.limit_builds([config.0, pool.0, server.0], 1).unwrap();

@@ -6,7 +6,10 @@
 //! - A handle of the old publication reaches nothing.
 //! - Probes begin anew, and what the old ones have said is forgotten.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    atomic::{AtomicU32, Ordering},
+    mpsc,
+};
 
 use super::*;
 use crate::{supervising::runtime::ms, support};
@@ -169,6 +172,34 @@ fn blocking_bodies_overlap_unless_they_are_exclusive() {
         all_begun(&mut runtime, 0);
         assert_eq!(most.load(Ordering::SeqCst), if exclusive { 1 } else { 2 });
     }
+}
+
+#[test]
+fn a_failure_does_not_wait_for_a_body_that_is_late_since_a_reload() {
+    let mut runtime = TestRuntime::new();
+    let id = runtime.service("a");
+    let policy = exact().stop_timeout(ms(100));
+    let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
+    let (end, until_end) = mpsc::channel::<()>();
+    let until_end = Mutex::new(until_end);
+    let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+        if live.instance().is_some_and(|it| Instance::revision(&it) == 0) {
+            // Nothing is sent: it ends with the test.
+            let _ = until_end.lock().unwrap().recv();
+        } else {
+            let _ = pollster::block_on(live.stopping());
+        }
+    });
+    runtime.spawn(supervisor.run(counts!()));
+    runtime.run_until_idle();
+    assert!(reload_one(&mut runtime, id).is_over());
+    runtime.advance(ms(100));
+    runtime.registry.fail(id, "broken").unwrap();
+    support::until("it backs off", || {
+        runtime.run_until_idle();
+        runtime.state(id) == SupervisorState::BackingOff
+    });
+    drop(end);
 }
 
 #[test]

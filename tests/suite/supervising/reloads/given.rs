@@ -137,7 +137,7 @@ fn a_value_that_a_build_holds_comes_back_after_one_try() {
 #[test]
 fn the_root_keeps_its_dependencies() {
     let mut runtime = TestRuntime::new();
-    let base = supervise(&mut runtime, "base", &[]);
+    let bases = ["first", "second"].map(|name| supervise(&mut runtime, name, &[]).0);
     let id = runtime.service("config");
     let handle = Arc::<Mutex<Option<Live<u32>>>>::default();
     let stored = Arc::clone(&handle);
@@ -146,20 +146,21 @@ fn the_root_keeps_its_dependencies() {
         *stored.lock().unwrap() = Some(live.clone());
         live.stopping().await.map(drop)
     });
-    let from = base.0;
-    // An edge that the build has discovered.
-    runtime.spawn(
-        supervisor
-            .run(async move |build: Build<u32>| build.wait_for(from).await.map(|base| **base)),
-    );
-    runtime.run_until_idle();
-    let live = handle.lock().unwrap().take().unwrap();
-    assert!(pollster::block_on(live.reload(5)).is_ok());
-    assert_eq!(runtime.get(id), Some(5));
-    let instance = runtime.registry.get_arc(id).unwrap();
-    assert_eq!(Instance::built_from(&instance).len(), 1);
-    runtime.registry.fail(from, "broken").unwrap();
-    assert_eq!(runtime.get(id), None);
+    // Edges that the build has discovered.
+    runtime.spawn(supervisor.run(async move |build: Build<u32>| {
+        let [first, second] = bases.map(|base| build.wait_for(base));
+        Ok::<_, BoxError>(**first.await? + **second.await?)
+    }));
+    for base in bases {
+        runtime.advance(exact_backoff());
+        let live = handle.lock().unwrap().take().unwrap();
+        assert!(pollster::block_on(live.reload(5)).is_ok());
+        assert_eq!(runtime.get(id), Some(5));
+        let instance = runtime.registry.get_arc(id).unwrap();
+        assert_eq!(Instance::built_from(&instance).len(), 2);
+        runtime.registry.fail(base, "broken").unwrap();
+        assert_eq!(runtime.get(id), None);
+    }
 }
 
 #[test]

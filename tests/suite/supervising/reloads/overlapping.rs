@@ -101,6 +101,21 @@ fn a_check_supersedes_an_older_check_and_a_reload_both() {
 }
 
 #[test]
+fn a_check_supersedes_an_older_check_that_waits() {
+    let (mut runtime, [config, pool, _]) = super::chain();
+    pool.1.takes(ms(10));
+    let reload = reload(&mut runtime, &config);
+    let [older, newer] = [(); 2].map(|()| {
+        let wait = runtime.registry.check_reload(pool.0);
+        begin(&mut runtime, wait)
+    });
+    assert!(matches!(older.take(), Err(ReloadError::Superseded { .. })));
+    runtime.advance(ms(10));
+    runtime.advance(ms(10));
+    assert!(reload.take().is_ok() && newer.take().is_ok());
+}
+
+#[test]
 fn a_superseded_reload_that_is_not_polled_delays_nothing() {
     let (mut runtime, [config, pool, _]) = super::chain();
     pool.1.takes(ms(10));

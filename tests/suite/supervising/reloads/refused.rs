@@ -4,6 +4,8 @@
 //! - The error names the root, the service that refuses, and the whole cause.
 //! - Nothing is counted, and no backoff begins.
 //! - A root that is not ready, a constant, one without a supervisor, and a foreign id.
+//! - A member that is about to stop.
+//! - The edges of the old instance stay, and nothing keeps the error.
 //! - A new dependency that has changed since the build, or that depends on the member.
 
 use super::*;
@@ -234,4 +236,68 @@ fn the_first_refusal_is_the_error() {
     let error = pollster::block_on(wait).unwrap_err();
     let text = "config was not reloaded: the build of pool failed: out of memory";
     assert_eq!(chain(&error).to_string(), text);
+}
+
+#[test]
+fn a_refused_build_leaves_the_soft_edges_of_the_old_instance() {
+    let mut runtime = TestRuntime::new();
+    let (id, other) = (runtime.service("a"), runtime.service("other"));
+    runtime.supervise(id, exact(), move |build| async move {
+        build.watch(other).map(drop)?;
+        if build.is_reload() { Err::<_, BoxError>("refused".into()) } else { Ok(1) }
+    });
+    runtime.run_until_idle();
+    for _ in 0..2 {
+        let wait = runtime.registry.reload(id);
+        assert!(begin(&mut runtime, wait).take().is_err());
+        assert_eq!(runtime.registry.status(id).unwrap().dependencies.len(), 1);
+    }
+}
+
+/// An error of which one can see whether it was dropped.
+#[derive(Debug)]
+struct Counted(#[expect(dead_code, reason = "it is only held")] Arc<()>);
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("refused")
+    }
+}
+
+impl std::error::Error for Counted {}
+
+#[test]
+fn nothing_keeps_the_error_of_a_reload() {
+    let mut runtime = TestRuntime::new();
+    let (id, errors) = (runtime.service("a"), Arc::new(()));
+    let error = Arc::clone(&errors);
+    runtime.supervise(id, exact(), move |build| {
+        let error = Counted(Arc::clone(&error));
+        async move { if build.is_reload() { Err(error) } else { Ok(1) } }
+    });
+    runtime.run_until_idle();
+    let present = Arc::strong_count(&errors);
+    let wait = runtime.registry.reload(id);
+    let reload = begin(&mut runtime, wait);
+    assert_eq!(Arc::strong_count(&errors), present + 1);
+    drop(reload.take());
+    assert_eq!(Arc::strong_count(&errors), present);
+}
+
+#[test]
+fn a_member_that_is_about_to_stop_has_a_gap_if_the_caller_allows_it() {
+    let (mut runtime, [config, pool, server]) = super::chain();
+    // Its supervisor has not noticed that.
+    let mut stop = runtime.registry.stop(server.0);
+    assert!(poll_once(&mut stop).is_pending());
+    let error = pollster::block_on(runtime.registry.reload(config.0)).unwrap_err();
+    let text = "config was not reloaded: server cannot be built aside: its supervisor is stopping";
+    assert_eq!(error.to_string(), text);
+    config.1.set(2);
+    let mut wait = runtime.registry.reload(config.0).allow_gap();
+    assert!(poll_once(&mut wait).is_pending());
+    let reloaded = begin(&mut runtime, wait).take().unwrap();
+    assert_eq!((reloaded.members.len(), reloaded.restarted.len()), (2, 1));
+    assert!(reloaded.restarted[0].not_ready.is_some(), "{reloaded:?}");
+    assert_eq!(values(&runtime, [&config, &pool, &server]), [Some(2), Some(12), None]);
 }

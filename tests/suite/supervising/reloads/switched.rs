@@ -430,3 +430,24 @@ fn a_service_is_reloaded_before_its_supervisor_has_reported_that_it_is_up() {
     assert_eq!(numbers(&runtime, &a), (0, 1));
     drop(handle);
 }
+
+#[test]
+fn an_attempt_that_has_received_two_old_instances_begins_anew() {
+    let mut runtime = TestRuntime::new();
+    let config = supervise(&mut runtime, "config", &[]);
+    let pool = supervise(&mut runtime, "pool", &[config.0]);
+    let late = supervise(&mut runtime, "late", &[config.0, pool.0]);
+    for service in [&config, &pool] {
+        service.1.set(1);
+    }
+    runtime.registry.fail(late.0, "edited").unwrap();
+    late.1.takes(Duration::from_secs(1));
+    runtime.advance(exact_backoff());
+    assert_eq!((late.1.present(), runtime.get(late.0)), (1, None));
+    // The reload ends this attempt because of each of them.
+    let reloaded = reload(&mut runtime, &config).take().unwrap();
+    assert_eq!(reloaded.members.len(), 2);
+    assert_eq!(late.1.present(), 1);
+    runtime.advance(Duration::from_secs(1));
+    assert_eq!(values(&runtime, [&config, &pool, &late]), [Some(1), Some(2), Some(3)]);
+}

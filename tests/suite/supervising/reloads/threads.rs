@@ -5,15 +5,20 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
+    task::Poll,
     thread,
 };
 
 use super::*;
 use crate::{
     supervising::runtime::on_a_thread,
-    support::{LONG, poll_once, until},
+    support::{LONG, Wakes, poll_once, poll_with, until},
 };
-use mainstay::{Instance, Registry, error::WaitForError, supervise::Live};
+use mainstay::{
+    Instance, Registry,
+    error::WaitForError,
+    supervise::{Live, RestartPolicy},
+};
 
 #[test]
 fn blocking_waits_reload_services_on_threads() {
@@ -89,6 +94,8 @@ fn a_blocking_wait_in_async_code_begins_nothing() {
         assert!(matches!(error, ReloadError::MustAwait(_)));
         let error = registry.check_reload(root).wait_blocking().unwrap_err();
         assert!(matches!(error, ReloadError::MustAwait(_)));
+        let retry = registry.reload(root).retry(RestartPolicy::default());
+        assert!(matches!(retry.wait_blocking(), Err(ReloadError::MustAwait(_))));
         1
     }));
     runtime.run_until_idle();
@@ -216,6 +223,85 @@ fn no_reader_finds_an_exclusive_service_that_is_older_than_a_new_instance() {
     for reader in readers {
         reader.join().unwrap();
     }
+    for thread in supervisors {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_blocking_build_aside_is_told_that_its_instance_has_failed() {
+    let registry = Registry::with_capacity(2).unwrap();
+    let [id, never] = ["a", "never"].map(|name| registry.register::<u32>(name).unwrap());
+    let ((begun, has_begun), (told, was_told)) = (mpsc::channel(), mpsc::channel());
+    let supervisor = on_a_thread(registry.supervise(id).unwrap(), move |build| {
+        if build.is_reload() {
+            let wait = build.wait_for(never);
+            begun.send(()).unwrap();
+            told.send(wait.wait_blocking().unwrap_err()).unwrap();
+        }
+        Ok::<_, BoxError>(1)
+    });
+    registry.wait_ready(id).wait_blocking().unwrap();
+    let mut reload = registry.reload(id);
+    assert!(poll_once(&mut reload).is_pending());
+    has_begun.recv_timeout(LONG).unwrap();
+    // The supervisor is in the builder, and nothing polls the reload.
+    registry.fail(id, "broken").unwrap();
+    let error = was_told.recv_timeout(LONG).expect("the wait ends");
+    let WaitForError::Invalidated(failure) = error else { panic!("{error:?}") };
+    assert_eq!(mainstay::error::chain(&failure).to_string(), "a failed: broken");
+    registry.close();
+    supervisor.join().unwrap();
+}
+
+#[test]
+fn a_service_with_a_gap_that_is_stuck_ends_the_wait() {
+    let registry = Registry::with_capacity(3).unwrap();
+    let [config, port, broken] =
+        ["config", "port", "broken"].map(|name| registry.register::<u32>(name).unwrap());
+    let ((begun, has_begun), (end, until_end)) = (mpsc::channel(), mpsc::channel::<()>());
+    let mut builds = 0;
+    let gives_up = exact().max_failures(1, LONG);
+    let supervisors = [
+        on_a_thread(registry.supervise(config).unwrap(), |_| Ok::<_, BoxError>(1)),
+        on_a_thread(registry.supervise(port).unwrap().exclusive(), move |build| {
+            builds += 1;
+            build.wait_for(config).wait_blocking()?;
+            if builds > 1 {
+                begun.send(()).unwrap();
+                build.wait_for(broken).wait_blocking()?;
+            }
+            Ok::<_, WaitForError>(1)
+        }),
+        on_a_thread(registry.supervise(broken).unwrap().restart_policy(gives_up), move |_| {
+            let _ = until_end.recv();
+            Err("broken")
+        }),
+    ];
+    registry.wait_ready(port).wait_blocking().unwrap();
+    let (wakes, waker) = Wakes::new();
+    let mut reload = registry.reload(config);
+    until("the port begins again", || {
+        poll_with(&mut reload, &waker).is_pending() && has_begun.try_recv().is_ok()
+    });
+    assert!(poll_with(&mut reload, &waker).is_pending());
+    // It is polled only if it was woken.
+    let (mut seen, mut ended) = (wakes.count(), None);
+    drop(end);
+    until("the wait ends", || {
+        let count = wakes.count();
+        if count != seen {
+            seen = count;
+            if let Poll::Ready(result) = poll_with(&mut reload, &waker) {
+                ended = Some(result);
+            }
+        }
+        ended.is_some()
+    });
+    let reloaded = ended.unwrap().unwrap();
+    let why = reloaded.restarted[0].not_ready.as_ref().unwrap();
+    assert_eq!(why.not_ready().unwrap().root(), "broken");
+    registry.close();
     for thread in supervisors {
         thread.join().unwrap();
     }
