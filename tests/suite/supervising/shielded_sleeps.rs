@@ -71,7 +71,7 @@ fn by_every_clock<F: Future<Output = ()>>(test: impl Fn(Arc<dyn Clock>) -> F) {
 }
 
 /// Begins a sleep, and polls it before its time has come: on a busy machine a short one may be over
-/// by then. Returns the sleep, its end, and what the poll has returned.
+/// before its first poll. Returns the sleep, its end, and what the poll has returned.
 fn begin_sleep<T>(
     clock: &dyn Clock,
     mut poll: impl FnMut(&mut Sleep) -> Option<T>,
