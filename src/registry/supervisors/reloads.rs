@@ -122,3 +122,25 @@ impl Reloads {
         reload.filter(|reload| !reload.is_over())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::registry::ReloadKind;
+
+    #[test]
+    fn a_reload_that_is_over_is_kept_until_it_is_forgotten() {
+        let reloads = Reloads::default();
+        let [root, member] = [0, 1].map(ServiceIndex::new);
+        let (request, _) = reloads.request(root, false);
+        let (gaps, adopters) = (BTreeSet::new(), BTreeMap::new());
+        let members = vec![root, member];
+        let reload = Reload::new(root, members, gaps, adopters, ReloadKind::All, None);
+        assert!(matches!(reloads.begin(&request, &reload), Begun::Now));
+        assert_eq!(Arc::strong_count(&reload), 3);
+        reloads.forget(&reload);
+        assert_eq!(Arc::strong_count(&reload), 1);
+    }
+}

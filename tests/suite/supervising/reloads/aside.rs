@@ -274,23 +274,54 @@ fn a_prepared_build_has_no_place() {
 
 #[test]
 fn the_new_instance_keeps_the_edge_of_its_watch() {
+    for waits_before in [false, true] {
+        let mut runtime = TestRuntime::new();
+        let (id, other) = (runtime.service("a"), supervise(&mut runtime, "other", &[]).0);
+        let supervisor = runtime.registry.supervise(id).unwrap();
+        runtime.spawn(supervisor.run(async move |build: Build<u32>| {
+            if build.is_reload() {
+                if waits_before {
+                    build.wait_to_start(other).await?;
+                }
+                build.watch(other).map(drop)?;
+            }
+            Ok::<_, BoxError>(1)
+        }));
+        runtime.run_until_idle();
+        let dependencies = |runtime: &TestRuntime| {
+            let status = runtime.registry.status(id).unwrap();
+            status.dependencies.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(dependencies(&runtime), Vec::<String>::new());
+        reload_one(&mut runtime, id).take().unwrap();
+        assert_eq!(dependencies(&runtime), ["other"]);
+    }
+}
+
+#[test]
+fn a_wait_returns_when_its_build_aside_has_a_place_again() {
     let mut runtime = TestRuntime::new();
-    let (id, other) = (runtime.service("a"), runtime.service("other"));
-    let supervisor = runtime.registry.supervise(id).unwrap();
-    runtime.spawn(supervisor.run(async move |build: Build<u32>| {
-        if build.is_reload() {
-            build.watch(other).map(drop)?;
-        }
-        Ok::<_, BoxError>(1)
-    }));
-    runtime.run_until_idle();
-    let dependencies = |runtime: &TestRuntime| {
-        let status = runtime.registry.status(id).unwrap();
-        status.dependencies.iter().map(|it| it.name.to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!(dependencies(&runtime), Vec::<String>::new());
-    reload_one(&mut runtime, id).take().unwrap();
-    assert_eq!(dependencies(&runtime), ["other"]);
+    let config = runtime.service("config");
+    // It is polled before `config`, and so it builds first.
+    let pool = supervise(&mut runtime, "pool", &[config]);
+    let config = supervise(&mut runtime, "config", &[]);
+    let other = supervise(&mut runtime, "other", &[]);
+    runtime.registry.limit_builds([config.0, pool.0, other.0], 1).unwrap();
+    for (service, takes) in [(&config, 10), (&other, 10), (&pool, 5)] {
+        service.1.takes(ms(takes));
+    }
+    let both = reload(&mut runtime, &config);
+    let beside = reload(&mut runtime, &other);
+    let present = || [&config, &pool, &other].map(|service| service.1.present());
+    assert_eq!(present(), [1, 1, 0], "a build that waits has no place");
+    runtime.advance(ms(10));
+    assert_eq!(present(), [0, 1, 1]);
+    runtime.advance(ms(10));
+    assert!(beside.take().is_ok() && !both.is_over());
+    runtime.advance(ms(4));
+    assert!(!both.is_over(), "its place was free after 20 ms");
+    runtime.advance(ms(1));
+    assert_eq!(both.take().unwrap().members.len(), 2);
 }
 
 #[test]

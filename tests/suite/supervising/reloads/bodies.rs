@@ -180,9 +180,10 @@ fn a_failure_does_not_wait_for_a_body_that_is_late_since_a_reload() {
     let id = runtime.service("a");
     let policy = exact().stop_timeout(ms(100));
     let supervisor = runtime.registry.supervise(id).unwrap().restart_policy(policy);
-    let (end, until_end) = mpsc::channel::<()>();
+    let ((end, until_end), (begun, has_begun)) = (mpsc::channel::<()>(), mpsc::channel());
     let until_end = Mutex::new(until_end);
     let supervisor = supervisor.body_blocking(move |live: Live<u32>| {
+        begun.send(()).unwrap();
         if live.instance().is_some_and(|it| Instance::revision(&it) == 0) {
             // Nothing is sent: it ends with the test.
             let _ = until_end.lock().unwrap().recv();
@@ -192,7 +193,9 @@ fn a_failure_does_not_wait_for_a_body_that_is_late_since_a_reload() {
     });
     runtime.spawn(supervisor.run(counts!()));
     runtime.run_until_idle();
+    has_begun.recv_timeout(support::LONG).unwrap();
     assert!(reload_one(&mut runtime, id).is_over());
+    has_begun.recv_timeout(support::LONG).unwrap();
     runtime.advance(ms(100));
     runtime.registry.fail(id, "broken").unwrap();
     support::until("it backs off", || {
