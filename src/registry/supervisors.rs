@@ -383,6 +383,13 @@ impl Supervisors {
         reload.shown(store, index, self.now())
     }
 
+    /// Returns whether the supervisor is in a builder that builds aside: a blocking one notices
+    /// nothing else before it returns.
+    pub(super) fn builds_aside(&self, index: ServiceIndex) -> bool {
+        let reload = self.control(index).and_then(|control| control.reload());
+        reload.is_some_and(|reload| reload.is_building(index))
+    }
+
     /// Returns whether, and why, the instance of this generation is stale.
     pub(super) fn stale(&self, index: ServiceIndex, generation: Generation) -> Option<Stale> {
         let control = self.control(index)?;

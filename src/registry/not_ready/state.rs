@@ -27,6 +27,9 @@ pub(in crate::registry) enum State {
     /// An attempt by hand is in progress.
     Starting,
     WaitingFor(Cow<'static, str>),
+    /// Its supervisor is in the builder, which builds for a reload that is over.
+    #[cfg(feature = "supervise")]
+    BuildingAside,
     #[cfg(feature = "supervise")]
     // Boxed: it is much larger than the others.
     Supervised(Box<SupervisorStatus>),
@@ -81,7 +84,10 @@ impl State {
         if let Some(status) = status {
             return match status.state {
                 // The supervisor has not noticed the failure yet.
-                SupervisorState::Up | SupervisorState::Completed => (Self::Down, None),
+                SupervisorState::Up | SupervisorState::Completed => {
+                    let builds_aside = inner.supervisors.builds_aside(index);
+                    (if builds_aside { Self::BuildingAside } else { Self::Down }, None)
+                }
                 SupervisorState::Building => Self::awaited(inner, index, tag)
                     .unwrap_or_else(|| (Self::Supervised(Box::new(status)), None)),
                 _ => {
@@ -154,6 +160,8 @@ impl State {
                 false
             }
             #[cfg(feature = "supervise")]
+            Self::BuildingAside => false,
+            #[cfg(feature = "supervise")]
             Self::Supervised(status) => {
                 matches!(status.state, SupervisorState::NotRunning | SupervisorState::Building)
             }
@@ -198,6 +206,8 @@ impl fmt::Display for State {
             Self::Ended => f.write_str("ended, begins again after its dependencies"),
             Self::Starting => f.write_str("starting"),
             Self::WaitingFor(what) => write!(f, "waiting for {what}"),
+            #[cfg(feature = "supervise")]
+            Self::BuildingAside => f.write_str("waiting for its build aside to return"),
             #[cfg(feature = "supervise")]
             Self::Supervised(status) if status.state == SupervisorState::NotRunning => {
                 write!(f, "its supervisor is {status}")

@@ -308,6 +308,13 @@ impl Reload {
         self.kind == ReloadKind::Check
     }
 
+    /// Returns whether the builder of a member was called and has not returned a new instance.
+    pub(super) fn is_building(&self, member: ServiceIndex) -> bool {
+        let mut state = self.lock();
+        let progress = self.progress(&mut state, member);
+        progress.is_some_and(|it| matches!(it.aside, Aside::Building { .. }))
+    }
+
     /// Returns what the status of a member shows.
     pub(super) fn shown(
         &self,

@@ -255,6 +255,37 @@ fn a_blocking_build_aside_is_told_that_its_instance_has_failed() {
 }
 
 #[test]
+fn a_service_that_has_failed_waits_for_its_blocking_build_aside() {
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register::<u32>("a").unwrap();
+    let ((begun, has_begun), (end, until_end)) = (mpsc::channel(), mpsc::channel::<()>());
+    let supervisor = on_a_thread(registry.supervise(id).unwrap(), move |build| {
+        if build.is_reload() {
+            begun.send(()).unwrap();
+            let _ = until_end.recv();
+        }
+        Ok::<_, BoxError>(1)
+    });
+    registry.wait_ready(id).wait_blocking().unwrap();
+    let mut reload = registry.reload(id);
+    assert!(poll_once(&mut reload).is_pending());
+    has_begun.recv_timeout(LONG).unwrap();
+    registry.fail(id, "broken").unwrap();
+    let why = || registry.status(id).unwrap().not_ready.map(|why| why.to_string());
+    let expected = "a: waiting for its build aside to return: broken";
+    assert_eq!(why().as_deref(), Some(expected));
+    let Err(error) = registry.get(id) else { panic!("it is down") };
+    assert!(mainstay::error::chain(&error).to_string().contains("build aside"), "{error}");
+    drop(reload);
+    assert_eq!(why().as_deref(), Some(expected), "also when the reload is over");
+    drop(end);
+    registry.wait_ready(id).wait_blocking_timeout(LONG).unwrap();
+    assert_eq!(registry.status(id).unwrap().generation, 1);
+    registry.close();
+    supervisor.join().unwrap();
+}
+
+#[test]
 fn a_service_with_a_gap_that_is_stuck_ends_the_wait() {
     let registry = Registry::with_capacity(3).unwrap();
     let [config, port, broken] =
