@@ -19,13 +19,19 @@
 #![cfg(any(loom, crossbeam_loom))]
 
 #[cfg(all(loom, feature = "supervise"))]
+mod found;
+#[cfg(all(loom, feature = "supervise"))]
 mod paused_clock;
 #[cfg(loom)]
 mod providers;
 mod runner;
 #[cfg(all(loom, feature = "supervise"))]
+mod stalled;
+#[cfg(all(loom, feature = "supervise"))]
 mod switching;
 
+#[cfg(all(loom, feature = "supervise"))]
+pub use found::{Found, assert_at_once, assert_reads};
 #[cfg(all(loom, feature = "supervise"))]
 pub use paused_clock::PausedClock;
 #[cfg(loom)]
@@ -34,7 +40,9 @@ pub use providers::{
 };
 pub use runner::model;
 #[cfg(all(loom, feature = "supervise"))]
+pub use stalled::{Stall, Stalled};
+#[cfg(all(loom, feature = "supervise"))]
 pub use switching::{
-    Up, assert_rests_on_current, chain, prepare, reload_chain, reload_diamond, up_chain,
+    DIAMOND, Up, assert_rests_on_current, chain, prepare, reload_chain, reload_diamond, up_chain,
     up_diamond, version,
 };

@@ -59,7 +59,7 @@ pub fn up_diamond() -> (Registry, [Id; 4], [Up; 4]) {
 }
 
 /// The dependencies of each service of a diamond.
-const DIAMOND: [&[usize]; 4] = [&[], &[0], &[0], &[1, 2]];
+pub const DIAMOND: [&[usize]; 4] = [&[], &[0], &[0], &[1, 2]];
 
 /// Prepares a reload of these services of a diamond.
 pub fn reload_diamond(

@@ -3,9 +3,9 @@
 //! ```text
 //!     0     switch of all four, or of 1 and 3 only
 //!    / \
-//!   1   2   reader: a side, the other side, the top
-//!    \ /    failer: any of them
-//!     3     another switch: of all four, of 2 and 3
+//!   1   2   reader: three of them, one after the other, cached or at one instant
+//!    \ /    another switch: of all four, or of 2 and 3
+//!     3
 //! ```
 //!
 //! What must not happen: a reader finds one side new, and then the other side old; the top
@@ -13,12 +13,14 @@
 #![cfg(loom)]
 
 use loom::thread::spawn;
-use mainstay::{Registry, models::Reload};
+use mainstay::{Guard, Registry, models::Reload};
 use mainstay_loom_tests::{
-    Id, Up, assert_rests_on_current, join, model, reload_diamond, up_diamond, version,
+    Found, Id, Stall, Up, assert_at_once, assert_rests_on_current, join, model, reload_diamond,
+    up_diamond, version,
 };
 
 const ALL: &[usize] = &[0, 1, 2, 3];
+const PART: &[usize] = &[1, 3];
 
 /// A diamond, and a reload of these services that is prepared.
 fn diamond(members: &[usize]) -> (Registry, [Id; 4], [Up; 4], Reload) {
@@ -60,53 +62,88 @@ fn a_reader_never_goes_back_from_the_top() {
 
 #[test]
 fn a_reader_never_goes_back_over_a_part() {
-    check_gets("a reader never goes back over a part", &[1, 3], [3, 1, 3]);
+    check_gets("a reader never goes back over a part", PART, [3, 1, 3]);
 }
 
-/// One of the diamond fails, and all are built again that can be. (Preemption bound: 1.)
-fn check_fails(name: &str, members: &'static [usize], failed: usize) {
+/// Cached readers of these members, and a plain read. (Preemption bound: 1.)
+fn check_cached(name: &str, order: [usize; 2], plain: usize) {
     model(name, Some(1), move || {
-        let (registry, ids, up, reload) = diamond(members);
-        let switch = spawn(move || reload.commit());
-        let failer = spawn({
+        let (registry, ids, up, reload) = diamond(ALL);
+        let mut cached = order.map(|at| registry.cached(ids[at]).expect("of this registry"));
+        for cached in &mut cached {
+            cached.get().expect("ready");
+        }
+        let switch = spawn(move || assert!(reload.commit()));
+        let reader = spawn({
             let registry = registry.clone();
             move || {
-                registry.fail(ids[failed], "edited").expect("of this registry");
-                for above in [failed, 3] {
-                    assert!(registry.get(ids[above]).is_err(), "A2: readable after its failure");
-                }
-                let again = (failed != 3).then(|| up[failed].1.try_build(&[ids[0]]));
-                let top = up[3].1.try_build(&[ids[1], ids[2]]);
-                (up, again, top)
+                let [first, second] =
+                    cached.each_mut().map(|cached| cached.get().expect("R2: ready").version);
+                let third = version(&registry, ids[plain]);
+                assert!(first <= second && second <= third, "R1: {first}, {second}, {third}");
+                cached
             }
         });
-        let committed = join(switch);
-        let up = join(failer);
-        assert_rests_on_current(&registry, &ids);
-        // Each is built again, or is new if the switch was committed, or is down.
-        for (at, &id) in ids.iter().enumerate() {
-            if let Ok(found) = registry.get(id) {
-                let is_new = found.version == 1;
-                assert!(!is_new || committed && members.contains(&at), "S2: {at} is new");
-            }
+        join(switch);
+        for cached in &mut join(reader) {
+            let found = cached.get().expect("R2: ready").version;
+            assert_eq!(found, 1, "R1: a cached reader has kept an old instance");
         }
         drop(up);
     });
 }
 
 #[test]
-fn a_side_fails_and_comes_back() {
-    check_fails("a side fails and comes back", ALL, 1);
+fn cached_readers_never_go_back_from_side_to_side() {
+    check_cached("cached readers never go back from side to side", [2, 1], 3);
 }
 
 #[test]
-fn the_top_fails_and_comes_back() {
-    check_fails("the top fails and comes back", ALL, 3);
+fn cached_readers_never_go_back_from_the_top() {
+    check_cached("cached readers never go back from the top", [3, 1], 0);
 }
 
 #[test]
-fn the_side_that_is_no_member_fails_and_comes_back() {
-    check_fails("the side that is no member fails and comes back", &[1, 3], 2);
+fn cached_readers_never_go_back_from_the_root() {
+    check_cached("cached readers never go back from the root", [0, 3], 2);
+}
+
+/// The instances are installed; the rest of the switch, and a read of several members at one
+/// instant. (Preemption bound: 1.)
+fn check_get_all(name: &str, members: &'static [usize], order: [usize; 2]) {
+    model(name, Some(1), move || {
+        let (registry, ids, up, mut reload) = diamond(members);
+        let stalled = Stall::after_last(&mut reload).begin(reload);
+        let reader = spawn({
+            let registry = registry.clone();
+            move || {
+                let [a, b] = order.map(|at| ids[at]);
+                let (x, y) = registry.get_all((a, b)).expect("R2: ready");
+                let found = [(a, x), (b, y)];
+                let found = found.map(|(id, guard)| Found::of(id, Guard::instance(&guard)));
+                let members: Vec<Id> = members.iter().map(|&at| ids[at]).collect();
+                assert_at_once(found.into(), &members, true);
+            }
+        });
+        assert!(stalled.end(), "nothing prevents the switch");
+        join(reader);
+        drop(up);
+    });
+}
+
+#[test]
+fn get_all_of_both_sides_finds_all_old_or_all_new() {
+    check_get_all("get all of both sides", ALL, [1, 2]);
+}
+
+#[test]
+fn get_all_of_the_top_and_the_root_finds_all_old_or_all_new() {
+    check_get_all("get all of the top and the root", ALL, [3, 0]);
+}
+
+#[test]
+fn get_all_over_a_part_finds_all_old_or_all_new() {
+    check_get_all("get all over a part", PART, [1, 3]);
 }
 
 /// Both have the top as a member. (Preemption bound: 2.)
@@ -125,10 +162,10 @@ fn check_two(name: &str, one: &'static [usize], two: &'static [usize]) {
 
 #[test]
 fn one_of_two_reloads_of_both_sides_is_committed() {
-    check_two("one of two reloads of both sides is committed", &[1, 3], &[2, 3]);
+    check_two("one of two reloads of both sides is committed", PART, &[2, 3]);
 }
 
 #[test]
 fn one_of_a_reload_of_all_and_one_of_a_part_is_committed() {
-    check_two("one of a reload of all and one of a part is committed", ALL, &[1, 3]);
+    check_two("one of a reload of all and one of a part is committed", ALL, PART);
 }

@@ -8,74 +8,26 @@
 //! What must not happen: one of the others waits for the switch, which is a deadlock here.
 #![cfg(loom)]
 
-use loom::{
-    sync::{Arc, Condvar, Mutex},
-    thread::{JoinHandle, spawn},
-};
+use loom::thread::spawn;
 use mainstay::{Registry, models::Reload};
 use mainstay_loom_tests::{
-    Id, Up, Value, assert_rests_on_current, join, model, prepare, up_chain, version,
+    Id, Stall, Stalled, Up, Value, assert_rests_on_current, join, model, prepare, up_chain, version,
 };
-
-/// Is open from some time on.
-struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(false), Condvar::new()))
-    }
-
-    fn open(&self) {
-        *self.0.lock().expect("no panic") = true;
-        self.1.notify_one();
-    }
-
-    fn pass(&self) {
-        let mut is_open = self.0.lock().expect("no panic");
-        while !*is_open {
-            is_open = self.1.wait(is_open).expect("no panic");
-        }
-    }
-}
-
-/// A switch that is paused.
-struct Stalled {
-    continues: Arc<Gate>,
-    switch: JoinHandle<bool>,
-}
-
-impl Stalled {
-    /// Lets the switch end. Returns whether it is committed.
-    fn end(self) -> bool {
-        self.continues.open();
-        join(self.switch)
-    }
-}
 
 /// `1 -> 0`, both up, and a switch that is paused after it has installed the new instance of
 /// this one.
 fn stalled(installed: usize) -> (Registry, [Id; 2], [Up; 2], Stalled) {
     let (registry, [x, y], up) = up_chain(&[]);
-    let [reached, continues] = [Gate::new(), Gate::new()];
-    let stall = {
-        let (reached, continues) = (Arc::clone(&reached), Arc::clone(&continues));
-        move || {
-            reached.open();
-            continues.pass();
-        }
-    };
     let mut reload = Reload::new(&registry);
-    prepare(&mut reload, &up[0].0, x, &[]);
-    if installed == 0 {
-        reload.stall(stall.clone());
+    let mut stall = None;
+    for (at, from) in [&[][..], &[x]].into_iter().enumerate() {
+        prepare(&mut reload, &up[at].0, [x, y][at], from);
+        if installed == at {
+            stall = Some(Stall::after_last(&mut reload));
+        }
     }
-    prepare(&mut reload, &up[1].0, y, &[x]);
-    if installed == 1 {
-        reload.stall(stall);
-    }
-    let switch = spawn(move || reload.commit());
-    reached.pass();
-    (registry, [x, y], up, Stalled { continues, switch })
+    let stalled = stall.expect("of one of the two").begin(reload);
+    (registry, [x, y], up, stalled)
 }
 
 /// Each kind of read, on a thread of its own, beside a replacement. (Preemption bound: 2.)
