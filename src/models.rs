@@ -8,7 +8,7 @@ mod stalled;
 
 #[cfg(loom)]
 pub use self::receiver::{Receiver, into_value};
-pub use self::reload::{NotBuilt, Reload, number, replace};
+pub use self::reload::{NotBuilt, Reload, fail_publication, number, replace};
 
 /// A generation and a revision.
 pub type Number = (u64, u64);

@@ -127,6 +127,28 @@ fn the_dependent_that_prevents_a_switch_fails() {
     });
 }
 
+/// The new instance of the dependent was built from the old one of the dependency. (Preemption
+/// bound: 2.)
+#[test]
+fn a_member_that_was_built_from_an_old_instance_prevents_the_switch() {
+    let name = "a member that was built from an old instance prevents the switch";
+    model(name, Some(2), || {
+        let (registry, [x, y], up) = up_chain(&[]);
+        let mut reload = Reload::new(&registry);
+        prepare(&mut reload, &up[1].0, y, &[x]);
+        prepare(&mut reload, &up[0].0, x, &[]);
+        let switch = spawn(move || assert!(!reload.commit(), "I2: built from an old instance"));
+        let reader = spawn({
+            let registry = registry.clone();
+            move || assert_eq!([y, x].map(|id| version(&registry, id)), [0; 2], "R3")
+        });
+        join(switch);
+        join(reader);
+        assert_rests_on_current(&registry, &[x, y]);
+        drop(up);
+    });
+}
+
 /// The reload is abandoned before it is switched: nothing of it remains.
 #[test]
 fn a_reload_that_is_dropped_leaves_nothing() {

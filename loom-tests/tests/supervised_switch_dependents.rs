@@ -130,7 +130,59 @@ fn an_attempt_with_an_old_instance_is_void_or_prevents_the_switch() {
     });
 }
 
-/// As before, and a cascade fails the dependent at the same time. (Preemption bound: 1.)
+/// The dependent is built again as soon as it is down, and the publication of the void attempt may
+/// still be in progress. (Preemption bound: 2.)
+#[test]
+fn a_void_attempt_publishes_nothing_in_place_of_the_next_one() {
+    let name = "a void attempt publishes nothing in place of the next one";
+    model(name, Some(2), || {
+        let (registry, [x, y], [of_x, of_y], x_up, reload) = one_member(&[]);
+        let attempt = of_y.attempt();
+        let old = now_or_never(attempt.wait_for(x)).expect("ready").expect("ready");
+        let switch = spawn(move || {
+            let committed = reload.commit();
+            let again = if committed { of_y.try_build(&[x]) } else { None };
+            (committed, again, of_y)
+        });
+        let publisher = spawn(move || attempt.ready(Value::new(0)).map_err(Box::new));
+        let (committed, again, of_y) = join(switch);
+        let published = join(publisher);
+        assert_ne!(committed, published.is_ok(), "I2: exactly one of the two");
+        assert_eq!(again.is_some(), committed, "A1: the next attempt is refused");
+        assert!(registry.get(y).is_ok(), "A1: the instance of the next one is gone");
+        assert_rests_on_current(&registry, &[x, y]);
+        drop((old, published, again, x_up, of_x, of_y));
+    });
+}
+
+/// The dependent has failed before, with another service. (Preemption bound: 2.)
+#[test]
+fn the_failure_of_a_void_attempt_is_its_own() {
+    model("the failure of a void attempt is its own", Some(2), || {
+        let (registry, [x, _, z], [of_x, of_y, of_z]) = services(&[]);
+        let (x_up, z_up) = (of_x.start(&[]), of_z.start(&[]));
+        let y_up = of_y.start(&[z]);
+        registry.fail(z, "edited").expect("of this registry");
+        drop(y_up);
+        let mut reload = Reload::new(&registry);
+        prepare(&mut reload, &x_up, x, &[]);
+        let attempt = of_y.attempt();
+        let old = now_or_never(attempt.wait_for(x)).expect("ready").expect("ready");
+        let switch = spawn(move || reload.commit());
+        let publisher = spawn(move || attempt.ready(Value::new(0)).map_err(Box::new));
+        let committed = join(switch);
+        let published = join(publisher);
+        assert_ne!(committed, published.is_ok(), "I2: exactly one of the two");
+        if let Err(error) = &published {
+            let ReadyError::Invalidated { failure, .. } = &**error else { panic!("{error}") };
+            assert_eq!(failure.root, "1", "F: {failure:?}");
+            assert!(matches!(failure.reason, Reason::Reloaded { .. }), "F: {failure:?}");
+        }
+        drop((old, published, x_up, z_up, of_x, of_y, of_z));
+    });
+}
+
+/// An attempt has received the old instance, and a cascade fails the dependent at the same time. (Preemption bound: 1.)
 #[test]
 fn a_void_attempt_fails_at_the_same_time() {
     model("a void attempt fails at the same time", Some(1), || {

@@ -174,3 +174,29 @@ fn an_outside_dependency_fails() {
 fn a_new_dependency_fails() {
     check_outside("a new dependency fails", false);
 }
+
+/// The old instance was built from it, and the new one is not. (Preemption bound: 2.)
+#[test]
+fn a_dependency_that_is_needed_no_more_fails() {
+    model("a dependency that is needed no more fails", Some(2), || {
+        let (registry, [z, x], [of_z, of_x]) = services(&[]);
+        let z_up = of_z.start(&[]);
+        let x_up = of_x.start(&[z]);
+        let mut reload = Reload::new(&registry);
+        prepare(&mut reload, &x_up, x, &[]);
+        let switch = spawn(move || reload.commit());
+        let failer = spawn({
+            let registry = registry.clone();
+            move || {
+                registry.fail(z, "edited").expect("of this registry");
+                let found = registry.get(x).map_or(1, |found| found.version);
+                assert_eq!(found, 1, "I1: the old instance after the failure");
+            }
+        });
+        let committed = join(switch);
+        join(failer);
+        assert!(committed || registry.get(x).is_err(), "I2: it outlives what it was built from");
+        assert_rests_on_current(&registry, &[z, x]);
+        drop((z_up, x_up, of_z, of_x));
+    });
+}

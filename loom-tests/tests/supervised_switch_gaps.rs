@@ -111,3 +111,26 @@ fn an_adopter_is_passed_in_its_generation_only() {
         drop((up, x_up, of_x));
     });
 }
+
+/// The new instance was built from a service with a gap, and the old one was not. (Preemption
+/// bound: 2.)
+#[test]
+fn a_member_that_was_built_from_a_service_with_a_gap_prevents_the_switch() {
+    let name = "a member that was built from a service with a gap prevents the switch";
+    model(name, Some(2), || {
+        let (registry, [z, x], [of_z, of_x]) = services(&[]);
+        let (z_up, x_up) = (of_z.start(&[]), of_x.start(&[]));
+        let mut reload = Reload::new(&registry);
+        prepare(&mut reload, &x_up, x, &[z]);
+        reload.restart(z);
+        let switch = spawn(move || assert!(!reload.commit(), "I2: built from what goes down"));
+        let reader = spawn({
+            let registry = registry.clone();
+            move || assert_eq!([z, x].map(|id| version(&registry, id)), [0; 2], "R2, R3")
+        });
+        join(switch);
+        join(reader);
+        assert_rests_on_current(&registry, &[z, x]);
+        drop((z_up, x_up, of_z, of_x));
+    });
+}

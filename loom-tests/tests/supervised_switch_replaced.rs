@@ -17,7 +17,10 @@ use loom::{
     },
     thread::spawn,
 };
-use mainstay::{FailOutcome, models::Reload};
+use mainstay::{
+    FailOutcome, Instance,
+    models::{Reload, fail_publication},
+};
 use mainstay_loom_tests::{Value, chain, join, model, prepare, services, version};
 
 /// The version of the replacement. It is newer than that of the switch, if that is committed.
@@ -63,6 +66,30 @@ fn a_replacement_of_a_dependency_aborts_or_follows() {
 #[test]
 fn a_replacement_of_a_dependent_aborts_or_follows() {
     check_replaced("a replacement of a dependent aborts or follows", 1);
+}
+
+/// The thread that replaces a new instance has observed it. The old instance of the other member is
+/// kept, as by a reader. (Preemption bound: 1.)
+#[test]
+fn a_thread_that_replaces_a_new_instance_finds_no_old_one() {
+    model("a thread that replaces a new instance finds no old one", Some(1), || {
+        let (registry, [x, y], [x_up, y_up], reload) = chain();
+        let held = registry.get_arc(y).expect("ready");
+        let switch = spawn(move || reload.commit());
+        let replacer = spawn({
+            let registry = registry.clone();
+            move || {
+                x_up.0.replace(Value::new(REPLACEMENT)).expect("nothing fails");
+                let replaced = registry.get_arc(x).expect("R2: ready");
+                let is_of_the_new_one = Instance::revision(&replaced) == 2;
+                let other = version(&registry, y);
+                assert!(!is_of_the_new_one || other == 1, "R1: new, then {other}");
+                x_up
+            }
+        });
+        join(switch);
+        drop((join(replacer), y_up, held));
+    });
 }
 
 /// Preemption bound: 1.
@@ -133,6 +160,31 @@ fn exactly_the_old_instance_of_a_dependency_fails() {
 #[test]
 fn exactly_the_old_instance_of_a_dependent_fails() {
     check_exactly("exactly the old instance of a dependent fails", 1);
+}
+
+/// As the return of a body of a member: its publication fails, or the switch has ended it.
+/// (Preemption bound: 2.)
+fn check_publication(name: &str, failed: usize) {
+    model(name, Some(2), move || {
+        let (registry, ids, running, reload) = chain();
+        let switch = spawn(move || reload.commit());
+        let failer = spawn(move || (fail_publication(&running[failed].0, 0), running));
+        let committed = join(switch);
+        let (has_failed, running) = join(failer);
+        assert_ne!(committed, has_failed, "S20: exactly one of the two");
+        assert_eq!(registry.get(ids[failed]).is_ok(), committed, "S20: the new one has failed");
+        drop(running);
+    });
+}
+
+#[test]
+fn the_publication_of_a_dependency_fails_or_is_over() {
+    check_publication("the publication of a dependency fails or is over", 0);
+}
+
+#[test]
+fn the_publication_of_a_dependent_fails_or_is_over() {
+    check_publication("the publication of a dependent fails or is over", 1);
 }
 
 /// The failure of exactly the instance that a reader has found. (Preemption bound: 1.)

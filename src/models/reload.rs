@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::Arc,
 };
 
 use super::{Number, stalled::Stalled};
 use crate::{
-    AnyId, Generation, Instance, Registry, Running, ServiceId,
+    AnyId, Generation, Instance, Reason, Registry, Running, ServiceId,
     error::ReplaceError,
     instance::{InstanceNumber, Origin},
     numbers::{ServiceIndex, UnixTime},
-    store::{Decision, Member, Outsiders, Prepared, UsedEdges},
+    store::{Decision, Member, Outsiders, Prepared, Target, UsedEdges},
 };
 
 /// A reload by hand: its members are prepared one after the other, and then switched.
@@ -121,6 +122,14 @@ pub fn replace<T: Send + Sync + 'static>(
     value: T,
 ) -> Result<(), ReplaceError<T>> {
     running.replace_of(Some(first), value, Instance::origin(old).clone())
+}
+
+/// As the return of a body: fails the publication that has begun with the instance of revision
+/// `first`, unless a reload has ended it. Returns whether this call has.
+pub fn fail_publication<T: Send + Sync + 'static>(running: &Running<T>, first: u64) -> bool {
+    let target = Target::publication(running.generation(), first);
+    let reason = Reason::error(io::Error::other("returned"));
+    running.registry.cascade(running.id.index(), target, reason).is_ok()
 }
 
 /// The generation and the revision of an instance.

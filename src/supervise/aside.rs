@@ -480,3 +480,32 @@ impl<T: Send + Sync + 'static> Build<T> {
         self.shared.aside.is_some()
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{AsideBuild, BTreeMap, Generation, Registry, Reload};
+    use crate::registry::ReloadKind;
+
+    #[test]
+    fn an_edge_that_is_added_after_the_end_of_the_build_is_removed() {
+        let registry = Registry::with_capacity(2).unwrap();
+        let [x, y] = ["x", "y"].map(|name| registry.register::<u8>(name).unwrap());
+        let provider = registry.provide(x).unwrap();
+        let _running = provider.begin().wait_blocking().unwrap().ready(0).unwrap();
+        let (store, [x_index, y_index]) = (registry.store(), [x, y].map(|id| id.index()));
+        let (gaps, adopters) = (BTreeSet::new(), BTreeMap::new());
+        let reload = Reload::new(x_index, vec![x_index], gaps, adopters, ReloadKind::All, None);
+        let aside = AsideBuild::new(&reload);
+        let wait = || aside.discover(store, (x_index, Generation::FIRST), y_index).is_ok();
+        let edges = || registry.status(x).unwrap().dependencies.len();
+        assert!(wait());
+        assert_eq!(edges(), 1);
+        aside.release(store, x_index, false);
+        assert_eq!(edges(), 0);
+        // A wait of a `Build` that was kept has found the reload in progress, and comes later.
+        assert!(wait());
+        assert_eq!(edges(), 0);
+    }
+}
