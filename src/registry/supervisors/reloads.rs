@@ -123,7 +123,7 @@ impl Reloads {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
