@@ -11,6 +11,8 @@ mod failing;
 mod graphs;
 mod handles;
 mod inspecting;
+#[cfg(feature = "supervise")]
+mod reloading;
 mod services;
 #[cfg(feature = "supervise")]
 mod tolerating;
@@ -48,6 +50,8 @@ pub fn operations() -> Vec<Operation> {
         ending::OPERATIONS,
         #[cfg(feature = "supervise")]
         tolerating::OPERATIONS,
+        #[cfg(feature = "supervise")]
+        reloading::OPERATIONS,
     ]
     .concat()
 }
