@@ -11,14 +11,15 @@
 use std::{mem, sync::Arc, task::Poll, time::Instant};
 
 use mainstay::{
-    Attempt, Cached, FailOutcome, Guard, Instance, Phase, Provider, Registry, Running, ServiceId,
-    Watch, WatchEvent,
-    error::{GetAllError, GetError, WaitForError, WatchError},
+    Attempt, FailOutcome, Instance, Phase, Provider, Registry, Running, ServiceId, Watch,
+    WatchEvent,
+    error::{WaitForError, WatchError},
 };
 
 use super::{
     Figures,
     lifetimes::{self, Event, SERVICES, Value},
+    reading::Reads,
     record::{Bounds, Gate, Recorded, Recorder, Table, crew},
     support::{Random, Seed, poll_once},
 };
@@ -163,7 +164,7 @@ struct Player<'a> {
     recorder: Recorder<Event>,
     random: &'a mut Random,
     hands: Vec<Hand>,
-    cached: Vec<Cached<Value>>,
+    reads: Reads<'a>,
     watched: Vec<Watcher>,
     /// An instance that it has read and may report.
     met: Option<Arc<Instance<Value>>>,
@@ -197,7 +198,7 @@ impl Player<'_> {
                     self.read(below);
                     self.read(service);
                 }
-                40..50 => self.read_all(),
+                40..50 => self.reads.all(&mut self.recorder, self.random),
                 50..54 => {
                     let above = self.any();
                     self.fail(service);
@@ -214,37 +215,11 @@ impl Player<'_> {
     }
 
     fn read(&mut self, service: usize) {
-        let World { registry, ids, .. } = self.world;
-        let id = ids[service];
-        let (read, bounds) = match self.random.below(10) {
-            0..4 => self.recorder.timed(|| registry.get(id).map(|guard| guard.mark)),
-            4..5 => {
-                let (read, bounds) = self.recorder.timed(|| registry.get_arc(id));
-                self.met = read.as_ref().ok().cloned().or(self.met.take());
-                (read.map(|instance| instance.mark), bounds)
-            }
-            5..7 => {
-                let Self { recorder, cached, .. } = self;
-                recorder.timed(|| cached[service].get().map(|instance| instance.mark))
-            }
-            7 => {
-                let (polled, bounds) = self.recorder.timed(|| {
-                    let polled = poll_once(&mut registry.wait_ready(id));
-                    polled.map(|instance| instance.unwrap().mark)
-                });
-                match polled {
-                    Poll::Ready(mark) => (Ok(mark), bounds),
-                    Poll::Pending => return,
-                }
-            }
-            _ => return self.poll_watch(service),
-        };
-        let event = match read {
-            Ok(mark) => Event::Read([Some(mark), None, None]),
-            Err(GetError::NotReady(why)) => Event::not_ready(&why),
-            Err(other) => panic!("{other}"),
-        };
-        self.recorder.push(bounds, event);
+        if self.random.below(5) == 0 {
+            return self.poll_watch(service);
+        }
+        let met = self.reads.one(&mut self.recorder, self.random, service);
+        self.met = met.or(self.met.take());
     }
 
     /// Polls the watch of the service.
@@ -272,31 +247,6 @@ impl Player<'_> {
                 let Some((mark, _)) = *reported else { return };
                 Event::Read([Some(mark), None, None])
             }
-        };
-        self.recorder.push(bounds, event);
-    }
-
-    /// Reads two or three services at one instant.
-    fn read_all(&mut self) {
-        let World { registry, ids, .. } = self.world;
-        let (a, b, c) = (self.any(), self.any(), self.any());
-        let of = |guard: Guard<Value>| Some(guard.mark);
-        let (read, bounds) = if self.random.below(2) == 0 {
-            self.recorder.timed(|| {
-                let (a, b) = registry.get_all((ids[a], ids[b]))?;
-                Ok([of(a), of(b), None])
-            })
-        } else {
-            self.recorder.timed(|| {
-                let (a, b, c) = registry.get_all((ids[a], ids[b], ids[c]))?;
-                Ok([of(a), of(b), of(c)])
-            })
-        };
-        let event = match read {
-            Ok(marks) => Event::Read(marks),
-            Err(GetAllError::NotReady(why)) => Event::not_ready(&why),
-            Err(GetAllError::Contended { .. }) => return,
-            Err(other) => panic!("{other}"),
         };
         self.recorder.push(bounds, event);
     }
@@ -351,11 +301,7 @@ impl Player<'_> {
         if left.len() == 2 && self.random.below(2) == 0 {
             left.reverse();
         }
-        let mark = self.mark();
-        let nothing = [None; SERVICES];
-        let (on, started_with) = (nothing, nothing);
-        let value = Value { mark, service, generation, version: 0, on, started_with };
-        Hand::Attempt(attempt, value, left)
+        Hand::Attempt(attempt, Value::new(self.mark(), service, generation), left)
     }
 
     fn wait_for(
@@ -484,13 +430,12 @@ fn play(
 ) -> (Vec<Vec<Recorded<Event>>>, Vec<Vec<Hand>>) {
     let mut hands = vec![];
     let records = worlds.iter().enumerate().map(|(round, world)| {
-        let cached = world.ids.iter().map(|&id| world.registry.cached(id).unwrap());
         let mut player = Player {
             world,
             recorder: Recorder::new(thread, beginning, MOST),
             random: &mut *random,
             hands: world.ids.iter().map(|_| Hand::Empty).collect(),
-            cached: cached.collect(),
+            reads: Reads::new(&world.registry, &world.ids),
             watched: (0..world.ids.len()).map(|service| world.watcher(service)).collect(),
             met: None,
             next_mark: (thread as u64 + 1) * 1_000,

@@ -278,9 +278,7 @@ fn the_search_tries_no_state_twice() {
 // Several services: 0, and 1 that depends on 0, and 2 that depends on both.
 
 fn value(mark: u64, service: usize, generation: u64, on: &[(usize, u64)]) -> Built {
-    let nothing = [None; SERVICES];
-    let mut value =
-        Built { mark, service, generation, version: 0, on: nothing, started_with: nothing };
+    let mut value = Built::new(mark, service, generation);
     for &(service, generation) in on {
         value.on[service] = Some(generation);
     }
@@ -504,4 +502,76 @@ fn a_service_that_is_not_ready_in_a_generation_of_its_own_is_refused_as_r2() {
     assert!(fits(&[a, b, (1, 2, 3, not_ready(0))]), "it is being published");
     assert!(fits(&[a, b, (1, 41, 42, not_ready(1))]), "it has failed");
     assert!(!fits_exactly(&[a, b, (1, 41, 42, not_ready(1))]), "nothing has failed it");
+}
+
+/// Value 13 of service 3, which is built from value 11, which is switched.
+fn above(from: impl Fn(&mut Built, &Built)) -> Line<Event> {
+    let mut above = value(13, 3, 0, &[]);
+    from(&mut above, &value(11, 1, 0, &[(0, 0)]));
+    (0, 6, 7, Event::Published(above))
+}
+
+#[test]
+fn a_read_of_what_was_built_from_an_old_value_is_refused_as_i2() {
+    let [a, b] = switched(10, 40);
+    let above = above(Built::rebuild_with);
+    // A new value of another member shows the switch, too.
+    for new in [20, 21] {
+        let first = (1, 11, 12, read(&[new]));
+        assert!(!fits(&[above, a, b, first, (2, 13, 14, read(&[13]))]));
+        assert!(fits(&[above, a, b, first, (2, 11, 14, read(&[13]))]), "at the same time");
+    }
+    // An attempt that has received the old value is not published.
+    let late = (0, 13, 14, above.3);
+    assert!(!fits(&[a, b, (1, 11, 12, read(&[20])), late]));
+    assert!(fits(&[a, b, (1, 11, 12, read(&[11])), late]));
+}
+
+#[test]
+fn a_service_with_a_gap_is_down_before_a_new_value_is_read() {
+    let [a, b] = switched(10, 40);
+    let above = above(Built::rebuild_with);
+    let gap = (0, 10, 40, Event::Restarted { service: 3, generation: 1, switch: 7 });
+    assert!(!fits(&[above, a, b, gap, (1, 11, 12, read(&[20])), (2, 13, 14, read(&[13]))]));
+    assert!(fits(&[above, a, b, gap, (1, 11, 12, read(&[13])), (2, 13, 14, read(&[20]))]));
+    assert!(!fits(&[above, a, b, gap, (1, 5, 60, read(&[20, 13]))]), "at one instant");
+    // It may begin again before the commit, from none of the members.
+    let again = (0, 12, 13, Event::Published(value(14, 3, 1, &[])));
+    assert!(fits(&[above, a, b, gap, again, (1, 14, 15, read(&[10, 14]))]));
+    assert!(fits(&[above, a, b, gap, again, (1, 14, 15, read(&[14])), (1, 16, 17, read(&[10]))]));
+}
+
+#[test]
+fn an_adopter_that_stays_and_takes_what_is_newer_is_accepted() {
+    let [a, b] = switched(10, 40);
+    let above = above(Built::adopt_after);
+    let adopts = |new| Event::Adopted { by: 13, new };
+    let both = [(1, 41, 42, read(&[20])), (2, 43, 44, read(&[13, 21]))];
+    assert!(fits(&[above, a, b, both[0], both[1], (3, 45, 46, adopts(21))]));
+    // It has depended on what the old value has depended on, until the switch.
+    assert!(fits(&[above, a, b, both[0], (1, 45, 46, met(0, 1)), (1, 47, 48, read(&[13]))]));
+    assert!(!fits(&[above, a, b, (1, 45, 46, met(1, 1)), (1, 47, 48, read(&[13]))]));
+}
+
+#[test]
+fn an_adopter_that_takes_what_is_older_or_has_ended_is_refused() {
+    let [a, b] = switched(10, 20);
+    let above = above(Built::adopt_after);
+    let newer = Built { version: 2, ..value(22, 1, 0, &[(0, 0)]) };
+    let newer = (0, 10, 40, Event::Switched { value: newer, switch: 8 });
+    let adopts = |at, new| (3, at, at + 1, Event::Adopted { by: 13, new });
+    let fits = |lines: &[Line<Event>]| fits(&[&[above, a, b, newer], lines].concat());
+    assert!(fits(&[adopts(21, 21), adopts(23, 22), adopts(25, 22)]));
+    // In the order of the calls, which overlap with the switches.
+    let at_once = |new| (3, 15, 20, Event::Adopted { by: 13, new });
+    assert!(fits(&[at_once(21), at_once(22)]));
+    assert!(!fits(&[at_once(22), at_once(21)]));
+    assert!(!fits(&[adopts(41, 21)]), "it was switched away");
+    assert!(!fits(&[(1, 18, 19, met(3, 1)), adopts(21, 21)]), "the adopter had failed");
+    // It would never be asked to adopt.
+    let mut unasked = value(14, 4, 0, &[]);
+    unasked.adopt_after(&value(11, 1, 0, &[(0, 0)]));
+    let late = |at| (0, at, at + 1, Event::Published(unasked));
+    assert!(fits(&[late(15)]));
+    assert!(!fits(&[late(21)]));
 }

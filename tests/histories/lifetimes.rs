@@ -24,15 +24,25 @@
 //! returned when the publication was called. If the publication, or that of a dependency, had not
 //! returned when the failure was called, the failure may be of any other service, because this
 //! service or a dependency may once have been built from it or started with it. A dependency is
-//! here one of any value of the generation, also of one that was built aside and not switched, and
-//! of any value of a generation on which one of these depends: a failure that comes while a switch
-//! is completed may still follow the edges of the old instances.
+//! here one of any value of the generation, and of any value of a generation on which one of these
+//! depends: a failure that comes while a switch is completed may still follow the edges of the old
+//! instances. A value that was built aside and not switched explains nothing: no failure follows an
+//! edge that only it needs.
 //!
 //! **A switch is one instant.** When an operation has returned that met the new value of one member
 //! of a switch, or a later one of its generation, the old values of all members have ended (R1). No
 //! operation that says that several values were current at one instant returned a new one and an
 //! old one (R3). A service that a read found not ready has left each generation whose publication
 //! had returned before (R2).
+//!
+//! A service **with a gap** (S22) is taken down by the switch: for R1 and R3 its generation before
+//! the switch is an old value. A later one shows nothing of the switch. A value that was **built
+//! from** the old value of a member has ended with this, whatever is known of its own service.
+//!
+//! An **adopter** (S23) stays current. What it adopts was current at the call, as itself was, and
+//! is never older than what it was built from or has adopted before. No value is published or
+//! switched after an instance that it adopts, and was built from, had been switched away: nothing
+//! would ask it to adopt.
 //!
 //! *No false alarm*: each bound follows from the documented guarantees, and from one operation
 //! that had returned before another one was called. Nothing follows from a failure that is under
@@ -63,6 +73,11 @@ pub(crate) struct Value {
     pub(crate) on: [Option<u64>; SERVICES],
     /// The same for the services that it was started with.
     pub(crate) started_with: [Option<u64>; SERVICES],
+    /// The generation and version of what it was built from, and must be built from anew after a
+    /// switch.
+    pub(crate) rebuilt_with: [Option<(u64, u64)>; SERVICES],
+    /// The same for what it was built from, and adopts after a switch.
+    pub(crate) adopts: [Option<(u64, u64)>; SERVICES],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +91,17 @@ pub(crate) enum Event {
     /// By `ready`, because its generation had ended, or by `replace`, because its generation had
     /// been condemned; or it was built aside, and not switched.
     Refused(Value),
+    /// A switch had taken the service down before its commit, to this generation.
+    Restarted {
+        service: usize,
+        generation: u64,
+        switch: u64,
+    },
+    /// The value with the mark `by` has adopted the other one.
+    Adopted {
+        by: u64,
+        new: u64,
+    },
     /// The marks of values, all of one instant.
     Read([Option<u64>; 3]),
     /// The service was in this generation, or in a later one.
@@ -159,8 +185,17 @@ struct Known {
     possible_failures: Earliest<u64>,
 }
 
-/// The members of each switch, and the instance that it has made current at each.
-type Switches = HashMap<u64, Vec<(usize, (u64, u64))>>;
+/// A service of a switch.
+#[derive(Debug, Clone, Copy)]
+struct Switched {
+    service: usize,
+    /// The generation and version of its new value, or the first ones that it can have.
+    new: (u64, u64),
+    has_gap: bool,
+}
+
+/// The services of each switch.
+type Switches = HashMap<u64, Vec<Switched>>;
 
 /// The fact that shows the end of a value.
 #[derive(Debug)]
@@ -168,6 +203,7 @@ enum End {
     Followed,
     SeenToFail { service: usize },
     FailReturned { service: usize },
+    Switched { service: usize },
 }
 
 struct Lifetimes {
@@ -180,7 +216,6 @@ struct Lifetimes {
     /// When the publication of each generation had returned.
     returned: HashMap<(usize, u64), u64>,
     services: Vec<Known>,
-    /// The members of each switch, with the generation and version of their new values.
     switches: Switches,
 }
 
@@ -191,22 +226,21 @@ impl Lifetimes {
         let mut built_from = HashMap::<_, [bool; SERVICES]>::new();
         let mut dependencies = HashMap::<_, Vec<(usize, u64)>>::new();
         for Recorded { what, bounds, .. } in history {
-            if let Event::Published(value)
-            | Event::Switched { value, .. }
-            | Event::Refused(value @ Value { version: 1.., .. }) = *what
-            {
-                let generation = (value.service, value.generation);
-                let built_from = built_from.entry(generation).or_default();
-                value.dependencies().for_each(|(on, _)| built_from[on] = true);
-                dependencies.entry(generation).or_default().extend(value.dependencies());
+            if let Event::Restarted { service, generation, switch } = *what {
+                let gap = Switched { service, new: (generation, 0), has_gap: true };
+                switches.entry(switch).or_default().push(gap);
             }
             let (Event::Published(value) | Event::Switched { value, .. }) = *what else { continue };
-            published.insert(value.mark, (value, *bounds));
-            if value.version == 0 {
-                returned.insert((value.service, value.generation), bounds.answered);
+            let Value { mark, service, generation, version, .. } = value;
+            let built_from = built_from.entry((service, generation)).or_default();
+            value.dependencies().for_each(|(on, _)| built_from[on] = true);
+            dependencies.entry((service, generation)).or_default().extend(value.dependencies());
+            published.insert(mark, (value, *bounds));
+            if version == 0 {
+                returned.insert((service, generation), bounds.answered);
             }
             if let Event::Switched { switch, .. } = *what {
-                let member = (value.service, (value.generation, value.version));
+                let member = Switched { service, new: (generation, version), has_gap: false };
                 switches.entry(switch).or_default().push(member);
             }
         }
@@ -241,7 +275,9 @@ impl Lifetimes {
                 Event::Refused(Value { service, generation, .. }) => {
                     met[service].push(((generation + 1, 0), *answered));
                 }
-                Event::Met { service, generation } | Event::NotReady { service, generation } => {
+                Event::Met { service, generation }
+                | Event::NotReady { service, generation }
+                | Event::Restarted { service, generation, .. } => {
                     met[service].push(((generation, 0), *answered));
                 }
                 Event::Failed { service } => {
@@ -251,7 +287,10 @@ impl Lifetimes {
                 Event::MayHaveFailed { service } => {
                     possible_failures[service].push((*answered, *invoked))
                 }
-                Event::Published(_) | Event::Switched { .. } | Event::Read(_) => {}
+                Event::Published(_)
+                | Event::Switched { .. }
+                | Event::Adopted { .. }
+                | Event::Read(_) => {}
             }
         }
         meet_all_members(&mut met, &switches);
@@ -272,7 +311,11 @@ impl Lifetimes {
         let own = self.failed(value.service, value.generation);
         let below =
             value.dependencies().filter_map(|(on, generation)| self.generation_end(on, generation));
-        below.chain(followed).chain(own).min_by_key(|&(at, _)| at)
+        let switched = pairs(value.rebuilt_with).filter_map(|(service, instance)| {
+            let at = self.services[service].met.beyond(instance)?;
+            Some((at, End::Switched { service }))
+        });
+        below.chain(followed).chain(own).chain(switched).min_by_key(|&(at, _)| at)
     }
 
     /// When the end of this generation was first known, and by which fact.
@@ -291,8 +334,38 @@ impl Lifetimes {
 
     /// Checks that there is an instant at which the operation is true.
     fn check(&self, Recorded { what, bounds, .. }: &Recorded<Event>) -> Result<(), String> {
+        self.check_current(what.current(), *bounds)?;
+        match what {
+            Event::Read(marks) => self.check_switches(marks),
+            // Each of them was current, and not necessarily both at one instant.
+            Event::Adopted { by, new } => {
+                [*by, *new].into_iter().try_for_each(|one| self.check_current([one], *bounds))
+            }
+            Event::NotReady { service, generation } => {
+                match self.returned.get(&(*service, *generation)) {
+                    Some(&at) if at < bounds.invoked => {
+                        Err(format!("R2: it was published in g{generation} at {at}"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Event::Published(value) if value.version == 0 => {
+                self.check_adopts(value, *bounds)?;
+                self.check_generation(value, *bounds)
+            }
+            Event::Switched { value, .. } => self.check_adopts(value, *bounds),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that there is an instant at which all of these values were current.
+    fn check_current(
+        &self,
+        marks: impl IntoIterator<Item = u64>,
+        bounds: Bounds,
+    ) -> Result<(), String> {
         let (mut from, mut to) = (bounds.invoked, bounds.answered);
-        for mark in what.current() {
+        for mark in marks {
             let Some((value, published)) = self.published.get(&mark) else {
                 return Err(format!("value {mark} was refused, or never published"));
             };
@@ -307,32 +380,37 @@ impl Lifetimes {
         if to < from {
             return Err("not current at one instant".into());
         }
-        match what {
-            Event::Read(marks) => self.check_switches(marks),
-            Event::NotReady { service, generation } => {
-                match self.returned.get(&(*service, *generation)) {
-                    Some(&at) if at < bounds.invoked => {
-                        Err(format!("R2: it was published in g{generation} at {at}"))
-                    }
-                    _ => Ok(()),
+        Ok(())
+    }
+
+    /// Checks that a value was made current before what it adopts was switched away that it was
+    /// built from.
+    fn check_adopts(&self, value: &Value, bounds: Bounds) -> Result<(), String> {
+        for (service, instance) in pairs(value.adopts) {
+            match self.services[service].met.beyond(instance) {
+                Some(at) if at < bounds.invoked => {
+                    return Err(format!("S23: it is built from an old value of {service}: {at}"));
                 }
+                _ => {}
             }
-            Event::Published(value) if value.version == 0 => self.check_generation(value, *bounds),
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Checks that values of one instant are all of the time before a switch, or all after it.
     fn check_switches(&self, marks: &[Option<u64>; 3]) -> Result<(), String> {
         let values = || marks.iter().flatten().filter_map(|mark| self.published.get(mark));
-        for members in self.switches.values() {
-            let new = |(value, _): &(Value, Bounds)| {
-                let member = members.iter().find(|(service, _)| *service == value.service);
-                member.map(|(_, new)| (value.generation, value.version) >= *new)
-            };
-            let is_new: Vec<bool> = values().filter_map(new).collect();
-            if is_new.contains(&true) && is_new.contains(&false) {
-                return Err(format!("R3: some are new, and some old: {members:?}"));
+        for switch in self.switches.values() {
+            let of_switch = values().filter_map(|(value, _)| {
+                let it = switch.iter().find(|it| it.service == value.service)?;
+                Some((it, (value.generation, value.version) >= it.new))
+            });
+            let of_switch: Vec<_> = of_switch.collect();
+            // A service with a gap may begin again before the commit.
+            if of_switch.iter().any(|&(it, is_new)| is_new && !it.has_gap)
+                && of_switch.iter().any(|&(_, is_new)| !is_new)
+            {
+                return Err(format!("R3: some are new, and some old: {switch:?}"));
             }
         }
         Ok(())
@@ -380,13 +458,13 @@ fn meet_all_members(met: &mut [Vec<((u64, u64), u64)>; SERVICES], switches: &Swi
     while !is_complete {
         is_complete = true;
         let known = met.clone().map(Earliest::new);
-        for members in switches.values() {
-            let first = |&(service, new): &(usize, (u64, u64))| {
-                let is_new = |it: &(u64, u64)| it.0 == new.0 && *it >= new;
+        for switch in switches.values() {
+            let first = |&Switched { service, new, has_gap }: &Switched| {
+                let is_new = |it: &(u64, u64)| !has_gap && it.0 == new.0 && *it >= new;
                 met[service].iter().filter(|(it, _)| is_new(it)).map(|&(_, at)| at).min()
             };
-            let Some(at) = members.iter().filter_map(first).min() else { continue };
-            for &(service, new) in members {
+            let Some(at) = switch.iter().filter_map(first).min() else { continue };
+            for &Switched { service, new, .. } in switch {
                 if known[service].from(new).is_none_or(|known| at < known) {
                     met[service].push((new, at));
                     is_complete = false;
@@ -394,6 +472,24 @@ fn meet_all_members(met: &mut [Vec<((u64, u64), u64)>; SERVICES], switches: &Swi
             }
         }
     }
+}
+
+/// Checks that no value adopts one that is older than what it was built from, or has adopted
+/// before. Those of one value are in the order in which they were called.
+fn check_adoptions(history: &[Recorded<Event>], lifetimes: &Lifetimes) -> Result<(), String> {
+    let mut adopted = HashMap::<(u64, usize), (u64, u64)>::new();
+    for Recorded { what, bounds, .. } in history {
+        let Event::Adopted { by, new } = *what else { continue };
+        let [(own, _), (new, _)] = [by, new].map(|mark| lifetimes.published[&mark]);
+        let next = (new.generation, new.version);
+        let last = adopted.entry((by, new.service));
+        let last = last.or_insert(own.adopts[new.service].expect("it was built from one"));
+        if next.0 != last.0 || next < *last {
+            return Err(format!("S23: {own:?} has {last:?}, and adopts {new:?}: {bounds:?}"));
+        }
+        *last = next;
+    }
+    Ok(())
 }
 
 /// Checks a history that contains every published and every refused value. The error contains the
@@ -406,10 +502,25 @@ pub(crate) fn check(history: &[Recorded<Event>]) -> Result<(), String> {
             format!("{why}: {what:?}, thread {thread}, {bounds:?}\n{}", Table(history))
         })?;
     }
-    Ok(())
+    check_adoptions(history, &lifetimes).map_err(|why| format!("{why}\n{}", Table(history)))
 }
 
 impl Value {
+    /// The first value of a generation, which was built from nothing yet.
+    pub(crate) fn new(mark: u64, service: usize, generation: u64) -> Self {
+        let (nothing, no_instance) = ([None; SERVICES], [None; SERVICES]);
+        Self {
+            mark,
+            service,
+            generation,
+            version: 0,
+            on: nothing,
+            started_with: nothing,
+            rebuilt_with: no_instance,
+            adopts: no_instance,
+        }
+    }
+
     /// The services that it depends on, and their generations.
     pub(crate) fn dependencies(&self) -> impl Iterator<Item = (usize, u64)> + use<> {
         pairs(self.on)
@@ -420,15 +531,27 @@ impl Value {
         add(&mut self.on, from);
     }
 
+    /// Adds a value that this one is built from, and must be built from anew after a switch.
+    pub(crate) fn rebuild_with(&mut self, from: &Self) {
+        self.add(from);
+        self.rebuilt_with[from.service] = Some((from.generation, from.version));
+    }
+
+    /// Adds a value that this one is built from, and adopts after a switch. What that one depends
+    /// on is not added: the next one may depend on something else.
+    pub(crate) fn adopt_after(&mut self, from: &Self) {
+        add(&mut self.on, &Self { on: [None; SERVICES], ..*from });
+        self.adopts[from.service] = Some((from.generation, from.version));
+    }
+
     /// Adds a value that this one is started with.
     pub(crate) fn start_with(&mut self, with: &Self) {
         add(&mut self.started_with, with);
     }
 }
 
-fn pairs(on: [Option<u64>; SERVICES]) -> impl Iterator<Item = (usize, u64)> {
-    let on = on.into_iter().enumerate();
-    on.filter_map(|(service, generation)| Some((service, generation?)))
+fn pairs<T>(on: [Option<T>; SERVICES]) -> impl Iterator<Item = (usize, T)> {
+    on.into_iter().enumerate().filter_map(|(service, of_it)| Some((service, of_it?)))
 }
 
 fn add(on: &mut [Option<u64>; SERVICES], from: &Value) {
@@ -448,6 +571,12 @@ impl fmt::Debug for Value {
         for (service, generation) in pairs(self.started_with) {
             write!(f, ", started with {service} g{generation}")?;
         }
+        for (service, (generation, version)) in pairs(self.rebuilt_with) {
+            write!(f, ", from {service} g{generation}.{version}")?;
+        }
+        for (service, (generation, version)) in pairs(self.adopts) {
+            write!(f, ", adopts {service} g{generation}.{version}")?;
+        }
         f.write_str(")")
     }
 }
@@ -460,6 +589,7 @@ impl fmt::Display for End {
             Self::FailReturned { service } => {
                 write!(f, "a failure of service {service} had returned")
             }
+            Self::Switched { service } => write!(f, "I2: service {service} was switched"),
         }
     }
 }

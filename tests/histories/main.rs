@@ -12,7 +12,8 @@
 //!   explains it. After the threads have stopped, no ready service depends on a failed instance
 //!   (I2), and no service is left condemned (A3).
 //! - **A reload switches all its members at one instant** (R1 to R3), by the same lifetimes, with
-//!   supervised services: [`reloads`].
+//!   supervised services: [`reloads`]. Services with a gap are down before it (S22), and adopters
+//!   stay and never go back (S23).
 //! - The checks accept correct histories and refuse wrong ones: [`checker`].
 //!
 //! ```text
@@ -35,6 +36,7 @@ mod checker;
 mod lifetimes;
 mod linearize;
 mod one_service;
+mod reading;
 mod record;
 #[cfg(feature = "supervise")]
 mod reloads;

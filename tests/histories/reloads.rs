@@ -4,10 +4,13 @@
 //! Each thread polls the supervisors of some of the services, and one or two reloads, so that all
 //! threads work all the time. A build does not use each dependency that is not declared, so new
 //! instances have other edges than the old ones. A reload that takes long is dropped.
+//!
+//! In half of the rounds some services are exclusive, or provided by hand, so that a reload
+//! restarts them (S22), and some adopt new instances of their dependencies (S23), or fail to.
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     error::Error,
     mem,
     pin::Pin,
@@ -21,14 +24,15 @@ use std::{
 };
 
 use mainstay::{
-    Cached, EventKind, Guard, Instance, Observer, Registry, ServiceId,
-    error::{GetAllError, GetError},
+    EventKind, Guard, Instance, Observer, Registry, ServiceId,
+    error::ReloadError,
     supervise::{Build, ReloadWait, Reloaded, RestartPolicy},
 };
 
 use super::{
     Figures,
     lifetimes::{self, Event, SERVICES, Value},
+    reading::Reads,
     record::{Bounds, Gate, Recorded, Recorder, Table, crew},
     support::{Random, Seed, poll_once},
 };
@@ -51,21 +55,54 @@ const SHAPES: [&[&[usize]]; 4] = [
 ];
 
 type Id = ServiceId<Value>;
+type BoxError = Box<dyn Error + Send + Sync>;
+/// A supervisor, or the loop of a provider by hand.
 type Supervisor = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
-    /// The services that this thread has published, and their generations.
-    static PUBLISHED: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
+    /// What this thread has done since its last operation was recorded.
+    static NOTED: RefCell<Vec<Noted>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes what is published, on the thread that publishes it.
-struct Publications;
+enum Noted {
+    Published {
+        service: usize,
+        generation: u64,
+    },
+    Replaced,
+    Ended {
+        service: usize,
+        generation: u64,
+        /// Whether it is a root of the cascade. Not always known: the failure of an event names the
+        /// last cascade, which may be a later one.
+        is_root: bool,
+    },
+    Adopted {
+        service: usize,
+        by: u64,
+        new: u64,
+        fails: bool,
+    },
+}
 
-impl Observer for Publications {
+fn note(noted: Noted) {
+    NOTED.with_borrow_mut(|all| all.push(noted));
+}
+
+/// Notes what is published and what ends, on the thread that does it.
+struct Notes;
+
+impl Observer for Notes {
     fn event(&self, _: &Registry, event: &mainstay::Event<'_>) {
-        if matches!(event.kind, EventKind::Ready) {
-            let published = (position(event.service), event.generation.get());
-            PUBLISHED.with_borrow_mut(|all| all.push(published));
+        let (service, generation) = (position(event.service), event.generation.get());
+        match event.kind {
+            EventKind::Ready => note(Noted::Published { service, generation }),
+            EventKind::Replaced => note(Noted::Replaced),
+            EventKind::Failed(failure) | EventKind::Stopped(failure) => {
+                let is_root = failure.root == failure.service;
+                note(Noted::Ended { service, generation, is_root });
+            }
+            _ => {}
         }
     }
 }
@@ -75,26 +112,35 @@ fn position(name: &str) -> usize {
     name.parse().expect("a number")
 }
 
+/// How a service is provided.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Supervised,
+    Exclusive,
+    ByHand,
+}
+
 /// The registry of one round.
 struct World {
     registry: Registry,
     ids: Vec<Id>,
     dependencies: &'static [&'static [usize]],
+    kinds: Vec<Kind>,
+    /// The dependencies whose new instances each service adopts.
+    adopts: [[bool; SERVICES]; SERVICES],
     /// The chance in 100 that a build does not use a dependency that is not declared.
     fickle: usize,
     /// Whether services fail.
     fails: bool,
     /// The value of each build that has returned last, by service, generation and revision.
     built: Mutex<HashMap<(usize, u64, u64), Value>>,
-    /// All values that were built aside.
-    aside: Mutex<Vec<Value>>,
     marks: AtomicU64,
 }
 
 impl World {
     fn new(random: &mut Random) -> Arc<Self> {
         let dependencies = SHAPES[random.below(SHAPES.len())];
-        let mut builder = Registry::builder(dependencies.len()).unwrap().observer(Publications);
+        let mut builder = Registry::builder(dependencies.len()).unwrap().observer(Notes);
         let ids: Vec<Id> =
             (0..dependencies.len()).map(|at| builder.register(&at.to_string()).unwrap()).collect();
         let (is_declared, is_fickle) = (random.below(3) == 0, random.below(2) == 0);
@@ -105,20 +151,52 @@ impl World {
                 }
             }
         }
+        let mut kinds = vec![Kind::Supervised; ids.len()];
+        let mut adopts = [[false; SERVICES]; SERVICES];
+        if random.below(2) == 0 {
+            let of = [Kind::Supervised, Kind::Supervised, Kind::Exclusive, Kind::ByHand];
+            kinds.fill_with(|| of[random.below(of.len())]);
+            for (service, adopts) in adopts.iter_mut().enumerate().take(ids.len()) {
+                if kinds[service] != Kind::ByHand {
+                    adopts.fill_with(|| random.below(2) == 0);
+                }
+            }
+        }
         let fickle = if is_fickle && !is_declared { 30 } else { 0 };
         let registry = builder.build();
-        let (built, aside, marks) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        let (built, marks) = (Mutex::default(), AtomicU64::new(0));
         let fails = random.below(2) == 0;
-        Arc::new(Self { registry, ids, dependencies, fickle, fails, built, aside, marks })
+        Arc::new(Self { registry, ids, dependencies, kinds, adopts, fickle, fails, built, marks })
     }
 
     fn supervise(self: &Arc<Self>, service: usize, mut random: Random) -> Supervisor {
+        let (world, id) = (Arc::clone(self), self.ids[service]);
+        let use_some = move |world: &Self| -> Vec<usize> {
+            let used = world.dependencies[service].iter().copied();
+            used.filter(|_| random.below(100) >= world.fickle).collect()
+        };
+        if self.kinds[service] == Kind::ByHand {
+            return Box::pin(world.provide(service, use_some));
+        }
         let policy = RestartPolicy::default().backoff(Duration::ZERO, Duration::ZERO);
-        let supervisor = self.registry.supervise(self.ids[service]).unwrap();
-        let world = Arc::clone(self);
-        Box::pin(supervisor.restart_policy(policy).run(move |build| {
-            let used: Vec<usize> = world.dependencies[service].to_vec();
-            let used = used.into_iter().filter(|_| random.below(100) >= world.fickle).collect();
+        let mut supervisor = self.registry.supervise(id).unwrap().restart_policy(policy);
+        if self.kinds[service] == Kind::Exclusive {
+            supervisor = supervisor.exclusive();
+        }
+        for &dependency in self.dependencies[service] {
+            if self.adopts[service][dependency] {
+                let fails = self.fails;
+                let adopt = move |own: &Value, new: Arc<Instance<Value>>| {
+                    let fails = fails && new.mark % 8 == 0;
+                    note(Noted::Adopted { service, by: own.mark, new: new.mark, fails });
+                    if fails { Err("not adopted") } else { Ok(()) }
+                };
+                supervisor = supervisor.adopt(self.ids[dependency], adopt).unwrap();
+            }
+        }
+        let mut use_some = use_some;
+        Box::pin(supervisor.run(move |build| {
+            let used = use_some(&world);
             Arc::clone(&world).build(service, build, used)
         }))
     }
@@ -128,7 +206,7 @@ impl World {
         service: usize,
         build: Build<Value>,
         used: Vec<usize>,
-    ) -> Result<Value, Box<dyn Error + Send + Sync>> {
+    ) -> Result<Value, BoxError> {
         let generation = build.generation().get();
         let version = match self.registry.get(self.ids[service]) {
             _ if !build.is_reload() => 0,
@@ -136,17 +214,53 @@ impl World {
             // The value would have no number.
             _ => return Err("it has failed since the build was asked for".into()),
         };
-        let mark = 1 + self.marks.fetch_add(1, Ordering::Relaxed);
-        let (on, started_with) = ([None; SERVICES], [None; SERVICES]);
-        let mut value = Value { mark, service, generation, version, on, started_with };
+        let mut value = Value { version, ..self.value(service, generation) };
         for dependency in used {
-            value.add(&**build.wait_for(self.ids[dependency]).await?);
+            let instance = build.wait_for(self.ids[dependency]).await?;
+            self.add(&mut value, &instance);
         }
-        if version > 0 {
-            self.aside.lock().unwrap().push(value);
-        }
-        self.built.lock().unwrap().insert((service, generation, version), value);
+        self.note_built(value);
         Ok(value)
+    }
+
+    /// The loop of a provider.
+    async fn provide(
+        self: Arc<Self>,
+        service: usize,
+        mut use_some: impl FnMut(&Self) -> Vec<usize>,
+    ) {
+        let provider = self.registry.provide(self.ids[service]).unwrap();
+        'again: loop {
+            let attempt = provider.begin().await.unwrap();
+            let mut value = self.value(service, attempt.generation().get());
+            for dependency in use_some(&self) {
+                let waited = attempt.wait_for(self.ids[dependency]).await;
+                // Invalidated.
+                let Ok(instance) = waited else { continue 'again };
+                self.add(&mut value, &instance);
+            }
+            self.note_built(value);
+            let Ok(running) = attempt.ready(value) else { continue };
+            let _ = running.failed().await;
+        }
+    }
+
+    /// A value that is built from nothing yet.
+    fn value(&self, service: usize, generation: u64) -> Value {
+        Value::new(1 + self.marks.fetch_add(1, Ordering::Relaxed), service, generation)
+    }
+
+    /// Adds an instance that the value is built from.
+    fn add(&self, value: &mut Value, from: &Value) {
+        match self.adopts[value.service][from.service] {
+            true => value.adopt_after(from),
+            false => value.rebuild_with(from),
+        }
+    }
+
+    fn note_built(&self, value: Value) {
+        let Value { service, generation, version, .. } = value;
+        self.built.lock().unwrap().insert((service, generation, version), value);
     }
 
     fn built(&self, service: usize, generation: u64, revision: u64) -> Value {
@@ -154,40 +268,50 @@ impl World {
         *built.get(&(service, generation, revision)).expect("it was built")
     }
 
-    /// Adds the values that were built aside and not switched.
-    fn add_refused(&self, history: &mut Vec<Recorded<Event>>) {
-        let switched = history.iter().filter_map(|record| match record.what {
-            Event::Switched { value, .. } => Some(value.mark),
-            _ => None,
-        });
-        let switched: HashSet<u64> = switched.collect();
-        let aside = self.aside.lock().unwrap();
-        let refused = aside.iter().filter(|value| !switched.contains(&value.mark));
-        let bounds = Bounds { invoked: 0, answered: u64::MAX };
-        history.extend(refused.map(|&value| Recorded {
-            thread: 0,
-            what: Event::Refused(value),
-            bounds,
-        }));
+    /// Whether a service may have a gap in a reload: it, or what it may depend on, cannot be built
+    /// aside.
+    fn may_have_gap(&self, service: usize) -> bool {
+        self.kinds[service] != Kind::Supervised
+            || self.dependencies[service].iter().any(|&below| self.may_have_gap(below))
     }
 
-    /// After all threads have stopped: no ready service depends on an instance that was switched
-    /// away, or has failed.
-    fn check_final_state(&self) -> Result<(), String> {
+    /// After all threads have stopped, and each supervisor has done what it was asked to: no ready
+    /// service depends on an instance that has failed, or was switched away without being adopted.
+    fn check_final_state(&self, history: &[Recorded<Event>]) -> Result<(), String> {
+        let values: HashMap<u64, Value> =
+            self.built.lock().unwrap().values().map(|value| (value.mark, *value)).collect();
+        // The last value of each service that each value has adopted. Those of one value are in
+        // the order of the calls.
+        let adopted = history.iter().filter_map(|record| match record.what {
+            Event::Adopted { by, new } => Some(((by, values[&new].service), values[&new].version)),
+            _ => None,
+        });
+        let adopted: HashMap<(u64, usize), u64> = adopted.collect();
         for &id in &self.ids {
             let Ok(instance) = self.registry.get_arc(id) else { continue };
             for from in Instance::built_from(&instance) {
-                let dependency = *self.ids.iter().find(|&&id| from.service == id.into()).unwrap();
-                let present = self.registry.get(dependency).ok();
+                let on = self.ids.iter().position(|&id| from.service == id.into()).unwrap();
+                let adopted = adopted.get(&(instance.mark, on)).copied();
+                let from = (from.generation, adopted.unwrap_or(from.revision));
+                let present = self.registry.get(self.ids[on]).ok();
                 let present = present.map(|it| (Guard::generation(&it), Guard::revision(&it)));
-                if present != Some((from.generation, from.revision)) {
-                    let from = (from.generation, from.revision);
-                    return Err(format!("I2: {:?} is of {from:?}, now {present:?}", **instance));
+                if present != Some(from) {
+                    return Err(format!(
+                        "I2: {:?} is of {on} {from:?}, now {present:?}",
+                        **instance
+                    ));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// A reload of one thread.
+struct InProgress {
+    wait: ReloadWait,
+    /// The bounds and the number of its switch, after which services with a gap begin again.
+    switch: Option<(Bounds, u64)>,
 }
 
 /// One thread in one round.
@@ -196,8 +320,8 @@ struct Player<'a> {
     recorder: Recorder<Event>,
     random: &'a mut Random,
     supervisors: Vec<Supervisor>,
-    reloads: [Option<ReloadWait>; 2],
-    cached: Vec<Cached<Value>>,
+    reloads: [Option<InProgress>; 2],
+    reads: Reads<'a>,
     /// Distinguishes the switches.
     switches: u64,
 }
@@ -216,7 +340,7 @@ impl Player<'_> {
                     self.read(below);
                     self.read(service);
                 }
-                40..50 => self.read_all(),
+                40..50 => self.reads.all(&mut self.recorder, self.random),
                 50..52 if self.world.fails => self.fail(service),
                 50..75 => self.reload(service),
                 _ => self.supervise(),
@@ -229,99 +353,127 @@ impl Player<'_> {
     }
 
     fn read(&mut self, service: usize) {
-        let World { registry, ids, .. } = self.world;
-        let id = ids[service];
-        let (read, bounds) = match self.random.below(8) {
-            0..3 => self.recorder.timed(|| registry.get(id).map(|guard| guard.mark)),
-            3..5 => {
-                let (read, bounds) = self.recorder.timed(|| registry.get_arc(id));
-                if let Ok(instance) = &read {
-                    assert_eq!(Instance::revision(instance), instance.version, "{:?}", **instance);
-                }
-                (read.map(|instance| instance.mark), bounds)
-            }
-            5..7 => {
-                let Self { recorder, cached, .. } = self;
-                recorder.timed(|| cached[service].get().map(|instance| instance.mark))
-            }
-            _ => {
-                let (polled, bounds) = self.recorder.timed(|| {
-                    let polled = poll_once(&mut registry.wait_ready(id));
-                    polled.map(|instance| instance.unwrap().mark)
-                });
-                match polled {
-                    Poll::Ready(mark) => (Ok(mark), bounds),
-                    Poll::Pending => return,
-                }
-            }
-        };
-        let event = match read {
-            Ok(mark) => Event::Read([Some(mark), None, None]),
-            Err(GetError::NotReady(why)) => Event::not_ready(&why),
-            Err(other) => panic!("{other}"),
-        };
-        self.recorder.push(bounds, event);
-    }
-
-    /// Reads three services at one instant.
-    fn read_all(&mut self) {
-        let World { registry, ids, .. } = self.world;
-        let (a, b, c) = (self.any(), self.any(), self.any());
-        let (read, bounds) = self.recorder.timed(|| {
-            let (a, b, c) = registry.get_all((ids[a], ids[b], ids[c]))?;
-            Ok([a, b, c].map(|guard| Some(guard.mark)))
-        });
-        let event = match read {
-            Ok(marks) => Event::Read(marks),
-            Err(GetAllError::NotReady(why)) => Event::not_ready(&why),
-            Err(GetAllError::Contended { .. }) => return,
-            Err(other) => panic!("{other}"),
-        };
-        self.recorder.push(bounds, event);
+        self.reads.one(&mut self.recorder, self.random, service);
     }
 
     fn fail(&mut self, service: usize) {
         let World { registry, ids, .. } = self.world;
         let (_, bounds) = self.recorder.timed(|| registry.fail(ids[service], "failed").unwrap());
         self.recorder.push(bounds, Event::Failed { service });
+        self.push_noted(bounds, None);
     }
 
     /// Begins a reload, or polls one that has begun, and sometimes drops it.
     fn reload(&mut self, service: usize) {
         let World { registry, ids, .. } = self.world;
         let at = self.random.below(2);
-        let Some(wait) = &mut self.reloads[at] else {
-            self.reloads[at] = Some(registry.reload(ids[service]));
+        let Some(InProgress { mut wait, switch }) = self.reloads[at].take() else {
+            let wait = registry.reload(ids[service]);
+            let wait = if self.random.below(2) == 0 { wait } else { wait.allow_gap() };
+            self.reloads[at] = Some(InProgress { wait, switch: None });
             return;
         };
-        let (polled, bounds) = self.recorder.timed(|| poll_once(wait));
+        let (polled, bounds) = self.recorder.timed(|| poll_once(&mut wait));
+        let switch = self.push_switch(bounds).or(switch);
         match polled {
-            Poll::Pending if self.random.below(20) > 0 => return,
-            Poll::Ready(Ok(reloaded)) => self.switched(bounds, &reloaded),
-            Poll::Pending | Poll::Ready(Err(_)) => {}
+            Poll::Pending if self.random.below(20) > 0 => {
+                self.reloads[at] = Some(InProgress { wait, switch });
+            }
+            Poll::Pending => self.end(InProgress { wait, switch }),
+            Poll::Ready(result) => self.push_switched(switch, result),
         }
-        self.reloads[at] = None;
     }
 
-    fn switched(&mut self, bounds: Bounds, reloaded: &Reloaded) {
+    /// Ends a reload: drops it, unless it is switched. Then its result says what was switched.
+    fn end(&mut self, InProgress { wait, switch }: InProgress) {
+        if switch.is_some() || self.random.below(2) == 0 {
+            let timed = || wait.wait_blocking_timeout(Duration::ZERO);
+            let (result, bounds) = self.recorder.timed(timed);
+            let switch = self.push_switch(bounds).or(switch);
+            self.push_switched(switch, result);
+        }
+    }
+
+    /// Records what a call to a reload has taken down. Returns its bounds, and the number of the
+    /// switch, if it was the call that has switched.
+    fn push_switch(&mut self, bounds: Bounds) -> Option<(Bounds, u64)> {
         self.switches += 1;
-        for member in &reloaded.members {
-            let (service, generation) = (position(&member.service), member.generation.get());
-            let value = self.world.built(service, generation, member.to);
-            self.recorder.push(bounds, Event::Switched { value, switch: self.switches });
+        self.push_noted(bounds, Some(self.switches)).then_some((bounds, self.switches))
+    }
+
+    /// Records what a reload has switched.
+    fn push_switched(
+        &mut self,
+        switch: Option<(Bounds, u64)>,
+        result: Result<Reloaded, ReloadError>,
+    ) {
+        let world = self.world;
+        let Ok(Reloaded { members, restarted, adopters, .. }) = result else {
+            return assert!(switch.is_none(), "it was switched, and ends with an error");
+        };
+        assert_eq!(switch.is_some(), !members.is_empty(), "an event for each member");
+        for gap in restarted {
+            assert!(world.may_have_gap(position(&gap.service)), "{gap:?}");
+        }
+        let members: Vec<_> = members
+            .iter()
+            .map(|member| (position(&member.service), member.generation.get(), member.to))
+            .collect();
+        for adopter in adopters.iter().map(|adopter| position(adopter)) {
+            let adopts = members.iter().any(|&(member, ..)| world.adopts[adopter][member]);
+            assert!(adopts, "{adopter} adopts nothing of {members:?}");
+        }
+        for (member, generation, version) in members {
+            assert!(world.kinds[member] == Kind::Supervised, "{member} is built aside");
+            let value = world.built(member, generation, version);
+            let (bounds, switch) = switch.expect("there are members");
+            self.recorder.push(bounds, Event::Switched { value, switch });
         }
     }
 
     /// Polls the supervisors of this thread.
     fn supervise(&mut self) {
-        let Self { world, recorder, supervisors, .. } = self;
-        for supervisor in supervisors {
-            let (_, bounds) = recorder.timed(|| poll_once(supervisor));
-            for (service, generation) in PUBLISHED.take() {
-                let value = world.built(service, generation, 0);
-                recorder.push(bounds, Event::Published(value));
-            }
+        for at in 0..self.supervisors.len() {
+            let Self { recorder, supervisors, .. } = self;
+            let (_, bounds) = recorder.timed(|| poll_once(&mut supervisors[at]));
+            self.push_noted(bounds, None);
         }
+    }
+
+    /// Records what this thread has noted during an operation. What a reload has taken down, it has
+    /// before its switch. Returns whether something was switched.
+    fn push_noted(&mut self, bounds: Bounds, switch: Option<u64>) -> bool {
+        let mut is_switched = false;
+        for noted in NOTED.take() {
+            let event = match noted {
+                Noted::Replaced => {
+                    is_switched = true;
+                    continue;
+                }
+                Noted::Published { service, generation } => {
+                    Event::Published(self.world.built(service, generation, 0))
+                }
+                Noted::Ended { service, generation, is_root } => {
+                    let has_gap = is_root || self.world.kinds[service] != Kind::Supervised;
+                    if switch.is_some() && has_gap {
+                        self.recorder.push(bounds, Event::MayHaveFailed { service });
+                    }
+                    let generation = generation + 1;
+                    match switch {
+                        Some(switch) => Event::Restarted { service, generation, switch },
+                        None => Event::Met { service, generation },
+                    }
+                }
+                Noted::Adopted { service, by, new, fails } => {
+                    if fails {
+                        self.recorder.push(bounds, Event::MayHaveFailed { service });
+                    }
+                    Event::Adopted { by, new }
+                }
+            };
+            self.recorder.push(bounds, event);
+        }
+        is_switched
     }
 }
 
@@ -329,7 +481,7 @@ impl Player<'_> {
 pub(crate) fn run(operations: usize, seed: &Seed) -> Figures {
     let mut figures = Figures::default();
     let mut random = seed.random(2);
-    let mut switches = 0;
+    let (mut switched, mut restarted, mut adopted) = (0, 0, 0);
     while figures.operations < operations {
         for threads in 2..=4 {
             let worlds: Vec<_> = (0..ROUNDS).map(|_| World::new(&mut random)).collect();
@@ -339,24 +491,31 @@ pub(crate) fn run(operations: usize, seed: &Seed) -> Figures {
                 play(&worlds, (thread, threads), gate, beginning, &mut random)
             });
             for (round, world) in worlds.iter().enumerate() {
-                let mut history: Vec<_> =
+                let history: Vec<_> =
                     played.iter().flat_map(|(by, _)| by[round].iter().copied()).collect();
                 figures.operations += history.len();
-                world.add_refused(&mut history);
                 let checked = lifetimes::check(&history).and_then(|()| {
-                    world.check_final_state().map_err(|why| format!("{why}:\n{}", Table(&history)))
+                    let checked = world.check_final_state(&history);
+                    checked.map_err(|why| format!("{why}:\n{}", Table(&history)))
                 });
                 if let Err(why) = checked {
                     panic!("after {figures}: {why}");
                 }
-                let is_switch = |it: &&Recorded<Event>| matches!(it.what, Event::Switched { .. });
-                switches += history.iter().filter(is_switch).count();
+                for record in &history {
+                    match record.what {
+                        Event::Switched { .. } => switched += 1,
+                        Event::Restarted { .. } => restarted += 1,
+                        Event::Adopted { .. } => adopted += 1,
+                        _ => {}
+                    }
+                }
                 figures.rounds += 1;
             }
         }
     }
-    println!("reloads: {switches} instances were switched");
-    assert!(switches > 0, "nothing was reloaded");
+    println!("reloads: {switched} switched, {restarted} taken down by a switch, {adopted} adopted");
+    assert!(switched > 0 && restarted > 0, "one of them never happens");
+    assert!(adopted > 0 || figures.operations < 1_000_000, "nothing is adopted");
     figures
 }
 
@@ -376,14 +535,13 @@ fn play(
         let supervisors =
             own.into_iter().map(|service| world.supervise(service, Random::new(random.next())));
         let supervisors = supervisors.collect();
-        let cached = world.ids.iter().map(|&id| world.registry.cached(id).unwrap());
         let mut player = Player {
             world,
             recorder: Recorder::new(number, beginning, MOST),
             random: &mut *random,
             supervisors,
             reloads: [None, None],
-            cached: cached.collect(),
+            reads: Reads::new(&world.registry, &world.ids),
             switches: (number as u64 + 1) * 1_000,
         };
         // The other threads do the same.
@@ -391,10 +549,14 @@ fn play(
             player.supervise();
             thread::yield_now();
         }
-        gate.pass(round);
+        gate.pass(2 * round);
         player.play();
         // A reload that was not dropped ends here: nothing changes after the round.
-        drop(mem::take(&mut player.reloads));
+        let reloads = mem::take(&mut player.reloads);
+        reloads.into_iter().flatten().for_each(|reload| player.end(reload));
+        // The last switches have asked for this.
+        gate.pass(2 * round + 1);
+        player.supervise();
         ended.push(player.supervisors);
         player.recorder.into_records()
     });
