@@ -93,7 +93,7 @@ fn a_switch_that_is_aborted_has_taken_it_down_or_not() {
 fn an_adopter_is_passed_in_its_generation_only() {
     model("an adopter is passed in its generation only", Some(2), || {
         let (registry, [x, y], [of_x, of_y], [x_up, y_up], mut reload) = a_gap();
-        reload.pass(y);
+        reload.pass(y, x);
         let switch = spawn(move || reload.commit());
         let builder = spawn({
             let registry = registry.clone();
@@ -132,5 +132,69 @@ fn a_member_that_was_built_from_a_service_with_a_gap_prevents_the_switch() {
         join(reader);
         assert_rests_on_current(&registry, &[z, x]);
         drop((z_up, x_up, of_z, of_x));
+    });
+}
+
+/// `y` adopts `x`, and another switch makes it depend on `w`. (Preemption bound: 2.)
+#[test]
+fn an_adopter_is_passed_over_the_edges_that_it_adopts_only() {
+    model("an adopter is passed over the edges that it adopts only", Some(2), || {
+        let (registry, [w, x, y], [of_w, of_x, of_y]) = services(&[]);
+        let (w_up, x_up, y_up) = (of_w.start(&[]), of_x.start(&[]), of_y.start(&[x]));
+        let mut reload = Reload::new(&registry);
+        reload.pass(y, x);
+        prepare(&mut reload, &w_up, w, &[]);
+        prepare(&mut reload, &x_up, x, &[]);
+        let mut other = Reload::new(&registry);
+        prepare(&mut other, &y_up, y, &[w, x]);
+        let switches = [reload, other].map(|reload| spawn(move || reload.commit()));
+        let [first, second] = switches.map(join);
+        assert!(first != second, "the later one finds what the other one has changed");
+        if second {
+            assert_rests_on_current(&registry, &[w, x, y]);
+        }
+        drop((w_up, x_up, y_up, of_w, of_x, of_y));
+    });
+}
+
+/// `z` was down when the services of the reload were found, so it has no gap. It goes down with
+/// `y`, so no new instance of `w` is built from it. (Preemption bound: 2.)
+#[test]
+fn no_new_instance_needs_what_goes_down() {
+    model("no new instance needs what goes down", Some(2), || {
+        let (registry, [w, x, y, z], [of_w, of_x, of_y, of_z]) = services(&[]);
+        let (x_up, w_up) = (of_x.start(&[]), of_w.start(&[x]));
+        let (y_up, z_up) = (of_y.start(&[x]), of_z.start(&[y]));
+        let mut reload = Reload::new(&registry);
+        reload.restart(y);
+        prepare(&mut reload, &x_up, x, &[]);
+        prepare(&mut reload, &w_up, w, &[x, z]);
+        let switch = spawn(move || reload.commit());
+        assert!(!join(switch), "the new instance would be built from a failed one");
+        assert_rests_on_current(&registry, &[x, y, z, w]);
+        assert!(registry.get(z).is_ok(), "nothing was taken down");
+        drop((w_up, x_up, y_up, z_up, of_w, of_x, of_y, of_z));
+    });
+}
+
+/// Another switch makes `w` depend on `y`, before its next instance is prepared, which does not.
+/// (Preemption bound: 2.)
+#[test]
+fn a_member_that_would_go_down_is_not_switched() {
+    model("a member that would go down is not switched", Some(2), || {
+        let (registry, [w, x, y], [of_w, of_x, of_y]) = services(&[]);
+        let (x_up, w_up, y_up) = (of_x.start(&[]), of_w.start(&[x]), of_y.start(&[x]));
+        let mut other = Reload::new(&registry);
+        prepare(&mut other, &w_up, w, &[x, y]);
+        let other = spawn(move || other.commit());
+        assert!(join(other), "nothing prevents it");
+        let mut reload = Reload::new(&registry);
+        reload.restart(y);
+        prepare(&mut reload, &x_up, x, &[]);
+        prepare(&mut reload, &w_up, w, &[x]);
+        let switch = spawn(move || reload.commit());
+        assert!(!join(switch), "it is down then");
+        assert!(registry.get(w).is_ok() && registry.get(y).is_ok(), "nothing was taken down");
+        drop((w_up, x_up, y_up, of_w, of_x, of_y));
     });
 }

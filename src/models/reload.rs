@@ -12,7 +12,7 @@ use crate::{
     error::ReplaceError,
     instance::{InstanceNumber, Origin},
     numbers::{ServiceIndex, UnixTime},
-    store::{Decision, Member, Outsiders, Prepared, Target, UsedEdges},
+    store::{Adopter, Decision, Member, Outsiders, Prepared, Target, UsedEdges},
 };
 
 /// A reload by hand: its members are prepared one after the other, and then switched.
@@ -21,7 +21,7 @@ pub struct Reload {
     decision: Arc<Decision>,
     members: Vec<Box<dyn Member>>,
     gaps: BTreeSet<ServiceIndex>,
-    adopters: BTreeMap<ServiceIndex, Generation>,
+    adopters: BTreeMap<ServiceIndex, Adopter>,
 }
 
 /// The result of a dependency whose present instance is not to be built from: not ready, condemned,
@@ -42,10 +42,22 @@ impl Reload {
         self.gaps.insert(id.index());
     }
 
-    /// Leaves the instance of a service as it is that is current now: it adopts the new ones.
-    pub fn pass<T>(&mut self, id: ServiceId<T>) {
-        let generation = self.registry.store().slot(id.index()).state.load().generation();
-        self.adopters.insert(id.index(), generation);
+    /// Leaves the instance of a service as it is that is current at the first of these calls: it
+    /// adopts the new instance of this member. Returns its generation.
+    pub fn pass<T, D>(&mut self, id: ServiceId<T>, member: ServiceId<D>) -> u64 {
+        let adopter = self.adopters.entry(id.index()).or_insert_with(|| {
+            let generation = self.registry.store().slot(id.index()).state.load().generation();
+            Adopter { generation, dependencies: BTreeSet::new() }
+        });
+        adopter.dependencies.insert(member.index());
+        adopter.generation.get()
+    }
+
+    /// Returns the positions, in the order of registration, of the services that would fail with
+    /// this one, because they depend on it.
+    pub fn dependents<T>(&self, id: ServiceId<T>) -> Vec<usize> {
+        let dependents = self.registry.store().followed_dependents(id.index());
+        dependents.into_iter().map(ServiceIndex::as_usize).collect()
     }
 
     /// Returns the positions, in the order of registration, of the services that must be members of

@@ -103,7 +103,7 @@ pub(crate) use self::{
     edges::FoundDependent,
     hand_over::{HandOver, HandedOver, Next},
     history::AnyInstance,
-    switch::{Member, NotSwitched, Outsiders, Prepared, Switch},
+    switch::{Adopter, Member, NotSwitched, Outsiders, Prepared, Switch},
     undecided::SwitchLink,
     used_edges::Given,
 };

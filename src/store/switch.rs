@@ -3,7 +3,7 @@
 //! proof.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -75,6 +75,8 @@ pub(crate) enum NotSwitched {
     Joined(ServiceIndex),
     /// The dependency from which a member was built has failed, or its value was replaced.
     Dependency { member: ServiceIndex, dependency: ServiceIndex },
+    /// The dependency from which a member was built would go down at the switch.
+    NeedsGap { member: ServiceIndex, dependency: ServiceIndex },
     /// An edge of a new instance would close a cycle.
     Cycle(CyclePath),
 }
@@ -171,9 +173,23 @@ pub(crate) struct Outsiders<'a> {
     pub(crate) root: ServiceIndex,
     /// Those with a gap: the switch takes them down.
     pub(crate) gaps: &'a BTreeSet<ServiceIndex>,
-    /// Those that keep the old instance until they have adopted the new one, each with the
-    /// generation that does.
-    pub(crate) adopters: &'a BTreeMap<ServiceIndex, Generation>,
+    pub(crate) adopters: &'a BTreeMap<ServiceIndex, Adopter>,
+}
+
+/// A service that keeps old instances until it has adopted the new ones.
+#[derive(Clone)]
+pub(crate) struct Adopter {
+    /// The generation that does.
+    pub(crate) generation: Generation,
+    /// The members whose old instances these are.
+    pub(crate) dependencies: BTreeSet<ServiceIndex>,
+}
+
+impl Adopter {
+    /// Returns whether its instance of this generation keeps the old instance of a member.
+    fn keeps(&self, generation: Generation, member: ServiceIndex) -> bool {
+        self.generation == generation && self.dependencies.contains(&member)
+    }
 }
 
 /// An edge over which a new instance was built.
@@ -197,6 +213,16 @@ impl Store {
     /// Returns the services of the closure of `root`, each after its dependencies.
     pub(crate) fn closure(&self, root: ServiceIndex) -> Vec<ServiceIndex> {
         let walk = self.walk(&[root], &pin());
+        walk.members.into_iter().map(|member| member.service).collect()
+    }
+
+    /// Returns these services, and those that a cascade from them would take down now.
+    fn closure_of(&self, services: &BTreeSet<ServiceIndex>) -> HashSet<ServiceIndex> {
+        if services.is_empty() {
+            return HashSet::new();
+        }
+        let starts: Vec<_> = services.iter().copied().collect();
+        let walk = self.walk(&starts, &pin());
         walk.members.into_iter().map(|member| member.service).collect()
     }
 
@@ -355,8 +381,13 @@ impl Store {
         used: &[(usize, UsedEdge, bool)],
         deferred: &mut Deferred,
     ) -> Result<(), NotSwitched> {
+        // These go down at the switch. No other switch is executed now, so those of them that are
+        // ready keep the edges on the way to them.
+        let down = self.closure_of(outsiders.gaps);
         // a. The members.
-        if let Some(changed) = members.iter().find(|member| !self.is_up(&***member)) {
+        let has_changed =
+            |member: &dyn Member| !self.is_up(member) || down.contains(&member.service());
+        if let Some(changed) = members.iter().find(|member| has_changed(&***member)) {
             return Err(NotSwitched::Changed(changed.service()));
         }
         let find = |service: ServiceIndex| {
@@ -366,7 +397,10 @@ impl Store {
         for &(position, UsedEdge { dependency, received, start_only }, is_new) in used {
             let is_right = match find(dependency) {
                 // The new instance would go down with it.
-                None if !start_only && outsiders.gaps.contains(&dependency) => false,
+                None if !start_only && down.contains(&dependency) => {
+                    let member = members[position].service();
+                    return Err(NotSwitched::NeedsGap { member, dependency });
+                }
                 // It was built from the new instance of that member.
                 Some(at) => {
                     let InstanceNumber { generation, revision } = members[at].number();
@@ -430,14 +464,16 @@ impl Store {
         deferred: &mut Deferred,
     ) -> Result<(), NotSwitched> {
         let slot = self.slot(dependent);
+        let keeps = |generation| {
+            let adopter = outsiders.adopters.get(&dependent);
+            adopter.is_some_and(|adopter| adopter.keeps(generation, member))
+        };
         loop {
             let state = slot.state.load();
             match state.phase() {
                 Phase::Down => return Ok(()),
                 // As after a plain replacement.
-                Phase::Ready if outsiders.adopters.get(&dependent) == Some(&state.generation()) => {
-                    return Ok(());
-                }
+                Phase::Ready if keeps(state.generation()) => return Ok(()),
                 Phase::Ready => return Err(NotSwitched::Joined(dependent)),
                 // Nothing is published in it.
                 Phase::Starting if state == Tag::void(state.generation()) => return Ok(()),

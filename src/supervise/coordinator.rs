@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    gaps::{self, Adopter, Finder, GapPolicy, Parts, RestartedGap, Restarting},
+    gaps::{self, Finder, GapPolicy, Parts, RestartedGap, Restarting},
     reload_retry::Retry,
     reload_root::{NewRoot, Root},
 };
@@ -25,7 +25,7 @@ use crate::{
         cycle_error,
     },
     service::{AnyId, ServiceName},
-    store::{Member, NotSwitched, Outsiders, Store, Switch},
+    store::{Adopter, Member, NotSwitched, Outsiders, Store, Switch},
     sync::Shielded,
     waiting::sealed::WaitSlots,
 };
@@ -48,7 +48,7 @@ pub struct Coordinator<R: Root> {
     /// The services with a gap of the present try.
     gaps: Vec<RestartedGap>,
     /// The services of the present try that adopt new instances.
-    adopters: Vec<Adopter>,
+    adopters: Vec<(ServiceIndex, Adopter)>,
     /// Members of earlier tries whose builds have waited for a service with a gap, and that one.
     forced: BTreeMap<ServiceIndex, ServiceIndex>,
 }
@@ -211,7 +211,7 @@ impl<R: Root> Coordinator<R> {
             return Err(self.not_ready(root));
         }
         let restarted = gaps.iter().map(|gap| gap.service).collect();
-        let adopting = adopters.iter().map(|it| (it.service, it.generation)).collect();
+        let adopting = adopters.iter().cloned().collect();
         (self.gaps, self.adopters) = (gaps, adopters);
         let reload = Reload::new(root, members, restarted, adopting, R::KIND, supervisors.now());
         match supervisors.reloads.begin(&request, &reload) {
@@ -314,6 +314,10 @@ impl<R: Root> Coordinator<R> {
         let name = |service| store.name(service);
         let service = match not_switched {
             NotSwitched::Changed(service) | NotSwitched::Joined(service) => service,
+            NotSwitched::NeedsGap { member, dependency } => {
+                self.forced.insert(member, dependency);
+                member
+            }
             NotSwitched::Dependency { member, dependency } => {
                 let (root, service, dependency) = (name(root), name(member), name(dependency));
                 let error = ReloadError::DependencyChanged { root, service, dependency };
@@ -329,7 +333,7 @@ impl<R: Root> Coordinator<R> {
 
     /// Asks the adopters, after the switch.
     fn ask_to_adopt(&self) {
-        for Adopter { service, generation, dependencies } in &self.adopters {
+        for (service, Adopter { generation, dependencies }) in &self.adopters {
             let Some(control) = self.registry.supervisors().control(*service) else { continue };
             for &dependency in dependencies {
                 control.request_adoption(*generation, dependency);
@@ -340,7 +344,7 @@ impl<R: Root> Coordinator<R> {
 
     /// Returns the names of the services that adopt new instances.
     pub(super) fn adopters(&self) -> Vec<ServiceName> {
-        self.adopters.iter().map(|it| self.store().name(it.service)).collect()
+        self.adopters.iter().map(|(adopter, _)| self.store().name(*adopter)).collect()
     }
 
     /// Begins a new try after this service has changed, if it is possible.

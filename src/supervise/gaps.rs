@@ -2,16 +2,16 @@
 //! those that adopt (S23).
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use super::{Supervisor, coordinator::Done};
 use crate::{
     error::{DependencyUnavailable, NotReloadable, ReloadError},
-    numbers::{Generation, ServiceIndex},
+    numbers::ServiceIndex,
     registry::{Gap, GapCause, Registry, ReloadKind, RestartedService},
-    store::Phase,
+    store::{Adopter, Phase},
 };
 
 impl<T: Send + Sync + 'static, B, H, P> Supervisor<T, B, H, P> {
@@ -78,14 +78,7 @@ pub(super) struct Parts {
     /// Those that are restarted, each after its known dependencies.
     pub(super) gaps: Vec<RestartedGap>,
     /// Those that adopt new instances of members (S23).
-    pub(super) adopters: Vec<Adopter>,
-}
-
-/// A service that adopts new instances of members.
-pub(super) struct Adopter {
-    pub(super) service: ServiceIndex,
-    pub(super) generation: Generation,
-    pub(super) dependencies: Vec<ServiceIndex>,
+    pub(super) adopters: Vec<(ServiceIndex, Adopter)>,
 }
 
 /// A service with a gap.
@@ -118,7 +111,7 @@ impl Finder<'_> {
         // The dependents of members, and of those that would be members if they were ready.
         let mut below_members = HashSet::from([root]);
         // The members that a service adopts.
-        let mut adopting: HashMap<ServiceIndex, Vec<ServiceIndex>> = HashMap::new();
+        let mut adopting: HashMap<ServiceIndex, BTreeSet<ServiceIndex>> = HashMap::new();
         let mut parts = Parts { members: Vec::new(), gaps: Vec::new(), adopters: Vec::new() };
         // Each after its dependencies.
         for service in store.closure(root) {
@@ -129,7 +122,7 @@ impl Finder<'_> {
             if !below_members.remove(&service) && dependencies.is_empty() {
                 if is_ready && !adopts.is_empty() {
                     let (generation, dependencies) = (state.generation(), adopts);
-                    parts.adopters.push(Adopter { service, generation, dependencies });
+                    parts.adopters.push((service, Adopter { generation, dependencies }));
                 }
                 continue;
             }
@@ -142,7 +135,7 @@ impl Finder<'_> {
                     if !self.adopts(dependent, service) {
                         below_members.insert(dependent);
                     } else if is_ready {
-                        adopting.entry(dependent).or_default().push(service);
+                        adopting.entry(dependent).or_default().insert(service);
                     }
                 }
                 parts.members.extend(is_ready.then_some(service));

@@ -22,9 +22,9 @@ use crate::{
     error::CycleError,
     failure::{Failure, Reason},
     instance::InstanceNumber,
-    numbers::{Generation, ServiceIndex},
+    numbers::ServiceIndex,
     service::ServiceName,
-    store::{AnyInstance, Decision, Member, Store},
+    store::{Adopter, AnyInstance, Decision, Member, Store},
     sync::{Mutex, MutexGuard, Shielded, lock},
 };
 
@@ -42,9 +42,9 @@ pub struct Reload {
     positions: HashMap<ServiceIndex, usize>,
     /// The services that are restarted at the switch (S22). None of them is a member.
     gaps: BTreeSet<ServiceIndex>,
-    /// The services that adopt new instances of members (S23), each with its generation. None of
-    /// them is a member, or has a gap.
-    adopters: BTreeMap<ServiceIndex, Generation>,
+    /// The services that adopt new instances of members (S23). None of them is a member, or has a
+    /// gap.
+    adopters: BTreeMap<ServiceIndex, Adopter>,
     kind: ReloadKind,
     /// When it has begun; `None` if the clock has panicked.
     begun: Option<Instant>,
@@ -156,7 +156,7 @@ impl Reload {
         root: ServiceIndex,
         members: Vec<ServiceIndex>,
         gaps: BTreeSet<ServiceIndex>,
-        adopters: BTreeMap<ServiceIndex, Generation>,
+        adopters: BTreeMap<ServiceIndex, Adopter>,
         kind: ReloadKind,
         begun: Option<Instant>,
     ) -> Arc<Self> {
@@ -343,8 +343,8 @@ impl Reload {
         self.members.iter().chain(&self.gaps).chain(self.adopters.keys()).copied()
     }
 
-    /// Returns the services that adopt new instances of members, each with its generation.
-    pub(crate) fn adopters(&self) -> &BTreeMap<ServiceIndex, Generation> {
+    /// Returns the services that adopt new instances of members.
+    pub(crate) fn adopters(&self) -> &BTreeMap<ServiceIndex, Adopter> {
         &self.adopters
     }
 

@@ -241,6 +241,42 @@ fn a_member_whose_new_instance_needs_one_with_a_gap_has_a_gap_too() {
     assert_eq!(runtime.supervisor_status(late).failures, 0);
 }
 
+/// `proxy` is down when the reload begins, so it has no gap. It is built from the old port while
+/// `late` waits for it.
+#[test]
+fn a_member_that_needs_what_goes_down_with_one_with_a_gap_has_a_gap_too() {
+    let (mut runtime, services) = program();
+    let [config, _, port, _] = &services;
+    let proxy = supervise(&mut runtime, "proxy", &[port.0]);
+    let late = runtime.service("late");
+    runtime.registry.depends(late).on(config.0).unwrap();
+    let (config_id, proxy_id) = (config.0, proxy.0);
+    let mut builds = 0;
+    runtime.supervise(late, exact(), move |build| {
+        builds += 1;
+        let from = if builds == 1 { config_id } else { proxy_id };
+        async move { Ok::<_, BoxError>(**build.wait_for(from).await? * 2) }
+    });
+    runtime.run_until_idle();
+    assert_eq!(runtime.get(late), Some(2));
+
+    config.1.set(2);
+    proxy.1.takes(ms(50));
+    runtime.restart(proxy.0);
+    let reload = reload(&mut runtime, config);
+    runtime.advance(ms(50));
+    assert_eq!(runtime.get(late), None, "it restarts");
+    runtime.advance(ms(50));
+    let reloaded = reload.take().unwrap();
+    assert_eq!(reloaded.tries, 2);
+    let names = names(&reloaded.restarted);
+    for expected in ["proxy (depends on port)", "late (depends on proxy)"] {
+        assert!(names.contains(&expected.into()), "{names:?}");
+    }
+    assert_eq!((runtime.get(proxy.0), runtime.get(late)), (Some(102), Some(204)));
+    assert_eq!(runtime.supervisor_status(late).failures, 0);
+}
+
 #[test]
 fn a_build_that_needs_one_with_a_gap_only_to_start_is_switched() {
     // A cascade reads the entry of a declared edge, and asks the switch that it belongs to.
