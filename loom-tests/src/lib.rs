@@ -20,8 +20,6 @@
 
 #[cfg(all(loom, feature = "supervise"))]
 mod found;
-#[cfg(all(loom, feature = "supervise"))]
-mod paused_clock;
 #[cfg(loom)]
 mod providers;
 mod runner;
@@ -33,7 +31,7 @@ mod switching;
 #[cfg(all(loom, feature = "supervise"))]
 pub use found::{Found, assert_at_once, assert_reads};
 #[cfg(all(loom, feature = "supervise"))]
-pub use paused_clock::PausedClock;
+pub use mainstay::models::PausedClock;
 #[cfg(loom)]
 pub use providers::{
     Id, TestProvider, Value, assert_i2, join, now_or_never, read_state, services, try_publish,

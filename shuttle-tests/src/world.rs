@@ -32,6 +32,8 @@ pub struct Value {
     /// The services that the value was built from, directly or not, with their generations. Two
     /// generations of one service would be an inconsistent value.
     built_from: BTreeSet<(usize, u64)>,
+    /// Those of them whose new instances it adopts after a switch.
+    adopts: BTreeSet<usize>,
     /// Counts the values that have not been dropped.
     _alive: Arc<()>,
 }
@@ -41,6 +43,13 @@ impl Value {
     pub fn add(&mut self, from: &Instance<Value>) {
         self.built_from.insert((from.service, Instance::generation(from).get()));
         self.built_from.extend(&from.built_from);
+    }
+
+    /// Records that the value is built from `from`, too, and adopts what replaces it. What that one
+    /// depends on is not recorded: the next one may depend on something else.
+    pub fn add_adopted(&mut self, from: &Instance<Value>) {
+        self.built_from.insert((from.service, Instance::generation(from).get()));
+        self.adopts.insert(from.service);
     }
 }
 
@@ -67,6 +76,11 @@ impl Observed {
         let generation = Instance::generation(instance).get();
         Self { generation, revision: Instance::revision(instance) }
     }
+
+    /// The first one that may follow the end of a generation.
+    fn after(generation: u64) -> Self {
+        Self { generation: generation + 1, revision: 0 }
+    }
 }
 
 /// What the threads have observed of a service.
@@ -85,6 +99,11 @@ struct Seen {
 struct Switch {
     /// Each with its new instance.
     members: Vec<(usize, Observed)>,
+    /// The services that it takes down, each with a generation that must end.
+    gaps: Vec<(usize, u64)>,
+    /// The services that may keep old instances of members, each with that member, and with its own
+    /// generation.
+    adopters: BTreeSet<(usize, usize, u64)>,
     is_committed: Option<bool>,
 }
 
@@ -181,22 +200,19 @@ impl World {
 
     /// A new value that was built from nothing yet.
     pub fn value(&self, service: usize) -> Value {
-        self.value_built_from(service, BTreeSet::new(), None)
+        self.new_value(service, None)
     }
 
     /// A new value that replaces `of`: it was built from the same instances.
     pub fn successor(&self, of: &Value) -> Value {
-        self.value_built_from(of.service, of.built_from.clone(), of.switch)
+        let (built_from, adopts) = (of.built_from.clone(), of.adopts.clone());
+        Value { built_from, adopts, ..self.new_value(of.service, of.switch) }
     }
 
-    fn value_built_from(
-        &self,
-        service: usize,
-        built_from: BTreeSet<(usize, u64)>,
-        switch: Option<usize>,
-    ) -> Value {
+    fn new_value(&self, service: usize, switch: Option<usize>) -> Value {
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
-        Value { service, version, switch, built_from, _alive: Arc::clone(&self.alive) }
+        let (built_from, adopts) = (BTreeSet::new(), BTreeSet::new());
+        Value { service, version, switch, built_from, adopts, _alive: Arc::clone(&self.alive) }
     }
 
     // Observing.
@@ -224,12 +240,39 @@ impl World {
 
     /// A new value of a switch that was built from nothing yet.
     pub fn value_of_switch(&self, service: usize, switch: usize) -> Value {
-        self.value_built_from(service, BTreeSet::new(), Some(switch))
+        self.new_value(service, Some(switch))
     }
 
     /// Records the new instance of a member.
     pub fn add_member(&self, switch: usize, service: usize, new: Observed) {
         lock(&self.switches)[switch].members.push((service, new));
+    }
+
+    /// Records a service that a switch takes down, and the generation in which it was ready.
+    pub fn add_gap(&self, switch: usize, service: usize, generation: u64) {
+        lock(&self.switches)[switch].gaps.push((service, generation));
+    }
+
+    /// Records a service that may keep the old instance of a member in this generation.
+    pub fn add_adopter(&self, switch: usize, service: usize, member: usize, generation: u64) {
+        lock(&self.switches)[switch].adopters.insert((service, member, generation));
+    }
+
+    /// Whether a service of this generation may keep the instance `from` of a member after all
+    /// switches up to the one that has made `to` current.
+    fn may_keep(
+        &self,
+        (adopter, generation): (usize, u64),
+        member: usize,
+        from: Observed,
+        to: Observed,
+    ) -> bool {
+        let switches = lock(&self.switches);
+        let mut committed = switches.iter().filter(|switch| switch.is_committed == Some(true));
+        committed.all(|Switch { members, adopters, .. }| {
+            let of_these = |&(it, new): &(usize, Observed)| it == member && from < new && new <= to;
+            !members.iter().any(of_these) || adopters.contains(&(adopter, member, generation))
+        })
     }
 
     /// Records how a switch has ended.
@@ -238,7 +281,7 @@ impl World {
     }
 
     fn record_switch(&self, switch: usize, is_committed: bool) {
-        let Switch { members, is_committed: known } = &mut lock(&self.switches)[switch];
+        let Switch { members, gaps, is_committed: known, .. } = &mut lock(&self.switches)[switch];
         assert_eq!(
             *known.get_or_insert(is_committed),
             is_committed,
@@ -251,14 +294,20 @@ impl World {
                 *newest = new.max(*newest);
                 *switched = new.max(*switched);
             }
+            for &(service, generation) in &*gaps {
+                let newest = &mut seen[service].newest;
+                *newest = Observed::after(generation).max(*newest);
+            }
         }
     }
 
-    /// The new instance of a service, if it is a member of this switch.
+    /// The first instance that a service can have after a switch, if it is a member or has a gap.
     pub fn new_instance(&self, switch: Option<usize>, service: usize) -> Option<Observed> {
         let switches = lock(&self.switches);
-        let mut members = switches[switch?].members.iter();
-        members.find(|(member, _)| *member == service).map(|&(_, new)| new)
+        let Switch { members, gaps, .. } = &switches[switch?];
+        let of_member = members.iter().find(|(member, _)| *member == service).map(|&(_, new)| new);
+        let gap = gaps.iter().find(|(gap, _)| *gap == service);
+        of_member.or(gap.map(|&(_, generation)| Observed::after(generation)))
     }
 
     /// The position of a service.
@@ -453,8 +502,12 @@ impl Observations<'_> {
                 (self.world.position(from.service), from.generation.get());
             let (from, new) =
                 (Observed { generation, revision: from.revision }, self.seen[dependency].switched);
+            let adopter = (service, now.generation);
             assert!(
-                generation != new.generation || from >= new,
+                generation != new.generation
+                    || from >= new
+                    || instance.adopts.contains(&dependency)
+                        && self.world.may_keep(adopter, dependency, from, new),
                 "I2: {service} was built from {dependency} in {from:?}, now switched to {new:?}"
             );
         }

@@ -28,39 +28,26 @@
 
 use std::{
     error::Error,
-    future::pending,
     // Not those of shuttle: no thread of the scenario waits for this lock.
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mainstay::{
     FailOutcome, Instance, ServiceSet,
     error::WaitForError,
+    models::PausedClock,
     supervise::{
-        BodyEnd, Build, Clock, CloseReason, Closing, Completed, GroupPolicy, Permanent, Planned,
-        RestartPolicy, Sleep,
+        BodyEnd, Build, CloseReason, Closing, Completed, GroupPolicy, Permanent, Planned,
+        RestartPolicy,
     },
 };
 use mainstay_shuttle_tests::{GraphShape, Random, Value, Workers, World, explore};
 use mainstay_test_support::poll_once;
 use shuttle::{future, thread};
-
-/// A clock whose time does not advance.
-struct PausedClock(Instant);
-
-impl Clock for PausedClock {
-    fn now(&self) -> Instant {
-        self.0
-    }
-
-    fn sleep_until(&self, _: Instant) -> Sleep {
-        Box::pin(pending())
-    }
-}
 
 /// The services that have stopped, and the violations that close hooks have found.
 #[derive(Default)]
@@ -281,9 +268,8 @@ fn recover(world: &World, calm: &AtomicBool) {
 fn supervised_services_recover_and_stop_in_order() {
     explore("supervised", 2_000, |mut random| {
         let shape = GraphShape { services: (3, 20), dependencies: 3, declared: 40 };
-        let world = World::with_builder(&shape, &mut random, |builder| {
-            builder.clock(PausedClock(Instant::now()))
-        });
+        let world =
+            World::with_builder(&shape, &mut random, |builder| builder.clock(PausedClock::new()));
         let (stop_log, calm) = (SharedStopLog::default(), Calm::default());
         let mut supervisors = Workers::default();
         for service in 0..world.count() {

@@ -5,10 +5,11 @@ use std::{
     time::Instant,
 };
 
-use mainstay::supervise::{Clock, Sleep};
+use crate::supervise::{Clock, Sleep};
 
 /// Its time is the one at which it was created. A sleep until then or earlier ends at once, and no
-/// other one ends. So a wake-up that is lost is a deadlock, which loom reports, and not a timeout.
+/// other one ends. So a wake-up that is lost is a deadlock, which loom and shuttle report, and
+/// not a timeout.
 pub struct PausedClock(Instant);
 
 impl PausedClock {
