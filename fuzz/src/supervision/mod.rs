@@ -7,6 +7,7 @@ mod op;
 use std::{
     collections::{BTreeSet, VecDeque},
     future::poll_fn,
+    mem,
     sync::{Arc, Mutex, PoisonError},
     task::Poll,
     time::Duration,
@@ -14,15 +15,18 @@ use std::{
 
 use arbitrary::{Arbitrary, Unstructured};
 use mainstay::{
-    Phase, ServiceId,
+    Instance, Phase, ServiceId,
     error::ReloadError,
-    supervise::{self, Clock, Live, Permanent, Planned, RestartPolicy, StopWait, SupervisorState},
+    supervise::{
+        self, Clock, Live, Permanent, Planned, ReloadWait, Reloaded, RestartPolicy, StopWait,
+        SupervisorState,
+    },
     test_kit::TestRuntime,
 };
 
 use self::{
-    model::{LIMIT, MAX_BACKOFF, Meaning, Model, RESET_AFTER, ms},
-    op::{BodyEnd, Op, Outcome, Script},
+    model::{LIMIT, MAX_BACKOFF, Meaning, Model, Parts, RESET_AFTER, ms},
+    op::{BodyEnd, Kind, Op, Outcome, Script},
 };
 use crate::plan::{EndKind, Ticket};
 
@@ -59,6 +63,10 @@ pub fn run(data: &[u8]) {
 #[derive(Debug, Default)]
 struct Orders {
     outcomes: VecDeque<Outcome>,
+    /// Whether its next adoption fails.
+    fails_to_adopt: bool,
+    /// What it has adopted: the dependency, its generation and its revision.
+    adopted: Vec<(usize, u64, u64)>,
     body_end: Option<BodyEnd>,
     bodies: usize,
 }
@@ -67,6 +75,10 @@ type SharedOrders = Arc<Mutex<Orders>>;
 
 fn with<R>(orders: &SharedOrders, use_it: impl FnOnce(&mut Orders) -> R) -> R {
     use_it(&mut orders.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn names<'a>(services: impl IntoIterator<Item = &'a usize>) -> BTreeSet<String> {
+    services.into_iter().map(|it| format!("s{it}")).collect()
 }
 
 /// Counts the bodies of a service.
@@ -99,15 +111,15 @@ impl World {
             orders: Vec::new(),
             waits: Vec::new(),
         };
-        for (dependencies, body) in &script.services {
-            world.supervise(dependencies, body.map(ms));
+        for (dependencies, kind, body) in &script.services {
+            world.supervise(dependencies, *kind, body.map(ms));
         }
         world.runtime.run_until_idle();
         world.model.run_until_idle();
         world
     }
 
-    fn supervise(&mut self, dependencies: &[usize], body: Option<u64>) {
+    fn supervise(&mut self, dependencies: &[usize], kind: Kind, body: Option<u64>) {
         let registry = &self.runtime.registry;
         let name = format!("s{}", self.ids.len());
         let id = registry.register::<u64>(&name).expect("the capacity is sufficient");
@@ -117,7 +129,7 @@ impl World {
         }
         // No sum of a few of these is another one.
         let offset = 100 * 3_u64.pow(self.ids.len() as u32);
-        let service = model::Service::new(dependencies.to_vec(), body, offset);
+        let service = model::Service::new(dependencies.to_vec(), kind, body, offset);
         let body = service.body;
         let policy = RestartPolicy::default()
             .backoff(Duration::from_nanos(service.first_backoff), Duration::from_nanos(MAX_BACKOFF))
@@ -125,11 +137,29 @@ impl World {
             .reset_after(Duration::from_nanos(RESET_AFTER))
             .stop_timeout(Duration::from_nanos(service.stop_timeout))
             .max_failures(LIMIT, WINDOW);
-        let supervisor = registry.supervise(id).expect("it has no provider").restart_policy(policy);
+        let mut supervisor =
+            registry.supervise(id).expect("it has no provider").restart_policy(policy);
+        if kind.is_exclusive() {
+            supervisor = supervisor.exclusive();
+        }
         let orders = SharedOrders::default();
+        for &dependency in dependencies.iter().filter(|it| kind.adopts(**it)) {
+            let orders = Arc::clone(&orders);
+            let adopt = move |_: &u64, new: Arc<Instance<u64>>| {
+                with(&orders, |orders| {
+                    let (generation, revision) =
+                        (Instance::generation(&new).get(), Instance::revision(&new));
+                    orders.adopted.push((dependency, generation, revision));
+                    if mem::take(&mut orders.fails_to_adopt) { Err("no luck") } else { Ok(()) }
+                })
+            };
+            let id = self.ids[dependency];
+            supervisor = supervisor.adopt(id, adopt).expect("the id is of this registry");
+        }
         let builder = {
             let orders = Arc::clone(&orders);
             async move |build: supervise::Build<u64>| {
+                assert!(!kind.is_exclusive() || !build.is_reload(), "S22: it is built aside");
                 for &dependency in &from {
                     build.wait_for(dependency).await?;
                 }
@@ -222,31 +252,55 @@ impl World {
 
     /// Reloads a service, if this ends at once: all builds succeed, or one of them fails.
     fn reload(&mut self, root: usize, refuser: u8) {
-        let Some(members) = self.model.members(root) else { return };
-        for &member in &members {
-            with(&self.orders[member], |orders| orders.outcomes.clear());
-            self.model.services[member].outcomes.clear();
+        let Some(parts) = self.model.parts(root) else { return };
+        let Parts { members, gaps, adopters } = &parts;
+        for &service in members.iter().chain(gaps) {
+            with(&self.orders[service], |orders| orders.outcomes.clear());
+            self.model.services[service].outcomes.clear();
         }
-        let refuses = refuser.is_multiple_of(3) && !members.is_empty();
-        let refuser = refuses.then(|| members[usize::from(refuser / 3) % members.len()]);
-        if let Some(refuser) = refuser {
-            with(&self.orders[refuser], |orders| orders.outcomes.push_back(Outcome::Fail));
+        let registry = &self.runtime.registry;
+        if refuser >= 128 && !gaps.is_empty() {
+            let reload = registry.reload_without_gap(self.ids[root]);
+            let Err(ReloadError::Gap { gaps: named, .. }) = self.end(reload) else {
+                panic!("S22: {gaps:?} have a gap");
+            };
+            return assert_eq!(
+                names(gaps),
+                named.iter().map(|it| it.service.to_string()).collect()
+            );
         }
-        let (reload, result) =
-            (self.runtime.registry.reload(self.ids[root]), Arc::new(Mutex::new(None)));
-        let of_task = Arc::clone(&result);
-        self.runtime.spawn(async move {
-            let reloaded = reload.await;
-            *of_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(reloaded);
-        });
-        self.runtime.run_until_idle();
-        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (result.expect("it ends at once"), refuser) {
-            (Ok(reloaded), None) if !members.is_empty() => {
+        // An adopter that fails while services with a gap begin again may fail them before their
+        // attempts have begun, or after that.
+        let adopters_that_fail = adopters.iter().map(|(it, _)| *it).filter(|_| gaps.is_empty());
+        let may_fail: Vec<usize> =
+            members.iter().chain(gaps).copied().chain(adopters_that_fail).collect();
+        let fails = refuser.is_multiple_of(3) && !may_fail.is_empty();
+        let failing = fails.then(|| may_fail[usize::from(refuser / 3) % may_fail.len()]);
+        let is_adopter = |it: &usize| !members.contains(it) && !gaps.contains(it);
+        let failing_adopter = failing.filter(is_adopter);
+        if let Some(failing) = failing {
+            with(&self.orders[failing], |orders| match failing_adopter {
+                Some(_) => orders.fails_to_adopt = true,
+                None => orders.outcomes.push_back(Outcome::Fail),
+            });
+        }
+        let result = self.end(registry.reload(self.ids[root]));
+        match (result, failing.filter(|it| members.contains(it))) {
+            (Ok(reloaded), None) if !members.is_empty() || !gaps.is_empty() => {
                 let switched = reloaded.members.iter().map(|it| it.service.to_string());
-                let expected = members.iter().map(|member| format!("s{member}"));
-                assert_eq!(expected.collect::<BTreeSet<_>>(), switched.collect());
-                self.model.reload(&members);
+                assert_eq!(names(members), switched.collect(), "members");
+                let adopting = reloaded.adopters.iter().map(|it| it.to_string());
+                let expected: Vec<_> = adopters.iter().map(|(it, _)| *it).collect();
+                assert_eq!(names(&expected), adopting.collect(), "adopters");
+                if let Some(gap) = failing.filter(|it| gaps.contains(it)) {
+                    self.model.services[gap].outcomes.push_back(Outcome::Fail);
+                }
+                self.model.reload(&parts, failing_adopter);
+                let came_up = reloaded.restarted.iter().map(|it| (&*it.service, &it.not_ready));
+                let came_up = came_up.map(|(it, not_ready)| (it.to_string(), not_ready.is_none()));
+                let is_ready = |&it: &usize| self.model.services[it].phase == Phase::Ready;
+                let expected = parts.gaps.iter().map(|it| (format!("s{it}"), is_ready(it)));
+                assert_eq!(expected.collect::<BTreeSet<_>>(), came_up.collect(), "with a gap");
             }
             (Err(ReloadError::Refused { service, .. }), Some(refuser)) => {
                 assert_eq!(*service, *format!("s{refuser}"));
@@ -254,8 +308,21 @@ impl World {
                 assert_eq!(left, 0, "its builder was called");
             }
             (Err(ReloadError::NotReady(_)), None) if members.is_empty() => {}
-            (result, refuser) => panic!("{members:?}, {refuser:?}: {result:?}"),
+            (result, _) => panic!("{parts:?}, {failing:?}: {result:?}"),
         }
+    }
+
+    /// Returns the result of a reload that ends at once.
+    fn end(&mut self, reload: ReloadWait) -> Result<Reloaded, ReloadError> {
+        let result = Arc::new(Mutex::new(None));
+        let of_task = Arc::clone(&result);
+        self.runtime.spawn(async move {
+            let reloaded = reload.await;
+            *of_task.lock().unwrap_or_else(PoisonError::into_inner) = Some(reloaded);
+        });
+        self.runtime.run_until_idle();
+        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        result.expect("it ends at once")
     }
 
     /// Begins a restart or a stop.
@@ -295,13 +362,13 @@ impl World {
                 let failures = supervisor.failures;
                 assert_eq!(expected.shown, failures, "failures of s{service} after {after:?}");
             }
-            let bodies = with(&self.orders[service], |orders| orders.bodies);
-            assert_eq!(usize::from(expected.body_runs), bodies, "bodies of s{service}");
+            with(&self.orders[service], |orders| {
+                assert_eq!(usize::from(expected.body_runs), orders.bodies, "bodies of s{service}");
+                assert_eq!(expected.adopted, orders.adopted, "S23: s{service} after {after:?}");
+            });
         }
         for (ticket, report) in &self.waits {
-            let names =
-                |report: &BTreeSet<usize>| report.iter().map(|it| format!("s{it}")).collect();
-            let expected: Option<BTreeSet<String>> = self.model.plan.report(*ticket).map(names);
+            let expected = self.model.plan.report(*ticket).map(names);
             let report = report.lock().unwrap_or_else(PoisonError::into_inner);
             assert_eq!(expected, *report, "services that have stopped, after {after:?}");
         }

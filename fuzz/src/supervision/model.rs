@@ -1,11 +1,18 @@
 //! The model of supervised services: a plain simulation of the documentation, in virtual time.
 
-use std::collections::{BTreeSet, VecDeque};
+mod reloads;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem,
+};
 
 use mainstay::{Phase, supervise::SupervisorState};
 
-use super::op::Outcome;
+use super::op::{Kind, Outcome};
 use crate::plan::{End, EndKind, Host, Plan, Ticket};
+
+pub(super) use self::reloads::Parts;
 
 /// A time in nanoseconds since the begin.
 pub(super) type Time = u64;
@@ -34,6 +41,9 @@ pub(super) enum Meaning {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) dependencies: Vec<usize>,
+    pub(super) kind: Kind,
+    /// The instances that it has adopted: dependency, generation and revision.
+    pub(super) adopted: Vec<(usize, u64, u64)>,
     /// How long its body takes to return after it was notified, if there is a body.
     pub(super) body: Option<Time>,
     pub(super) stop_timeout: Time,
@@ -56,6 +66,8 @@ pub(super) struct Service {
     /// The time of the build that has followed the last planned failure.
     planned_at: Option<Time>,
     reset_requested: bool,
+    /// How often it builds again at once in the present poll.
+    rebuilds: u32,
     /// The number of failures that the status shows.
     pub(super) shown: u32,
 }
@@ -91,12 +103,19 @@ enum Until {
 impl Service {
     /// `offset` makes the times of this service different from those of all others. Otherwise two
     /// of them could end at the same time, and the order of their polls would be visible.
-    pub(super) fn new(dependencies: Vec<usize>, body: Option<Time>, offset: Time) -> Self {
+    pub(super) fn new(
+        dependencies: Vec<usize>,
+        kind: Kind,
+        body: Option<Time>,
+        offset: Time,
+    ) -> Self {
         Self {
             stop_timeout: STOP_TIMEOUT + offset,
             first_backoff: FIRST_BACKOFF + offset,
             given: vec![None; dependencies.len()],
             dependencies,
+            kind,
+            adopted: Vec::new(),
             body: body.map(|takes| if takes > 0 { takes + offset } else { 0 }),
             generation: 0,
             revision: 0,
@@ -111,12 +130,13 @@ impl Service {
             up_since: None,
             planned_at: None,
             reset_requested: false,
+            rebuilds: 0,
             shown: 0,
         }
     }
 
     fn reset_if_requested(&mut self) -> bool {
-        let resets = std::mem::take(&mut self.reset_requested);
+        let resets = mem::take(&mut self.reset_requested);
         if resets {
             (self.count, self.in_window, self.tries_once) = (0, 0, false);
         }
@@ -136,6 +156,11 @@ impl Service {
     fn failed(&mut self, meaning: Meaning, since: Time) {
         self.activity = Activity::Nothing;
         self.reset_if_requested();
+        self.delay_after(meaning, since);
+        self.rebuilds += u32::from(self.delay.is_none());
+    }
+
+    fn delay_after(&mut self, meaning: Meaning, since: Time) {
         let was_stable = self.down(since);
         match meaning {
             Meaning::Excused => return,
@@ -235,14 +260,14 @@ impl Model {
         subtree: bool,
         ticket: Ticket,
     ) {
-        let mut plan = std::mem::take(&mut self.plan);
+        let mut plan = mem::take(&mut self.plan);
         plan.begin(self, root, &End::new(kind, "", ""), subtree, ticket);
         self.plan = plan;
         self.run_until_idle();
     }
 
     pub(super) fn start(&mut self, service: usize) -> bool {
-        let mut plan = std::mem::take(&mut self.plan);
+        let mut plan = mem::take(&mut self.plan);
         let was_stopped = plan.start(self, service);
         self.plan = plan;
         self.run_until_idle();
@@ -318,15 +343,17 @@ impl Model {
         times.filter(|&time| time > self.now).min()
     }
 
-    /// Executes everything that can be executed at this time.
+    /// Executes everything that can be executed at this time. A service that builds at once for the
+    /// second time in one poll lets the others continue first.
     pub(super) fn run_until_idle(&mut self) {
         // In the order in which the runtime polls the supervisors: each as far as it can continue.
         loop {
             let mut has_moved = false;
             for service in 0..self.services.len() {
-                while self.step(service) {
+                while self.services[service].rebuilds < 2 && self.step(service) {
                     has_moved = true;
                 }
+                has_moved |= mem::take(&mut self.services[service].rebuilds) >= 2;
             }
             if !has_moved {
                 return;
@@ -377,60 +404,11 @@ impl Model {
     }
 
     fn end_turn(&mut self, service: usize) {
-        let mut plan = std::mem::take(&mut self.plan);
+        self.services[service].rebuilds = 0;
+        let mut plan = mem::take(&mut self.plan);
         plan.end_turn(self, service);
         plan.advance(self);
         self.plan = plan;
-    }
-
-    /// Returns the services that a reload builds aside, if it can be executed at once: those of the
-    /// closure that are ready. All of them are up, nothing ends, and no old body stays beside a new
-    /// one. If the root is not ready, there are none.
-    pub(super) fn members(&self, root: usize) -> Option<Vec<usize>> {
-        let mut members = Vec::new();
-        // The dependents of a service come after it.
-        for service in root..self.services.len() {
-            let Service { dependencies, phase, activity, body, .. } = &self.services[service];
-            let is_below = |it: &usize| members.contains(it);
-            if *phase != Phase::Ready || service != root && !dependencies.iter().any(is_below) {
-                continue;
-            }
-            let is_up = matches!(activity, Activity::Up | Activity::Completed);
-            let is_given = |&it: &usize| members.contains(&it) || self.available(it).is_some();
-            let is_simple = is_up && !self.plan.is_marked(service) && body.is_none_or(|it| it == 0);
-            if !is_simple || !dependencies.iter().all(is_given) {
-                return None;
-            }
-            members.push(service);
-        }
-        Some(members)
-    }
-
-    /// New instances of these services are current. The attempts that could have received an old
-    /// one begin again.
-    pub(super) fn reload(&mut self, members: &[usize]) {
-        let now = self.now;
-        for &member in members {
-            let subject = &mut self.services[member];
-            subject.revision += 1;
-            subject.activity = Activity::Up;
-            if subject.body.is_some() {
-                (subject.body_runs, subject.shown) = (true, subject.count);
-            }
-        }
-        for service in 0..self.services.len() {
-            if members.contains(&service) {
-                self.services[service].given = self.available_dependencies(service);
-                continue;
-            }
-            let subject = &mut self.services[service];
-            let depends = subject.dependencies.iter().any(|it| members.contains(it));
-            if depends && subject.phase == Phase::Starting {
-                (subject.phase, subject.generation) = (Phase::Down, subject.generation + 1);
-                subject.failed(Meaning::Excused, now);
-            }
-        }
-        self.run_until_idle();
     }
 
     /// Returns the generations and revisions of the instances that an attempt could get.

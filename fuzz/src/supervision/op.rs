@@ -10,6 +10,33 @@ pub(super) enum Outcome {
     FailAsPlanned,
 }
 
+/// What a reload of a dependency does with a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It is built anew.
+    Plain,
+    /// It is restarted.
+    Exclusive,
+    /// It adopts the new instances of all dependencies.
+    Adopter,
+    /// It adopts those of the first service, and is built anew for all others.
+    AdopterOfFirst,
+}
+
+impl Kind {
+    pub(super) fn is_exclusive(self) -> bool {
+        self == Self::Exclusive
+    }
+
+    pub(super) fn adopts(self, dependency: usize) -> bool {
+        match self {
+            Self::Plain | Self::Exclusive => false,
+            Self::Adopter => true,
+            Self::AdopterOfFirst => dependency == 0,
+        }
+    }
+}
+
 /// How a body returns before it was notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyEnd {
@@ -33,7 +60,8 @@ pub(super) enum Op {
     Start(u8),
     Reload {
         service: u8,
-        /// Chooses whether a member refuses it, and which one.
+        /// Chooses whether a member refuses it, or one with a gap does not come up, or an adopter
+        /// fails, and which one; and whether it is refused if one has a gap.
         refuser: u8,
     },
     /// The outcome of the next build of a service, after those that are defined already.
@@ -77,9 +105,9 @@ impl Arbitrary<'_> for Op {
 /// Supervised services, and the operations on them.
 #[derive(Debug)]
 pub(super) struct Script {
-    /// For each service: its dependencies among those before it, and how long its body takes to
-    /// return after it was notified, if there is a body.
-    pub(super) services: Vec<(Vec<usize>, Option<u64>)>,
+    /// For each service: its dependencies among those before it, its kind, and how long its body
+    /// takes to return after it was notified, if there is a body.
+    pub(super) services: Vec<(Vec<usize>, Kind, Option<u64>)>,
     pub(super) ops: Vec<Op>,
 }
 
@@ -92,11 +120,17 @@ impl Arbitrary<'_> for Script {
         let count = 2 + usize::from(u.arbitrary::<u8>()? % 5);
         let mut services = Vec::new();
         for service in 0..count {
-            let (edges, body): (u8, u8) = (u.arbitrary()?, u.arbitrary()?);
+            let (edges, of_service): (u8, u8) = (u.arbitrary()?, u.arbitrary()?);
             let dependencies = (0..service).filter(|before| edges >> before & 1 == 1).collect();
             // The last one is longer than the stop timeout.
-            let body = [None, Some(0), Some(37), Some(1_000)][usize::from(body) % 4];
-            services.push((dependencies, body));
+            let body = [None, Some(0), Some(37), Some(1_000)][usize::from(of_service) % 4];
+            let kind = match of_service >> 5 {
+                0..=4 => Kind::Plain,
+                5 => Kind::Exclusive,
+                6 => Kind::Adopter,
+                _ => Kind::AdopterOfFirst,
+            };
+            services.push((dependencies, kind, body));
         }
         let mut ops = Vec::new();
         while !u.is_empty() && ops.len() < Self::MAX_OPS {
