@@ -30,7 +30,7 @@ impl Gate {
     }
 }
 
-/// Where a switch is to be paused.
+/// Where a switch is paused.
 pub struct Stall {
     reached: Gate,
     continues: Gate,
@@ -64,13 +64,13 @@ impl Stall {
 
 impl Stalled {
     /// Lets the switch continue beside the other threads.
-    pub fn go_on(self) -> JoinHandle<bool> {
+    pub fn resume(self) -> JoinHandle<bool> {
         self.continues.open();
         self.switch
     }
 
     /// Lets the switch end. Returns whether it is committed.
     pub fn end(self) -> bool {
-        join(self.go_on())
+        join(self.resume())
     }
 }

@@ -182,7 +182,8 @@ fn the_failure_of_a_void_attempt_is_its_own() {
     });
 }
 
-/// An attempt has received the old instance, and a cascade fails the dependent at the same time. (Preemption bound: 1.)
+/// An attempt has received the old instance, and a cascade fails the dependent at the same time.
+/// (Preemption bound: 1.)
 #[test]
 fn a_void_attempt_fails_at_the_same_time() {
     model("a void attempt fails at the same time", Some(1), || {
