@@ -17,7 +17,7 @@ use loom::thread::spawn;
 use mainstay::{Registry, models::Reload};
 use mainstay_loom_tests::{
     DIAMOND, Id, TestProvider, Up, Value, assert_rests_on_current, join, model, now_or_never,
-    prepare, reload_diamond, services, try_publish, up_diamond, version,
+    prepare, reload_diamond, services, up_diamond, version,
 };
 
 const ALL: &[usize] = &[0, 1, 2, 3];
