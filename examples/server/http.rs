@@ -11,7 +11,7 @@ use axum::{
 };
 use mainstay::{
     AnyId, Guard, Phase,
-    error::{DependencyUnavailable, GetAllError, Unavailable},
+    error::{DependencyUnavailable, GetAllError, Unavailable, chain},
     supervise::{Reloaded, StopWait, TokioClock},
     test_kit::BuildOutcome,
 };
@@ -159,7 +159,7 @@ async fn reload(
             let switched = members.iter().map(|member| &member.service);
             Ok(Json(json!({ "switched": switched.collect::<Vec<_>>() })))
         }
-        Err(error) => Err(Problem::Refused(error.to_string())),
+        Err(error) => Err(Problem::Refused(chain(&error).to_string())),
     }
 }
 
