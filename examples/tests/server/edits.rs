@@ -6,6 +6,7 @@
 //! - Each edit that is not broken is shown soon.
 //! - Each broken one is reported with its cause: `config` is stale, and the answers stay as they
 //!   are.
+//! - A reload over HTTP answers with what was switched, or with the whole cause.
 //! - At the end only the databases of the present configuration are open.
 
 use std::{fs, path::Path};
@@ -131,6 +132,21 @@ async fn no_request_notices_an_edit() {
         assert_eq!(status(&server, service).await["generation"], 0);
     }
     wait_until_closed(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_over_http_says_what_was_switched_or_the_whole_cause() {
+    let server = started("world-0").await;
+    let answer = server.http.post("/services/database/reload", "").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.text, r#"{"switched":["database","catalog"]}"#);
+    server.http.post("/services/catalog/builds/panic", "").await;
+    let answer = server.http.post("/services/database/reload", "").await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let expected = r#"{"error":"database was not reloaded: the build of catalog failed: "#;
+    assert!(answer.text.starts_with(expected), "{}", answer.text);
+    assert!(answer.text.contains("panicked"), "{}", answer.text);
+    assert_eq!(server.http.get("/countries/RU").await.status, StatusCode::OK);
 }
 
 /// Waits until the databases of earlier configurations are closed.
