@@ -64,7 +64,7 @@ impl Reload {
     /// a reload of `root`: those of its closure that are ready.
     pub fn members(&self, root: impl Into<AnyId>) -> Vec<usize> {
         let store = self.registry.store();
-        let closure = store.index(root.into()).map(|root| store.closure(root));
+        let closure = store.index(root.into()).map(|root| store.closure(&[root]));
         let ready = closure.unwrap_or_default().into_iter().filter(|&it| store.is_ready(it));
         ready.map(ServiceIndex::as_usize).collect()
     }

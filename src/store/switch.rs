@@ -210,19 +210,13 @@ struct Deferred {
 }
 
 impl Store {
-    /// Returns the services of the closure of `root`, each after its dependencies.
-    pub(crate) fn closure(&self, root: ServiceIndex) -> Vec<ServiceIndex> {
-        let walk = self.walk(&[root], &pin());
-        walk.members.into_iter().map(|member| member.service).collect()
-    }
-
-    /// Returns these services, and those that a cascade from them would take down now.
-    fn closure_of(&self, services: &BTreeSet<ServiceIndex>) -> HashSet<ServiceIndex> {
-        if services.is_empty() {
-            return HashSet::new();
+    /// Returns the roots and all services that a cascade from them would take down now, each after
+    /// its dependencies.
+    pub(crate) fn closure(&self, roots: &[ServiceIndex]) -> Vec<ServiceIndex> {
+        if roots.is_empty() {
+            return Vec::new();
         }
-        let starts: Vec<_> = services.iter().copied().collect();
-        let walk = self.walk(&starts, &pin());
+        let walk = self.walk(roots, &pin());
         walk.members.into_iter().map(|member| member.service).collect()
     }
 
@@ -383,7 +377,8 @@ impl Store {
     ) -> Result<(), NotSwitched> {
         // These go down at the switch. No other switch is executed now, so those of them that are
         // ready keep the edges on the way to them.
-        let down = self.closure_of(outsiders.gaps);
+        let gaps: Vec<_> = outsiders.gaps.iter().copied().collect();
+        let down: HashSet<_> = self.closure(&gaps).into_iter().collect();
         // a. The members.
         let has_changed =
             |member: &dyn Member| !self.is_up(member) || down.contains(&member.service());

@@ -114,7 +114,7 @@ impl Finder<'_> {
         let mut adopting: HashMap<ServiceIndex, BTreeSet<ServiceIndex>> = HashMap::new();
         let mut parts = Parts { members: Vec::new(), gaps: Vec::new(), adopters: Vec::new() };
         // Each after its dependencies.
-        for service in store.closure(root) {
+        for service in store.closure(&[root]) {
             let mut dependencies = below_gaps.remove(&service).unwrap_or_default();
             let adopts = adopting.remove(&service).unwrap_or_default();
             let state = store.slot(service).state.load();

@@ -27,7 +27,7 @@ pub(in crate::registry) enum State {
     /// An attempt by hand is in progress.
     Starting,
     WaitingFor(Cow<'static, str>),
-    /// Its supervisor is in the builder, which builds for a reload that is over.
+    /// Its supervisor is in a builder that builds aside, and has not noticed the failure.
     #[cfg(feature = "supervise")]
     BuildingAside,
     #[cfg(feature = "supervise")]

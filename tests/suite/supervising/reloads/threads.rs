@@ -17,7 +17,7 @@ use crate::{
 use mainstay::{
     Instance, Registry,
     error::WaitForError,
-    supervise::{Live, RestartPolicy},
+    supervise::{Live, ReloadWait, RestartPolicy},
 };
 
 #[test]
@@ -102,6 +102,18 @@ fn a_blocking_wait_in_async_code_begins_nothing() {
     assert_eq!((runtime.get(id), config.1.builds()), (Some(1), 1));
 }
 
+/// Begins a reload, which nothing polls after that. Its builder sends when it is called.
+fn begin_on_threads(
+    registry: &Registry,
+    id: ServiceId<u32>,
+    has_begun: &mpsc::Receiver<()>,
+) -> ReloadWait {
+    let mut reload = registry.reload(id);
+    assert!(poll_once(&mut reload).is_pending());
+    has_begun.recv_timeout(LONG).unwrap();
+    reload
+}
+
 /// Its drop sends.
 struct Sends(mpsc::Sender<()>);
 
@@ -129,9 +141,7 @@ fn the_end_of_a_reload_wakes_the_supervisors_of_its_members() {
         }));
     });
     registry.wait_ready(id).wait_blocking().unwrap();
-    let mut reload = registry.reload(id);
-    assert!(poll_once(&mut reload).is_pending());
-    has_begun.recv_timeout(LONG).unwrap();
+    let reload = begin_on_threads(&registry, id, &has_begun);
     drop(reload);
     has_dropped.recv_timeout(LONG).expect("the build is dropped");
     registry.close();
@@ -172,9 +182,7 @@ fn a_blocking_build_aside_can_ask_whether_its_reload_is_over() {
         Ok::<_, BoxError>(1)
     });
     registry.wait_ready(id).wait_blocking().unwrap();
-    let mut reload = registry.reload(id);
-    assert!(poll_once(&mut reload).is_pending());
-    has_begun.recv_timeout(LONG).unwrap();
+    let reload = begin_on_threads(&registry, id, &has_begun);
     drop(reload);
     was_told.recv_timeout(LONG).expect("the build is told");
     registry.close();
@@ -242,9 +250,7 @@ fn a_blocking_build_aside_is_told_that_its_instance_has_failed() {
         Ok::<_, BoxError>(1)
     });
     registry.wait_ready(id).wait_blocking().unwrap();
-    let mut reload = registry.reload(id);
-    assert!(poll_once(&mut reload).is_pending());
-    has_begun.recv_timeout(LONG).unwrap();
+    let _reload = begin_on_threads(&registry, id, &has_begun);
     // The supervisor is in the builder, and nothing polls the reload.
     registry.fail(id, "broken").unwrap();
     let error = was_told.recv_timeout(LONG).expect("the wait ends");
@@ -267,9 +273,7 @@ fn a_service_that_has_failed_waits_for_its_blocking_build_aside() {
         Ok::<_, BoxError>(1)
     });
     registry.wait_ready(id).wait_blocking().unwrap();
-    let mut reload = registry.reload(id);
-    assert!(poll_once(&mut reload).is_pending());
-    has_begun.recv_timeout(LONG).unwrap();
+    let reload = begin_on_threads(&registry, id, &has_begun);
     registry.fail(id, "broken").unwrap();
     let why = || registry.status(id).unwrap().not_ready.map(|why| why.to_string());
     let expected = "a: waiting for its build aside to return: broken";
