@@ -274,6 +274,7 @@ impl<R: Root> Coordinator<R> {
         let outsiders = Outsiders { root, gaps, adopters };
         let Switch { result, failed, members } =
             store.switch(members, outsiders, reload.decision());
+        self.gaps.extend(gaps::taken_down(&registry, gaps, &failed));
         registry.report_failed(failed, observed_at);
         let Err(not_switched) = result else {
             let switched_at = supervisors.now();

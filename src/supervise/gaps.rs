@@ -11,7 +11,7 @@ use crate::{
     error::{DependencyUnavailable, NotReloadable, ReloadError},
     numbers::ServiceIndex,
     registry::{Gap, GapCause, Registry, ReloadKind, RestartedService},
-    store::{Adopter, Phase},
+    store::{Adopter, FailedSlot, Phase},
 };
 
 impl<T: Send + Sync + 'static, B, H, P> Supervisor<T, B, H, P> {
@@ -191,6 +191,30 @@ impl Finder<'_> {
 pub(super) fn shown(registry: &Registry, gaps: &[RestartedGap]) -> Vec<Gap> {
     let name = |service| registry.store().name(service);
     gaps.iter().map(|gap| Gap { service: name(gap.service), why: gap.why.clone() }).collect()
+}
+
+/// Returns the services that were down when the reload began, have become ready since, and were
+/// taken down by the switch, with a service with a gap.
+pub(super) fn taken_down(
+    registry: &Registry,
+    gaps: &BTreeSet<ServiceIndex>,
+    failed: &[FailedSlot],
+) -> Vec<RestartedGap> {
+    let store = registry.store();
+    let others = failed.iter().filter(|slot| !gaps.contains(&slot.index));
+    let ready = others.filter(|slot| slot.was.phase() == Phase::Ready);
+    let taken_down = ready.filter_map(|&FailedSlot { index: service, .. }| {
+        // Another cascade may have taken it down since.
+        let dependency = store.slot(service).failed_by.get();
+        let (why, dependencies) = (GapCause::DependsOn(store.name(dependency)), vec![dependency]);
+        gaps.contains(&dependency).then_some(RestartedGap {
+            service,
+            why,
+            dependencies,
+            came_up: None,
+        })
+    });
+    taken_down.collect()
 }
 
 /// The time after a switch, until each service with a gap is ready again or has failed.

@@ -277,6 +277,30 @@ fn a_member_that_needs_what_goes_down_with_one_with_a_gap_has_a_gap_too() {
     assert_eq!(runtime.supervisor_status(late).failures, 0);
 }
 
+/// `proxy` is down when the reload begins, so it has no gap. The switch finds it ready.
+#[test]
+fn a_dependent_that_comes_up_before_the_switch_is_named() {
+    let (mut runtime, services) = program();
+    let [config, _, port, _] = &services;
+    let proxy = supervise(&mut runtime, "proxy", &[port.0]);
+    proxy.1.takes(ms(50));
+    runtime.restart(proxy.0);
+    config.1.edit(|content| (content.value, content.takes) = (2, ms(80)));
+    let reload = reload(&mut runtime, config);
+    runtime.advance(ms(50));
+    assert_eq!(runtime.get(proxy.0), Some(101), "built from the old port");
+
+    runtime.advance(ms(30));
+    assert_eq!((runtime.get(port.0), runtime.get(proxy.0)), (Some(102), None));
+    assert!(!reload.is_over(), "it waits for the proxy");
+    runtime.advance(ms(50));
+    let reloaded = reload.take().unwrap();
+    assert_eq!((reloaded.tries, reloaded.gap_took), (1, Some(ms(50))));
+    let names = names(&reloaded.restarted);
+    assert_eq!(names, ["port (exclusive)", "web (depends on port)", "proxy (depends on port)"]);
+    assert_eq!(runtime.get(proxy.0), Some(102));
+}
+
 #[test]
 fn a_build_that_needs_one_with_a_gap_only_to_start_is_switched() {
     // A cascade reads the entry of a declared edge, and asks the switch that it belongs to.
