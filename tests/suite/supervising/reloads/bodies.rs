@@ -6,9 +6,12 @@
 //! - A handle of the old publication reaches nothing.
 //! - Probes begin anew, and what the old ones have said is forgotten.
 
-use std::sync::{
-    atomic::{AtomicU32, Ordering},
-    mpsc,
+use std::{
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use super::*;
@@ -162,6 +165,12 @@ fn blocking_bodies_overlap_unless_they_are_exclusive() {
         all_begun(&mut runtime, 1);
         assert!(reload_one(&mut runtime, id).is_over());
         all_begun(&mut runtime, if exclusive { 1 } else { 2 });
+        // One that must not begin has some time for it.
+        for _ in 0..20 {
+            runtime.run_until_idle();
+            thread::sleep(ms(1));
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), if exclusive { 1 } else { 2 }, "the second body");
         ends.send(()).unwrap();
         support::until("the second body has begun", || {
             runtime.run_until_idle();
