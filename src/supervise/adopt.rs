@@ -65,7 +65,9 @@ impl<T: Send + Sync + 'static, B, H, P> Supervisor<T, B, H, P> {
     /// [`run_blocking`](Self::run_blocking). The caller of the reload does not wait for it. Until
     /// it has returned, readers find a service that uses the old instance beside the new instance
     /// of the dependency. If the dependency is reloaded several times before the call, it is called
-    /// with the newest instance. A plain [replacement](super::Live::replace) calls nothing.
+    /// with the newest instance. If another reload has built the service anew since, it may be
+    /// called with an instance from which the value was built, or which the value does not use. A
+    /// plain [replacement](super::Live::replace) calls nothing.
     ///
     /// An error or a panic fails the instance, as an error of its body does, and is counted.
     ///

@@ -22,7 +22,8 @@
 //!   and so a `begin` that does not wait is correct, too.
 //! - *The end of a provider's handle* abandons the value if a failure has condemned the generation
 //!   and has not taken it down. One call claims the removal: the call that ends the handle, a
-//!   replacement that wakes the waiters late, or the failure that takes the service down. It drops
+//!   replacement that wakes the waiters late, a `get` that drops the last reference to an earlier
+//!   instance (which wakes the waiters, too), or the failure that takes the service down. It drops
 //!   the value before it returns, and `begin` waits until then.
 
 use Abandoned::*;
@@ -139,8 +140,10 @@ pub(crate) enum Step {
     TakeDown {
         to: u64,
     },
-    /// Claims the removal of an abandoned value, after an accepted replacement.
-    Claim,
+    /// Claims the removal of an abandoned value, after a step that has decided the answer.
+    Claim {
+        answer: Answer,
+    },
     /// Drops an abandoned value, and answers.
     Remove {
         answer: Answer,
@@ -172,10 +175,24 @@ impl Service {
         let is_current = |of: u64| of == generation;
         let when = |yes: bool| if yes { Yes } else { No };
         match (call, step) {
-            (Call::Get, _) => match phase {
-                Ready(value) => self.answers(Value { generation, revision, value }),
-                _ => self.answers(NotReady),
-            },
+            (_, Step::Claim { answer }) if abandoned == Unclaimed => {
+                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer }))]
+            }
+            (_, Step::Claim { .. }) => vec![],
+            (_, Step::Remove { answer }) if phase == Down => {
+                Self { abandoned: Nothing, ..self }.answers(answer)
+            }
+            (_, Step::Remove { .. }) => vec![],
+
+            (Call::Get, _) => {
+                let answer = match phase {
+                    Ready(value) => Value { generation, revision, value },
+                    _ => NotReady,
+                };
+                let mut results = self.answers(answer);
+                results.push((self, Then(Step::Claim { answer })));
+                results
+            }
             // It is ready now, and was not when `get` read it.
             (Call::Why, _) if matches!(phase, Ready(_)) => {
                 self.answers(Is { generation, phase: mainstay::Phase::Down })
@@ -208,21 +225,13 @@ impl Service {
                 if !reported {
                     let after = Self { revision: revision + 1, ..self.to(Ready(value)) };
                     results.extend(after.answers(Accepted));
-                    results.push((after, Then(Step::Claim)));
+                    results.push((after, Then(Step::Claim { answer: Accepted })));
                 }
                 if condemned > generation {
                     results.extend(self.answers(Refused));
                 }
                 results
             }
-            (Call::Replace { .. }, Step::Claim) if abandoned == Unclaimed => {
-                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer: Accepted }))]
-            }
-            (Call::Replace { .. }, Step::Claim) => vec![],
-            (_, Step::Remove { answer }) if phase == Down => {
-                Self { abandoned: Nothing, ..self }.answers(answer)
-            }
-            (_, Step::Remove { .. }) => vec![],
             (Call::GiveBack { .. } | Call::Ready { .. } | Call::Replace { .. }, _) => {
                 self.answers(Refused)
             }
