@@ -22,9 +22,10 @@
 //!   and so a `begin` that does not wait is correct, too.
 //! - *The end of a provider's handle* abandons the value if a failure has condemned the generation
 //!   and has not taken it down. One call claims the removal: the call that ends the handle, a
-//!   replacement that wakes the waiters late, a `get` that drops the last reference to an earlier
-//!   instance (which wakes the waiters, too), or the failure that takes the service down. It drops
-//!   the value before it returns, and `begin` waits until then.
+//!   replacement that wakes the waiters late, or the failure that takes the service down. It drops
+//!   the value before it returns, and `begin` waits until then. The drop of the last reference to
+//!   an earlier instance wakes the waiters, too, and may claim it. No history records that, so
+//!   after the take-down, `begin` may find the value there or not.
 
 use Abandoned::*;
 use Answer::*;
@@ -55,6 +56,8 @@ pub(crate) enum Abandoned {
     Unclaimed,
     /// A call removes the value as soon as the service has been taken down.
     Claimed,
+    /// The drop of an instance removes the value, or has removed it.
+    ClaimedByDrop,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -140,10 +143,8 @@ pub(crate) enum Step {
     TakeDown {
         to: u64,
     },
-    /// Claims the removal of an abandoned value, after a step that has decided the answer.
-    Claim {
-        answer: Answer,
-    },
+    /// Claims the removal of an abandoned value, after an accepted replacement.
+    Claim,
     /// Drops an abandoned value, and answers.
     Remove {
         answer: Answer,
@@ -175,24 +176,19 @@ impl Service {
         let is_current = |of: u64| of == generation;
         let when = |yes: bool| if yes { Yes } else { No };
         match (call, step) {
-            (_, Step::Claim { answer }) if abandoned == Unclaimed => {
-                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer }))]
+            (_, Step::Claim) if abandoned == Unclaimed => {
+                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer: Accepted }))]
             }
-            (_, Step::Claim { .. }) => vec![],
+            (_, Step::Claim) => vec![],
             (_, Step::Remove { answer }) if phase == Down => {
                 Self { abandoned: Nothing, ..self }.answers(answer)
             }
             (_, Step::Remove { .. }) => vec![],
 
-            (Call::Get, _) => {
-                let answer = match phase {
-                    Ready(value) => Value { generation, revision, value },
-                    _ => NotReady,
-                };
-                let mut results = self.answers(answer);
-                results.push((self, Then(Step::Claim { answer })));
-                results
-            }
+            (Call::Get, _) => match phase {
+                Ready(value) => self.answers(Value { generation, revision, value }),
+                _ => self.answers(NotReady),
+            },
             // It is ready now, and was not when `get` read it.
             (Call::Why, _) if matches!(phase, Ready(_)) => {
                 self.answers(Is { generation, phase: mainstay::Phase::Down })
@@ -201,8 +197,9 @@ impl Service {
 
             (Call::Begin, _) => {
                 let mut results = vec![];
-                if phase == Down && abandoned == Nothing {
-                    results.extend(self.to(Starting).answers(Begun { generation }));
+                if phase == Down && matches!(abandoned, Nothing | ClaimedByDrop) {
+                    let removed = Self { abandoned: Nothing, ..self };
+                    results.extend(removed.to(Starting).answers(Begun { generation }));
                 }
                 if phase != Down || condemned > generation || abandoned != Nothing {
                     results.extend(self.answers(Held));
@@ -225,7 +222,7 @@ impl Service {
                 if !reported {
                     let after = Self { revision: revision + 1, ..self.to(Ready(value)) };
                     results.extend(after.answers(Accepted));
-                    results.push((after, Then(Step::Claim { answer: Accepted })));
+                    results.push((after, Then(Step::Claim)));
                 }
                 if condemned > generation {
                     results.extend(self.answers(Refused));
@@ -269,7 +266,7 @@ impl Service {
             (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, Step::TakeDown { to }) => {
                 self.take_down(to)
             }
-            (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, _) => vec![],
+            (Call::FailInstance { .. } | Call::End { .. }, _) => vec![],
         }
     }
 
@@ -287,7 +284,10 @@ impl Service {
         let after = if late { self } else { down };
         let answer = Failed { failed, invalidated };
         if !late && self.abandoned == Unclaimed {
-            return vec![(Self { abandoned: Claimed, ..after }, Then(Step::Remove { answer }))];
+            let mut results = Self { abandoned: ClaimedByDrop, ..after }.answers(answer);
+            let claimed = Self { abandoned: Claimed, ..after };
+            results.push((claimed, Then(Step::Remove { answer })));
+            return results;
         }
         after.answers(answer)
     }
