@@ -176,19 +176,23 @@ fn a_report_may_return_already_failed_while_the_failure_is_on_its_way() {
 }
 
 #[test]
-fn begin_waits_for_an_abandoned_value_until_it_is_removed() {
+fn begin_waits_for_an_abandoned_value_until_the_failure_returns() {
     let end = (0, 1, 2, (Call::End { generation: 0 }, NOTHING));
     let held = |from| (2, from, from + 1, (Call::Begin, Held));
     let abandoned = [(1, 0, 9, FAIL), end, (2, 3, 4, NOT_READY), held(5)];
     assert!(linearizable(&abandoned));
     let [fail, _, not_ready, _] = abandoned;
     assert!(!linearizable(&[fail, not_ready, held(5)]), "no call abandons the value");
-    assert!(linearizable(&[fail, end, not_ready, held(10)]), "the drop of an instance removes it");
-    let again = (2, 12, 13, begin(1));
-    assert!(linearizable(&[fail, end, not_ready, held(10), again]));
+    assert!(!linearizable(&[fail, end, not_ready, held(10)]), "the failure has returned");
     // The call that ends the handle may remove the value itself.
     let late_end = (0, 1, 20, end.3);
     assert!(linearizable(&[fail, late_end, held(10)]));
+    assert!(!linearizable(&[fail, late_end, held(21)]));
+    // So may the drop of an earlier instance, which is no operation.
+    let replaced = [(0, 0, 1, replace(2)), (1, 2, 9, FAIL), (0, 3, 4, end.3), held(10)];
+    assert!(linearizable(&replaced));
+    let [replace, fail, end, held] = replaced;
+    assert!(linearizable(&[replace, fail, end, held, (2, 12, 13, begin(1))]));
 }
 
 #[test]

@@ -23,9 +23,9 @@
 //! - *The end of a provider's handle* abandons the value if a failure has condemned the generation
 //!   and has not taken it down. One call claims the removal: the call that ends the handle, a
 //!   replacement that wakes the waiters late, or the failure that takes the service down. It drops
-//!   the value before it returns, and `begin` waits until then. The drop of the last reference to
-//!   an earlier instance wakes the waiters, too, and may claim it. No history records that, so
-//!   after the take-down, `begin` may find the value there or not.
+//!   the value before it returns, and `begin` waits until then. If there was an earlier instance,
+//!   the drop of its last reference wakes the waiters, too, and may claim the removal. No history
+//!   records that drop, so after the take-down `begin` may find the value there or not.
 
 use Abandoned::*;
 use Answer::*;
@@ -56,7 +56,7 @@ pub(crate) enum Abandoned {
     Unclaimed,
     /// A call removes the value as soon as the service has been taken down.
     Claimed,
-    /// The drop of an instance removes the value, or has removed it.
+    /// The drop of an earlier instance removes the value, or has removed it.
     ClaimedByDrop,
 }
 
@@ -176,15 +176,6 @@ impl Service {
         let is_current = |of: u64| of == generation;
         let when = |yes: bool| if yes { Yes } else { No };
         match (call, step) {
-            (_, Step::Claim) if abandoned == Unclaimed => {
-                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer: Accepted }))]
-            }
-            (_, Step::Claim) => vec![],
-            (_, Step::Remove { answer }) if phase == Down => {
-                Self { abandoned: Nothing, ..self }.answers(answer)
-            }
-            (_, Step::Remove { .. }) => vec![],
-
             (Call::Get, _) => match phase {
                 Ready(value) => self.answers(Value { generation, revision, value }),
                 _ => self.answers(NotReady),
@@ -229,6 +220,14 @@ impl Service {
                 }
                 results
             }
+            (Call::Replace { .. }, Step::Claim) if abandoned == Unclaimed => {
+                vec![(Self { abandoned: Claimed, ..self }, Then(Step::Remove { answer: Accepted }))]
+            }
+            (Call::Replace { .. }, Step::Claim) => vec![],
+            (_, Step::Remove { answer }) if phase == Down => {
+                Self { abandoned: Nothing, ..self }.answers(answer)
+            }
+            (_, Step::Remove { .. }) => vec![],
             (Call::GiveBack { .. } | Call::Ready { .. } | Call::Replace { .. }, _) => {
                 self.answers(Refused)
             }
@@ -266,7 +265,7 @@ impl Service {
             (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, Step::TakeDown { to }) => {
                 self.take_down(to)
             }
-            (Call::FailInstance { .. } | Call::End { .. }, _) => vec![],
+            (Call::Fail | Call::FailInstance { .. } | Call::End { .. }, _) => vec![],
         }
     }
 
@@ -284,9 +283,12 @@ impl Service {
         let after = if late { self } else { down };
         let answer = Failed { failed, invalidated };
         if !late && self.abandoned == Unclaimed {
-            let mut results = Self { abandoned: ClaimedByDrop, ..after }.answers(answer);
             let claimed = Self { abandoned: Claimed, ..after };
-            results.push((claimed, Then(Step::Remove { answer })));
+            let mut results = vec![(claimed, Then(Step::Remove { answer }))];
+            // A history begins with the first instance.
+            if self.generation > 0 || self.revision > 0 {
+                results.extend(Self { abandoned: ClaimedByDrop, ..after }.answers(answer));
+            }
             return results;
         }
         after.answers(answer)
