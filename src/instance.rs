@@ -39,7 +39,7 @@ pub struct Instance<T> {
     /// Of an instance that a switch makes current.
     #[cfg(feature = "supervise")]
     link: SwitchLink<T>,
-    /// Shielded here, because arc-swap may drop the last reference to an instance during a load.
+    /// Shielded here, because a read may drop the last reference to an instance.
     value: Shielded<T, Published<T>>,
 }
 

@@ -169,10 +169,11 @@
 //! # Progress
 //!
 //! - [`get`](Registry::get), [`get_all`](Registry::get_all), [`Reader::get`] and [`Cached::get`]
-//!   are wait-free, as far as a load of arc-swap is.
+//!   are wait-free.
 //! - [`fail`](Registry::fail), [`fail_instance`](Registry::fail_instance),
 //!   [`replace`](Running::replace) and, over known edges, [`ready`](Attempt::ready) are lock-free
-//!   over the slots. If a slot has waiters, they lock its list of waiters for a short time.
+//!   over the slots. Two that exchange the instance of one service take turns. If a slot has
+//!   waiters, they lock its list of waiters for a short time.
 //! - Registering, changing edges, waiting and inspecting take locks.
 //!
 //! # Panics
@@ -270,7 +271,7 @@ pub use numbers::Generation;
 #[cfg(feature = "stream")]
 pub use provide::WatchStream;
 pub use provide::{Attempt, Provider, Running, WaitingFor, Watch, WatchEvent};
-pub use read::{Cached, Guard, Ids, MappedGuard, Reader};
+pub use read::{Cached, Guard, Ids, MappedGuard, ReadFence, Reader};
 #[cfg(feature = "tracing")]
 pub use registry::TracingObserver;
 pub use registry::{

@@ -4,6 +4,7 @@ use crate::{
     instance::InstanceNumber,
     numbers::ServiceIndex,
     store::{AnyInstance, Member, Store, UsedEdges},
+    sync::RemovedTogether,
 };
 
 /// A member whose switch calls a function after it has installed the new instance.
@@ -37,14 +38,14 @@ impl<F: Fn() + Send + Sync> Member for Stalled<F> {
         self.member.begins()
     }
 
-    fn install(&self, store: &Store) -> bool {
-        let is_installed = self.member.install(store);
+    fn install(&self, store: &Store, removed: &mut RemovedTogether) -> bool {
+        let is_installed = self.member.install(store, removed);
         (self.installed)();
         is_installed
     }
 
-    fn undo(&self, store: &Store) {
-        self.member.undo(store);
+    fn undo(&self, store: &Store, removed: &mut RemovedTogether) {
+        self.member.undo(store, removed);
     }
 
     fn decide(&self) {

@@ -96,8 +96,8 @@ impl<T: Send + Sync + 'static> Condition for DrainedCondition<'_, T> {
 
     fn check(&mut self) -> Option<Self::Output> {
         let Running { registry, id, generation, tracker, .. } = self.running;
-        // The slot first: its own reference would keep the instance alive, and its removal makes
-        // arc-swap convert the guards into counted references.
+        // The slot first: its own reference would keep the instance alive, and its removal leaves
+        // a counted reference with each guard.
         registry.store().remove_value(*id, *generation);
         tracker.is_drained().then_some(Ok(()))
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Guard, find_current, not_ready};
+use super::{find_current_arc, not_ready};
 use crate::{
     error::{ForeignIdError, GetError},
     instance::Instance,
@@ -73,12 +73,12 @@ pub struct Cached<T: 'static> {
 }
 
 impl<T> Cached<T> {
-    /// Returns the current instance of the service. Wait-free, as far as a load of arc-swap is; if
+    /// Returns the current instance of the service. Wait-free, as [`Registry::get`] is; if
     /// the instance has not changed since the last call, it costs two loads.
     ///
     /// If the instance has changed, the reader drops the one that it kept, which may be the last
-    /// reference. If the new one is replaced or removed at the same moment, the load may drop the
-    /// last reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded:
+    /// reference. If the new one is replaced or removed at the same moment, the read may drop the
+    /// last reference to it. Then the `Drop` of the value runs on this thread, shielded:
     /// the panic hook reports a panic of it.
     ///
     /// # Errors
@@ -148,11 +148,10 @@ impl<T> Cached<T> {
         // Before the value: if a replacement exchanges the value after this load, the next check
         // finds the number changed.
         let replacements = slot.replacements.completed();
-        let read = find_current(self.handle.cell(), slot);
+        let read = find_current_arc(self.handle.cell(), slot);
         let old = self.take();
         match read {
-            Ok(guard) => {
-                let instance = Guard::into_arc(guard);
+            Ok(instance) => {
                 self.tag = Tag::ready(Instance::generation(&instance));
                 self.replacements = replacements.unwrap_or(Replacements::NEVER);
                 self.instance = Some(instance);

@@ -3,18 +3,20 @@
 //! readers in `wait_ready.rs`.
 
 mod cached;
+mod fence;
 mod mapped;
 mod reader;
 mod wait_ready;
 
 pub use self::{
     cached::Cached,
+    fence::ReadFence,
     mapped::MappedGuard,
     reader::Reader,
     wait_ready::{WaitReady, WaitReadyAny},
 };
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref, ptr, sync::Arc};
 
 use crate::{
     error::{DependencyUnavailable, ForeignIdError, GetAllError, GetError},
@@ -49,7 +51,6 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Guard<T> {
-    /// Never empty: a guard is created only for an instance.
     held: Held<Instance<T>>,
 }
 
@@ -98,10 +99,7 @@ impl<T> Guard<T> {
     /// ```
     #[inline]
     pub fn instance(this: &Self) -> &Instance<T> {
-        match &*this.held {
-            Some(instance) => instance,
-            None => unreachable!("a guard always holds an instance"),
-        }
+        &this.held
     }
 
     /// Converts the guard to an `Arc`, as [`Registry::get_arc`] returns it: to keep the instance,
@@ -122,10 +120,7 @@ impl<T> Guard<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn into_arc(this: Self) -> Arc<Instance<T>> {
-        match into_arc(this.held) {
-            Some(instance) => instance,
-            None => unreachable!("a guard always holds an instance"),
-        }
+        into_arc(this.held)
     }
 }
 
@@ -147,15 +142,18 @@ impl<T: fmt::Debug> fmt::Debug for Guard<T> {
 impl Registry {
     /// Returns a guard of the current instance of a service.
     ///
-    /// It is wait-free, as far as the load of arc-swap is (the first load of a thread, and one in
-    /// about 2^62 loads, do additional work): two loads and a comparison, with no lock, no loop,
-    /// and no write to shared memory.
+    /// It is wait-free: it announces in a place of its thread what it reads, checks that this is
+    /// still the instance, and compares it with the state. There is no lock, no write to shared
+    /// memory, and no locked instruction ([`read_fence`](Self::read_fence)). The first read of an
+    /// instance counts a reference instead, as [`get_arc`](Self::get_arc) does, and so does each
+    /// read if the thread holds eight guards, or if the instance is just being exchanged. The first
+    /// read of a thread registers the thread.
     ///
     /// After a thread has observed that a service failed, no read of this thread returns an
     /// instance that was built from the failed one.
     ///
-    /// If the instance is replaced or removed at the same moment, the load may drop the last
-    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// If the instance is replaced or removed at the same moment, the read may drop the last
+    /// reference to it. Then the `Drop` of the value runs on this thread, shielded: the
     /// panic hook reports a panic of it.
     ///
     /// # Errors
@@ -171,18 +169,30 @@ impl Registry {
     /// assert_eq!(registry.get(greeting)?.len(), 5);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    // Inlined, so that the guard is returned in registers: an error is large.
+    #[inline(always)]
     pub fn get<T>(&self, id: ServiceId<T>) -> Result<Guard<T>, GetError> {
+        let found = match self.store().open(id) {
+            Some((cell, slot)) => find_announced(cell, slot),
+            None => Err(None),
+        };
+        found.or_else(|found| self.get_slowly(id, found))
+    }
+
+    /// All of `get` after its first try, so that a caller of `get` contains no more than this.
+    #[cold]
+    #[inline(never)]
+    fn get_slowly<T>(&self, id: ServiceId<T>, found: Stale<T>) -> Result<Guard<T>, GetError> {
         let (cell, slot) = self.open(id)?;
-        find_current(cell, slot).map_err(|stale| not_ready(self.inner(), id.into(), stale))
+        find_slowly(cell, slot, found).map_err(|stale| not_ready(self.inner(), id.into(), stale))
     }
 
     /// Returns the current instance of a service as an `Arc`, to keep it.
     ///
     /// Like [`get`](Self::get), but it also increments a reference counter that all readers share.
     ///
-    /// If the instance is replaced or removed at the same moment, the load may drop the last
-    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// If the instance is replaced or removed at the same moment, the read may drop the last
+    /// reference to it. Then the `Drop` of the value runs on this thread, shielded: the
     /// panic hook reports a panic of it.
     ///
     /// # Errors
@@ -209,8 +219,8 @@ impl Registry {
     /// Wait-free: it reads all services, and then checks whether one of them has changed. It tries
     /// this in at most 32 rounds.
     ///
-    /// If one of the instances is replaced or removed at the same moment, the load may drop the
-    /// last reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded:
+    /// If one of the instances is replaced or removed at the same moment, the read may drop the
+    /// last reference to it. Then the `Drop` of the value runs on this thread, shielded:
     /// the panic hook reports a panic of it.
     ///
     /// # Errors
@@ -240,8 +250,7 @@ impl Registry {
                 GetError::NotReady(error) => GetAllError::NotReady(error),
                 GetError::ForeignId(error) => GetAllError::ForeignId(error),
             })?;
-            // Takes effect after the reads: the load of a cell is an Acquire, as arc-swap
-            // documents.
+            // Takes effect after the reads: the load of a cell is an Acquire.
             let Some(changed) = ids.find_changed(self, &guards, &before) else {
                 return Ok(guards);
             };
@@ -260,41 +269,42 @@ impl Registry {
     }
 }
 
-/// Returns a guard of the current instance of a slot. If there is none, returns what was read.
-#[inline]
-fn find_current<T>(
-    cell: &ArcCell<Instance<T>>,
-    slot: &Slot,
-) -> Result<Guard<T>, Held<Instance<T>>> {
-    let held = cell.load();
+/// What was found in the cell of a slot that has no current instance.
+type Stale<T> = Option<Held<Instance<T>>>;
+
+/// Returns a guard of the current instance of a slot, by one try that counts no reference. If it
+/// fails, [`find_slowly`] decides, from what was found.
+#[inline(always)]
+fn find_announced<T>(cell: &ArcCell<Instance<T>>, slot: &Slot) -> Result<Guard<T>, Stale<T>> {
+    let Some(held) = cell.load_announced() else { return Err(None) };
     // The state is read after the value: if it is the tag of the value, the value was current
     // during the call.
-    if held.as_deref().is_some_and(|instance| Instance::tag(instance) == slot.state.load()) {
-        return Ok(Guard { held });
-    }
-    find_undecided(cell, slot, held)
+    if Instance::tag(&held) == slot.state.load() { Ok(Guard { held }) } else { Err(Some(held)) }
 }
 
-/// As `find_current`, for a content of the cell whose tag is not the state: it may be an instance
-/// of a switch that is not decided.
-#[cold]
-fn find_undecided<T>(
+/// As [`find_announced`], after its try. What it has found may be an instance of a switch that is
+/// not decided.
+fn find_slowly<T>(
     cell: &ArcCell<Instance<T>>,
     slot: &Slot,
-    held: Held<Instance<T>>,
-) -> Result<Guard<T>, Held<Instance<T>>> {
-    let held = resolve(cell, held);
-    if is_current(held.as_deref(), slot) { Ok(Guard { held }) } else { Err(held) }
+    found: Stale<T>,
+) -> Result<Guard<T>, Stale<T>> {
+    let found = found.or_else(|| cell.load_counted());
+    match found.and_then(|held| resolve(cell, held)) {
+        Some(held) if is_current(&held, slot) => Ok(Guard { held }),
+        stale => Err(stale),
+    }
 }
 
-/// As `find_current`, but returns a counted reference.
+/// Returns a counted reference to the current instance of a slot. If there is none, returns what
+/// was found.
 fn find_current_arc<T>(
     cell: &ArcCell<Instance<T>>,
     slot: &Slot,
-) -> Result<Arc<Instance<T>>, Option<Arc<Instance<T>>>> {
+) -> Result<Arc<Instance<T>>, Stale<T>> {
     match cell.load_full() {
         Some(instance) if Instance::tag(&instance) == slot.state.load() => Ok(instance),
-        other => find_undecided(cell, slot, hold(other)).map(Guard::into_arc).map_err(into_arc),
+        other => find_slowly(cell, slot, other.map(hold)).map(Guard::into_arc),
     }
 }
 
@@ -317,8 +327,8 @@ fn not_ready<F>(registry: &Arc<RegistryInner>, id: AnyId, stale: F) -> GetError 
 /// Returns whether the instance for which the content of the cell of a slot stands is current:
 /// whether the service is ready in its generation. Call it after the read.
 #[inline]
-fn is_current<T>(read: Option<&Instance<T>>, slot: &Slot) -> bool {
-    read.is_some_and(|instance| Tag::ready(Instance::generation(instance)) == slot.state.load())
+fn is_current<T>(instance: &Instance<T>, slot: &Slot) -> bool {
+    Tag::ready(Instance::generation(instance)) == slot.state.load()
 }
 
 mod sealed {
@@ -443,14 +453,14 @@ impl Registry {
     fn is_unchanged<T>(&self, id: ServiceId<T>, guard: &Guard<T>, before: Option<u64>) -> bool {
         let Ok((cell, slot)) = self.open(id) else { return false };
         if let Some(before) = before {
-            return is_current(Some(Guard::instance(guard)), slot)
+            return is_current(Guard::instance(guard), slot)
                 && slot.replacements.is_unchanged(before);
         }
         // A replacement was in progress at step 1, and may be so for a long time: compare
         // addresses. The guard prevents that the address of its instance is reused.
-        let now = resolve(cell, cell.load());
-        if now.as_deref().is_some_and(|now| std::ptr::eq(now, Guard::instance(guard))) {
-            return is_current(now.as_deref(), slot);
+        let now = cell.load_full().and_then(|now| resolve(cell, hold(now)));
+        if now.as_ref().is_some_and(|now| ptr::eq(&***now, Guard::instance(guard))) {
+            return is_current(Guard::instance(guard), slot);
         }
         // Another instance, of which this may now be the last holder.
         shielded(|| drop(now));

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Guard, find_current, find_current_arc, not_ready};
+use super::{Guard, Stale, find_announced, find_current_arc, find_slowly, not_ready};
 use crate::{
     error::{ForeignIdError, GetError},
     instance::Instance,
@@ -48,7 +48,7 @@ impl Registry {
 ///
 /// It keeps no instance: a reader that is idle keeps no value alive. Clones are cheap, and threads
 /// and tasks can share one reader. It owns a handle of the registry. Compared with a
-/// [`Cached`](super::Cached), each read costs one load of arc-swap more, and returns a guard.
+/// [`Cached`](super::Cached), each read announces what it reads, and returns a guard.
 ///
 /// ```
 /// use mainstay::{Reader, Registry};
@@ -88,13 +88,12 @@ impl<T> Clone for Reader<T> {
 impl<T> Reader<T> {
     /// Returns a guard of the current instance of the service, as [`Registry::get`] does.
     ///
-    /// It is wait-free, as far as the load of arc-swap is: two loads and a comparison, with no
-    /// lock, no loop, and no write to shared memory. It takes the same steps as [`Registry::get`],
-    /// so other threads observe the same: after a thread has observed that a service failed, no
-    /// read of this thread returns an instance that was built from the failed one.
+    /// It is wait-free, and takes the same steps as [`Registry::get`], so other threads observe the
+    /// same: after a thread has observed that a service failed, no read of this thread returns an
+    /// instance that was built from the failed one.
     ///
-    /// If the instance is replaced or removed at the same moment, the load may drop the last
-    /// reference to it (arc-swap). Then the `Drop` of the value runs on this thread, shielded: the
+    /// If the instance is replaced or removed at the same moment, the read may drop the last
+    /// reference to it. Then the `Drop` of the value runs on this thread, shielded: the
     /// panic hook reports a panic of it.
     ///
     /// # Errors
@@ -112,9 +111,18 @@ impl<T> Reader<T> {
     /// assert!(reader.get().is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn get(&self) -> Result<Guard<T>, GetError> {
-        find_current(self.handle.cell(), self.handle.slot()).map_err(|stale| self.not_ready(stale))
+        find_announced(self.handle.cell(), self.handle.slot())
+            .or_else(|found| self.get_slowly(found))
+    }
+
+    /// All of `get` after its first try.
+    #[cold]
+    #[inline(never)]
+    fn get_slowly(&self, found: Stale<T>) -> Result<Guard<T>, GetError> {
+        find_slowly(self.handle.cell(), self.handle.slot(), found)
+            .map_err(|stale| self.not_ready(stale))
     }
 
     /// Returns the current instance of the service as an `Arc`, as [`Registry::get_arc`] does.

@@ -6,6 +6,7 @@ use crate::{
     instance::{Instance, InstanceNumber, Origin},
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
+    sync::hold,
 };
 
 /// The operations of one type.
@@ -65,10 +66,9 @@ fn read_to_build<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -
 
 fn stored<T: Send + Sync + 'static>(store: &Store, index: ServiceIndex) -> Option<StoredInstance> {
     let (cell, _) = store.open(id::<T>(store, index)?)?;
-    let held = resolve(cell, cell.load());
-    let instance = held.as_ref()?;
-    let InstanceNumber { generation, revision } = Instance::number(instance);
-    Some(StoredInstance { generation, revision, origin: Instance::origin(instance).clone() })
+    let instance = resolve(cell, hold(cell.load_full()?))?;
+    let InstanceNumber { generation, revision } = Instance::number(&instance);
+    Some(StoredInstance { generation, revision, origin: Instance::origin(&instance).clone() })
 }
 
 impl Store {

@@ -18,7 +18,7 @@ use crate::{
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
     store::Edge,
-    sync::{ArcCell, Held, Shielded, hold},
+    sync::{ArcCell, Shielded},
 };
 
 /// The value that was not published. It is returned to the caller.
@@ -115,7 +115,7 @@ impl Store {
         let (number, notice) = (InstanceNumber { generation, revision: 0 }, tracker.drop_notice());
         let instance = Arc::new(Instance::new(number, id.into(), origin, value, notice));
         // The slot is most likely empty: its provider has removed the value of the last generation.
-        let Some(previous) = install(cell, &instance, hold(None), |current| {
+        let Some(previous) = install(cell, &instance, None, |current| {
             // This attempt may have been invalidated since the check. It must not replace the value
             // of a later attempt.
             current.is_none_or(|current| Instance::generation(current) <= generation)
@@ -212,13 +212,18 @@ impl Store {
 
     /// Puts an instance that was decided to replace the present one into the cell, unless a newer
     /// one is there, or the generation has ended. Drops the old instance.
-    pub(super) fn install_replacement<T>(&self, id: ServiceId<T>, instance: &Arc<Instance<T>>) {
+    pub(super) fn install_replacement<T: Send + Sync + 'static>(
+        &self,
+        id: ServiceId<T>,
+        instance: &Arc<Instance<T>>,
+    ) {
         let Some((cell, slot)) = self.open(id) else { return };
         let InstanceNumber { generation, revision } = Instance::number(instance);
         // In progress until the cell is exchanged, whether by this call or not. Not longer: cached
         // readers are slow as long, and wakers and the `Drop` of the old value are user code.
         let replacing = slot.replacements.begin();
-        let old = install(cell, instance, cell.load(), |current| {
+        // Counted: an announced one would be found by the writer, which is this thread.
+        let old = install(cell, instance, cell.load_full(), |current| {
             current.is_some_and(|instance| {
                 let current = Instance::number(instance);
                 // The revision of an instance of an aborted switch is that of no other one.
@@ -278,8 +283,8 @@ impl Store {
         // The id is of another registry.
         let Some((cell, slot)) = self.open(id) else { return true };
         while slot.state.load().generation() > generation {
-            let current = cell.load();
-            match &*current {
+            let current = cell.load_full();
+            match &current {
                 Some(instance) if Instance::generation(instance) == generation => {}
                 // The slot is empty, or has the value of a later attempt.
                 _ => return true,
@@ -363,12 +368,12 @@ impl Store {
 /// content. If not, returns `None`.
 ///
 /// `current` is a guess of the content. If the guess is wrong, the actual content is checked next.
-fn install<T>(
+fn install<T: Send + Sync + 'static>(
     cell: &ArcCell<Instance<T>>,
     instance: &Arc<Instance<T>>,
-    mut current: Held<Instance<T>>,
+    mut current: Option<Arc<Instance<T>>>,
     may_replace: impl Fn(Option<&Instance<T>>) -> bool,
-) -> Option<Held<Instance<T>>> {
+) -> Option<Option<Arc<Instance<T>>>> {
     while may_replace(current.as_deref()) {
         match cell.replace(&current, Some(Arc::clone(instance))) {
             Ok(()) => return Some(current),

@@ -23,7 +23,7 @@ use crate::{
     instance::{Instance, InstanceNumber, Origin},
     numbers::{Generation, ServiceIndex},
     service::ServiceId,
-    sync::{Shielded, lock, pin},
+    sync::{RemovedTogether, Shielded, lock, pin},
 };
 
 /// A new instance of a member, which no reader has found.
@@ -56,10 +56,10 @@ pub(crate) trait Member: Send + Sync {
     fn begins(&self) -> bool;
 
     /// Puts the new instance into the cell, if the old one is there. Returns whether it was.
-    fn install(&self, store: &Store) -> bool;
+    fn install(&self, store: &Store, removed: &mut RemovedTogether) -> bool;
 
     /// Puts the old instance back into the cell, if the new one is there.
-    fn undo(&self, store: &Store);
+    fn undo(&self, store: &Store, removed: &mut RemovedTogether);
 
     /// Called after the commit. Claims the value for the receiver of the service, and sets the
     /// tag of the instance.
@@ -149,15 +149,17 @@ impl<T: Send + Sync + 'static> Member for Prepared<T> {
         self.begins
     }
 
-    fn install(&self, store: &Store) -> bool {
+    fn install(&self, store: &Store, removed: &mut RemovedTogether) -> bool {
         let Some((cell, _)) = store.open(self.id) else { return false };
-        cell.replace(&Some(Arc::clone(&self.old)), Some(Arc::clone(&self.new))).is_ok()
+        let (old, new) = (Arc::clone(&self.old), Arc::clone(&self.new));
+        cell.replace_among(&Some(old), Some(new), removed).is_ok()
     }
 
-    fn undo(&self, store: &Store) {
+    fn undo(&self, store: &Store, removed: &mut RemovedTogether) {
         if let Some((cell, _)) = store.open(self.id) {
             // Only if it is there: a replacement or a later publication may have covered it.
-            let _ = cell.replace(&Some(Arc::clone(&self.new)), Some(Arc::clone(&self.old)));
+            let (old, new) = (Arc::clone(&self.old), Arc::clone(&self.new));
+            let _ = cell.replace_among(&Some(new), Some(old), removed);
         }
     }
 
@@ -207,6 +209,8 @@ struct Deferred {
     /// Those that had waiters when they were taken down, dependents first.
     woken: Vec<ServiceIndex>,
     causes: Vec<OldCauses>,
+    /// What was in the cells of members. Its readers are looked for once, for all members.
+    removed: RemovedTogether,
 }
 
 impl Store {
@@ -248,6 +252,7 @@ impl Store {
             let _switching = lock(&self.switching);
             self.switch_members(&members, &outsiders, decision, &mut deferred)
         };
+        drop(deferred.removed);
         for (index, transition) in deferred.notified {
             self.notify(index, transition);
         }
@@ -280,7 +285,7 @@ impl Store {
             for member in members {
                 let history = &self.service(member.service()).history;
                 let begun = history.begin_switch(member.old_number(), decision, member.begins());
-                if !begun || !member.install(self) {
+                if !begun || !member.install(self, &mut deferred.removed) {
                     return Err(NotSwitched::Changed(member.service()));
                 }
                 installed += 1;
@@ -307,7 +312,8 @@ impl Store {
             }
             Err(_) => {
                 decision.abort();
-                members[..installed].iter().for_each(|member| member.undo(self));
+                let installed = members[..installed].iter();
+                installed.for_each(|member| member.undo(self, &mut deferred.removed));
             }
         }
         for member in members {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use super::decision::{Decided, Decision};
 use crate::{
     instance::Instance,
-    sync::{ArcCell, Held, hold, into_arc},
+    sync::{ArcCell, Held, hold},
 };
 
 /// The part of an instance that a switch makes current: what decides that, and the instance that is
@@ -67,13 +67,12 @@ fn resolve_once<T>(instance: &Instance<T>) -> Resolved<T> {
 pub(crate) fn resolve<T>(
     cell: &ArcCell<Instance<T>>,
     mut held: Held<Instance<T>>,
-) -> Held<Instance<T>> {
+) -> Option<Held<Instance<T>>> {
     loop {
-        let Some(instance) = held.as_deref() else { return held };
-        match resolve_once(instance) {
-            Resolved::Itself => return held,
-            Resolved::Old { old, .. } => return hold(Some(old)),
-            Resolved::Gone => held = cell.load_again(),
+        match resolve_once(&held) {
+            Resolved::Itself => return Some(held),
+            Resolved::Old { old, .. } => return Some(hold(old)),
+            Resolved::Gone => held = hold(cell.load_again()?),
         }
     }
 }
@@ -89,7 +88,7 @@ pub(super) fn resolve_to_build<T>(
             Resolved::Itself => return Some(instance),
             Resolved::Old { pending: true, .. } => return None,
             Resolved::Old { old, .. } => return Some(old),
-            Resolved::Gone => instance = into_arc(cell.load_again())?,
+            Resolved::Gone => instance = cell.load_again()?,
         }
     }
 }

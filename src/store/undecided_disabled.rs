@@ -10,8 +10,11 @@ use crate::{
 /// The decision of a switch.
 pub(super) enum Decision {}
 
-pub(crate) fn resolve<T>(_: &ArcCell<Instance<T>>, held: Held<Instance<T>>) -> Held<Instance<T>> {
-    held
+pub(crate) fn resolve<T>(
+    _: &ArcCell<Instance<T>>,
+    held: Held<Instance<T>>,
+) -> Option<Held<Instance<T>>> {
+    Some(held)
 }
 
 pub(super) fn resolve_to_build<T>(

@@ -18,18 +18,34 @@ pub(crate) mod slab;
 
 #[cfg(not(loom))]
 mod arc_cell;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod arc_cell_tests;
+#[cfg(not(loom))]
+mod asymmetric;
 #[cfg(not(loom))]
 mod collector;
+#[cfg(not(loom))]
+mod counted_cell;
 #[cfg(loom)]
 mod model;
 #[cfg(not(loom))]
+mod places;
+#[cfg(not(loom))]
 mod snapshot;
 
+#[cfg(all(feature = "supervise", not(loom)))]
+pub(crate) use self::arc_cell::RemovedTogether;
+#[cfg(all(feature = "supervise", loom))]
+pub(crate) use self::model::RemovedTogether;
 #[cfg(loom)]
-pub(crate) use self::model::{ArcCell, Held, Pin, Snapshot, hold, into_arc, park_timeout, pin};
+pub(crate) use self::model::{
+    ArcCell, CountedCell, Held, Pin, Snapshot, hold, into_arc, is_asymmetric, park_timeout, pin,
+};
 #[cfg(not(loom))]
 pub(crate) use self::{
     arc_cell::{ArcCell, Held, hold, into_arc},
+    asymmetric::is_asymmetric,
+    counted_cell::CountedCell,
     snapshot::{Pin, Snapshot, pin},
 };
 pub(crate) use self::{
@@ -55,9 +71,10 @@ pub(crate) use loom::{
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
+    lazy_static,
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     },
     thread::{Thread, current as current_thread, park, park_timeout, yield_now},
     thread_local,
@@ -66,11 +83,49 @@ pub(crate) use shuttle::{
 pub(crate) use std::{
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
     },
     thread::{Thread, current as current_thread, park, park_timeout, yield_now},
     thread_local,
 };
+
+/// Declares a static that is created at its first use: once in each run of a model.
+#[cfg(not(any(loom, shuttle)))]
+macro_rules! lazy_static {
+    (static ref $name:ident: $type:ty = $init:expr;) => {
+        static $name: std::sync::LazyLock<$type> = std::sync::LazyLock::new(|| $init);
+    };
+}
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use lazy_static;
+
+/// Declares a variable of each thread whose first value is a constant, so that an access needs no
+/// check.
+#[cfg(not(any(loom, shuttle)))]
+macro_rules! const_thread_local {
+    ($(#[$attribute:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        std::thread_local! { $(#[$attribute])* static $name: $type = const { $init }; }
+    };
+}
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use const_thread_local;
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread_local as const_thread_local;
+
+/// The substitute for the call of the kernel. Under a random scheduler all atomics are sequentially
+/// consistent without a fence.
+#[cfg(shuttle)]
+mod membarrier {
+    pub(super) fn is_registered() -> bool {
+        true
+    }
+
+    pub(super) fn execute() -> bool {
+        true
+    }
+
+    pub(super) fn light_fence() {}
+}
 
 /// For threads that are not joined. The drops of the owner of what is shared with one are ordered,
 /// and in a model this must be known to loom.
@@ -81,6 +136,8 @@ pub(crate) use shuttle::{sync::Arc as ThreadArc, thread::Builder as ThreadBuilde
 #[cfg(all(feature = "supervise", not(any(loom, shuttle))))]
 pub(crate) use std::{sync::Arc as ThreadArc, thread::Builder as ThreadBuilder};
 
+#[cfg(not(loom))]
+use std::sync::Arc;
 use std::sync::{PoisonError, TryLockError};
 
 /// Lets shuttle switch threads. Called before each step of arc-swap and crossbeam-epoch that other

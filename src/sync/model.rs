@@ -28,10 +28,10 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 const EMPTY: usize = usize::MAX;
 
 /// As `arc_cell::Held`.
-pub(crate) struct Held<T>(Option<Arc<T>>);
+pub(crate) struct Held<T>(Arc<T>);
 
 impl<T> Deref for Held<T> {
-    type Target = Option<Arc<T>>;
+    type Target = Arc<T>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -39,12 +39,12 @@ impl<T> Deref for Held<T> {
 }
 
 /// As `arc_cell::hold`.
-pub(crate) fn hold<T>(content: Option<Arc<T>>) -> Held<T> {
+pub(crate) fn hold<T>(content: Arc<T>) -> Held<T> {
     Held(content)
 }
 
 /// As `arc_cell::into_arc`.
-pub(crate) fn into_arc<T>(held: Held<T>) -> Option<Arc<T>> {
+pub(crate) fn into_arc<T>(held: Held<T>) -> Arc<T> {
     held.0
 }
 
@@ -108,8 +108,15 @@ impl<T> ArcCell<T> {
         self.values(|values| values[index].seen.upgrade().map(Some))
     }
 
-    pub(crate) fn load(&self) -> Held<T> {
-        Held(self.load_full())
+    /// As `arc_cell::ArcCell::load_announced`, but it always succeeds.
+    pub(crate) fn load_announced(&self) -> Option<Held<T>> {
+        self.load_full().map(Held)
+    }
+
+    /// Called after `load_announced`, which has found the cell empty. The real load may find
+    /// another content; here, `load_announced` would have found it.
+    pub(crate) fn load_counted(&self) -> Option<Held<T>> {
+        None
     }
 
     pub(crate) fn load_full(&self) -> Option<Arc<T>> {
@@ -125,21 +132,21 @@ impl<T> ArcCell<T> {
     /// As `arc_cell::ArcCell::load_again`. A read-modify-write: a stale load may return the same
     /// content for ever, and that would be a loop without an end.
     #[cfg(feature = "supervise")]
-    pub(crate) fn load_again(&self) -> Held<T> {
+    pub(crate) fn load_again(&self) -> Option<Arc<T>> {
         let index = self.current.fetch_add(0, Ordering::Acquire);
-        Held(self.at(index).expect("the newest value is not freed"))
+        self.at(index).expect("the newest value is not freed")
     }
 
     pub(crate) fn replace(
         &self,
         current: &Option<Arc<T>>,
         new: Option<Arc<T>>,
-    ) -> Result<(), Held<T>> {
+    ) -> Result<(), Option<Arc<T>>> {
         let expected = match current {
             None => EMPTY,
             Some(current) => match self.values(|values| position(values, current)) {
                 Some(position) => position,
-                None => return Err(self.load()),
+                None => return Err(self.load_full()),
             },
         };
         let new = self.add(new);
@@ -151,9 +158,20 @@ impl<T> ArcCell<T> {
             }
             Err(_) => {
                 self.not_stored(new);
-                Err(self.load())
+                Err(self.load_full())
             }
         }
+    }
+
+    /// As `arc_cell::ArcCell::replace_among`. Each reader has a counted reference here.
+    #[cfg(feature = "supervise")]
+    pub(crate) fn replace_among(
+        &self,
+        current: &Option<Arc<T>>,
+        new: Option<Arc<T>>,
+        _: &mut RemovedTogether,
+    ) -> Result<(), Option<Arc<T>>> {
+        self.replace(current, new)
     }
 
     /// Drops the reference of the list to a value that was replaced. Models of draining need
@@ -169,6 +187,9 @@ impl<T> ArcCell<T> {
         }
     }
 
+    /// As `arc_cell::ArcCell::empty_for_drop`. Each reader has a counted reference here.
+    pub(crate) fn empty_for_drop(&self) {}
+
     pub(crate) fn remove(&self, mine: &Arc<T>) {
         let _ = self.replace(&Some(Arc::clone(mine)), None);
         self.values(|values| {
@@ -181,9 +202,45 @@ impl<T> ArcCell<T> {
     }
 }
 
+/// As `arc_cell::RemovedTogether`.
+#[cfg(feature = "supervise")]
+#[derive(Default)]
+pub(crate) struct RemovedTogether;
+
+#[cfg(feature = "supervise")]
+impl Drop for RemovedTogether {
+    fn drop(&mut self) {}
+}
+
+/// As `counted_cell::CountedCell`.
+pub(crate) struct CountedCell<T>(ArcCell<T>);
+
+impl<T> CountedCell<T> {
+    pub(crate) fn empty() -> Self {
+        Self(ArcCell::empty())
+    }
+
+    pub(crate) fn load(&self) -> Option<Arc<T>> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn replace(
+        &self,
+        current: &Option<Arc<T>>,
+        new: Option<Arc<T>>,
+    ) -> Result<(), Option<Arc<T>>> {
+        self.0.replace(current, new)
+    }
+}
+
 /// Returns the index of the entry of a value.
 fn position<T>(values: &[Entry<T>], value: &Arc<T>) -> Option<usize> {
     values.iter().position(|entry| entry.seen.as_ptr() == Arc::as_ptr(value))
+}
+
+/// As `asymmetric::is_asymmetric`.
+pub(crate) fn is_asymmetric() -> bool {
+    true
 }
 
 /// As `snapshot::Pin`. Nothing is retired before the end of a run.

@@ -20,13 +20,13 @@ use std::{
     any::TypeId,
     cell::UnsafeCell,
     marker::PhantomData,
-    mem::{MaybeUninit, align_of, size_of},
+    mem::{self, MaybeUninit, align_of, size_of},
     num::NonZeroU32,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     // Those of std, also in a model: the numbers must be unique across all its runs.
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
+        Arc,
+        atomic::{AtomicPtr, AtomicU32, Ordering},
     },
 };
 
@@ -99,8 +99,56 @@ pub(crate) struct Slab<S, M> {
 pub(crate) struct Entry<S, M> {
     cell: UnsafeCell<MaybeUninit<ArcCell<()>>>,
     slot: S,
-    /// Set after the cell was initialised. `OnceLock` synchronizes the two with every reader.
-    meta: OnceLock<Box<Meta<M>>>,
+    /// Set after the cell was initialised.
+    meta: MetaCell<M>,
+}
+
+/// A `Meta` that is set once. One word, because more would not fit into the cache line: the reason
+/// why it is no `OnceLock`.
+struct MetaCell<M> {
+    /// Null, or from `Box::into_raw`, or `claimed`.
+    meta: AtomicPtr<Meta<M>>,
+    owns: PhantomData<Meta<M>>,
+}
+
+impl<M> MetaCell<M> {
+    fn new() -> Self {
+        Self { meta: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
+    }
+
+    fn claimed() -> *mut Meta<M> {
+        NonNull::dangling().as_ptr()
+    }
+
+    /// Sets the `Meta` that `init` returns, unless it was set before, or is being set.
+    fn set(&self, init: impl FnOnce() -> Box<Meta<M>>) -> bool {
+        let (from, to) = (ptr::null_mut(), Self::claimed());
+        let claim = self.meta.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+        if claim.is_ok() {
+            // Release: pairs with `get`. A thread that finds the `Meta` finds the cell initialised.
+            self.meta.store(Box::into_raw(init()), Ordering::Release);
+        }
+        claim.is_ok()
+    }
+
+    fn get(&self) -> Option<&Meta<M>> {
+        let meta = self.meta.load(Ordering::Acquire);
+        if meta.is_null() || meta == Self::claimed() {
+            return None;
+        }
+        // SAFETY: it is from `Box::into_raw`, and was initialised before the store that this load
+        // has read. Only `take` frees it, which has the cell alone.
+        Some(unsafe { &*meta })
+    }
+
+    fn take(&mut self) -> Option<Box<Meta<M>>> {
+        let meta = mem::replace(self.meta.get_mut(), ptr::null_mut());
+        if meta.is_null() || meta == Self::claimed() {
+            return None;
+        }
+        // SAFETY: it is from `Box::into_raw`, and is taken once.
+        Some(unsafe { Box::from_raw(meta) })
+    }
 }
 
 /// The data of a registered entry.
@@ -116,7 +164,7 @@ struct Meta<M> {
 // may drop it, which `X: Send + Sync` allows for an `Arc<X>`. The bounds cover the other fields.
 unsafe impl<S: Send, M: Send> Send for Entry<S, M> {}
 // SAFETY: as above. In addition, the only write through the `UnsafeCell` is inside
-// `OnceLock::get_or_init`, which excludes other writers and happens before every key is created.
+// `MetaCell::set`, which excludes other writers and happens before every key is created.
 unsafe impl<S: Sync, M: Send + Sync> Sync for Entry<S, M> {}
 
 /// The reason why a slab was not created.
@@ -137,7 +185,7 @@ impl<S, M> Slab<S, M> {
         entries.extend(ServiceIndex::range(0..size).map(|index| Entry {
             cell: UnsafeCell::new(MaybeUninit::uninit()),
             slot: slot(index),
-            meta: OnceLock::new(),
+            meta: MetaCell::new(),
         }));
         let number = NEXT_NUMBER
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1))
@@ -158,7 +206,7 @@ impl<S, M> Slab<S, M> {
     }
 
     /// Initialises the cell of an entry as an empty `ArcCell<X>`. Returns `None` if there is no
-    /// such entry, or if it is registered already.
+    /// such entry, or if it is registered already, or another thread registers it.
     pub(crate) fn register<X: Send + Sync + 'static>(
         &self,
         index: ServiceIndex,
@@ -171,13 +219,10 @@ impl<S, M> Slab<S, M> {
             assert!(align_of::<ArcCell<X>>() == align_of::<ArcCell<()>>());
         }
         let entry = self.entries.get(index.as_usize())?;
-        let mut fresh = false;
-        entry.meta.get_or_init(|| {
-            fresh = true;
+        let fresh = entry.meta.set(|| {
             let cell = entry.cell.get().cast::<ArcCell<X>>();
-            // SAFETY: the pointer is in bounds and aligned by the assertions above. `get_or_init`
-            // runs this closure once, on one thread. No thread reads the cell before `meta` is
-            // set (**K**).
+            // SAFETY: the pointer is in bounds and aligned by the assertions above. `set` runs this
+            // closure once, on one thread. No thread reads the cell before `meta` is set (**K**).
             unsafe { cell.write(ArcCell::empty()) };
             Box::new(Meta { type_id: TypeId::of::<X>(), drop_cell: drop_cell::<X>, rest })
         });
@@ -302,10 +347,11 @@ impl<H, X, S> SlotHandle<H, X, S> {
 
 /// Drops a cell as an `ArcCell<X>`. Only `Slab::drop` calls this, through `Meta::drop_cell`, and
 /// once.
-fn drop_cell<X>(cell: &mut MaybeUninit<ArcCell<()>>) {
+fn drop_cell<X: Send + Sync + 'static>(cell: &mut MaybeUninit<ArcCell<()>>) {
     let cell = cell.as_mut_ptr().cast::<ArcCell<X>>();
     // SAFETY: the `Meta` with this function was set after the same cell was initialised as an
-    // `ArcCell<X>`. The slab is being dropped, so no other reference to the cell exists, and the
-    // cell is dropped once.
+    // `ArcCell<X>`. The slab is being dropped, so no other reference to the cell exists.
+    unsafe { &*cell }.empty_for_drop();
+    // SAFETY: as above. The cell is dropped once, or not at all if the call above panics.
     unsafe { cell.drop_in_place() };
 }

@@ -13,7 +13,7 @@ use super::{
 };
 
 impl World {
-    /// The maximum number of instances that are kept. A thread has eight fast slots of arc-swap for
+    /// The maximum number of instances that are kept. A thread has eight places for
     /// guards, so some guards are counted references.
     const MAX_HELD: usize = 12;
 

@@ -12,22 +12,22 @@ use super::{
 use crate::{
     event::Event,
     numbers::ServiceIndex,
-    sync::{ArcCell, Flag, Mutex, Shielded, lock, shielded},
+    sync::{CountedCell, Flag, Mutex, Shielded, lock, shielded},
 };
 
 /// All observers, in the order in which they were added. `None` is an empty list.
-pub(in crate::registry) struct Observers(ArcCell<Vec<Arc<Entry>>>);
+pub(in crate::registry) struct Observers(CountedCell<Vec<Arc<Entry>>>);
 
 impl Observers {
     pub(in crate::registry) fn new(observers: Vec<Arc<Entry>>) -> Self {
-        let cell = Self(ArcCell::empty());
+        let cell = Self(CountedCell::empty());
         cell.change(|list| list.clone_from(&observers));
         cell
     }
 
     pub(super) fn all(&self) -> Option<Arc<Vec<Arc<Entry>>>> {
         // Counted, and not only held: observers are slow.
-        self.0.load_full()
+        self.0.load()
     }
 
     /// Replaces the list. Lock-free: it begins again if another change was faster.

@@ -3,9 +3,9 @@
 //! - A forgotten running handle keeps its service ready, and a forgotten attempt keeps it
 //!   starting, until a failure ends it. A forgotten provider keeps the role.
 //! - A forgotten wait is counted as waiting for ever, and all other waiters are woken.
-//! - A thread may hold any number of guards, more than the eight for which arc-swap has a fast
-//!   place, and drop them in any order on any thread. Each keeps exactly its own value, and
-//!   exactly as long as the guard lives.
+//! - A thread may hold any number of guards, more than the eight for which it has a place, and drop
+//!   them in any order on any thread. Each keeps exactly its own value, and exactly as long as the
+//!   guard lives.
 //! - Forgotten guards keep their values and nothing else, also if they take each fast place of a
 //!   thread, and also after that thread has ended and others reuse its places.
 //! - A thread that panics releases everything that it holds.

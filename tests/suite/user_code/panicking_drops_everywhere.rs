@@ -6,8 +6,8 @@
 //!   attempt, a running handle or a provider.
 //! - None of this user code runs between the first and the last step of a cascade: it never finds a
 //!   service that is condemned and still ready.
-//! - The same holds for threads that hold so many guards that arc-swap counts references at each
-//!   further read.
+//! - The same holds for threads that hold so many guards that each further read counts a
+//!   reference.
 //! - After each of these everything can be done as before.
 
 use std::{
@@ -310,8 +310,8 @@ fn no_panic_of_a_waker_leaves_the_call_that_wakes_it() {
     });
 }
 
-/// Threads fail, read and publish. Each holds so many guards of other services that arc-swap has no
-/// fast slot left for it.
+/// Threads fail, read and publish. Each holds so many guards of other services that no place is
+/// left for it.
 #[test]
 fn no_panic_leaves_a_call_of_a_thread_that_holds_many_guards() {
     must_finish("threads with many guards", || {
