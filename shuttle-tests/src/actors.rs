@@ -1,6 +1,7 @@
 //! The threads and tasks that provide, fail and read the services of a scenario.
 
 use std::{
+    env,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use mainstay::{
-    Instance,
+    Guard, Instance, Registry, ServiceId,
     error::{ProvideError, ReadyError, ReplaceError, WaitForError},
 };
 use shuttle::{
@@ -20,25 +21,61 @@ use shuttle::{
 use crate::{Random, World};
 
 /// The threads and tasks of a scenario.
-#[derive(Default)]
-pub struct Workers(Vec<Box<dyn FnOnce()>>);
+///
+/// Some announce what they read, others count references, and others do the one or the other.
+/// `MAINSTAY_READS=announced` or `=counted` lets all do the same.
+pub struct Workers {
+    joins: Vec<Box<dyn FnOnce()>>,
+    /// A service that is always ready.
+    constant: (Registry, ServiceId<()>),
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        let registry = Registry::with_capacity(1).expect("small enough");
+        let id = registry.register("constant").expect("a new name");
+        registry.constant(id, ()).expect("the first one");
+        Self { joins: Vec::new(), constant: (registry, id) }
+    }
+}
 
 impl Workers {
     /// Runs `work` on a thread of its own.
     pub fn thread(&mut self, work: impl FnOnce() + Send + 'static) {
-        let thread = thread::spawn(work);
-        self.0.push(Box::new(|| thread.join().expect("a panic ends the schedule earlier")));
+        let occupy_places = self.occupy_places();
+        let thread = thread::spawn(move || {
+            let _guards = occupy_places();
+            work();
+        });
+        self.joins.push(Box::new(|| thread.join().expect("a panic ends the schedule earlier")));
     }
 
     /// Runs `work` as a task.
     pub fn task(&mut self, work: impl Future<Output = ()> + Send + 'static) {
-        let task = future::spawn(work);
-        self.0.push(Box::new(|| future::block_on(task).expect("the task is never aborted")));
+        let occupy_places = self.occupy_places();
+        let task = future::spawn(async move {
+            let _guards = occupy_places();
+            work.await;
+        });
+        self.joins.push(Box::new(|| future::block_on(task).expect("the task is never aborted")));
     }
 
     /// Waits until all of them have ended.
     pub fn join(self) {
-        self.0.into_iter().for_each(|join| join());
+        self.joins.into_iter().for_each(|join| join());
+    }
+
+    /// Returns a function that lets the next worker hold guards. If they occupy the eight places of
+    /// a thread, its reads count references.
+    fn occupy_places(&self) -> impl FnOnce() -> Vec<Guard<()>> + Send + 'static {
+        let guards = match env::var("MAINSTAY_READS").as_deref() {
+            Ok("announced") => 0,
+            Ok("counted") => 8,
+            Ok(other) => panic!("MAINSTAY_READS={other}: announced or counted"),
+            Err(_) => [0, 8, 7][self.joins.len() % 3],
+        };
+        let (registry, id) = self.constant.clone();
+        move || (0..guards).map(|_| registry.get(id).expect("it is always ready")).collect()
     }
 }
 

@@ -29,7 +29,7 @@
 //! - arc-swap, crossbeam-epoch and event-listener are the real ones. Each of their operations is
 //!   one step: threads switch before it (`schedule_point` in `src/sync/mod.rs`), never inside. What
 //!   these crates store for each thread of the operating system is shared by all threads of a
-//!   scenario: the fast slots of arc-swap run out earlier, and epochs advance later.
+//!   scenario: epochs advance later.
 //! - There is no time: no wait here has a timeout.
 //!
 //! # Layout

@@ -18,7 +18,7 @@ use mainstay_shuttle_tests::{Behavior, GraphShape, Random, World, explore};
 
 #[test]
 fn a_cascade_misses_no_edge_while_edges_change() {
-    explore("changing_edges", 5_000, |mut random| {
+    explore("changing_edges", 4_000, |mut random| {
         let shape = GraphShape { services: (5, 30), dependencies: 4, declared: random.below(30) };
         let world = World::new(&shape, &mut random);
         let behavior =

@@ -17,7 +17,7 @@ use mainstay_shuttle_tests::{Behavior, GraphShape, World, explore};
 
 #[test]
 fn a_failure_reaches_every_dependent_whatever_the_phase_of_its_root() {
-    explore("roots_of_any_phase", 5_000, |mut random| {
+    explore("roots_of_any_phase", 2_500, |mut random| {
         let shape = GraphShape { services: (4, 30), dependencies: 3, declared: 90 };
         let world = World::new(&shape, &mut random);
         let behavior = Behavior {

@@ -14,12 +14,15 @@
 //! at a [`Gate`] before each round, and not during a round.
 
 use std::{
+    env,
     fmt::{self, Debug},
     hint, panic,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Instant,
 };
+
+use mainstay::{Guard, Registry};
 
 /// When an operation was called and when it had returned, in nanoseconds since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +99,22 @@ impl Drop for OpenedByPanic<'_> {
     }
 }
 
+/// Keeps guards, so that some threads announce what they read, others count references, and others
+/// do the one or the other. `MAINSTAY_READS=announced` or `=counted` lets all do the same.
+fn occupy_places(thread: usize) -> Vec<Guard<()>> {
+    // A thread has eight places.
+    let guards = match env::var("MAINSTAY_READS").as_deref() {
+        Ok("announced") => 0,
+        Ok("counted") => 8,
+        Ok(other) => panic!("MAINSTAY_READS={other}: announced or counted"),
+        Err(_) => [0, 8, 6][thread % 3],
+    };
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register("occupied").unwrap();
+    registry.constant(id, ()).unwrap();
+    (0..guards).map(|_| registry.get(id).unwrap()).collect()
+}
+
 /// Runs the work on `threads` threads, each with its number, and returns the results.
 pub(crate) fn crew<R: Send>(threads: usize, work: impl Fn(usize, &Gate) -> R + Sync) -> Vec<R> {
     let gate = Gate { crew: threads, arrived: AtomicUsize::new(0) };
@@ -105,6 +124,7 @@ pub(crate) fn crew<R: Send>(threads: usize, work: impl Fn(usize, &Gate) -> R + S
             .map(|thread| {
                 scope.spawn(move || {
                     let _open = OpenedByPanic(gate);
+                    let _guards = occupy_places(thread);
                     work(thread, gate)
                 })
             })
