@@ -1,20 +1,21 @@
-//! The cost of a publication and of a failure, by the number of threads that have ever read.
+//! The cost of a publication and of a failure, by the number of threads that have read.
 //!
-//! arc-swap keeps a node for each thread that has read anything by it, and each store visits all
-//! nodes. mainstay stores its values in cells of arc-swap, so each publication has this cost, too.
-//! It is compared with a store to the cell and one compare-and-swap of a state word; and with the
-//! part that mainstay cannot avoid (`limits.rs`). A failure touches no cell of arc-swap.
+//! arc-swap keeps a node for each thread that has loaded anything by it, and each store visits all
+//! nodes. A read of mainstay announces what it reads in a place of its thread, so each publication
+//! visits the places of all threads, and before that executes a fence on those that run. It is
+//! compared with a store to a cell of arc-swap and one compare-and-swap of a state word; and with
+//! the part that mainstay cannot avoid (`limits.rs`). A failure touches no value.
 //!
-//! The nodes belong to the process and remain when their threads end; a new thread takes a free
-//! node. Therefore all readers of one measurement are alive at the same time: each reads once, and
-//! then they end. The number of readers only grows. No other benchmark runs in this process.
+//! The nodes of arc-swap belong to the process and remain when their threads end; a new thread
+//! takes a free node. The places of mainstay end with their threads. Therefore all readers of one
+//! measurement are alive during it: each reads once, and then waits. The number of readers only
+//! grows. No other benchmark runs in this process.
 
 use std::{
     sync::{
-        Arc, Barrier,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use mainstay::{Provider, Registry, Running, ServiceId};
 use mainstay_benches::{
+    beside_readers,
     features::criterion,
     rivals::limits::{Published, PublishedCell},
 };
@@ -29,7 +31,7 @@ use mainstay_benches::{
 /// The number of publications, each of another service, between two reads of the clock.
 const BATCH: u64 = 64;
 
-const READERS: [usize; 5] = [1, 4, 16, 64, 256];
+const READERS: [usize; 4] = [1, 16, 256, 4_096];
 
 /// Calls `batch` until `n` services were published, with the first value of the batch and its
 /// number of services. Returns the sum of the times that `batch` returns.
@@ -163,19 +165,6 @@ fn time_limit(cells: &[PublishedCell], n: u64) -> Duration {
     })
 }
 
-/// Reads on this number of threads at the same time; this thread is one of them.
-fn read_on(threads: usize, read: impl Fn() + Sync) {
-    let all = Barrier::new(threads);
-    let read = || {
-        read();
-        all.wait();
-    };
-    thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(read)));
-        read();
-    });
-}
-
 fn publication(c: &mut Criterion) {
     let services = Services::new();
     let lines: Vec<Line> = (0..BATCH).map(|_| Line::new()).collect();
@@ -184,31 +173,41 @@ fn publication(c: &mut Criterion) {
     for threads in READERS {
         let running = services.publish(0, 0);
         lines[0].store(0);
-        read_on(threads, || {
+        let read = || {
             services.check(0, 1);
             assert_eq!(**lines[0].cell.load(), 0);
-        });
-        drop(running);
-        let mut group = c.benchmark_group("publication");
-        group.sampling_mode(SamplingMode::Flat);
-        let mut bench = |name: &str, time: &dyn Fn(u64) -> Duration| {
-            group.bench_function(BenchmarkId::new(name, threads), |b| b.iter_custom(time));
         };
-        bench("mainstay begin and ready", &|n| services.time_publications(n));
-        bench("mainstay replace", &|n| services.time_replacements(n));
-        bench("limit: attempt and instance", &|n| time_limit(&cells, n));
-        bench("arc-swap store and a CAS", &|n| time_lines(&lines, n, Line::store));
-        bench("arc-swap compare_and_swap and a CAS", &|n| {
-            time_lines(&lines, n, Line::compare_and_swap)
+        beside_readers(threads, read, || {
+            drop(running);
+            measure(c, threads, &services, &lines, &cells);
         });
-        group.finish();
-        let mut group = c.benchmark_group("failure by readers");
-        group.sampling_mode(SamplingMode::Flat);
-        group.bench_function(BenchmarkId::new("mainstay fail", threads), |b| {
-            b.iter_custom(|n| services.time_failures(n));
-        });
-        group.finish();
     }
+}
+
+fn measure(
+    c: &mut Criterion,
+    threads: usize,
+    services: &Services,
+    lines: &[Line],
+    cells: &[PublishedCell],
+) {
+    let mut group = c.benchmark_group("publication");
+    group.sampling_mode(SamplingMode::Flat);
+    let mut bench = |name: &str, time: &dyn Fn(u64) -> Duration| {
+        group.bench_function(BenchmarkId::new(name, threads), |b| b.iter_custom(time));
+    };
+    bench("mainstay begin and ready", &|n| services.time_publications(n));
+    bench("mainstay replace", &|n| services.time_replacements(n));
+    bench("limit: attempt and instance", &|n| time_limit(cells, n));
+    bench("arc-swap store and a CAS", &|n| time_lines(lines, n, Line::store));
+    bench("arc-swap compare_and_swap and a CAS", &|n| time_lines(lines, n, Line::compare_and_swap));
+    group.finish();
+    let mut group = c.benchmark_group("failure by readers");
+    group.sampling_mode(SamplingMode::Flat);
+    group.bench_function(BenchmarkId::new("mainstay fail", threads), |b| {
+        b.iter_custom(|n| services.time_failures(n));
+    });
+    group.finish();
 }
 
 criterion_group! {

@@ -38,7 +38,7 @@ use tokio::sync::watch;
 const DELAY: Duration = Duration::from_micros(100);
 
 /// Reads one service after another, `n` times in all.
-#[inline]
+#[inline(always)]
 fn each(n: u64, order: &[usize], mut read: impl FnMut(usize) -> u64) {
     for &service in order.iter().cycle().take(n as usize) {
         assert_eq!(read(service), answer(service));
@@ -85,24 +85,24 @@ impl Mainstay {
         self.ids.iter().map(|&id| self.registry.cached(id).unwrap()).collect()
     }
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, service: usize) -> u64 {
         *self.registry.get(self.ids[service]).unwrap()
     }
 
     /// Reads by the resolved reader, which all threads share.
-    #[inline]
+    #[inline(always)]
     fn read(&self, service: usize) -> u64 {
         *self.readers[service].get().unwrap()
     }
 
-    #[inline]
+    #[inline(always)]
     fn get_arc(&self, service: usize) -> u64 {
         **self.registry.get_arc(self.ids[service]).unwrap()
     }
 
     /// Reads the service and the two after it at one instant.
-    #[inline]
+    #[inline(always)]
     fn get_all(&self, service: usize) -> u64 {
         let [second, third] = [1, 2].map(|more| (service + more) % SERVICES);
         let ids = (self.ids[service], self.ids[second], self.ids[third]);

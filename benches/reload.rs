@@ -5,8 +5,9 @@
 //!   are down until they are built again. "one struct" is an `ArcSwap` of one struct that contains
 //!   all values: it is built in a loop, and stored.
 //! - "switch": the part of it in which readers find both values: the switch of all services, and
-//!   the store of the struct; also if 256 threads have read before. arc-swap keeps a node for each
-//!   thread that has read anything by it, and each store visits all nodes.
+//!   the store of the struct; also beside 256 threads that have read. arc-swap keeps a node for
+//!   each thread that has loaded anything by it, and each store visits all nodes; mainstay visits
+//!   the places of each thread that has read, once for a switch.
 //! - "slowest get": the slowest of the reads of the last service during each change, by one thread
 //!   that reads without a pause. A read that finds no value, as most do during a restart, is
 //!   repeated until there is one.
@@ -17,7 +18,7 @@
 use std::{
     hint::black_box,
     sync::{
-        Arc, Barrier,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -28,6 +29,7 @@ use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use mainstay::{Registry, ServiceId};
 use mainstay_benches::{
+    beside_readers,
     features::criterion,
     graphs::chain,
     recovering::{Change, Node, Round, changes_on_one_thread, nodes},
@@ -35,7 +37,7 @@ use mainstay_benches::{
 
 const SERVICES: [usize; 3] = [1, 10, 1_000];
 
-/// The number of threads that have read before.
+/// The number of threads that have read, and are alive.
 const READERS: usize = 256;
 
 /// A struct that contains the values of a chain.
@@ -170,7 +172,7 @@ fn whole(c: &mut Criterion) {
     group.finish();
 }
 
-/// The switches, if `readers` threads have read before.
+/// The switches, beside this number of threads that have read.
 fn switch(c: &mut Criterion, readers: usize) {
     let mut group = c.benchmark_group(format!("reload/switch/{readers} readers"));
     group.sampling_mode(SamplingMode::Flat);
@@ -204,28 +206,20 @@ fn slowest_get(c: &mut Criterion) {
     group.finish();
 }
 
-/// Lets this number of threads read, all of which are alive at the same time.
-fn read_on_threads(threads: usize) {
-    let registry = Registry::with_capacity(1).unwrap();
-    let id: ServiceId<u64> = registry.register("service").unwrap();
-    registry.constant(id, 1).unwrap();
-    let barrier = Barrier::new(threads);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                assert_eq!(*registry.get(id).unwrap(), 1);
-                barrier.wait();
-            });
-        }
-    });
+/// Reads a service, and a cell of arc-swap.
+fn read(registry: &Registry, id: ServiceId<u64>, cell: &ArcSwap<u64>) {
+    assert_eq!((*registry.get(id).unwrap(), **cell.load()), (1, 1));
 }
 
 fn reload(c: &mut Criterion) {
     whole(c);
     slowest_get(c);
     switch(c, 0);
-    read_on_threads(READERS);
-    switch(c, READERS);
+    let registry = Registry::with_capacity(1).unwrap();
+    let id = registry.register("service").unwrap();
+    registry.constant(id, 1).unwrap();
+    let cell = ArcSwap::from_pointee(1);
+    beside_readers(READERS, || read(&registry, id, &cell), || switch(c, READERS));
 }
 
 criterion_group! {

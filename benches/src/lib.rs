@@ -12,7 +12,7 @@ pub mod waiting;
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::{Barrier, LazyLock},
+    sync::{Barrier, LazyLock, RwLock},
     thread,
     time::{Duration, Instant},
 };
@@ -63,6 +63,29 @@ pub fn on_threads(threads: usize, iterations: u64, work: impl Fn(u64) + Sync) ->
             .collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).max().unwrap()
     })
+}
+
+/// Calls `measure` while this number of threads is alive that have read; this is one of them.
+pub fn beside_readers(threads: usize, read: impl Fn() + Sync, measure: impl FnOnce()) {
+    // There may be thousands.
+    const STACK: usize = 128 * 1024;
+    let all = Barrier::new(threads);
+    let end = RwLock::new(());
+    thread::scope(|scope| {
+        let until_end = end.write().unwrap();
+        for _ in 1..threads {
+            let reader = || {
+                read();
+                all.wait();
+                drop(end.read());
+            };
+            thread::Builder::new().stack_size(STACK).spawn_scoped(scope, reader).unwrap();
+        }
+        read();
+        all.wait();
+        measure();
+        drop(until_end);
+    });
 }
 
 /// Returns the numbers of threads to measure: one, and one for each core.

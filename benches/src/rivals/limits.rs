@@ -33,12 +33,12 @@ pub struct Kept<'a> {
 }
 
 impl PointerAndState {
-    #[inline]
+    #[inline(always)]
     pub fn observe(&self) -> Kept<'_> {
         Kept { value: self.pointer.load(), state: self.state.load(Ordering::Acquire) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn load<'a>(&'a self, kept: &mut Kept<'a>) -> u64 {
         let now = self.observe();
         if !ptr::eq(now.value, kept.value) || now.state != kept.state {
@@ -71,7 +71,7 @@ struct Tagged {
 }
 
 impl LoadAndState {
-    #[inline]
+    #[inline(always)]
     pub fn load(&self) -> u64 {
         loop {
             let tagged = self.cell.load();

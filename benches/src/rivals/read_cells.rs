@@ -31,7 +31,7 @@ impl<C: Cell> Cells<C> {
         Self((0..=SPARE).map(|service| Line(C::new(answer(service)))).collect())
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn of(&self, service: usize) -> &C {
         &self.0[service].0
     }
@@ -56,7 +56,7 @@ pub struct Pointer {
 }
 
 impl Pointer {
-    #[inline]
+    #[inline(always)]
     pub fn load(&self) -> &u64 {
         // SAFETY: `current` points to a value of `kept`, from which no value is removed. Acquire:
         // pairs with `store`.
@@ -83,7 +83,7 @@ impl Cell for Pointer {
 pub struct Pinned(Atomic<u64>);
 
 impl Pinned {
-    #[inline]
+    #[inline(always)]
     pub fn load(&self) -> u64 {
         let pin = pin();
         // SAFETY: the pointer is never null, and a replaced value is not freed as long as a thread

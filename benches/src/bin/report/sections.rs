@@ -254,7 +254,7 @@ impl Sections<'_> {
             ("reload/whole", "until all services are current"),
             ("reload/slowest get", "the slowest get during it"),
             ("reload/switch/0 readers", "the switch"),
-            ("reload/switch/256 readers", "the switch, after 256 threads have read"),
+            ("reload/switch/256 readers", "the switch, beside 256 threads that have read"),
         ];
         let mut tables = String::new();
         for (group, title) in groups {
@@ -285,7 +285,7 @@ impl Sections<'_> {
     fn publication(&self) -> Result<String> {
         let (group, of) = ("publication", self.results.features("publication"));
         let panels = vec![self.panel("one thread publishes", group, false, |_| true)];
-        let across = "threads that have ever read";
+        let across = "threads that have read";
         let mut text = self.lines("publication.svg", "A publication", &of, across, panels)?;
         if !text.is_empty() {
             let columns = Column::by_value(self.results, group, false);
@@ -295,8 +295,8 @@ impl Sections<'_> {
         if !columns.is_empty() {
             text += &table(self.results, "a failure, threads that have read", &columns);
         }
-        let about = "Time of one publication, and the ratio to the part that mainstay cannot \
-                     avoid: a store to the cell of arc-swap, and one compare-and-swap.";
+        let about = "Time of one publication beside threads that have read and are alive, and the \
+                     ratio to a store to a cell of arc-swap and one compare-and-swap.";
         Ok(section("Publication", about, &of, text))
     }
 
