@@ -1,7 +1,6 @@
 //! The threads and tasks that provide, fail and read the services of a scenario.
 
 use std::{
-    env,
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -12,6 +11,7 @@ use mainstay::{
     Guard, Instance, Registry, ServiceId,
     error::{ProvideError, ReadyError, ReplaceError, WaitForError},
 };
+use mainstay_test_support::guards_to_keep;
 use shuttle::{
     future,
     sync::mpsc::{self, Sender},
@@ -20,10 +20,7 @@ use shuttle::{
 
 use crate::{Random, World};
 
-/// The threads and tasks of a scenario.
-///
-/// Some announce what they read, others count references, and others do the one or the other.
-/// `MAINSTAY_READS=announced` or `=counted` lets all do the same.
+/// The threads and tasks of a scenario. They read in different ways (`guards_to_keep`).
 pub struct Workers {
     joins: Vec<Box<dyn FnOnce()>>,
     /// A service that is always ready.
@@ -65,15 +62,9 @@ impl Workers {
         self.joins.into_iter().for_each(|join| join());
     }
 
-    /// Returns a function that lets the next worker hold guards. If they occupy the eight places of
-    /// a thread, its reads count references.
+    /// Returns a function that lets the next worker keep guards.
     fn occupy_places(&self) -> impl FnOnce() -> Vec<Guard<()>> + Send + 'static {
-        let guards = match env::var("MAINSTAY_READS").as_deref() {
-            Ok("announced") => 0,
-            Ok("counted") => 8,
-            Ok(other) => panic!("MAINSTAY_READS={other}: announced or counted"),
-            Err(_) => [0, 8, 7][self.joins.len() % 3],
-        };
+        let guards = guards_to_keep(self.joins.len());
         let (registry, id) = self.constant.clone();
         move || (0..guards).map(|_| registry.get(id).expect("it is always ready")).collect()
     }

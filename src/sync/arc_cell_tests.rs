@@ -1,7 +1,8 @@
 //! - A value that was removed is dropped by its last holder, on the thread and at the time of that.
 //! - A guard may end on another thread, also after its own thread has ended. It may be forgotten.
 //! - A thread that holds more guards than it has places reads nevertheless.
-//! - The places of threads that have ended are used again.
+//! - The places of threads that have ended are used again, unless guards occupy all of them. A
+//!   thread that ends counts references after it has returned them.
 //! - A `Drop` may read, and may panic.
 
 use std::{
@@ -36,11 +37,17 @@ fn load<T>(cell: &ArcCell<T>) -> Option<Held<T>> {
     cell.load_announced().or_else(|| cell.load_counted())
 }
 
-/// A cell with a value that it alone holds.
+/// A cell with a value that it alone holds, and that loads may announce.
+fn cell_with<T: Send + Sync + 'static>(value: T) -> ArcCell<T> {
+    let cell = ArcCell::empty();
+    assert!(cell.replace(&None, Some(Arc::new(value))).is_ok());
+    drop(cell.load_counted());
+    cell
+}
+
 fn cell(number: u32) -> (Cell, Drops) {
-    let (cell, drops) = (Cell::empty(), Drops::default());
-    assert!(cell.replace(&None, Some(Arc::new(Value(number, drops.clone())))).is_ok());
-    (cell, drops)
+    let drops = Drops::default();
+    (cell_with(Value(number, drops.clone())), drops)
 }
 
 fn number(held: &Option<Held<Value>>) -> Option<u32> {
@@ -236,8 +243,7 @@ fn a_drop_may_read_and_panic() {
     let (other, _) = cell(1);
     let other = Arc::new(other);
     for _ in 0..20 {
-        let cell = ArcCell::empty();
-        assert!(cell.replace(&None, Some(Arc::new(Hostile(Arc::clone(&other))))).is_ok());
+        let cell = cell_with(Hostile(Arc::clone(&other)));
         let held = load(&cell);
         let content = cell.load_full();
         assert!(cell.replace(&content, None).is_ok());

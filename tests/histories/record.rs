@@ -14,7 +14,6 @@
 //! at a [`Gate`] before each round, and not during a round.
 
 use std::{
-    env,
     fmt::{self, Debug},
     hint, panic,
     sync::atomic::{AtomicUsize, Ordering},
@@ -23,6 +22,7 @@ use std::{
 };
 
 use mainstay::{Guard, Registry};
+use mainstay_test_support::guards_to_keep;
 
 /// When an operation was called and when it had returned, in nanoseconds since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,20 +99,12 @@ impl Drop for OpenedByPanic<'_> {
     }
 }
 
-/// Keeps guards, so that some threads announce what they read, others count references, and others
-/// do the one or the other. `MAINSTAY_READS=announced` or `=counted` lets all do the same.
+/// Keeps guards, so that threads read in different ways.
 fn occupy_places(thread: usize) -> Vec<Guard<()>> {
-    // A thread has eight places.
-    let guards = match env::var("MAINSTAY_READS").as_deref() {
-        Ok("announced") => 0,
-        Ok("counted") => 8,
-        Ok(other) => panic!("MAINSTAY_READS={other}: announced or counted"),
-        Err(_) => [0, 8, 6][thread % 3],
-    };
     let registry = Registry::with_capacity(1).unwrap();
     let id = registry.register("occupied").unwrap();
     registry.constant(id, ()).unwrap();
-    (0..guards).map(|_| registry.get(id).unwrap()).collect()
+    (0..guards_to_keep(thread)).map(|_| registry.get(id).unwrap()).collect()
 }
 
 /// Runs the work on `threads` threads, each with its number, and returns the results.

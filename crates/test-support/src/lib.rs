@@ -1,8 +1,10 @@
 //! Helpers that the tests of several packages share: random numbers that a seed repeats, a single
-//! poll of a future, and a process. This crate does not depend on mainstay, so that it is the same
-//! crate under every flag and feature with which mainstay is tested.
+//! poll of a future, the ways in which threads read, and a process. This crate does not depend on
+//! mainstay, so that it is the same crate under every flag and feature with which mainstay is
+//! tested.
 
 use std::{
+    env,
     future::Future,
     hash::{BuildHasher, RandomState},
     pin::pin,
@@ -88,6 +90,21 @@ impl Drop for Seed {
 /// Returns a seed that differs in each call, and that is short enough to be typed.
 pub fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0) >> 16
+}
+
+/// Returns how many guards of one instance a thread keeps, so that some threads announce what they
+/// read, others count references, and others do the one or the other. `MAINSTAY_READS=announced` or
+/// `=counted` lets all do the same.
+///
+/// The first read of an instance counts a reference. The others occupy the eight places of a
+/// thread.
+pub fn guards_to_keep(thread: usize) -> usize {
+    match env::var("MAINSTAY_READS").as_deref() {
+        Ok("announced") => 0,
+        Ok("counted") => 9,
+        Ok(other) => panic!("MAINSTAY_READS={other}: announced or counted"),
+        Err(_) => [0, 9, 7][thread % 3],
+    }
 }
 
 /// Polls the future once, with a waker that does nothing. `&mut future` polls one that is kept.
