@@ -68,7 +68,7 @@ use std::{
 };
 
 use arc_cell::{ArcCell, Held, RemovedTogether, into_arc};
-use loom::thread::spawn;
+use loom::thread::{JoinHandle, spawn};
 use mainstay_loom_tests::model;
 
 // The imports of these files from their parent module.
@@ -196,6 +196,15 @@ fn cell(number: usize) -> (Arc<Cell>, Arc<Value>, StdArc<Life>) {
     (cell, value, life)
 }
 
+/// Runs `work` with the cell on a thread of its own.
+fn on_thread<R: 'static>(
+    cell: &Arc<Cell>,
+    work: impl FnOnce(&Arc<Cell>) -> R + 'static,
+) -> JoinHandle<R> {
+    let cell = Arc::clone(cell);
+    spawn(move || work(&cell))
+}
+
 /// Loads as a read does.
 fn load(cell: &Cell) -> Option<Held<Value>> {
     cell.load_announced().or_else(|| cell.load_counted())
@@ -222,14 +231,8 @@ fn a_read_beside_a_removal() {
 fn read_beside_removal(fences: &str) {
     model(&format!("a read beside a removal, {fences}"), Some(3), || {
         let (cell, value, life) = cell(0);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || assert!(matches!(read(&cell), None | Some(0)))
-        });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || cell.remove(&value)
-        });
+        let reader = on_thread(&cell, move |cell| assert!(matches!(read(cell), None | Some(0))));
+        let writer = on_thread(&cell, move |cell| cell.remove(&value));
         reader.join().unwrap();
         writer.join().unwrap();
         assert_eq!(life.drops(), 1, "its last reader or the writer has dropped it");
@@ -267,22 +270,16 @@ fn a_read_beside_the_first_value() {
     membarrier::HAS_LIGHT_FENCE.set(false);
     model("a read beside the first value", Some(2), || {
         let cell = Arc::new(Cell::empty());
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                let (value, _) = Value::new(0);
-                assert!(cell.replace(&None, Some(value)).is_ok());
-                drop(cell.load_counted());
-            }
+        let writer = on_thread(&cell, move |cell| {
+            let (value, _) = Value::new(0);
+            assert!(cell.replace(&None, Some(value)).is_ok());
+            drop(cell.load_counted());
         });
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                // The first read of a thread executes a full fence.
-                let (other, ..) = self::cell(1);
-                assert_eq!(read(&other), Some(1));
-                assert!(matches!(read(&cell), None | Some(0)));
-            }
+        let reader = on_thread(&cell, move |cell| {
+            // The first read of a thread executes a full fence.
+            let (other, ..) = self::cell(1);
+            assert_eq!(read(&other), Some(1));
+            assert!(matches!(read(cell), None | Some(0)));
         });
         reader.join().unwrap();
         writer.join().unwrap();
@@ -327,18 +324,13 @@ fn two_reads_beside_a_replacement() {
     model("two reads beside a replacement", Some(3), || {
         let (cell, value, life) = cell(0);
         let (next, next_life) = Value::new(1);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                let first = read(&cell).expect("it is never empty");
-                let second = read(&cell).expect("it is never empty");
-                assert!(first <= second, "{first}, and then {second}");
-            }
+        let reader = on_thread(&cell, move |cell| {
+            let first = read(cell).expect("it is never empty");
+            let second = read(cell).expect("it is never empty");
+            assert!(first <= second, "{first}, and then {second}");
         });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || assert!(cell.replace(&Some(value), Some(next)).is_ok())
-        });
+        let writer =
+            on_thread(&cell, move |cell| assert!(cell.replace(&Some(value), Some(next)).is_ok()));
         reader.join().unwrap();
         writer.join().unwrap();
         assert_eq!((life.drops(), next_life.drops()), (1, 0));
@@ -353,18 +345,13 @@ fn a_read_beside_a_value_that_is_put_back() {
     model("a read beside a value that is put back", Some(2), || {
         let (cell, value, life) = cell(0);
         let (next, next_life) = Value::new(1);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || assert!(matches!(read(&cell), None | Some(0 | 1)))
-        });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                let (value, next) = (Some(value), Some(next));
-                assert!(cell.replace(&value, next.clone()).is_ok());
-                assert!(cell.replace(&next, value.clone()).is_ok());
-                assert!(cell.replace(&value, None).is_ok());
-            }
+        let reader =
+            on_thread(&cell, move |cell| assert!(matches!(read(cell), None | Some(0 | 1))));
+        let writer = on_thread(&cell, move |cell| {
+            let (value, next) = (Some(value), Some(next));
+            assert!(cell.replace(&value, next.clone()).is_ok());
+            assert!(cell.replace(&next, value.clone()).is_ok());
+            assert!(cell.replace(&value, None).is_ok());
         });
         reader.join().unwrap();
         writer.join().unwrap();
@@ -376,10 +363,7 @@ fn a_read_beside_a_value_that_is_put_back() {
 fn a_read_beside_two_writers() {
     model("a read beside two writers", Some(2), || {
         let (cell, value, life) = cell(0);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || assert!(matches!(read(&cell), Some(0..=2)))
-        });
+        let reader = on_thread(&cell, move |cell| assert!(matches!(read(cell), Some(0..=2))));
         let (writers, lives): (Vec<_>, Vec<_>) = [1, 2]
             .map(|number| {
                 let (cell, value) = (Arc::clone(&cell), Arc::clone(&value));
@@ -437,20 +421,14 @@ fn reads_of_two_cells_beside_their_writers() {
 fn a_read_without_a_free_place() {
     model("a read without a free place", Some(3), || {
         let (cell, value, life) = cell(0);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                let first = load(&cell);
-                let second = load(&cell);
-                assert!(read_held(&second).is_none() || read_held(&first).is_some());
-                drop(first);
-                assert!(matches!(read_held(&second), None | Some(0)));
-            }
+        let reader = on_thread(&cell, move |cell| {
+            let first = load(cell);
+            let second = load(cell);
+            assert!(read_held(&second).is_none() || read_held(&first).is_some());
+            drop(first);
+            assert!(matches!(read_held(&second), None | Some(0)));
         });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || cell.remove(&value)
-        });
+        let writer = on_thread(&cell, move |cell| cell.remove(&value));
         reader.join().unwrap();
         writer.join().unwrap();
         assert_eq!(life.drops(), 1);
@@ -461,20 +439,14 @@ fn a_read_without_a_free_place() {
 fn a_guard_that_becomes_counted() {
     model("a guard that becomes counted", Some(3), || {
         let (cell, value, life) = cell(0);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                let kept = load(&cell).map(into_arc);
-                // The place is free again.
-                assert!(matches!(read(&cell), None | Some(0)));
-                assert!(kept.is_none_or(|value| value.read() == 0));
-                assert!(cell.load_full().is_none_or(|value| value.read() == 0));
-            }
+        let reader = on_thread(&cell, move |cell| {
+            let kept = load(cell).map(into_arc);
+            // The place is free again.
+            assert!(matches!(read(cell), None | Some(0)));
+            assert!(kept.is_none_or(|value| value.read() == 0));
+            assert!(cell.load_full().is_none_or(|value| value.read() == 0));
         });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || cell.remove(&value)
-        });
+        let writer = on_thread(&cell, move |cell| cell.remove(&value));
         reader.join().unwrap();
         writer.join().unwrap();
         assert_eq!(life.drops(), 1);
@@ -543,22 +515,13 @@ fn a_marked_guard_that_ends_on_another_thread() {
 fn a_thread_that_ends_before_its_guard() {
     model("a thread that ends before its guard", Some(2), || {
         let (cell, value, life) = cell(0);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                let first = spawn({
-                    let cell = Arc::clone(&cell);
-                    move || load(&cell)
-                });
-                let held = first.join().unwrap();
-                assert!(matches!(read(&cell), None | Some(0)));
-                assert!(matches!(read_held(&held), None | Some(0)));
-            }
+        let reader = on_thread(&cell, move |cell| {
+            let first = on_thread(cell, |cell| load(cell));
+            let held = first.join().unwrap();
+            assert!(matches!(read(cell), None | Some(0)));
+            assert!(matches!(read_held(&held), None | Some(0)));
         });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || cell.remove(&value)
-        });
+        let writer = on_thread(&cell, move |cell| cell.remove(&value));
         reader.join().unwrap();
         writer.join().unwrap();
         assert_eq!(life.drops(), 1);
@@ -570,21 +533,16 @@ fn a_thread_that_ends_before_its_guard() {
 fn a_read_beside_an_address_that_is_used_again() {
     model("a read beside an address that is used again", Some(2), || {
         let (cell, value, life) = cell(0);
-        let reader = spawn({
-            let cell = Arc::clone(&cell);
-            move || assert!(matches!(read(&cell), None | Some(0 | 1)))
-        });
-        let writer = spawn({
-            let cell = Arc::clone(&cell);
-            move || {
-                cell.remove(&value);
-                drop(value);
-                let (next, life) = Value::new(1);
-                assert!(cell.replace(&None, Some(Arc::clone(&next))).is_ok());
-                drop(cell.load_counted());
-                cell.remove(&next);
-                life
-            }
+        let reader =
+            on_thread(&cell, move |cell| assert!(matches!(read(cell), None | Some(0 | 1))));
+        let writer = on_thread(&cell, move |cell| {
+            cell.remove(&value);
+            drop(value);
+            let (next, life) = Value::new(1);
+            assert!(cell.replace(&None, Some(Arc::clone(&next))).is_ok());
+            drop(cell.load_counted());
+            cell.remove(&next);
+            life
         });
         reader.join().unwrap();
         let next_life = writer.join().unwrap();

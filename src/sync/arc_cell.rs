@@ -127,7 +127,7 @@ impl<T> Address<T> {
     /// reads the same word or a later one, by a read-modify-write.
     fn permit(&self) {
         let from = self.0.load(Ordering::Relaxed);
-        if !from.is_null() && from != locked() {
+        if !from.is_null() && from != locked() && !is_announced(from) {
             let (to, relaxed) = (announced(from), Ordering::Relaxed);
             let _ = self.0.compare_exchange(from, to, relaxed, relaxed);
         }
